@@ -1,0 +1,1 @@
+"""Everything that touches the world: QEMU, gdb, guests, traces, the command line."""

@@ -1,0 +1,1 @@
+"""Event sources: what turns a running guest into a stream of events."""

@@ -1,0 +1,74 @@
+"""The ``cosim`` command: one sub-command a module of :mod:`cosim.commands`, imported on use."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any
+
+import click
+
+from cosim.errors import CosimError
+
+_COMMANDS: dict[str, str] = {}
+"""Name and one line of each sub-command, in the order that --help shows."""
+
+
+class _Lazy(click.Group):
+    """A group that imports ``cosim.commands.NAME`` (its ``command``) when NAME is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"cosim.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # The short texts stand here, so that --help need not import every command.
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lsp-cosim")
+def cosim() -> None:
+    """Co-simulate memory virtualization policies on real RISC-V guests.
+
+    Exit status: 0 fine, 1 a finding (a divergence, a missed write), 2 usage,
+    3 the environment (QEMU missing, guest died).
+
+    Example: cosim run linux
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; print one line for an error and exit with its status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status: Any = cosim.main(args=argv, prog_name="cosim", standalone_mode=False)
+    except CosimError as error:
+        where = f" (log: {error.log})" if error.log else ""
+        click.echo(f"cosim: {error}{where}", err=True)
+        sys.exit(error.exit_status)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("cosim: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our stdout went away (`cosim ... | head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _terminate(signum: int, frame: object) -> None:
+    # SIGTERM takes the same path as Ctrl-C, so that every teardown runs.
+    raise KeyboardInterrupt

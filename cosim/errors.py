@@ -1,0 +1,74 @@
+"""The error tree (rooted in :mod:`hypervisor_model.errors`) with the leaves of the outside world.
+
+::
+
+    CosimError
+    +-- UsageError (exit 2)
+    |   +-- ModelError
+    |   +-- GuestImageError      a kernel, initrd or firmware file is missing or of the wrong kind
+    |   +-- TraceError           a trace cannot be read
+    |   +-- RunFileError         a run file is malformed; says line and key
+    +-- EnvironmentFault (exit 3)
+        +-- MissingTool          QEMU, gdb, a compiler ... is missing or too old
+        +-- MachineError         QEMU refused to start or died
+        +-- GdbError             gdb or its MI session died, timed out or answered with an error
+        +-- RemoteError          the remote protocol to QEMU's stub broke
+        +-- GuestError           the guest panicked, or ended or hung before it did what was asked
+        +-- StorageError         a disk is full or a folder cannot be written
+"""
+
+from __future__ import annotations
+
+from hypervisor_model.errors import CosimError, EnvironmentFault, ModelError, UsageError
+
+__all__ = [
+    "CosimError",
+    "EnvironmentFault",
+    "GdbError",
+    "GuestError",
+    "GuestImageError",
+    "MachineError",
+    "MissingTool",
+    "ModelError",
+    "RemoteError",
+    "RunFileError",
+    "StorageError",
+    "TraceError",
+    "UsageError",
+]
+
+
+class GuestImageError(UsageError):
+    """A kernel, initrd or firmware file is missing, unreadable or of the wrong kind."""
+
+
+class TraceError(UsageError):
+    """A trace is missing, damaged, of another version or not ours."""
+
+
+class RunFileError(UsageError):
+    """A run file is malformed; the message names line and key."""
+
+
+class MissingTool(EnvironmentFault):
+    """A program that the task needs is missing or too old; the message says how to get it."""
+
+
+class MachineError(EnvironmentFault):
+    """QEMU refused to start, or died."""
+
+
+class GdbError(EnvironmentFault):
+    """gdb is gone, silent past its deadline, or answered with an error."""
+
+
+class RemoteError(EnvironmentFault):
+    """The remote protocol between gdb and QEMU's stub broke."""
+
+
+class GuestError(EnvironmentFault):
+    """The guest panicked, powered off or hung before it did what the session waited for."""
+
+
+class StorageError(EnvironmentFault):
+    """A disk is full, or a folder cannot be written."""

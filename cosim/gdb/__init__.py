@@ -1,0 +1,1 @@
+"""gdb's machine interface and the remote protocol between gdb and QEMU."""

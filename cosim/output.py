@@ -1,0 +1,67 @@
+"""What the commands print: JSON on stdout, everything for people on stderr or as a table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Progress, notes, the live view: always stderr."""
+
+WIDTH = 100
+"""Columns that every table fits."""
+
+
+def print_json(document: Any) -> None:
+    """Write ``document`` as the one JSON document on stdout."""
+    json.dump(document, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def print_table(table: Table) -> None:
+    """Write ``table`` to stdout, at most :data:`WIDTH` columns wide."""
+    console = Console(highlight=False)
+    if console.width > WIDTH or not sys.stdout.isatty():
+        console = Console(highlight=False, width=WIDTH)
+    console.print(table)
+
+
+def note(text: str) -> None:
+    """Write one line for people to stderr."""
+    messages.print(text, markup=False)
+
+
+class Step(Protocol):
+    """Advances one piece of long work: ``step(done, total, text)``; ``total`` None = unknown."""
+
+    def __call__(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """Report that ``done`` of ``total`` units are finished."""
+        ...
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Step]:
+    """Show a progress bar with time left on stderr; silent when stderr is no terminal."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=messages,
+        transient=True,
+        disable=not messages.is_terminal,
+    ) as bar:
+        task = bar.add_task(title, total=None)
+
+        def step(done: float, total: float | None = None, text: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=text or title)
+
+        yield step

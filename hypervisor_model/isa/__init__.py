@@ -1,0 +1,1 @@
+"""Formats and constants of the privileged specification."""

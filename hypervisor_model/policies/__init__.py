@@ -1,0 +1,1 @@
+"""Memory-virtualization policies, one file each."""
