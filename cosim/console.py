@@ -1,0 +1,160 @@
+"""The guest's serial console: drained all the time, logged, and searched through pexpect."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+from cosim.errors import GuestError, StorageError
+
+_KEEP = 1 << 20
+_LOG_LIMIT = 64 << 20
+
+
+class _Stream(SpawnBase):  # type: ignore[misc]
+    """The bytes that the reader thread has collected, as pexpect wants to read them."""
+
+    def __init__(self) -> None:
+        super().__init__(timeout=30, encoding="utf-8", codec_errors="replace")
+        self.delayafterread = None
+        self.delaybeforesend = None
+        self.closed = False
+        self.arrived = threading.Condition()
+        self.pending = bytearray()
+        self.ended = False
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> str:
+        with self.arrived:
+            if not self.arrived.wait_for(lambda: self.pending or self.ended, timeout):
+                raise pexpect.TIMEOUT("no console output")
+            if not self.pending:
+                self.flag_eof = True
+                raise pexpect.EOF("console closed")
+            chunk = bytes(self.pending[:size])
+            del self.pending[:size]
+        text: str = self._decoder.decode(chunk, final=False)
+        return text
+
+
+class Console:
+    """One end of the guest's serial line.
+
+    A thread drains the line for as long as it is open, so that a guest never waits for us and a
+    flood stays bounded: the log takes at most 64 MiB, unsearched text at most 1 MiB (the oldest
+    goes first).  ``expect`` and ``send`` are for dialogues.
+
+    :param line: our end of a connected socket whose other end is the guest's UART.
+    :param log: the file that receives everything the guest prints; None = no log.
+    """
+
+    def __init__(self, line: socket.socket, log: Path | None) -> None:
+        self._line = line
+        self._stream = _Stream()
+        self._tail = bytearray()
+        self._echo: int | None = None
+        self.bytes_seen = 0
+        self.log = log
+        self.log_error: str | None = None
+        self._log_file = log.open("wb", buffering=0) if log else None
+        self._thread = threading.Thread(target=self._drain, name="console", daemon=True)
+        self._thread.start()
+
+    def _drain(self) -> None:
+        stream = self._stream
+        while True:
+            try:
+                chunk = self._line.recv(65536)
+            except OSError:
+                chunk = b""
+            with stream.arrived:
+                if not chunk:
+                    stream.ended = True
+                    stream.arrived.notify_all()
+                    break
+                stream.pending += chunk
+                if len(stream.pending) > _KEEP:
+                    del stream.pending[: len(stream.pending) - _KEEP]
+                stream.arrived.notify_all()
+            self._tail += chunk
+            del self._tail[: max(0, len(self._tail) - 4096)]
+            self._write_log(chunk)
+            self.bytes_seen += len(chunk)
+        if self._log_file:
+            self._log_file.close()
+
+    def _write_log(self, chunk: bytes) -> None:
+        if self._log_file is None or self.log_error:
+            return
+        try:
+            if self.bytes_seen >= _LOG_LIMIT:
+                self._log_file.write(b"\n[log cut here: the guest printed more than 64 MiB]\n")
+                self.log_error = "cut at 64 MiB"
+            else:
+                self._log_file.write(chunk)
+        except OSError as error:
+            # The guest goes on; the session reports this at its end.
+            self.log_error = f"{self.log}: {error.strerror}"
+
+    def expect(self, pattern: str, timeout: float) -> str:
+        """Wait until ``pattern`` (a regular expression) appears; return the text it matched.
+
+        :raise GuestError: when it does not appear within ``timeout`` seconds, or the console
+            closes before; the message quotes the last line seen.
+        """
+        stream = self._stream
+        found = stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=timeout)
+        if found == 0:
+            return str(stream.after)
+        what = "the guest ended" if found == 1 else f"{timeout:g} s passed"
+        raise GuestError(
+            f"{what} before {pattern!r} appeared on the console; last line: {self.last_line()!r}",
+            log=str(self.log) if self.log else None,
+        )
+
+    def seen(self, pattern: str) -> bool:
+        """Whether ``pattern`` has appeared since the last match, without waiting."""
+        return bool(self._stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=0) == 0)
+
+    def send(self, text: str) -> None:
+        """Type ``text`` on the guest's console.
+
+        :raise GuestError: when the line is closed.
+        """
+        try:
+            self._line.sendall(text.encode())
+        except OSError as error:
+            raise GuestError(f"the guest's console is closed ({error.strerror})") from None
+
+    def last_line(self) -> str:
+        """The last non-empty line that the guest printed."""
+        lines = bytes(self._tail).decode("utf-8", "replace").replace("\r", "").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "")
+
+    def check_log(self) -> None:
+        """Report a log that could not be written whole.
+
+        :raise StorageError: when the disk was full or the file not writable.
+        """
+        if self.log_error and self.log_error != "cut at 64 MiB":
+            raise StorageError(
+                f"the console log is incomplete ({self.log_error}); free space and run again"
+            )
+
+    def drained(self, timeout: float) -> bool:
+        """Wait until the line has closed and all of it is in the log."""
+        deadline = time.monotonic() + timeout
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        """Close the line and the log; idempotent."""
+        with contextlib.suppress(OSError):
+            self._line.shutdown(socket.SHUT_RDWR)
+        self._thread.join(2)
+        self._line.close()

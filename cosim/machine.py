@@ -1,0 +1,354 @@
+"""One QEMU process: launched stopped, its RAM mapped by us, torn down on every path.
+
+Nothing of a machine has a name in the file system but its logs: guest RAM is an anonymous memory
+file and the serial, QMP and stub lines are socket pairs that QEMU inherits, so there is nothing
+to leave behind, whatever ends the tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import mmap
+import os
+import re
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from qemu.qmp.error import QMPError
+from qemu.qmp.legacy import QEMUMonitorProtocol
+from qemu.qmp.protocol import ConnectError
+
+from cosim import process
+from cosim.console import Console
+from cosim.errors import MachineError, UsageError
+
+RAM_BASE = 0x8000_0000
+"""Physical address of RAM on QEMU's ``virt`` board."""
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What the guest is and what it runs on; everything that makes two runs the same.
+
+    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
+    kernel in M-mode, or a firmware file.  ``extra`` are further QEMU arguments.
+    """
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+    bios: str | None = None
+    memory: int = 512 << 20
+    cpu: str = "rv64"
+    harts: int = 1
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the guest's time runs.
+
+    ``live``: wall clock.  ``icount``: deterministic.  ``record``/``replay``: deterministic, and
+    written to / read from ``log``, so that the run can be stopped anywhere, as often as wanted.
+    """
+
+    mode: Literal["live", "icount", "record", "replay"] = "icount"
+    log: Path | None = None
+
+    def arguments(self) -> list[str]:
+        """The QEMU arguments of this mode (qemu-gdb-facts, "Determinism")."""
+        if self.mode == "live":
+            return []
+        icount = "shift=0,sleep=off"
+        if self.mode != "icount":
+            if self.log is None:
+                raise UsageError(f"timing mode {self.mode} needs a log file")
+            icount += f",rr={self.mode},rrfile={_comma(self.log)}"
+        return [
+            *("-icount", icount, "-seed", "1"),
+            *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),
+        ]
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as ``512M`` or ``2G`` (a bare number is in MiB, as in QEMU).
+
+    :raise UsageError: when it is no size.
+    """
+    match = re.fullmatch(r"(\d+)([KMG]?)", text.strip().upper())
+    if not match or int(match[1]) == 0:
+        raise UsageError(f"{text!r} is no memory size; write for example 512M or 2G")
+    return int(match[1]) << {"K": 10, "": 20, "M": 20, "G": 30}[match[2]]
+
+
+def _comma(path: Path) -> str:
+    # QEMU's option parser wants a comma in a value doubled.
+    return os.fspath(path).replace(",", ",,")
+
+
+@dataclass
+class Lines:
+    """The socket pairs of one machine: ours first, QEMU's second."""
+
+    ours: dict[str, socket.socket] = field(default_factory=dict)
+    theirs: dict[str, socket.socket] = field(default_factory=dict)
+
+    def add(self, name: str) -> int:
+        """Make the pair ``name``; return QEMU's descriptor."""
+        self.ours[name], self.theirs[name] = socket.socketpair()
+        return self.theirs[name].fileno()
+
+    def close(self, *sides: dict[str, socket.socket]) -> None:
+        """Close every socket of ``sides``."""
+        for side in sides:
+            for line in side.values():
+                line.close()
+
+
+class Machine:
+    """One QEMU process and all that belongs to it.
+
+    A context manager: entering launches QEMU with the guest stopped, leaving ends it, whatever
+    happened in between.  The lines are ``console`` (the UART), ``qmp`` and, when ``stub`` is
+    true, ``stub`` (the remote protocol, for one client).
+
+    :param qemu: the program.
+    :param config: guest and board.
+    :param timing: how time runs.
+    :param folder: where the logs go; exists.
+    :param stub: give the machine a gdb stub on a socket pair.
+    :param plugin: further arguments and descriptors of a TCG plugin.
+    """
+
+    def __init__(
+        self,
+        qemu: Path | str,
+        config: MachineConfig,
+        *,
+        folder: Path,
+        timing: Timing | None = None,
+        stub: bool = False,
+        plugin_arguments: tuple[str, ...] = (),
+        pass_fds: tuple[int, ...] = (),
+        name: str = "guest",
+    ) -> None:
+        self.qemu = Path(qemu)
+        self.config = config
+        self.timing = timing or Timing()
+        self.folder = folder
+        self.name = name
+        self._want_stub = stub
+        self._plugin_arguments = plugin_arguments
+        self._pass_fds = pass_fds
+        self._lines = Lines()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ram_fd = -1
+        self._ram: mmap.mmap | None = None
+        self._qmp: QEMUMonitorProtocol | None = None
+        self._console: Console | None = None
+        self._events: list[dict[str, Any]] = []
+        self.stderr_log = folder / f"{name}.qemu.log"
+        self.console_log = folder / f"{name}.console.log"
+
+    # -- life ---------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        try:
+            self._launch()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def arguments(self) -> list[str]:
+        """QEMU's command line without the lines' descriptors: what two equal runs share."""
+        config = self.config
+        words = [
+            *(str(self.qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
+            *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
+            *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
+            *("-kernel", str(config.kernel)),
+        ]
+        if config.initrd:
+            words += ["-initrd", str(config.initrd)]
+        if config.append:
+            words += ["-append", config.append]
+        if config.bios:
+            words += ["-bios", config.bios]
+        return [*words, *self.timing.arguments(), *config.extra]
+
+    def _launch(self) -> None:
+        self._ram_fd = os.memfd_create("guest-ram")
+        os.ftruncate(self._ram_fd, self.config.memory)
+        self._ram = mmap.mmap(self._ram_fd, self.config.memory)
+        words = self.arguments()
+        words += [
+            "-object",
+            f"memory-backend-file,id=ram,size={self.config.memory},share=on,"
+            f"mem-path=/proc/self/fd/{self._ram_fd}",
+            *("-chardev", f"socket,id=qmp,fd={self._lines.add('qmp')}"),
+            *("-mon", "chardev=qmp,mode=control"),
+            *("-chardev", f"socket,id=console,fd={self._lines.add('console')}"),
+            *("-serial", "chardev:console", "-S"),
+            *self._plugin_arguments,
+        ]
+        if self._want_stub:
+            words += ["-chardev", f"socket,id=stub,fd={self._lines.add('stub')}"]
+            words += ["-gdb", "chardev:stub"]
+        theirs = [line.fileno() for line in self._lines.theirs.values()]
+        with self.stderr_log.open("wb") as log:
+            try:
+                self._process = process.spawn(
+                    words,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=[self._ram_fd, *theirs, *self._pass_fds],
+                )
+            except OSError as error:
+                raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
+        self._lines.close(self._lines.theirs)
+        self._console = Console(self._lines.ours["console"], self.console_log)
+        self._qmp = QEMUMonitorProtocol(self._lines.ours["qmp"])
+        self._qmp.settimeout(20)
+        try:
+            self._qmp.connect()
+        except (TimeoutError, ConnectError, QMPError, OSError, EOFError):
+            raise self._refused() from None
+
+    def _refused(self) -> MachineError:
+        assert self._process is not None
+        status = process.end(self._process)
+        lines = [line for line in self.stderr_log.read_text(errors="replace").split("\n") if line]
+        prefix = f"{self.qemu.name}: "
+        said = next((x for x in lines if "warning" not in x), "it said nothing")
+        said = said.removeprefix(prefix).removeprefix(f"{self.qemu}: ")
+        return MachineError(
+            f"QEMU refused to start (status {status}): {said}", log=str(self.stderr_log)
+        )
+
+    def close(self) -> None:
+        """End QEMU and release everything; idempotent, never raises for a dead QEMU."""
+        if self._process is not None:
+            if self._process.poll() is None and self._qmp is not None:
+                with contextlib.suppress(Exception):
+                    self._qmp.settimeout(2)
+                    self._qmp.cmd("quit")
+            process.end(self._process)
+        if self._qmp is not None:
+            with contextlib.suppress(Exception):
+                self._pull_events()
+            with contextlib.suppress(Exception):
+                self._qmp.close()
+            self._qmp = None
+        if self._console is not None:
+            self._console.close()
+        self._lines.close(self._lines.ours, self._lines.theirs)
+        if self._ram_fd >= 0:
+            os.close(self._ram_fd)
+            self._ram_fd = -1
+
+    # -- parts --------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def console(self) -> Console:
+        """The guest's serial console."""
+        assert self._console is not None
+        return self._console
+
+    @property
+    def stub(self) -> socket.socket:
+        """Our end of the line to QEMU's gdb stub."""
+        return self._lines.ours["stub"]
+
+    @property
+    def ram(self) -> mmap.mmap:
+        """Guest RAM as bytes, shared with QEMU; stays readable after the machine has ended."""
+        assert self._ram is not None
+        return self._ram
+
+    def ram_words(self) -> NDArray[np.int64]:
+        """Guest RAM as int64 words, shared with QEMU; index 0 is :data:`RAM_BASE`."""
+        return np.frombuffer(self.ram, dtype=np.int64)
+
+    @property
+    def ram_path(self) -> Path:
+        """A path under which other processes can open guest RAM while the machine lives."""
+        return Path(f"/proc/{self.pid}/fd/{self._ram_fd}")
+
+    # -- control ------------------------------------------------------------------------------
+
+    def qmp(self, command: str, **arguments: object) -> Any:
+        """Run one QMP command and return its answer.
+
+        :raise MachineError: when QEMU is gone, silent for 20 s, or refuses the command.
+        """
+        assert self._qmp is not None
+        try:
+            return self._qmp.cmd(command, **arguments)
+        except (TimeoutError, QMPError, OSError, EOFError) as error:
+            if not self.alive():
+                raise MachineError(self.obituary(), log=str(self.stderr_log)) from None
+            raise MachineError(f"QEMU does not take {command!r}: {error}") from None
+
+    def resume(self) -> None:
+        """Let the guest run (used where no stub is in charge)."""
+        self.qmp("cont")
+
+    def alive(self) -> bool:
+        """Whether QEMU still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until QEMU has ended by itself; False when ``timeout`` seconds were not enough."""
+        assert self._process is not None
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        self.console.drained(2)
+        return True
+
+    def _pull_events(self) -> None:
+        if self._qmp is not None:
+            self._events += [dict(event) for event in self._qmp.get_events(wait=False)]
+
+    def end_reason(self) -> str | None:
+        """Why the guest ended: ``guest-shutdown``, ``guest-reset``, ``guest-panic`` or None.
+
+        ``-no-reboot`` turns a reset, which is what a panicking Linux asks for, into an end.
+        """
+        with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
+            self._pull_events()
+        for event in self._events:
+            if event.get("event") == "SHUTDOWN":
+                return str(event["data"]["reason"])
+        return None
+
+    def obituary(self) -> str:
+        """One line on how QEMU ended."""
+        assert self._process is not None
+        status = self._process.poll()
+        if status is not None and status < 0:
+            return f"QEMU was killed by signal {-status}"
+        return f"QEMU ended with status {status} ({self.end_reason() or 'no reason given'})"

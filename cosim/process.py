@@ -1,0 +1,63 @@
+"""Child processes that never outlive us.
+
+A child is tied to the thread that starts it by the parent-death signal, so it dies even when the
+tool is killed with ``SIGKILL``; start children from the main thread or from a thread that lives as
+long as they do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` in a session of its own, tied to this process.
+
+    The session of its own keeps Ctrl-C in our terminal from reaching the child before our own
+    teardown does.
+
+    :raise OSError: when the program cannot be started.
+    """
+    return subprocess.Popen(
+        [os.fspath(word) for word in argv],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=pass_fds,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+    )
+
+
+def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:
+    """Make sure that ``process`` is gone: wait, terminate, kill; return its exit status."""
+    for stop in (None, process.terminate, process.kill):
+        if stop is not None:
+            with contextlib.suppress(ProcessLookupError):
+                stop()
+        try:
+            return process.wait(grace if stop is not process.kill else None)
+        except subprocess.TimeoutExpired:
+            continue
+    return process.wait()
