@@ -1,1 +1,1 @@
-"""Formats and constants of the privileged specification."""
+"""Constants and formats of the RISC-V privileged architecture (RV64), as the models need them."""

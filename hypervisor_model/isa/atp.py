@@ -1,0 +1,123 @@
+"""``satp``, ``vsatp`` and ``hgatp``: modes, fields and what a write leaves in them (WARL).
+
+Source: privileged specification, "Supervisor Address Translation and Protection (satp)
+Register", "Virtual Supervisor Address Translation and Protection (vsatp) Register" and
+"Hypervisor Guest Address Translation and Protection (hgatp) Register".  ``satp`` and ``vsatp``
+share a layout; ``hgatp`` has a VMID of 14 bits where they have an ASID of 16, and a root table of
+16 KiB, so the two lowest bits of its PPN are zero.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from hypervisor_model.errors import ModelError
+from hypervisor_model.jit import kernel, signed
+
+MODE_SHIFT = 60
+ID_SHIFT = 44
+ASID_MASK = 0xFFFF
+VMID_MASK = 0x3FFF
+PPN_MASK = (1 << 44) - 1
+GPA_EXTRA_BITS = 2
+"""Bits by which the root of a G-stage translates more than the root of the first stage."""
+
+
+class Mode(IntEnum):
+    """The MODE field; in ``hgatp`` 8, 9 and 10 mean Sv39x4, Sv48x4 and Sv57x4."""
+
+    BARE = 0
+    SV39 = 8
+    SV48 = 9
+    SV57 = 10
+
+    @property
+    def levels(self) -> int:
+        """Levels of tables: 0 for Bare, then 3, 4, 5."""
+        return levels(int(self))
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a virtual address (first stage); a guest-physical one has two more."""
+        return 12 + 9 * self.levels if self.levels else 64
+
+
+ALL_MODES = frozenset(Mode)
+"""What a machine with Sv57 supports; supporting a mode implies the smaller ones."""
+
+
+@kernel
+def mode(atp: int) -> int:
+    """The MODE field of any of the three registers."""
+    return (atp >> MODE_SHIFT) & 15
+
+
+@kernel
+def levels(mode_field: int) -> int:
+    """Levels of tables for a MODE: 0 for Bare, 3, 4, 5; -1 for a reserved encoding."""
+    if mode_field == 0:
+        return 0
+    if 8 <= mode_field <= 10:
+        return mode_field - 5
+    return -1
+
+
+@kernel
+def root(atp: int) -> int:
+    """PA of the root table."""
+    return (atp & PPN_MASK) << 12
+
+
+@kernel
+def asid(atp: int) -> int:
+    """The ASID of ``satp`` or ``vsatp``."""
+    return (atp >> ID_SHIFT) & ASID_MASK
+
+
+@kernel
+def vmid(hgatp: int) -> int:
+    """The VMID of ``hgatp``."""
+    return (hgatp >> ID_SHIFT) & VMID_MASK
+
+
+def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
+    """Compose a register value (an int64) from its fields; ``identifier`` is the ASID or VMID.
+
+    Raises:
+        ModelError: the root is not aligned to a page, or a field does not fit.
+    """
+    if root_pa & 0xFFF or not 0 <= root_pa >> 12 <= PPN_MASK:
+        raise ModelError(f"root table {root_pa:#x} is no page of a 56-bit physical address space")
+    if not 0 <= identifier <= ASID_MASK:
+        raise ModelError(f"ASID or VMID {identifier} does not fit 16 bits")
+    return signed(int(mode_field) << MODE_SHIFT | identifier << ID_SHIFT | root_pa >> 12)
+
+
+def legalise_satp(
+    old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, asid_bits: int = 16
+) -> int:
+    """What ``satp`` (or ``vsatp``) holds after ``new`` is written over ``old``, as an int64.
+
+    A write with an unsupported MODE has no effect at all; ASID bits beyond the implemented
+    ``asid_bits`` read as zero.
+    """
+    if (new >> MODE_SHIFT) & 15 not in modes:
+        return signed(old)
+    keep = 15 << MODE_SHIFT | ((1 << asid_bits) - 1) << ID_SHIFT | PPN_MASK
+    return signed(new & keep)
+
+
+def legalise_hgatp(
+    old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, vmid_bits: int = 14
+) -> int:
+    """What ``hgatp`` holds after ``new`` is written over ``old``, as an int64.
+
+    Unlike in ``satp``, an unsupported MODE does not make the write void: the fields are plain
+    WARL.  Ours: MODE keeps its old value, the other fields take the new one.  Bits 58 and 59 and
+    the two lowest bits of the PPN are zero.
+    """
+    mode_field = (new >> MODE_SHIFT) & 15
+    if mode_field not in modes:
+        mode_field = (old >> MODE_SHIFT) & 15
+    keep = ((1 << vmid_bits) - 1) << ID_SHIFT | (PPN_MASK & ~3)
+    return signed(mode_field << MODE_SHIFT | (new & keep))

@@ -1,0 +1,576 @@
+"""One-stage and two-stage address translation, with every reference it makes.
+
+Source: privileged specification, "Virtual Address Translation Process" (Sv32 chapter, taken over
+by Sv39/48/57) and "Two-Stage Address Translation" (hypervisor extension).  :func:`walk1`
+translates by ``satp``, :func:`walk2` by ``vsatp`` and ``hgatp``.  Both are kernels: callable from
+other kernels and from Python; :mod:`hypervisor_model.mmu` is the typed way in.
+
+``flags`` is 0 for a machine with Svnapot and Svade, without Svpbmt, with SUM and MXR clear; the
+constants below change that.  ``FLAG_SUM`` and ``FLAG_MXR`` have the bits they have in an event.
+
+References go into ``trace``, an int64 array of shape (n, 5): address, stage, level, kind (READ
+or UPDATE), and the entry read or written.  References beyond its end (``shape[0]`` may be 0) are
+counted but not recorded; :data:`MAX_REFERENCES` rows hold any walk.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
+from hypervisor_model.isa import atp, pte
+from hypervisor_model.isa.causes import access_fault, guest_page_fault, page_fault
+from hypervisor_model.jit import kernel
+from hypervisor_model.memory import Ram, holds, load, store
+from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache, fill, start_level
+
+ADUE = 16
+"""The first stage updates A and D (Svadu: ``menvcfg.ADUE``, or ``henvcfg.ADUE`` when V=1)."""
+G_ADUE = 32
+"""The G-stage updates A and D (``menvcfg.ADUE``)."""
+PBMTE = 64
+"""Svpbmt is on in the first stage (``menvcfg.PBMTE``, or ``henvcfg.PBMTE`` when V=1)."""
+G_PBMTE = 128
+"""Svpbmt is on in the G-stage (``menvcfg.PBMTE``)."""
+NO_SVNAPOT = 256
+"""The machine has no Svnapot: bit 63 of an entry is reserved."""
+HS_MXR = 512
+"""``sstatus.MXR`` while V=1: overrides execute-only in both stages (FLAG_MXR: the first only)."""
+HLVX = 1024
+"""The READ is an ``hlvx``: execute permission takes the place of read permission."""
+PROBE = 2048
+"""Write nothing: A and D are computed and counted but not stored, and walk caches stay."""
+RAM_ONLY = 4096
+"""An access whose PA lies outside RAM faults, too (without: devices may live there)."""
+
+READ = 0
+UPDATE = 1
+"""Kinds of a reference in ``trace``: an entry was read, or written to set A or D."""
+
+ADDRESS, STAGE, LEVEL, KIND, VALUE = range(5)
+"""Columns of ``trace``."""
+
+MAX_REFERENCES = 64
+"""Sv57 on Sv57x4 makes 35 references; A/D updates add at most 6 + 6 + 7."""
+
+OK = -1
+"""``Walk.cause`` of a translation that did not fault."""
+
+BARE_BITS = 56
+"""``page_bits`` where no table limits the size of a translation."""
+
+IMPLICIT_READ = 1
+IMPLICIT_UPDATE = 2
+"""``Walk.implicit``: the guest-page fault met the read, or the A/D update, of a VS-stage entry
+(``htinst`` 0x3000 and 0x3020)."""
+
+_PAGE_FAULT = 1
+_ACCESS_FAULT = 2
+_POINTER, _LEAF, _STALE_AD, _BAD = range(4)
+_ACCESS_READ = int(Access.READ)
+_ACCESS_WRITE = int(Access.WRITE)
+_ACCESS_FETCH = int(Access.FETCH)
+_USER = int(Priv.U)
+_PRIV = 3
+_NO_VMID = -1
+
+
+class Walk(NamedTuple):
+    """What a translation came to; all fields are int64."""
+
+    cause: int
+    """OK (-1), or the exception code."""
+    pa: int
+    """Physical address of the access; -1 after a fault."""
+    level: int
+    """Level of the first-stage leaf, -1 for Bare; after a fault, the level it was met at."""
+    page_bits: int
+    """log2 of the size of the translation: the smaller of both stages' pages."""
+    perm: int
+    """Bits 0..7 of the first-stage leaf (as updated; G also if a non-leaf above has it);
+    all set for Bare."""
+    entry: int
+    """The first-stage leaf entry (as updated); after a fault, the last entry read; else 0."""
+    gpa: int
+    """Two stages: guest-physical address of the access, or the one that a guest-page fault was
+    met at; else -1."""
+    g_level: int
+    """Level of the G-stage leaf, -1 for Bare or where there was none."""
+    g_page_bits: int
+    """log2 of the size of the G-stage page alone; BARE_BITS for Bare."""
+    vs_page_bits: int
+    """log2 of the size of the first-stage page alone; BARE_BITS for Bare."""
+    g_perm: int
+    """Bits 0..7 of the G-stage leaf; all set for Bare."""
+    implicit: int
+    """After a guest-page fault: 0 (the access itself), IMPLICIT_READ or IMPLICIT_UPDATE."""
+    vs_refs: int
+    """References to first-stage tables, A/D updates included."""
+    g_refs: int
+    """References to G-stage tables, A/D updates included."""
+
+
+class _Stage(NamedTuple):
+    """What one stage over flat memory came to."""
+
+    outcome: int
+    pa: int
+    level: int
+    page_bits: int
+    perm: int
+    entry: int
+    refs: int
+
+
+@kernel
+def record(
+    trace: NDArray[np.int64], row: int, address: int, stage: int, level: int, kind: int, value: int
+) -> None:
+    """Write one reference into ``trace`` if it has the row."""
+    if row < trace.shape[0]:
+        line = trace[row]
+        line[ADDRESS] = address
+        line[STAGE] = stage
+        line[LEVEL] = level
+        line[KIND] = kind
+        line[VALUE] = value
+
+
+@kernel
+def allows(perm: int, access: int, priv: int, flags: int) -> bool:
+    """Whether leaf permissions allow the access, A and D aside (FLAG_SUM, FLAG_MXR, HLVX)."""
+    if perm & pte.U:
+        if priv != _USER and (access == _ACCESS_FETCH or not flags & FLAG_SUM):
+            return False
+    elif priv == _USER:
+        return False
+    if access == _ACCESS_WRITE:
+        return perm & pte.W != 0
+    if access == _ACCESS_FETCH or flags & HLVX:
+        return perm & pte.X != 0
+    return perm & pte.R != 0 or (perm & pte.X != 0 and flags & FLAG_MXR != 0)
+
+
+@kernel
+def _examine(entry: int, level: int, access: int, priv: int, flags: int) -> int:
+    """Steps 3 to 9 of the translation process for one entry: pointer, leaf, leaf whose A or D
+    must be set first, or page fault."""
+    if not entry & pte.V or entry & (pte.R | pte.W) == pte.W or entry & pte.RESERVED:
+        return _BAD
+    if not entry & (pte.R | pte.X):
+        if level == 0 or not pte.is_link(entry):
+            return _BAD
+        return _POINTER
+    memory_type = (entry >> pte.PBMT_SHIFT) & 3
+    if memory_type and (not flags & PBMTE or memory_type == 3):
+        return _BAD
+    ppn = (entry >> pte.PPN_SHIFT) & pte.PPN_MASK
+    if entry & pte.N:
+        if flags & NO_SVNAPOT or level != 0 or ppn & 15 != pte.NAPOT_64K:
+            return _BAD
+    elif ppn & ((1 << pte.INDEX_BITS * level) - 1):
+        return _BAD
+    if not allows(entry, access, priv, flags):
+        return _BAD
+    if not entry & pte.A or (access == _ACCESS_WRITE and not entry & pte.D):
+        return _STALE_AD if flags & ADUE else _BAD
+    return _LEAF
+
+
+@kernel
+def _leaf_bits(entry: int, level: int) -> int:
+    return pte.NAPOT_BITS if entry & pte.N else pte.level_bits(level)
+
+
+@kernel
+def _leaf_pa(entry: int, page_bits: int, address: int) -> int:
+    # Below the page's size the PPN is zero (superpage) or says NAPOT: the address takes over.
+    offset = (1 << page_bits) - 1
+    return (pte.target(entry) & ~offset) | (address & offset)
+
+
+@kernel
+def _with_ad(entry: int, access: int) -> int:
+    return entry | (pte.A | pte.D if access == _ACCESS_WRITE else pte.A)
+
+
+@kernel
+def _flat(
+    ram: Ram,
+    other: Ram,
+    cache: WalkCache,
+    stage: int,
+    table: int,
+    levels: int,
+    root_bits: int,
+    asid: int,
+    vmid: int,
+    address: int,
+    access: int,
+    priv: int,
+    flags: int,
+    counting: int,
+    trace: NDArray[np.int64],
+    row: int,
+) -> _Stage:
+    """Walk tables that are addressed physically: a one-stage walk, or the G-stage.
+
+    ``address`` has been checked for its width.  Tables are looked for in ``ram``, then in
+    ``other``.  With ``counting`` 0 no reference is counted.
+    """
+    refs = 0
+    start = start_level(cache, stage, address, levels, asid, vmid) if counting else -1
+    inherited = 0
+    entry = 0
+    level = levels - 1
+    index = (address >> pte.level_bits(level)) & ((1 << root_bits) - 1)
+    while True:
+        where = table + index * 8
+        here = holds(ram, where)
+        if not here and not holds(other, where):
+            return _Stage(_ACCESS_FAULT, -1, level, 0, 0, entry, refs)
+        entry = load(ram, where) if here else load(other, where)
+        if level <= start:
+            record(trace, row + refs, where, stage, level, READ, entry)
+            refs += 1
+        verdict = _examine(entry, level, access, priv, flags)
+        if verdict == _BAD:
+            return _Stage(_PAGE_FAULT, -1, level, 0, 0, entry, refs)
+        if verdict != _POINTER:
+            break
+        inherited |= entry & pte.G
+        level -= 1
+        if level < start and not flags & PROBE:
+            fill(cache, stage, address, level, asid, vmid, inherited)
+        table = pte.target(entry)
+        index = (address >> pte.level_bits(level)) & (pte.ENTRIES - 1)
+    if verdict == _STALE_AD:
+        entry = _with_ad(entry, access)
+        if not flags & PROBE:
+            if here:
+                store(ram, where, entry)
+            else:
+                store(other, where, entry)
+        if counting:
+            record(trace, row + refs, where, stage, level, UPDATE, entry)
+            refs += 1
+    page_bits = _leaf_bits(entry, level)
+    perm = (entry & pte.PERMISSIONS) | inherited
+    pa = _leaf_pa(entry, page_bits, address)
+    return _Stage(OK, pa, level, page_bits, perm, entry, refs)
+
+
+@kernel
+def _canonical(va: int, levels: int) -> bool:
+    above = va >> (pte.level_bits(levels) - 1)
+    return above == 0 or above == -1
+
+
+@kernel
+def _fault(cause: int, stage: _Stage) -> Walk:
+    return Walk(cause, -1, stage.level, 0, 0, stage.entry, -1, -1, 0, 0, 0, 0, stage.refs, 0)
+
+
+@kernel
+def walk1(
+    ram: Ram,
+    cache: WalkCache,
+    satp: int,
+    va: int,
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+) -> Walk:
+    """Translate ``va`` by the tables of ``satp`` in ``ram``.
+
+    Args:
+        ram: holds the tables; A/D updates (ADUE) are stored there.
+        cache: walk cache; entries are tagged with the ASID and VMID -1.
+        satp: mode, ASID and root; Bare translates to the same address.
+        va: virtual address as an int64 (sign-extended where canonical).
+        access: an :class:`~hypervisor_model.events.Access`.
+        priv: a :class:`~hypervisor_model.events.Priv`, U or S (VIRT is ignored).
+        flags: see the module.
+        trace: see the module.
+
+    Raises:
+        ValueError: the mode of ``satp`` is a reserved one, which no register can hold.
+    """
+    levels = atp.levels(atp.mode(satp))
+    if levels < 0:
+        raise ValueError("satp holds a reserved MODE")
+    if levels == 0:
+        if flags & RAM_ONLY and not holds(ram, va):
+            return _fault(access_fault(access), _Stage(_ACCESS_FAULT, -1, -1, 0, 0, 0, 0))
+        return Walk(OK, va, -1, BARE_BITS, 255, 0, -1, -1, BARE_BITS, BARE_BITS, 255, 0, 0, 0)
+    if not _canonical(va, levels):
+        return _fault(page_fault(access), _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0))
+    s = _flat(
+        ram,
+        ram,
+        cache,
+        VS_STAGE,
+        atp.root(satp),
+        levels,
+        pte.INDEX_BITS,
+        atp.asid(satp),
+        _NO_VMID,
+        va,
+        access,
+        priv & _PRIV,
+        flags,
+        1,
+        trace,
+        0,
+    )
+    if s.outcome == _PAGE_FAULT:
+        return _fault(page_fault(access), s)
+    if s.outcome == _ACCESS_FAULT or (flags & RAM_ONLY and not holds(ram, s.pa)):
+        return _fault(access_fault(access), s)
+    return Walk(
+        OK,
+        s.pa,
+        s.level,
+        s.page_bits,
+        s.perm,
+        s.entry,
+        -1,
+        -1,
+        BARE_BITS,
+        s.page_bits,
+        255,
+        0,
+        s.refs,
+        0,
+    )
+
+
+@kernel
+def _g_stage(
+    guest: Ram,
+    host: Ram,
+    cache: WalkCache,
+    hgatp: int,
+    gpa: int,
+    access: int,
+    flags: int,
+    counting: int,
+    trace: NDArray[np.int64],
+    row: int,
+) -> _Stage:
+    """Translate a guest-physical address; every access counts as one of U-mode."""
+    levels = atp.levels(atp.mode(hgatp))
+    if levels == 0:
+        return _Stage(OK, gpa, -1, BARE_BITS, 255, 0, 0)
+    root_bits = pte.INDEX_BITS + atp.GPA_EXTRA_BITS
+    if gpa >> (pte.level_bits(levels) + atp.GPA_EXTRA_BITS):
+        return _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0)
+    return _flat(
+        host,
+        guest,
+        cache,
+        G_STAGE,
+        atp.root(hgatp),
+        levels,
+        root_bits,
+        0,
+        atp.vmid(hgatp),
+        gpa,
+        access,
+        _USER,
+        flags,
+        counting,
+        trace,
+        row,
+    )
+
+
+@kernel
+def _g_fault(
+    access: int, g: _Stage, level: int, gpa: int, implicit: int, vs_refs: int, g_refs: int
+) -> Walk:
+    # htval is written for guest-page faults only.
+    if g.outcome == _PAGE_FAULT:
+        return Walk(
+            guest_page_fault(access),
+            -1,
+            level,
+            0,
+            0,
+            g.entry,
+            gpa,
+            g.level,
+            0,
+            0,
+            0,
+            implicit,
+            vs_refs,
+            g_refs,
+        )
+    return Walk(
+        access_fault(access), -1, level, 0, 0, g.entry, -1, g.level, 0, 0, 0, 0, vs_refs, g_refs
+    )
+
+
+@kernel
+def _vs_fault(cause: int, level: int, entry: int, vs_refs: int, g_refs: int) -> Walk:
+    return Walk(cause, -1, level, 0, 0, entry, -1, -1, 0, 0, 0, 0, vs_refs, g_refs)
+
+
+@kernel
+def walk2(
+    guest: Ram,
+    host: Ram,
+    cache: WalkCache,
+    vsatp: int,
+    hgatp: int,
+    va: int,
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+) -> Walk:
+    """Translate ``va`` by the guest's tables of ``vsatp``, each of whose references, and the
+    access itself, is translated by the G-stage tables of ``hgatp``.
+
+    Args:
+        guest: the guest's RAM at its host-physical address; holds the VS-stage tables.
+        host: the hypervisor's memory; holds the G-stage tables.  Either kind of table is looked
+            for in the other memory, too; both arguments may be the same.
+        cache: walk cache; entries are tagged with ASID and VMID.
+        vsatp: mode, ASID and root (a guest-physical address); Bare: ``va`` is guest-physical.
+        hgatp: mode, VMID and root; Bare: guest-physical is host-physical.
+        va: guest virtual address as an int64 (sign-extended where canonical).
+        access: an :class:`~hypervisor_model.events.Access`.
+        priv: a :class:`~hypervisor_model.events.Priv`, U or S (VIRT is ignored).
+        flags: see the module.
+        trace: see the module.
+
+    Raises:
+        ValueError: a mode is a reserved one, which no register can hold.
+    """
+    levels = atp.levels(atp.mode(vsatp))
+    if levels < 0 or atp.levels(atp.mode(hgatp)) < 0:
+        raise ValueError("vsatp or hgatp holds a reserved MODE")
+    asid = atp.asid(vsatp)
+    vmid = atp.vmid(hgatp)
+    vs_flags = flags | (FLAG_MXR if flags & HS_MXR else 0)
+    g_flags = (
+        (flags & (NO_SVNAPOT | PROBE))
+        | (ADUE if flags & G_ADUE else 0)
+        | (PBMTE if flags & G_PBMTE else 0)
+        | (FLAG_MXR if flags & HS_MXR else 0)
+    )
+    vs_refs = 0
+    g_refs = 0
+    gpa = va
+    entry = 0
+    perm = 255
+    vs_bits = BARE_BITS
+    level = levels - 1
+    if levels:
+        if not _canonical(va, levels):
+            return _vs_fault(page_fault(access), level, 0, 0, 0)
+        start = start_level(cache, VS_STAGE, va, levels, asid, vmid)
+        table = atp.root(vsatp)
+        inherited = 0
+        while True:
+            where = table + ((va >> pte.level_bits(level)) & (pte.ENTRIES - 1)) * 8
+            counting = 1 if level <= start else 0
+            g = _g_stage(
+                guest,
+                host,
+                cache,
+                hgatp,
+                where,
+                _ACCESS_READ,
+                g_flags,
+                counting,
+                trace,
+                vs_refs + g_refs,
+            )
+            g_refs += g.refs
+            if g.outcome != OK:
+                return _g_fault(access, g, level, where, IMPLICIT_READ, vs_refs, g_refs)
+            here = holds(guest, g.pa)
+            if not here and not holds(host, g.pa):
+                return _vs_fault(access_fault(access), level, entry, vs_refs, g_refs)
+            entry = load(guest, g.pa) if here else load(host, g.pa)
+            if counting:
+                record(trace, vs_refs + g_refs, g.pa, VS_STAGE, level, READ, entry)
+                vs_refs += 1
+            verdict = _examine(entry, level, access, priv & _PRIV, vs_flags)
+            if verdict == _BAD:
+                return _vs_fault(page_fault(access), level, entry, vs_refs, g_refs)
+            if verdict != _POINTER:
+                break
+            inherited |= entry & pte.G
+            level -= 1
+            if level < start and not flags & PROBE:
+                fill(cache, VS_STAGE, va, level, asid, vmid, inherited)
+            table = pte.target(entry)
+        if verdict == _STALE_AD:
+            # The update is an implicit store: the G-stage must allow it as one.
+            g = _g_stage(
+                guest,
+                host,
+                cache,
+                hgatp,
+                where,
+                _ACCESS_WRITE,
+                g_flags,
+                1,
+                trace,
+                vs_refs + g_refs,
+            )
+            g_refs += g.refs
+            if g.outcome != OK:
+                return _g_fault(access, g, level, where, IMPLICIT_UPDATE, vs_refs, g_refs)
+            entry = _with_ad(entry, access)
+            if not flags & PROBE:
+                if here:
+                    store(guest, g.pa, entry)
+                else:
+                    store(host, g.pa, entry)
+            record(trace, vs_refs + g_refs, g.pa, VS_STAGE, level, UPDATE, entry)
+            vs_refs += 1
+        vs_bits = _leaf_bits(entry, level)
+        perm = (entry & pte.PERMISSIONS) | inherited
+        gpa = _leaf_pa(entry, vs_bits, va)
+    g = _g_stage(
+        guest,
+        host,
+        cache,
+        hgatp,
+        gpa,
+        access,
+        g_flags | (flags & HLVX),
+        1,
+        trace,
+        vs_refs + g_refs,
+    )
+    g_refs += g.refs
+    if g.outcome != OK:
+        return _g_fault(access, g, level, gpa, 0, vs_refs, g_refs)
+    if flags & RAM_ONLY and not holds(guest, g.pa) and not holds(host, g.pa):
+        return _vs_fault(access_fault(access), level, entry, vs_refs, g_refs)
+    return Walk(
+        OK,
+        g.pa,
+        level,
+        min(vs_bits, g.page_bits),
+        perm,
+        entry,
+        gpa,
+        g.level,
+        g.page_bits,
+        vs_bits,
+        g.perm,
+        0,
+        vs_refs,
+        g_refs,
+    )
