@@ -12,7 +12,9 @@ import click
 
 from cosim.errors import CosimError
 
-_COMMANDS: dict[str, str] = {}
+_COMMANDS: dict[str, str] = {
+    "guest": "List, fetch and build the guests that the tool makes itself.",
+}
 """Name and one line of each sub-command, in the order that --help shows."""
 
 

@@ -1,0 +1,96 @@
+"""``cosim guest``: the guests that the tool makes itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.table import Table
+
+import guest
+from cosim import output
+from cosim.errors import UsageError
+from guest import registry, spec
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+@click.group()
+def command() -> None:
+    """List, fetch and build the guests that the tool makes itself.
+
+    Their files are in the cache folder: $COSIM_CACHE, else $XDG_CACHE_HOME/lsp-cosim, else
+    ~/.cache/lsp-cosim.
+
+    Example: cosim guest fetch linux
+    """
+
+
+@command.command("list")
+@_JSON
+def list_guests(as_json: bool) -> None:
+    """Show the guests, whether they are ready, and where their files are.
+
+    Example: cosim guest list --json
+    """
+    rows = [_row(name) for name in guest.NAMES]
+    if as_json:
+        output.print_json({"guests": rows})
+        return
+    table = Table("guest", "status", "what", "folder or what to type")
+    for row in rows:
+        where = row["folder"] if row["status"] == "ready" else row["command"]
+        table.add_row(row["name"], row["status"], row["summary"], where)
+    output.print_table(table)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Fetch again, for a newer kernel package.")
+@_JSON
+def fetch(name: str, force: bool, as_json: bool) -> None:
+    """Fetch a guest's packages from this machine's Debian mirror, checked by apt's signatures.
+
+    A download that was cut off is resumed.  Needs apt on Debian; leaves its state alone.
+
+    Example: cosim guest fetch linux
+    """
+    _make(name, "fetch", force, as_json)
+
+
+@command.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Build again, though nothing has changed.")
+@_JSON
+def build(name: str, force: bool, as_json: bool) -> None:
+    """Cross-compile a guest from its sources; does nothing when they have not changed.
+
+    Example: cosim guest build micro
+    """
+    _make(name, "build", force, as_json)
+
+
+def _make(name: str, verb: str, force: bool, as_json: bool) -> None:
+    right = registry.recipe(name).verb
+    if right != verb:
+        raise UsageError(f"{name} is no guest to {verb}: type `cosim guest {right} {name}`")
+    with output.progress(f"{verb} {name}") as step:
+        made = guest.ensure(name, step, force=force)
+    if as_json:
+        output.print_json(made.document())
+        return
+    versions = ", ".join(f"{package} {version}" for package, version in made.versions.items())
+    output.note(f"guest {name} is ready: {spec.folder(name)}" + (f" ({versions})" * bool(versions)))
+
+
+def _row(name: str) -> dict[str, Any]:
+    recipe = registry.recipe(name)
+    found = spec.read(name)
+    return {
+        "name": name,
+        "status": registry.status(name),
+        "summary": recipe.summary,
+        "folder": str(spec.folder(name)),
+        "command": f"cosim guest {recipe.verb} {name}",
+        "versions": found.versions if found else {},
+    }

@@ -1,0 +1,165 @@
+"""The programs that the tool drives: where they are, which version, what they can do.
+
+Everything is looked up on ``PATH`` when asked for, and asked of the program itself (no table of
+versions), once a process and path.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from cosim.errors import MissingTool
+
+QEMU = "qemu-system-riscv64"
+QEMU_MINIMUM = (7, 2)
+"""The oldest QEMU that the tool works with (Debian 12's)."""
+
+_GDBS = ("gdb-multiarch", "riscv64-unknown-elf-gdb", "riscv64-linux-gnu-gdb", "gdb")
+_CROSS_COMPILERS = ("riscv64-linux-gnu-gcc", "riscv64-unknown-linux-gnu-gcc")
+_PROBE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program found on ``PATH``; ``version`` as numbers, ``text`` as it says it itself."""
+
+    path: Path
+    version: tuple[int, ...]
+    text: str
+
+
+def qemu() -> Tool:
+    """The emulator.
+
+    :raise MissingTool: it is missing, does not run, or is older than :data:`QEMU_MINIMUM`.
+    """
+    path = shutil.which(QEMU)
+    if path is None:
+        raise MissingTool(
+            f"{QEMU} is not on PATH: run scripts/setup, or install Debian's qemu-system-riscv"
+        )
+    found = _ask(path)
+    if found.version < QEMU_MINIMUM:
+        raise MissingTool(
+            f"{path} is QEMU {_dotted(found.version)}, too old: "
+            f"{_dotted(QEMU_MINIMUM)} or newer is needed; run scripts/setup"
+        )
+    return found
+
+
+@cache
+def qemu_has_cpu_option(path: Path, option: str) -> bool:
+    """Whether the emulator at ``path`` knows ``-cpu rv64,OPTION``; for example ``svade=on``."""
+    # A machine that is never started: QEMU applies the CPU's options, then reads "quit".
+    answer = _run(
+        [
+            *(str(path), "-M", "virt", "-cpu", f"rv64,{option}", "-m", "128M", "-bios", "none"),
+            *("-S", "-display", "none", "-nodefaults", "-monitor", "stdio"),
+        ],
+        text="quit\n",
+    )
+    return answer.returncode == 0
+
+
+@cache
+def qemu_has_plugins(path: Path) -> bool:
+    """Whether the emulator at ``path`` was built with TCG plugins."""
+    return "-plugin" in _run([str(path), "-help"]).stdout
+
+
+def default_cpu(emulator: Tool) -> str:
+    """The ``-cpu`` of a guest that names none.
+
+    With Svade, where QEMU has the choice, the guest sets accessed and dirty bits itself: an update
+    by hardware changes an entry in memory that no intercepted instruction accounts for.
+    """
+    return "rv64,svade=on" if qemu_has_cpu_option(emulator.path, "svade=on") else "rv64"
+
+
+def gdb() -> Tool:
+    """A gdb that knows RISC-V.
+
+    :raise MissingTool: there is none on ``PATH``.
+    """
+    without = None
+    for name in _GDBS:
+        path = shutil.which(name)
+        if path is None:
+            continue
+        if _gdb_has_riscv(path):
+            return _ask(path)
+        without = path
+    hint = "run scripts/setup, or install Debian's gdb-multiarch"
+    if without is not None:
+        raise MissingTool(f"{without} does not know RISC-V: {hint}")
+    raise MissingTool(f"gdb-multiarch is not on PATH: {hint}")
+
+
+def cross_compiler() -> Tool:
+    """The C compiler for code that runs inside a guest.
+
+    :raise MissingTool: there is none on ``PATH``.
+    """
+    for name in _CROSS_COMPILERS:
+        path = shutil.which(name)
+        if path is not None:
+            return _ask(path)
+    raise MissingTool(
+        f"{_CROSS_COMPILERS[0]} is not on PATH: run scripts/setup, or install Debian's "
+        "gcc-riscv64-linux-gnu"
+    )
+
+
+def host_compiler() -> Tool:
+    """The C compiler of this machine, for the TCG plugin.
+
+    :raise MissingTool: there is none on ``PATH``.
+    """
+    for name in ("cc", "gcc", "clang"):
+        path = shutil.which(name)
+        if path is not None:
+            return _ask(path)
+    raise MissingTool("no C compiler on PATH: run scripts/setup, or install gcc and libc6-dev")
+
+
+@cache
+def _gdb_has_riscv(path: str) -> bool:
+    answer = _run([path, "-nx", "-batch", "-ex", "set architecture riscv:rv64"])
+    return answer.returncode == 0 and "Undefined item" not in answer.stderr
+
+
+@cache
+def _ask(path: str) -> Tool:
+    answer = _run([path, "--version"])
+    text = next(iter((answer.stdout + answer.stderr).splitlines()), "")
+    # "GNU gdb (Debian 13.1-3) 13.1": the last number counts, what is in brackets does not.
+    numbers = re.findall(r"\d+(?:\.\d+)+", re.sub(r"\([^()]*\)", "", text))
+    if answer.returncode != 0 or not numbers:
+        raise MissingTool(f"{path} does not run: it answers --version with {text!r}")
+    return Tool(Path(path), tuple(int(n) for n in numbers[-1].split(".")), text)
+
+
+def _run(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except OSError as error:
+        raise MissingTool(f"{command[0]} does not run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise MissingTool(f"{command[0]} does not answer: {' '.join(command)}") from None
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

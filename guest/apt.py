@@ -1,0 +1,238 @@
+"""Packages of another architecture and release, without touching the machine's apt state.
+
+A private apt: its own lists, cache and (empty) dpkg status in a folder of ours; the machine's
+proxy, authentication and mirror settings; signatures checked by apt itself against Debian's
+archive keyring.  Downloads that were cut off are resumed by apt.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosim.errors import EnvironmentFault, MissingTool, StorageError
+from cosim.output import Step
+
+SUITE = "trixie"
+"""Debian 13: the release that the guests' packages come from."""
+
+ARCHITECTURE = "riscv64"
+"""Debian's name of the guests' architecture."""
+
+_KEYRINGS = (
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+)
+_TIMEOUT = 1800.0
+"""Seconds after which one apt call counts as hung."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One version of one package, as the signed index describes it; ``size`` in bytes."""
+
+    name: str
+    version: str
+    sha256: str
+    size: int
+    depends: str
+
+
+class Apt:
+    """A private apt below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        for tool in ("apt-get", "apt-cache", "dpkg-deb"):
+            if shutil.which(tool) is None:
+                raise MissingTool(
+                    f"{tool} is missing: the guest's packages come from a Debian mirror; "
+                    "run on Debian, or give a kernel of your own with `cosim run --kernel FILE`"
+                )
+
+    def update(self, step: Step) -> None:
+        """Fetch the package index and check its signature.
+
+        :raise EnvironmentFault: no mirror is known, none answers, or the signature is not good.
+        """
+        try:
+            for sub in ("lists/partial", "cache/archives/partial"):
+                (self._folder / sub).mkdir(parents=True, exist_ok=True)
+            (self._folder / "status").touch()
+        except OSError as error:
+            raise StorageError(f"cannot write {self._folder}: {error.strerror}") from None
+        reasons = []
+        for mirror in _mirrors():
+            source = f"deb [arch={ARCHITECTURE} signed-by={_keyring()}] {mirror} {SUITE} main\n"
+            (self._folder / "sources.list").write_text(source)
+            status, text = self._run("apt-get", ["update", "--error-on=any"], step, "package index")
+            if status == 0:
+                return
+            reasons.append(_reason(text))
+        raise EnvironmentFault(f"apt cannot read the {SUITE} package index: {'; '.join(reasons)}")
+
+    def package(self, name: str) -> Package:
+        """What the index says about the newest version of ``name``.
+
+        :raise EnvironmentFault: the index does not have it.
+        """
+        status, text = self._run("apt-cache", ["show", "--no-all-versions", name])
+        fields = dict(
+            line.split(": ", 1)
+            for line in text.splitlines()
+            if ": " in line and not line.startswith(" ")
+        )
+        if status != 0 or "Version" not in fields:
+            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {ARCHITECTURE}")
+        return Package(
+            name,
+            fields["Version"],
+            fields["SHA256"],
+            int(fields["Size"]),
+            fields.get("Depends", ""),
+        )
+
+    def download(self, package: Package, step: Step) -> Path:
+        """Download ``package`` (resuming what is there) and give the .deb file's path.
+
+        :raise EnvironmentFault: the download failed or does not have the index's check sum.
+        """
+        into = self._folder / "debs"
+        into.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(into).free
+        if free < 2 * package.size:
+            raise StorageError(
+                f"{into} has {free >> 20} MiB free, {package.name} needs {2 * package.size >> 20}"
+            )
+        wanted = f"{package.name}={package.version}"
+        status, text = self._run("apt-get", ["download", wanted], step, package.name, into)
+        found = sorted(into.glob(f"{package.name}_*_*.deb"))
+        if status != 0 or not found:
+            raise EnvironmentFault(f"apt cannot download {package.name}: {_reason(text)}")
+        return found[-1]
+
+    def clean(self) -> None:
+        """Drop index and packages; what they held has been unpacked."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _options(self) -> list[str]:
+        folder = str(self._folder)
+        settings = {
+            "Dir::State": folder,
+            "Dir::State::Lists": f"{folder}/lists",
+            "Dir::State::status": f"{folder}/status",
+            "Dir::Cache": f"{folder}/cache",
+            "Dir::Etc::SourceList": f"{folder}/sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+            "APT::Architecture": ARCHITECTURE,
+            "APT::Architectures": ARCHITECTURE,
+            # Our folder may lie in a home that the sandbox user cannot enter.
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
+        return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+    def _run(
+        self,
+        tool: str,
+        arguments: list[str],
+        step: Step | None = None,
+        title: str = "",
+        folder: Path | None = None,
+    ) -> tuple[int, str]:
+        """Run apt; feed its percentages to ``step``; give exit status and output."""
+        reader, writer = os.pipe()
+        command = [tool, *self._options(), "-q", "-o", f"APT::Status-Fd={writer}", *arguments]
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        log = self._folder / "apt.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writer,),
+            )
+            deadline = threading.Timer(_TIMEOUT, process.kill)
+            deadline.start()
+            try:
+                os.close(writer)
+                with os.fdopen(reader, encoding="utf-8", errors="replace") as lines:
+                    for line in lines:
+                        # dlstatus:COUNT:PERCENT:TEXT
+                        fields = line.split(":")
+                        if step is not None and len(fields) > 2 and fields[0] == "dlstatus":
+                            step(float(fields[2]), 100.0, title)
+                status = process.wait()
+            finally:
+                deadline.cancel()
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+        return status, log.read_text(errors="replace")
+
+
+def _mirrors() -> list[str]:
+    """Addresses of the machine's own Debian mirrors, the most certain first.
+
+    :raise EnvironmentFault: apt knows none.
+    """
+    answer = subprocess.run(
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(LABEL)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)",
+            "Created-By: Packages",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    known, unsure = [], []
+    for line in answer.stdout.splitlines():
+        label, release, component, address = line.split("|", 3)
+        if component != "main" or "security" in release:
+            continue
+        if label == "Debian":
+            known.append(address)
+        elif label.startswith("$("):
+            # The index was never fetched, so the label is unknown: any main may be Debian's.
+            unsure.append(address)
+    mirrors = list(dict.fromkeys(known + unsure))
+    if not mirrors:
+        raise EnvironmentFault(
+            "apt knows no Debian mirror: add one to /etc/apt/sources.list and run `apt-get update`"
+        )
+    return mirrors
+
+
+def _keyring() -> str:
+    for path in _KEYRINGS:
+        if Path(path).exists():
+            return path
+    raise MissingTool(
+        "Debian's archive keys are missing: install them with `apt-get install "
+        "debian-archive-keyring`"
+    )
+
+
+def _reason(text: str) -> str:
+    """The line of apt's output that says what went wrong, with what to do if we know it."""
+    if "NO_PUBKEY" in text or "no-pubkey" in text.lower() or "Missing key" in text:
+        return (
+            f"this machine's Debian keyring has no key of {SUITE}; update it with "
+            "`apt-get install debian-archive-keyring`"
+        )
+    lines = [line for line in text.splitlines() if line.startswith(("E:", "Err:"))]
+    return lines[0] if lines else (text.strip().splitlines() or ["apt said nothing"])[-1]

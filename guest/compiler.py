@@ -1,0 +1,44 @@
+"""The cross compiler for the programs and kernels that run inside a guest."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from cosim import tools
+from cosim.errors import EnvironmentFault
+
+_FLAGS = """
+    -O2 -g -Wall -Wextra -Werror -Wno-unused-function -std=gnu11
+    -static -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector
+    -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns
+    -mabi=lp64d -mcmodel=medany -mno-relax -Wl,--no-relax -Wl,--build-id=none
+"""
+
+
+def build(
+    output: Path, sources: Sequence[Path], script: Path, march: str = "rv64gc", extra: str = ""
+) -> None:
+    """Compile and link ``sources`` with the linker script ``script`` into ``output``.
+
+    ``march`` is the instruction set that the code may use, ``extra`` are further flags.
+
+    :raise MissingTool: there is no cross compiler.
+    :raise EnvironmentFault: it refused the sources.
+    """
+    compiler = tools.cross_compiler()
+    command = [
+        str(compiler.path),
+        *_FLAGS.split(),
+        f"-march={march}",
+        *extra.split(),
+        f"-Wl,-T,{script}",
+        *map(str, sources),
+        "-o",
+        str(output),
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if answer.returncode != 0:
+        lines = [line for line in answer.stderr.splitlines() if "error" in line] or ["no reason"]
+        raise EnvironmentFault(f"{compiler.path.name} cannot build {output.name}: {lines[0]}")

@@ -1,0 +1,90 @@
+"""A writer of ``newc`` cpio archives, the format of a Linux initramfs.
+
+The archive of given entries is always the same bytes: entries keep their order, every time stamp
+is 0, owner and group are root, inode numbers count from 1.  Format: the kernel's
+``Documentation/driver-api/early-userspace/buffer-format.rst``.
+"""
+
+from __future__ import annotations
+
+import gzip
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_MAGIC = b"070701"
+_TRAILER = "TRAILER!!!"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the archive.
+
+    ``path`` is relative to the root, without a leading slash.  ``mode`` holds type and permission
+    bits as in ``st_mode``; ``data`` is the content, or the target of a symbolic link; ``rdev`` is
+    major and minor of a device node.
+    """
+
+    path: str
+    mode: int
+    data: bytes = b""
+    rdev: tuple[int, int] = (0, 0)
+
+
+def directory(path: str, mode: int = 0o755) -> Entry:
+    """An empty directory."""
+    return Entry(path, stat.S_IFDIR | mode)
+
+
+def regular(path: str, data: bytes, mode: int = 0o644) -> Entry:
+    """A regular file."""
+    return Entry(path, stat.S_IFREG | mode, data)
+
+
+def symlink(path: str, target: str) -> Entry:
+    """A symbolic link to ``target``."""
+    return Entry(path, stat.S_IFLNK | 0o777, target.encode())
+
+
+def character_device(path: str, major: int, minor: int, mode: int = 0o600) -> Entry:
+    """A character device node."""
+    return Entry(path, stat.S_IFCHR | mode, rdev=(major, minor))
+
+
+def archive(entries: Iterable[Entry]) -> bytes:
+    """The uncompressed archive of ``entries``; a directory must stand before what is in it."""
+    parts: list[bytes] = []
+    for inode, entry in enumerate(entries, start=1):
+        parts.append(_record(entry, inode))
+    parts.append(_record(Entry(_TRAILER, 0), 0))
+    return b"".join(parts)
+
+
+def compressed(entries: Iterable[Entry]) -> bytes:
+    """The archive of ``entries``, gzip-compressed, without a time stamp in the header."""
+    return gzip.compress(archive(entries), compresslevel=9, mtime=0)
+
+
+def _record(entry: Entry, inode: int) -> bytes:
+    name = entry.path.encode() + b"\0"
+    links = 2 if stat.S_ISDIR(entry.mode) else 1
+    fields = (
+        inode,
+        entry.mode,
+        0,  # uid
+        0,  # gid
+        links,
+        0,  # mtime
+        len(entry.data),
+        0,  # major and minor of the device that holds the file
+        0,
+        *entry.rdev,
+        len(name),
+        0,  # check sum: unused by this variant
+    )
+    header = _MAGIC + b"".join(b"%08X" % field for field in fields)
+    return _padded(header + name) + _padded(entry.data)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

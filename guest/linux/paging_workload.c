@@ -1,0 +1,144 @@
+/* paging-workload: a second or two of what makes a kernel edit page tables.
+
+   Every step is small (a session through gdb sees every table store) and ends in a line on the
+   console.  Steps check what they read back; a wrong byte makes the exit status 1. */
+#include "rt.h"
+
+enum { SMALL = 16, RANGE = 80 };
+
+static int failures;
+
+static char *map(u64 pages)
+{
+    i64 at = syscall6(SYS_mmap, 0, pages * PAGE, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1UL, 0);
+    if (at < 0 && at > -4096) {
+        print("paging-workload: mmap failed\n");
+        leave(1);
+    }
+    return (char *)at;
+}
+
+static void unmap(char *at, u64 pages) { syscall2(SYS_munmap, at, pages * PAGE); }
+
+static void touch(char *at, u64 pages, char value)
+{
+    for (u64 i = 0; i < pages; i++)
+        *(volatile char *)(at + i * PAGE) = (char)(value + i);
+}
+
+static void expect(const char *at, u64 pages, char value)
+{
+    for (u64 i = 0; i < pages; i++)
+        failures += *(const volatile char *)(at + i * PAGE) != (char)(value + i);
+}
+
+static void say(const char *step, i64 count)
+{
+    print("paging-workload: ");
+    print(step);
+    print(" ");
+    print_number(count);
+    print("\n");
+}
+
+/* Demand faults, then one page after the other to read-only and back. */
+static char *protect(void)
+{
+    char *at = map(SMALL);
+    touch(at, SMALL, 1);
+    say("mapped", SMALL);
+    for (u64 i = 0; i < SMALL; i++) {
+        syscall3(SYS_mprotect, at + i * PAGE, PAGE, PROT_READ);
+        expect(at + i * PAGE, 1, (char)(1 + i));
+        syscall3(SYS_mprotect, at + i * PAGE, PAGE, PROT_READ | PROT_WRITE);
+    }
+    touch(at, SMALL, 2);
+    say("protected", SMALL);
+    return at;
+}
+
+/* Children write pages that they share with the parent: copy on write on both sides. */
+static void copy_on_write(char *at)
+{
+    enum { CHILDREN = 3 };
+    for (int child = 0; child < CHILDREN; child++) {
+        i64 pid = fork();
+        if (pid == 0) {
+            expect(at, SMALL, 2);
+            touch(at, SMALL / 2, (char)(10 + child));
+            expect(at, SMALL / 2, (char)(10 + child));
+            leave(failures != 0);
+        }
+        failures += wait_for(pid) != 0;
+        expect(at, SMALL, 2);
+    }
+    touch(at, SMALL, 3);
+    say("forked", CHILDREN);
+}
+
+/* Ageing clears accessed bits; dropped pages come back as zeroes. */
+static void advise(char *at)
+{
+    syscall3(SYS_madvise, at, SMALL / 2 * PAGE, MADV_COLD);
+    expect(at, SMALL / 2, 3);
+    syscall3(SYS_madvise, at, SMALL / 2 * PAGE, MADV_DONTNEED);
+    for (u64 i = 0; i < SMALL / 2; i++)
+        failures += at[i * PAGE] != 0;
+    touch(at, SMALL, 4);
+    say("advised", SMALL);
+}
+
+/* Page-table entries move to another range. */
+static char *move(char *at)
+{
+    char *to = map(SMALL);
+    i64 moved = syscall5(SYS_mremap, at, SMALL * PAGE, SMALL * PAGE,
+                         MREMAP_MAYMOVE | MREMAP_FIXED, to);
+    failures += moved != (i64)to;
+    expect(to, SMALL, 4);
+    say("moved", SMALL);
+    return to;
+}
+
+/* More pages than Linux fences one by one (64): the whole ASID is fenced instead. */
+static void unmap_many(void)
+{
+    char *at = map(RANGE);
+    touch(at, RANGE, 5);
+    expect(at, RANGE, 5);
+    unmap(at, RANGE);
+    say("unmapped", RANGE);
+}
+
+/* A new program in a new address space. */
+static void execute(char *self)
+{
+    i64 pid = fork();
+    if (pid == 0) {
+        char *argv[] = {self, "child", 0}, *environment[] = {0};
+        syscall3(SYS_execve, self, argv, environment);
+        leave(127);
+    }
+    failures += wait_for(pid) != 0;
+    say("executed", 1);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && same(argv[1], "child")) {
+        char *at = map(4);
+        touch(at, 4, 6);
+        expect(at, 4, 6);
+        return failures != 0;
+    }
+    char *at = protect();
+    copy_on_write(at);
+    advise(at);
+    at = move(at);
+    unmap(at, SMALL);
+    unmap_many();
+    execute(argv[0]);
+    say("failures", failures);
+    return failures != 0;
+}

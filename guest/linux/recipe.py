@@ -1,0 +1,96 @@
+"""Makes the ``linux`` guest: fetch, compile our programs, pack the initramfs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from cosim.output import Step
+from guest import compiler, cpio, spec
+from guest.linux import packages
+from guest.spec import GuestSpec
+
+NAME = "linux"
+
+APPEND = "console=ttyS0 earlycon=sbi panic=1 no4lvl"
+"""The kernel's command line: serial console, reboot (= QEMU ends) on panic, Sv39."""
+
+_SOURCE = Path(__file__).resolve().parent
+_PROGRAMS = {
+    "init": "init.c",
+    "bin/cosim-mark": "cosim_mark.c",
+    "bin/paging-workload": "paging_workload.c",
+}
+_APPLETS = """
+    sh ash cat chmod cp cut date dd df dmesg echo env expr false find free grep head hexdump id
+    insmod kill ln ls lsmod mkdir mknod mount mv nice pidof poweroff ps pwd reboot rm rmdir rmmod
+    sed seq setsid sleep sort stat stty sync tail taskset tee test time top touch tr true umount
+    uname uniq uptime usleep vi wc which xargs xz yes
+"""
+"""The names under which busybox stands in /bin."""
+
+
+class Recipe:
+    """How the guest is made; see :class:`guest.registry.Recipe`."""
+
+    verb = "fetch"
+    summary = "Debian 13's riscv64 kernel, busybox, and a short paging workload"
+
+    def sources(self) -> str:
+        """Changes with any of our programs and with the recipe itself."""
+        return spec.digest(
+            [_SOURCE / name for name in (*_PROGRAMS.values(), "mark.S", "rt.h", "user.ld")]
+            + [Path(__file__), Path(cpio.__file__), Path(compiler.__file__)]
+        )
+
+    def make(self, step: Step, force: bool) -> GuestSpec:
+        """Fetch what is missing (everything with ``force``), compile, pack.
+
+        :raise EnvironmentFault: a package or the compiler cannot be had.
+        """
+        folder = spec.folder(NAME)
+        debian = folder / "debian"
+        unpacked = None if force else packages.fetched(debian)
+        unpacked = unpacked or packages.fetch(debian, step)
+        step(0, None, "initramfs")
+        initrd = folder / "initramfs.cpio.gz"
+        spec.replace(initrd, cpio.compressed(_entries((debian / "busybox").read_bytes())))
+        image = folder / "Image"
+        if not image.exists():
+            image.symlink_to("debian/Image")
+        made = GuestSpec(
+            name=NAME,
+            kernel=image,
+            initrd=initrd,
+            append=APPEND,
+            region_from="mark:init",
+            region_to="power-off",
+            sources=self.sources(),
+            versions={package.name: package.version for package in unpacked.values()},
+            checksums={"kernel": spec.checksum(image), "initrd": spec.checksum(initrd)},
+        )
+        spec.write(made)
+        return made
+
+
+def program(source: Path) -> bytes:
+    """A static riscv64 Linux program of ``source`` and ``mark.S``, see ``rt.h``.
+
+    :raise EnvironmentFault: there is no cross compiler, or it refused the source.
+    """
+    with tempfile.TemporaryDirectory(prefix="lsp-cosim-") as scratch:
+        output = Path(scratch) / source.stem
+        compiler.build(output, [_SOURCE / "mark.S", source], _SOURCE / "user.ld", extra="-s")
+        return output.read_bytes()
+
+
+def _entries(busybox: bytes) -> list[cpio.Entry]:
+    return [
+        *(cpio.directory(path) for path in ("bin", "dev", "proc", "sys", "root")),
+        cpio.directory("tmp", 0o1777),
+        # The kernel opens it for /init before devtmpfs is there.
+        cpio.character_device("dev/console", 5, 1),
+        cpio.regular("bin/busybox", busybox, 0o755),
+        *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS.split()),
+        *(cpio.regular(path, program(_SOURCE / name), 0o755) for path, name in _PROGRAMS.items()),
+    ]

@@ -1,0 +1,133 @@
+"""What a session needs to know of a guest, and the folder that a guest's files live in."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cosim import paths
+from cosim.errors import GuestImageError, StorageError
+
+_FILE = "guest.json"
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """A guest that is ready to boot.
+
+    ``kernel`` and ``initrd`` are what QEMU's options of that name take.  ``bios`` is None for
+    QEMU's own firmware (OpenSBI), "none", or a file.  ``append`` is the kernel's command line,
+    ``memory`` QEMU's ``-m``, ``cpu`` its ``-cpu`` (None: :func:`cosim.tools.default_cpu`).
+    ``region_from`` and ``region_to`` are the default region of interest, written as ``--from`` and
+    ``--to`` take them.  ``versions`` names what the guest was made of, ``checksums`` are the
+    SHA-256 of its files; ``sources`` identifies the recipe that made it.
+    """
+
+    name: str
+    kernel: Path
+    append: str
+    region_from: str
+    region_to: str
+    sources: str
+    initrd: Path | None = None
+    bios: str | None = None
+    memory: str = "512M"
+    cpu: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, object]:
+        """The guest as a JSON-able object, as it stands in ``guest.json``."""
+        document: dict[str, object] = asdict(self)
+        document["kernel"] = str(self.kernel)
+        document["initrd"] = None if self.initrd is None else str(self.initrd)
+        document["region"] = {"from": self.region_from, "to": self.region_to}
+        del document["region_from"], document["region_to"]
+        return document
+
+
+def folder(name: str) -> Path:
+    """The folder of the guest ``name``; not created."""
+    return paths.guests() / name
+
+
+def read(name: str) -> GuestSpec | None:
+    """The guest as its folder describes it; None where there is no complete one."""
+    try:
+        document = json.loads((folder(name) / _FILE).read_text())
+        region = document.pop("region")
+        document["kernel"] = Path(document["kernel"])
+        document["initrd"] = None if document["initrd"] is None else Path(document["initrd"])
+        spec = GuestSpec(region_from=region["from"], region_to=region["to"], **document)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        # Written by another version of the tool: as good as absent.
+        return None
+    files = [spec.kernel] + ([spec.initrd] if spec.initrd else [])
+    return spec if all(file.is_file() for file in files) else None
+
+
+def write(spec: GuestSpec) -> None:
+    """Write ``guest.json``: the last step of making a guest.
+
+    :raise StorageError: the folder cannot be written.
+    """
+    replace(folder(spec.name) / _FILE, (json.dumps(spec.document(), indent=2) + "\n").encode())
+
+
+def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write ``data`` to ``path``, whole or not at all.
+
+    :raise StorageError: the file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(data)
+        part.chmod(mode)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def digest(files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents of ``files``, in the order given.
+
+    :raise GuestImageError: one of them cannot be read.
+    """
+    total = hashlib.sha256()
+    for file in files:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise GuestImageError(f"cannot read {file}: {error.strerror}") from None
+        total.update(f"{file.name}\0{len(data)}\0".encode() + data)
+    return total.hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of one file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold the guest's folder: two sessions do not fetch or build one guest at once.
+
+    :raise StorageError: the cache folder cannot be written.
+    """
+    try:
+        folder(name).mkdir(parents=True, exist_ok=True)
+        file = (folder(name) / "lock").open("wb")
+    except OSError as error:
+        raise StorageError(f"cannot write {folder(name)}: {error.strerror}") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
