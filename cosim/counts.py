@@ -1,0 +1,60 @@
+"""Counting the events of a run by kind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosim.result import EventCounts, FenceCounts
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind
+
+_FORMS = 4
+_COUNTERS = max(Kind) + 1
+
+
+class EventCounter:
+    """Counts the events of every batch it is given."""
+
+    def __init__(self) -> None:
+        self._kinds = np.zeros(_COUNTERS, dtype=np.int64)
+        self._forms = np.zeros(_FORMS, dtype=np.int64)
+        self._continued = 0
+        self._samples = 0
+
+    def feed(self, batch: EventBatch) -> None:
+        """Count ``batch``."""
+        kind = batch["kind"]
+        self._kinds += np.bincount(kind, minlength=_COUNTERS)
+        flags = batch["flags"]
+        self._continued += int(
+            np.count_nonzero((kind == Kind.PTE_WRITE) & (flags & FLAG_CONT != 0))
+        )
+        self._samples += int(np.count_nonzero((kind == Kind.ACCESS) & (flags & FLAG_STOP != 0)))
+        forms = batch["sub"][kind == Kind.FENCE] & Fence.FORM
+        self._forms += np.bincount(forms, minlength=_FORMS)
+
+    def counts(self) -> EventCounts:
+        """The counts so far."""
+        kinds = {kind: int(self._kinds[kind]) for kind in Kind}
+        return EventCounts(
+            total=sum(kinds.values()),
+            table_add=kinds[Kind.TABLE_ADD],
+            table_entry=kinds[Kind.TABLE_ENTRY],
+            table_drop=kinds[Kind.TABLE_DROP],
+            pte_write=kinds[Kind.PTE_WRITE],
+            pte_write_continued=self._continued,
+            fence=FenceCounts(
+                va=int(self._forms[Fence.VA]),
+                va_asid=int(self._forms[Fence.VA_ASID]),
+                asid=int(self._forms[Fence.ASID]),
+                all=int(self._forms[Fence.ALL]),
+            ),
+            satp_write=kinds[Kind.SATP_WRITE],
+            access=kinds[Kind.ACCESS] - self._samples,
+            sample=self._samples,
+            page_fault=kinds[Kind.PAGE_FAULT],
+            mark=kinds[Kind.MARK],
+        )
+
+
+def _flagged(batch: EventBatch, kind: Kind, flag: int) -> int:
+    return int(np.count_nonzero((batch["kind"] == kind) & (batch["flags"] & flag != 0)))

@@ -1,0 +1,197 @@
+"""The result document: the one JSON shape that a live run and a replay both give.
+
+A run is described in two halves that its source knows: the :class:`Origin` when it starts and the
+:class:`Ending` when it is over.  Both are stored in a trace.  Everything else in the document comes
+from the events, so :func:`document` is all that a live run and a replay have to share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NotRequired, TypedDict
+
+FORMAT = "lsp-cosim-result"
+VERSION = 1
+
+Accesses = Literal["all", "partial", "none"]
+"""How complete the ACCESS events of a stream are."""
+
+Json = dict[str, Any]
+
+
+class FenceCounts(TypedDict):
+    """Fences by the form of their operands."""
+
+    va: int
+    va_asid: int
+    asid: int
+    all: int
+
+
+class EventCounts(TypedDict):
+    """Events by kind.
+
+    ``pte_write`` counts entries stored to; ``pte_write_continued`` are those among them that
+    belong to the same store as the one before.  ``access`` leaves out the ``sample`` events,
+    which are where a stop found the guest.
+    """
+
+    total: int
+    table_add: int
+    table_entry: int
+    table_drop: int
+    pte_write: int
+    pte_write_continued: int
+    fence: FenceCounts
+    satp_write: int
+    access: int
+    sample: int
+    page_fault: int
+    mark: int
+
+
+class TranslationCounts(TypedDict):
+    """Answers of one party compared with the legal ones (paging-models section 6)."""
+
+    compared: int
+    fresh: int
+    stale_legal: int
+    illegal: int
+
+
+class PolicyCounts(TypedDict):
+    """Counters of one policy; ``reasons`` says for each null one why it is not known."""
+
+    exits: dict[str, int | None]
+    reasons: dict[str, str]
+
+
+class ResultDocument(TypedDict):
+    """See docs/architecture.md, "Results"."""
+
+    format: str
+    version: int
+    complete: bool
+    incomplete_because: NotRequired[str]
+    guest: Json
+    backend: str
+    region: Json
+    accesses: Accesses
+    stepped: Json | None
+    events: EventCounts
+    audit: Json | None
+    policies: dict[str, Json]
+    translations: dict[str, TranslationCounts]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a source knows when a run starts."""
+
+    guest: Json
+    """``name``, ``kernel``, ``command_line``, ``qemu`` (version) ...: enough to run it again."""
+    backend: str
+    """``mi`` or ``plugin``."""
+    region: Json
+    """``from`` and ``to``, as the user named them."""
+    accesses: Accesses
+    machine: Json
+    """The guest machine as the models need it: the fields of ``MachineModel``."""
+
+    def to_json(self) -> Json:
+        """A dictionary for JSON that :meth:`from_json` reads."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Origin:
+        """The origin in ``data``; raises ValueError when it is not one."""
+        return cls(
+            guest=_part(data, "guest", dict),
+            backend=_part(data, "backend", str),
+            region=_part(data, "region", dict),
+            accesses=_choice(data, "accesses", ("all", "partial", "none")),
+            machine=_part(data, "machine", dict),
+        )
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What a source knows when a run is over."""
+
+    complete: bool
+    reason: str | None = None
+    """Why the run is not complete; None when it is."""
+    region: Json = field(default_factory=dict)
+    """More on the region: ``instructions`` ..."""
+    stepped: Json | None = None
+    """``instructions`` and ``share``; None where the source does not step."""
+    audit: Json | None = None
+    """``checks`` and ``missed_writes`` of the audits against RAM; None when none was made."""
+
+    @classmethod
+    def incomplete(cls, reason: str) -> Ending:
+        """The ending of a run of which no more is known than why it broke off."""
+        return cls(complete=False, reason=reason)
+
+    def to_json(self) -> Json:
+        """A dictionary for JSON that :meth:`from_json` reads."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ending:
+        """The ending in ``data``; raises ValueError when it is not one."""
+        return cls(
+            complete=_part(data, "complete", bool),
+            reason=_part(data, "reason", str, optional=True),
+            region=_part(data, "region", dict),
+            stepped=_part(data, "stepped", dict, optional=True),
+            audit=_part(data, "audit", dict, optional=True),
+        )
+
+
+def document(
+    origin: Origin,
+    ending: Ending,
+    events: EventCounts,
+    policies: Mapping[str, Json],
+    translations: Mapping[str, TranslationCounts],
+) -> ResultDocument:
+    """The result of a run, as docs/architecture.md describes it."""
+    result = ResultDocument(
+        format=FORMAT,
+        version=VERSION,
+        complete=ending.complete,
+        guest=origin.guest,
+        backend=origin.backend,
+        region={**origin.region, **ending.region},
+        accesses=origin.accesses,
+        stepped=ending.stepped,
+        events=events,
+        audit=ending.audit,
+        policies=dict(policies),
+        translations=dict(translations),
+    )
+    if ending.reason is not None:
+        result["incomplete_because"] = ending.reason
+    return result
+
+
+def has_finding(result: ResultDocument) -> bool:
+    """Whether the exit status is 1: an illegal translation or a missed write."""
+    illegal = sum(counts["illegal"] for counts in result["translations"].values())
+    missed = (result["audit"] or {}).get("missed_writes") or 0
+    return bool(illegal or missed)
+
+
+def _part(data: Mapping[str, Any], key: str, kind: type, *, optional: bool = False) -> Any:
+    value = data.get(key)
+    if isinstance(value, kind) or (optional and value is None):
+        return value
+    raise ValueError(f"{key} is {value!r}, not {kind.__name__}")
+
+
+def _choice(data: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:
+    if data.get(key) not in allowed:
+        raise ValueError(f"{key} is {data.get(key)!r}, not one of {', '.join(allowed)}")
+    return data[key]

@@ -1,0 +1,131 @@
+"""The manifest of a trace: ``manifest.jsonl``, one JSON record a line, only ever appended to.
+
+A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.parquet`` ... (see
+:mod:`cosim.trace.schema`).  The records, by their key ``record``:
+
+``header``
+    First line, once.  ``format`` = ``lsp-cosim-trace``, ``version``, ``written_by``, ``created``
+    (UTC) and ``origin``: what the capture was of (:class:`cosim.result.Origin`).
+``segment``
+    One a segment, in order, written when the segment is safe on disk: ``file``, ``events``,
+    ``bytes``, ``sha256`` of the file, ``kinds`` (events by kind), ``first_icount`` and
+    ``last_icount`` (null where unknown).
+``label``
+    The text of a mark: ``number`` (field ``a`` of MARK events) and ``text``; before the segment
+    that has the mark.
+``end``
+    Last line of a capture that was closed: ``ending`` (:class:`cosim.result.Ending`), with the
+    end-of-run audit.  A trace without one is *cut*: its writer died, or still writes.
+
+Each line carries ``crc32``, eight hexadecimal digits: the CRC-32 of the line's record without
+that key, as JSON with sorted keys, no spaces and ASCII only.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cosim.errors import TraceError
+from cosim.trace.schema import VERSION
+
+FORMAT = "lsp-cosim-trace"
+NAME = "manifest.jsonl"
+
+Record = dict[str, Any]
+
+
+class TraceDamage(TraceError):
+    """A trace is one of ours, but something in it changed or vanished after it was written."""
+
+
+class Lines(NamedTuple):
+    """What a manifest holds."""
+
+    records: list[Record]
+    cut: str | None
+    """Why the manifest ends before its ``end`` record; None when it has one."""
+
+
+def to_line(record: Record) -> bytes:
+    """``record`` as one line of a manifest, with its checksum and newline."""
+    return _canonical({**record, "crc32": _crc(record)}) + b"\n"
+
+
+def read(folder: Path) -> Lines:
+    """The checked records of the trace in ``folder``.
+
+    Raises TraceError when there is no trace of a version that this tool reads, TraceDamage when
+    a line before the last one is damaged.  A last line that is torn or damaged is what a crash
+    leaves: it is left out and the trace counts as cut.
+    """
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise TraceError(_no_trace(folder)) from None
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror}") from error
+    lines = data.split(b"\n")
+    torn = lines.pop() != b""
+    records: list[Record] = []
+    for number, line in enumerate(lines, start=1):
+        record = _parse(line)
+        if record is None:
+            if number > 1 and number == len(lines) and not torn:
+                torn = True
+                break
+            raise TraceDamage(f"{path}:{number}: this line is damaged; the trace cannot be trusted")
+        if number == 1:
+            _check_header(path, record)
+        records.append(record)
+    if not records:
+        raise TraceDamage(f"{path}: holds no header; the capture died before its first block")
+    if torn:
+        return Lines(records, "its last manifest line is incomplete: the writer was interrupted")
+    if records[-1]["record"] != "end":
+        return Lines(records, "it has no end record: the writer was killed, or still writes")
+    return Lines(records, None)
+
+
+def _canonical(record: Record) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _crc(record: Record) -> str:
+    return f"{zlib.crc32(_canonical(record)):08x}"
+
+
+def _parse(line: bytes) -> Record | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not {"record", "crc32"} <= record.keys():
+        return None
+    del record["crc32"]
+    # To the byte: nothing that could be read in another way passes.
+    return record if to_line(record) == line + b"\n" else None
+
+
+def _check_header(path: Path, record: Record) -> None:
+    if record["record"] != "header" or record.get("format") != FORMAT:
+        raise TraceError(f"{path}: not the manifest of a cosim trace")
+    version = record.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise TraceError(
+            f"{path}: trace version {version}, but this tool reads up to {VERSION}; "
+            "update the tool that reads it"
+        )
+
+
+def _no_trace(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder}: no such folder"
+    if not folder.is_dir():
+        return f"{folder}: is a file; a trace is the folder that `cosim capture -o DIR` wrote"
+    if any(folder.glob("*.parquet")):
+        return f"{folder}: holds Parquet files but no {NAME}: not a trace of cosim"
+    return f"{folder}: holds no {NAME}: not a trace; `cosim capture GUEST -o DIR` writes one"

@@ -1,0 +1,152 @@
+"""Reading a trace, one checked segment at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosim.errors import TraceError
+from cosim.result import Ending, Origin
+from cosim.trace import manifest, schema
+from cosim.trace.manifest import TraceDamage
+from hypervisor_model.events import EventBatch, Kind
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One Parquet file of a trace, as its line in the manifest describes it."""
+
+    path: Path
+    first: int
+    """The number of its first event."""
+    events: int
+    bytes: int
+    sha256: str
+    kinds: dict[str, int]
+    first_icount: int | None
+    last_icount: int | None
+
+    def read(self) -> EventBatch:
+        """The events; raises TraceDamage when the file is not what the manifest says."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            raise TraceDamage(f"{self.path}: this segment is missing") from None
+        except OSError as error:
+            raise TraceDamage(f"{self.path}: cannot be read ({error.strerror})") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            what = f"{len(data)} bytes instead of {self.bytes}"
+            raise TraceDamage(
+                f"{self.path}: this segment is damaged "
+                f"({what if len(data) != self.bytes else 'its checksum differs'})"
+            )
+        try:
+            batch = schema.decode(data, self.first)
+        except ValueError as error:
+            raise TraceDamage(f"{self.path}: {error}") from error
+        if len(batch) != self.events:
+            raise TraceDamage(f"{self.path}: holds {len(batch)} events, not {self.events}")
+        return batch
+
+
+class TraceReader:
+    """A trace on disk: what it says of itself, and its events.
+
+    Opening reads the manifest only.  Raises TraceError when ``folder`` holds no trace that this
+    version reads, TraceDamage when its manifest is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        lines = manifest.read(folder)
+        header = lines.records[0]
+        self.version: int = header["version"]
+        self.written_by: str
+        self.created: str
+        self.segments: list[Segment] = []
+        self.labels: dict[int, str] = {}
+        """The text of each mark, by the number in field ``a`` of its MARK events."""
+        ending: Ending | None = None
+        try:
+            self.written_by = str(header["written_by"])
+            self.created = str(header["created"])
+            self.origin = Origin.from_json(header["origin"])
+            for record in lines.records[1:]:
+                match record["record"]:
+                    case "segment":
+                        self.segments.append(self._segment(record))
+                    case "label":
+                        self.labels[int(record["number"])] = str(record["text"])
+                    case "end":
+                        ending = Ending.from_json(record["ending"])
+        except (KeyError, TypeError, ValueError) as error:
+            path = folder / manifest.NAME
+            raise TraceError(f"{path}: a record is not of this format ({error})") from error
+        self.ending: Ending = ending or Ending.incomplete(f"the trace is cut: {lines.cut}")
+        """How the capture ended; for a cut trace an incomplete ending that says so."""
+        self.cut = lines.cut
+        """Why the trace has no end, or None when its writer closed it."""
+
+    @property
+    def events(self) -> int:
+        """Events in all segments."""
+        return sum(segment.events for segment in self.segments)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all segments on disk."""
+        return sum(segment.bytes for segment in self.segments)
+
+    def batches(self) -> Iterator[EventBatch]:
+        """The events in order, a segment at a time; raises TraceDamage at the first bad one."""
+        for segment in self.segments:
+            yield segment.read()
+
+    def _segment(self, record: manifest.Record) -> Segment:
+        name = str(record["file"])
+        if Path(name).name != name:
+            raise ValueError(f"segment {name!r} lies outside of the trace")
+        return Segment(
+            path=self.folder / name,
+            first=self.events,
+            events=int(record["events"]),
+            bytes=int(record["bytes"]),
+            sha256=str(record["sha256"]),
+            kinds=dict(record["kinds"]),
+            first_icount=record["first_icount"],
+            last_icount=record["last_icount"],
+        )
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with the trace in ``folder``, one line a finding; empty when nothing is.
+
+    Raises TraceError when it is no trace of a version that this tool reads.
+    """
+    try:
+        reader = TraceReader(folder)
+    except TraceDamage as error:
+        return [str(error)]
+    findings: list[str] = []
+    for segment in reader.segments:
+        try:
+            batch = segment.read()
+        except TraceDamage as error:
+            findings.append(str(error))
+            continue
+        if schema.count_kinds(batch) != segment.kinds:
+            findings.append(f"{segment.path}: the counts by kind are not those of the manifest")
+        unnamed = set(batch["a"][batch["kind"] == Kind.MARK].tolist()) - set(reader.labels)
+        if unnamed:
+            findings.append(f"{segment.path}: mark {min(unnamed)} has no label in the manifest")
+    listed = {segment.path for segment in reader.segments}
+    for path in sorted(folder.glob("events-*.parquet*")):
+        if path not in listed:
+            findings.append(f"{path}: left over from an interrupted writer, not part of the trace")
+    if reader.cut:
+        findings.append(f"{folder}: the trace is cut: {reader.cut}")
+    elif not reader.ending.complete:
+        findings.append(f"{folder}: the capture is incomplete: {reader.ending.reason}")
+    return findings

@@ -1,0 +1,54 @@
+"""Event streams and folders of traces for the tests of traces, replay and results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+
+from cosim.result import Ending, Origin
+from cosim.trace.writer import TraceWriter
+from hypervisor_model.events import EVENT, EventBatch, Kind
+
+ORIGIN = Origin(
+    guest={"name": "synthetic", "command_line": "console=ttyS0 é", "qemu": "10.0.2"},
+    backend="plugin",
+    region={"from": "boot", "to": "end"},
+    accesses="all",
+    machine={},
+)
+ENDING = Ending(
+    complete=True,
+    region={"instructions": 123456},
+    stepped=None,
+    audit={"checks": 7, "missed_writes": 0},
+)
+
+
+def arbitrary_batch(count: int, seed: int) -> EventBatch:
+    """``count`` events with valid kinds and arbitrary bits in every other stored field."""
+    random = np.random.default_rng(seed)
+    batch: EventBatch = np.frombuffer(random.bytes(count * EVENT.itemsize), dtype=EVENT).copy()
+    batch["kind"] = random.integers(1, max(Kind), count, endpoint=True)
+    # Negative counts other than -1 (unknown) do not exist.
+    batch["icount"] = np.maximum(batch["icount"], -1)
+    batch["reserved"] = 0
+    return batch
+
+
+batches = st.builds(arbitrary_batch, st.integers(0, 60), st.integers(0, 2**32 - 1))
+
+
+def label_marks(writer: TraceWriter, batch: EventBatch) -> None:
+    """Give every mark in ``batch`` a label."""
+    for number in set(batch["a"][batch["kind"] == Kind.MARK].tolist()):
+        writer.label(number, f"mark {number}")
+
+
+def write_trace(folder: Path, batch: EventBatch, *, segment_events: int = 64) -> None:
+    """A closed trace of ``batch``."""
+    with TraceWriter(folder, ORIGIN, segment_events=segment_events) as writer:
+        label_marks(writer, batch)
+        writer.write(batch)
+        writer.close(ENDING)
