@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cosim.errors import EnvironmentFault, MissingTool, StorageError
 from cosim.output import Step
@@ -179,6 +181,29 @@ class Apt:
                     process.kill()
                     process.wait()
         return status, log.read_text(errors="replace")
+
+
+def unpack(deb: Path, place: Callable[[PurePosixPath], str | None], into: Path) -> None:
+    """Write those files of ``deb`` that ``place`` names a place for, into ``into``.
+
+    Only regular files: ``place`` gets a file's path in the package and gives its path below
+    ``into``, whose folder exists, or None.
+
+    :raise EnvironmentFault: it is no Debian package.
+    """
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as dpkg:
+        assert dpkg.stdout is not None
+        try:
+            with tarfile.open(fileobj=dpkg.stdout, mode="r|") as tar:
+                for member in tar:
+                    target = place(PurePosixPath(member.name))
+                    source = tar.extractfile(member) if target and member.isreg() else None
+                    if target and source is not None:
+                        with (into / target).open("wb") as file:
+                            shutil.copyfileobj(source, file)
+        except tarfile.TarError as error:
+            dpkg.kill()
+            raise EnvironmentFault(f"cannot unpack {deb.name}: {error}") from None
 
 
 def _mirrors() -> list[str]:

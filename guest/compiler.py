@@ -15,6 +15,11 @@ _FLAGS = """
     -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns
     -mabi=lp64d -mcmodel=medany -mno-relax -Wl,--no-relax -Wl,--build-id=none
 """
+_HOSTED_FLAGS = """
+    -O2 -s -Wall -Wextra -Werror -std=gnu11 -static -march=rv64gc -mabi=lp64d
+    -ffp-contract=off -Wl,--build-id=none
+"""
+"""No contraction of a*b+c: the programs' sums are the same on every machine."""
 
 
 def build(
@@ -27,17 +32,25 @@ def build(
     :raise MissingTool: there is no cross compiler.
     :raise EnvironmentFault: it refused the sources.
     """
+    _compile(
+        output, [*_FLAGS.split(), f"-march={march}", *extra.split(), f"-Wl,-T,{script}"], sources
+    )
+
+
+def build_hosted(output: Path, sources: Sequence[Path], extra: str = "") -> None:
+    """Compile and link ``sources`` into ``output``, a static Linux program with the C library.
+
+    ``extra`` are further flags.
+
+    :raise MissingTool: there is no cross compiler.
+    :raise EnvironmentFault: it refused the sources.
+    """
+    _compile(output, [*_HOSTED_FLAGS.split(), *extra.split()], sources, "-lm")
+
+
+def _compile(output: Path, flags: Sequence[str], sources: Sequence[Path], *libraries: str) -> None:
     compiler = tools.cross_compiler()
-    command = [
-        str(compiler.path),
-        *_FLAGS.split(),
-        f"-march={march}",
-        *extra.split(),
-        f"-Wl,-T,{script}",
-        *map(str, sources),
-        "-o",
-        str(output),
-    ]
+    command = [str(compiler.path), *flags, *map(str, sources), *libraries, "-o", str(output)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if answer.returncode != 0:
         lines = [line for line in answer.stderr.splitlines() if "error" in line] or ["no reason"]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import tarfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from cosim.errors import EnvironmentFault, StorageError
 from cosim.output import Step
-from guest.apt import Apt, Package
+from guest.apt import Apt, Package, unpack
 
 MODULES = frozenset(
     {
@@ -53,8 +50,10 @@ def fetch(folder: Path, step: Step) -> dict[str, Package]:
     shutil.rmtree(part, ignore_errors=True)
     try:
         (part / "modules").mkdir(parents=True)
-        _unpack(apt.download(packages["busybox"], step), _busybox_place, part)
-        _unpack(apt.download(packages["kernel"], step), _kernel_place, part)
+        for key, place in (("busybox", _busybox_place), ("kernel", _kernel_place)):
+            deb = apt.download(packages[key], step)
+            unpack(deb, place, part)
+            deb.unlink()
         for name in ("Image", "busybox"):
             if not (part / name).is_file():
                 raise EnvironmentFault(f"Debian's package holds no {name}")
@@ -81,21 +80,3 @@ def _kernel_place(path: PurePosixPath) -> str | None:
 
 def _busybox_place(path: PurePosixPath) -> str | None:
     return "busybox" if path.name == "busybox" and path.parent.name == "bin" else None
-
-
-def _unpack(deb: Path, place: Callable[[PurePosixPath], str | None], into: Path) -> None:
-    """Write those files of ``deb`` that ``place`` names a place for; delete ``deb``."""
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as dpkg:
-        assert dpkg.stdout is not None
-        try:
-            with tarfile.open(fileobj=dpkg.stdout, mode="r|") as tar:
-                for member in tar:
-                    target = place(PurePosixPath(member.name))
-                    source = tar.extractfile(member) if target and member.isreg() else None
-                    if target and source is not None:
-                        with (into / target).open("wb") as file:
-                            shutil.copyfileobj(source, file)
-        except tarfile.TarError as error:
-            dpkg.kill()
-            raise EnvironmentFault(f"cannot unpack {deb.name}: {error}") from None
-    deb.unlink()
