@@ -62,6 +62,9 @@ OK = -1
 BARE_BITS = 56
 """``page_bits`` where no table limits the size of a translation."""
 
+BARE_PERM = pte.PERMISSIONS & ~pte.G
+"""Permissions of a stage that is Bare."""
+
 IMPLICIT_READ = 1
 IMPLICIT_UPDATE = 2
 """``Walk.implicit``: the guest-page fault met the read, or the A/D update, of a VS-stage entry
@@ -91,7 +94,7 @@ class Walk(NamedTuple):
     """log2 of the size of the translation: the smaller of both stages' pages."""
     perm: int
     """Bits 0..7 of the first-stage leaf (as updated; G also if a non-leaf above has it);
-    all set for Bare."""
+    BARE_PERM for Bare."""
     entry: int
     """The first-stage leaf entry (as updated); after a fault, the last entry read; else 0."""
     gpa: int
@@ -104,7 +107,7 @@ class Walk(NamedTuple):
     vs_page_bits: int
     """log2 of the size of the first-stage page alone; BARE_BITS for Bare."""
     g_perm: int
-    """Bits 0..7 of the G-stage leaf; all set for Bare."""
+    """Bits 0..7 of the G-stage leaf; BARE_PERM for Bare."""
     implicit: int
     """After a guest-page fault: 0 (the access itself), IMPLICIT_READ or IMPLICIT_UPDATE."""
     vs_refs: int
@@ -306,7 +309,9 @@ def walk1(
     if levels == 0:
         if flags & RAM_ONLY and not holds(ram, va):
             return _fault(access_fault(access), _Stage(_ACCESS_FAULT, -1, -1, 0, 0, 0, 0))
-        return Walk(OK, va, -1, BARE_BITS, 255, 0, -1, -1, BARE_BITS, BARE_BITS, 255, 0, 0, 0)
+        return Walk(
+            OK, va, -1, BARE_BITS, BARE_PERM, 0, -1, -1, BARE_BITS, BARE_BITS, BARE_PERM, 0, 0, 0
+        )
     if not _canonical(va, levels):
         return _fault(page_fault(access), _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0))
     s = _flat(
@@ -342,7 +347,7 @@ def walk1(
         -1,
         BARE_BITS,
         s.page_bits,
-        255,
+        BARE_PERM,
         0,
         s.refs,
         0,
@@ -365,7 +370,7 @@ def _g_stage(
     """Translate a guest-physical address; every access counts as one of U-mode."""
     levels = atp.levels(atp.mode(hgatp))
     if levels == 0:
-        return _Stage(OK, gpa, -1, BARE_BITS, 255, 0, 0)
+        return _Stage(OK, gpa, -1, BARE_BITS, BARE_PERM, 0, 0)
     root_bits = pte.INDEX_BITS + atp.GPA_EXTRA_BITS
     if gpa >> (pte.level_bits(levels) + atp.GPA_EXTRA_BITS):
         return _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0)
@@ -469,7 +474,7 @@ def walk2(
     g_refs = 0
     gpa = va
     entry = 0
-    perm = 255
+    perm = BARE_PERM
     vs_bits = BARE_BITS
     level = levels - 1
     if levels:

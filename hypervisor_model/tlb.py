@@ -1,0 +1,473 @@
+"""Translation look-aside buffers: tagged, set-associative, one or two levels, all page sizes.
+
+A :class:`Tlb` is array state for kernels, made by :func:`make` from a :class:`TlbConfig`.  Entries
+are tagged with ASID and VMID and carry the global bit; VMID -1 means "no guest" (V=0, or a machine
+without the H extension).  An entry caches the combined translation of both stages and remembers
+the page size of either, because a fence names a *leaf entry*: it must remove every fragment of a
+superpage that the other stage broke up.
+
+A fence removes exactly what the specification says must go ("SFENCE.VMA", "Hypervisor
+Memory-Management Fence Instructions", "Svinval"), so that a forgotten fence shows.
+
+Ours: an entry that does not permit an access, or lacks the A or D bit the access needs, is a miss
+(the walk decides), as the specification allows and most cores do for D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import FLAG_MXR, Access, Fence, Priv
+from hypervisor_model.isa import pte
+from hypervisor_model.jit import kernel
+from hypervisor_model.walk import BARE_BITS, HLVX, HS_MXR, OK, Walk, allows
+from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache
+from hypervisor_model.walk_cache import invalidate as _invalidate_tables
+
+NO_GUEST = -1
+"""VMID of translations made with V=0."""
+NO_TABLES = -1
+"""ASID of translations made with a Bare first stage: no fence or ASID concerns them."""
+HYPERVISOR = -3
+"""VMID of the hypervisor's own entries (:func:`displace`); no fence of a guest reaches them."""
+
+PAGE_BITS = (12, 21, 16, 30, 39, 48)
+"""log2 of the page sizes an entry can have, the frequent ones first."""
+
+LAST_USE, VA, BITS, ASID, VMID, PERM, PA, GPA, VS_BITS, G_BITS, G_PERM = range(11)
+"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 where no
+G-stage table was used."""
+
+DATA, FETCH, SECOND = range(3)
+"""Rows of ``Tlb.geometry``: the first-level buffers and the second level."""
+_OFFSET, _SETS, _WAYS, _SET_OFFSET = range(4)
+
+HITS_DATA, HITS_FETCH, HITS_SECOND, MISSES, DISPLACED = range(5)
+"""Elements of ``Tlb.counts``."""
+
+_CLOCK, _RANDOM, _REPLACEMENT, _FRACTURED = range(4)
+_ACCESS_WRITE = int(Access.WRITE)
+_ACCESS_FETCH = int(Access.FETCH)
+_PRIV = 3
+_USER = int(Priv.U)
+_FORM_VA = int(Fence.VA)
+_FORM_ASID = int(Fence.ASID)
+_FORM = int(Fence.FORM)
+_HFENCE_GVMA = int(Fence.HFENCE_GVMA)
+_HINVAL_GVMA = int(Fence.HINVAL_GVMA)
+
+
+class Replacement(IntEnum):
+    """Which entry of a full set goes."""
+
+    LRU = 0
+    PLRU = 1
+    """Tree pseudo-LRU; the ways must be a power of two, at most 64."""
+    RANDOM = 2
+
+
+@dataclass(frozen=True)
+class TlbConfig:
+    """Shape of a TLB; each buffer is (sets, ways), any numbers.
+
+    The default is a small application core: 2 x 32 entries and 1,024 behind them (ours).
+    """
+
+    data: tuple[int, int] = (8, 4)
+    """First level for loads and stores; for everything where ``fetch`` is None."""
+    fetch: tuple[int, int] | None = (8, 4)
+    """First level for instructions, or None for a unified first level."""
+    second: tuple[int, int] | None = (128, 8)
+    """Unified second level, or None."""
+    replacement: Replacement = Replacement.LRU
+    seed: int = 1
+    """Seed of RANDOM replacement."""
+
+
+class Tlb(NamedTuple):
+    """State inside kernels; see the module's constants for the meaning of rows and columns."""
+
+    entries: NDArray[np.int64]
+    """Entries of all buffers, (total, 11)."""
+    geometry: NDArray[np.int64]
+    """(3, 4): first entry, sets, ways and first set of each buffer."""
+    trees: NDArray[np.int64]
+    """PLRU bits of each set."""
+    population: NDArray[np.int64]
+    """Entries of each page size (index = log2)."""
+    state: NDArray[np.int64]
+    """Clock, random state, replacement, number of fragments of first-stage superpages."""
+    counts: NDArray[np.int64]
+    """Hits by buffer, misses, guest entries displaced by the hypervisor."""
+
+
+def make(config: TlbConfig | None = None) -> Tlb:
+    """An empty TLB.
+
+    Raises:
+        ModelError: a buffer has no entries, or PLRU cannot have that many ways.
+    """
+    config = config or TlbConfig()
+    geometry = np.zeros((3, 4), np.int64)
+    entries = sets_total = 0
+    for row, shape in ((DATA, config.data), (FETCH, config.fetch), (SECOND, config.second)):
+        if shape is None:
+            continue
+        sets, ways = shape
+        if sets < 1 or ways < 1:
+            raise ModelError(f"a TLB of {sets} sets and {ways} ways holds nothing")
+        if config.replacement is Replacement.PLRU and (ways & (ways - 1) or ways > 64):
+            raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
+        geometry[row] = (entries, sets, ways, sets_total)
+        entries += sets * ways
+        sets_total += sets
+    if config.fetch is None:
+        geometry[FETCH] = geometry[DATA]
+    state = np.zeros(4, np.int64)
+    # xorshift cannot leave zero; an odd multiplier spreads small seeds.
+    state[_RANDOM] = ((config.seed * 0x9E3779B97F4A7C15) & ((1 << 62) - 1)) or 1
+    state[_REPLACEMENT] = int(config.replacement)
+    return Tlb(
+        np.zeros((entries, 11), np.int64),
+        geometry,
+        np.zeros(sets_total, np.int64),
+        np.zeros(64, np.int64),
+        state,
+        np.zeros(5, np.int64),
+    )
+
+
+@kernel
+def _set_of(tlb: Tlb, buffer: int, va: int, bits: int) -> int:
+    sets = tlb.geometry[buffer, _SETS]
+    if sets & (sets - 1) == 0:
+        return (va >> bits) & (sets - 1)  # type: ignore[no-any-return]
+    return (va >> bits) % sets  # type: ignore[no-any-return]
+
+
+@kernel
+def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
+    """The row of a buffer's entry for ``va`` in an address space, or -1."""
+    ways = tlb.geometry[buffer, _WAYS]
+    if ways == 0:
+        return -1
+    for bits in PAGE_BITS:
+        if tlb.population[bits] == 0:
+            continue
+        first = va >> bits << bits
+        row = tlb.geometry[buffer, _OFFSET] + _set_of(tlb, buffer, va, bits) * ways
+        for i in range(row, row + ways):
+            entry = tlb.entries[i]
+            if (
+                entry[VA] == first
+                and entry[LAST_USE] != 0
+                and entry[BITS] == bits
+                and entry[VMID] == vmid
+                and (entry[ASID] == asid or entry[PERM] & pte.G)
+            ):
+                return i
+    return -1
+
+
+@kernel
+def _touch(tlb: Tlb, buffer: int, row: int) -> None:
+    """Note a use of an entry for the replacement."""
+    tlb.state[_CLOCK] += 1
+    tlb.entries[row, LAST_USE] = tlb.state[_CLOCK]
+    if tlb.state[_REPLACEMENT] == 1:
+        ways = tlb.geometry[buffer, _WAYS]
+        place = row - tlb.geometry[buffer, _OFFSET]
+        at = tlb.geometry[buffer, _SET_OFFSET] + place // ways
+        way = place % ways
+        # Node n has the children 2n and 2n+1; a set bit says that the older half is the right.
+        tree = tlb.trees[at]
+        node = 1
+        half = ways >> 1
+        while half:
+            if way & half:
+                tree &= ~(1 << (node & 63))
+                node = 2 * node + 1
+            else:
+                tree |= 1 << (node & 63)
+                node = 2 * node
+            half >>= 1
+        tlb.trees[at] = tree
+
+
+@kernel
+def _victim(tlb: Tlb, buffer: int, index: int) -> int:
+    """The row to fill in a set: an empty one, else the one that the replacement gives up."""
+    ways = tlb.geometry[buffer, _WAYS]
+    first = tlb.geometry[buffer, _OFFSET] + index * ways
+    oldest = first
+    for row in range(first, first + ways):
+        if tlb.entries[row, LAST_USE] == 0:
+            return row
+        if tlb.entries[row, LAST_USE] < tlb.entries[oldest, LAST_USE]:
+            oldest = row
+    if tlb.state[_REPLACEMENT] == 0:
+        return oldest  # type: ignore[no-any-return]
+    if tlb.state[_REPLACEMENT] == 2:
+        x = tlb.state[_RANDOM]
+        x ^= (x << 13) & 0x3FFFFFFFFFFFFFFF
+        x ^= x >> 7
+        x ^= (x << 17) & 0x3FFFFFFFFFFFFFFF
+        tlb.state[_RANDOM] = x
+        return first + x % ways  # type: ignore[no-any-return]
+    tree = tlb.trees[tlb.geometry[buffer, _SET_OFFSET] + index]
+    node = 1
+    while node < ways:
+        node = 2 * node + ((tree >> (node & 63)) & 1)
+    return first + node - ways  # type: ignore[no-any-return]
+
+
+@kernel
+def _drop(tlb: Tlb, row: int) -> None:
+    entry = tlb.entries[row]
+    entry[LAST_USE] = 0
+    tlb.population[entry[BITS]] -= 1
+    if entry[VS_BITS] > entry[BITS]:
+        tlb.state[_FRACTURED] -= 1
+
+
+@kernel
+def _place(tlb: Tlb, buffer: int, va: int, bits: int, vmid: int) -> int:
+    """Make room for an entry and return its row; the caller writes all other columns."""
+    row = _victim(tlb, buffer, _set_of(tlb, buffer, va, bits))
+    if tlb.entries[row, LAST_USE] != 0:
+        if vmid == HYPERVISOR and tlb.entries[row, VMID] != HYPERVISOR:
+            tlb.counts[DISPLACED] += 1
+        _drop(tlb, row)
+    tlb.population[bits] += 1
+    _touch(tlb, buffer, row)
+    tlb.entries[row, VA] = va >> bits << bits
+    tlb.entries[row, BITS] = bits
+    tlb.entries[row, VMID] = vmid
+    return row
+
+
+@kernel
+def _permits(entry: NDArray[np.int64], access: int, priv: int, flags: int) -> bool:
+    needed = pte.A | pte.D if access == _ACCESS_WRITE else pte.A
+    if entry[PERM] & entry[G_PERM] & needed != needed:
+        return False
+    g_flags = flags & HLVX
+    if flags & HS_MXR:
+        flags |= FLAG_MXR
+        g_flags |= FLAG_MXR
+    # A Bare first stage has no permissions to check; its entry may belong to any privilege.
+    if entry[VS_BITS] != BARE_BITS and not allows(entry[PERM], access, priv & _PRIV, flags):
+        return False
+    return allows(entry[G_PERM], access, _USER, g_flags)
+
+
+@kernel
+def _copy(tlb: Tlb, source: int, buffer: int) -> int:
+    entry = tlb.entries[source]
+    row = _place(tlb, buffer, entry[VA], entry[BITS], entry[VMID])
+    tlb.entries[row, ASID:] = entry[ASID:]
+    if entry[VS_BITS] > entry[BITS]:
+        tlb.state[_FRACTURED] += 1
+    return row
+
+
+@kernel
+def probe(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags: int) -> int:
+    """As :func:`lookup`, but changes nothing: no count, no use noted, nothing moved."""
+    row = _find(tlb, FETCH if access == _ACCESS_FETCH else DATA, va, asid, vmid)
+    if row < 0:
+        row = _find(tlb, SECOND, va, asid, vmid)
+    if row >= 0 and _permits(tlb.entries[row], access, priv, flags):
+        return row
+    return -1
+
+
+@kernel
+def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags: int) -> int:
+    """The row of the entry that translates and permits an access, or -1; hits and misses are
+    counted, and an entry found in the second level is copied into the first.
+
+    ``asid`` and ``vmid`` name the address space (ASID NO_TABLES: the first stage is Bare; VMID
+    NO_GUEST: V=0), ``access``, ``priv`` and
+    ``flags`` are as for :func:`hypervisor_model.walk.walk1`.
+    """
+    buffer = FETCH if access == _ACCESS_FETCH else DATA
+    row = _find(tlb, buffer, va, asid, vmid)
+    if row >= 0:
+        if not _permits(tlb.entries[row], access, priv, flags):
+            tlb.counts[MISSES] += 1
+            return -1
+        tlb.counts[HITS_FETCH if access == _ACCESS_FETCH else HITS_DATA] += 1
+        _touch(tlb, buffer, row)
+        return row
+    row = _find(tlb, SECOND, va, asid, vmid)
+    if row < 0 or not _permits(tlb.entries[row], access, priv, flags):
+        tlb.counts[MISSES] += 1
+        return -1
+    tlb.counts[HITS_SECOND] += 1
+    _touch(tlb, SECOND, row)
+    return _copy(tlb, row, buffer)
+
+
+@kernel
+def pa_of(tlb: Tlb, row: int, va: int) -> int:
+    """The physical address that entry ``row`` translates ``va`` to."""
+    entry = tlb.entries[row]
+    return entry[PA] + (va - entry[VA])  # type: ignore[no-any-return]
+
+
+@kernel
+def fill(tlb: Tlb, va: int, asid: int, vmid: int, access: int, walk: Walk) -> int:
+    """Cache a walk's translation of ``va`` in the first level of its kind and in the second.
+
+    Replaces what these held for ``va`` in the same address space.  A faulting walk and one that
+    no table limits (Bare) are not cached.  Returns the row in the first level, or -1.
+    """
+    if walk.cause != OK or walk.page_bits == BARE_BITS:
+        return -1
+    placed = -1
+    for buffer in (SECOND, FETCH if access == _ACCESS_FETCH else DATA):
+        if tlb.geometry[buffer, _WAYS] == 0:
+            continue
+        row = _find(tlb, buffer, va, asid, vmid)
+        while row >= 0:
+            _drop(tlb, row)
+            row = _find(tlb, buffer, va, asid, vmid)
+        placed = _place(tlb, buffer, va, walk.page_bits, vmid)
+        entry = tlb.entries[placed]
+        offset = va - entry[VA]
+        entry[ASID] = asid
+        entry[PERM] = walk.perm
+        entry[PA] = walk.pa - offset
+        entry[GPA] = -1 if walk.g_level < 0 else walk.gpa - offset
+        entry[VS_BITS] = walk.vs_page_bits
+        entry[G_BITS] = walk.g_page_bits
+        entry[G_PERM] = walk.g_perm
+        if walk.vs_page_bits > walk.page_bits:
+            tlb.state[_FRACTURED] += 1
+    return placed
+
+
+@kernel
+def _fenced(entry: NDArray[np.int64], form: int, va: int, asid: int, vmid: int) -> bool:
+    # An entry made with a Bare first stage depends on no first-stage table.
+    if entry[LAST_USE] == 0 or entry[VMID] != vmid or entry[VS_BITS] == BARE_BITS:
+        return False
+    if form & _FORM_ASID and (entry[ASID] != asid or entry[PERM] & pte.G):
+        return False
+    bits = entry[VS_BITS]
+    return not form & _FORM_VA or entry[VA] >> bits == va >> bits
+
+
+@kernel
+def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
+    """Remove what ``sfence.vma``, ``sinval.vma``, ``hfence.vvma`` or ``hinval.vvma`` covers.
+
+    Args:
+        tlb: changed in place.
+        form: :class:`~hypervisor_model.events.Fence` form: with an address, with an ASID.
+        va: for forms with an address; an invalid one matches no entry, so it has no effect.
+        asid: for forms with an ASID; these spare global entries.
+        vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID
+            in ``hgatp``.
+    """
+    if form & _FORM_VA and tlb.state[_FRACTURED] == 0:
+        # No entry is a fragment, so each lies in the set of its own size.
+        for buffer in (DATA, FETCH, SECOND):
+            ways = tlb.geometry[buffer, _WAYS]
+            if ways == 0:
+                continue
+            for bits in PAGE_BITS:
+                if tlb.population[bits] == 0:
+                    continue
+                first = tlb.geometry[buffer, _OFFSET] + _set_of(tlb, buffer, va, bits) * ways
+                for row in range(first, first + ways):
+                    if _fenced(tlb.entries[row], form, va, asid, vmid):
+                        _drop(tlb, row)
+        return
+    for row in range(tlb.entries.shape[0]):
+        if _fenced(tlb.entries[row], form, va, asid, vmid):
+            _drop(tlb, row)
+
+
+@kernel
+def invalidate_g(tlb: Tlb, form: int, gpa: int, vmid: int) -> None:
+    """Remove what ``hfence.gvma`` or ``hinval.gvma`` covers.
+
+    Args:
+        tlb: changed in place.
+        form: Fence form: with an address, with a VMID (where ``events`` says ASID).
+        gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
+        vmid: for forms with a VMID.
+    """
+    for row in range(tlb.entries.shape[0]):
+        entry = tlb.entries[row]
+        if entry[LAST_USE] == 0 or entry[VMID] < 0:
+            continue
+        if form & _FORM_ASID and entry[VMID] != vmid:
+            continue
+        bits = entry[G_BITS]
+        if form & _FORM_VA and (entry[GPA] < 0 or entry[GPA] >> bits != gpa >> bits):
+            continue
+        _drop(tlb, row)
+
+
+@kernel
+def fence(
+    tlb: Tlb, cache: WalkCache, instruction: int, address: int, identifier: int, vmid: int
+) -> None:
+    """Do to a TLB and its walk cache what one FENCE event asks for.
+
+    Args:
+        tlb: changed in place.
+        cache: changed in place, by the forms without an address only.
+        instruction: ``sub`` of the event: instruction and form.
+        address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
+        identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions.
+        vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
+    """
+    form = instruction & _FORM
+    kind = instruction & ~_FORM
+    if kind in (_HFENCE_GVMA, _HINVAL_GVMA):
+        invalidate_g(tlb, form, address, identifier)
+        if not form & _FORM_VA:
+            _invalidate_tables(cache, G_STAGE, -1, identifier if form & _FORM_ASID else -2)
+        return
+    invalidate(tlb, form, address, identifier, vmid)
+    if not form & _FORM_VA:
+        _invalidate_tables(cache, VS_STAGE, identifier if form & _FORM_ASID else -1, vmid)
+
+
+@kernel
+def displace(tlb: Tlb, n_data: int, n_code: int) -> int:
+    """Let the hypervisor touch its ``n_data`` data pages and ``n_code`` code pages, as an exit
+    does (paging-models section 5), and return how many guest entries went for them.
+
+    The pages are the same at every exit, so those still cached displace nothing.
+    """
+    before = tlb.counts[DISPLACED]
+    for page in range(n_data + n_code):
+        buffer = DATA if page < n_data else FETCH
+        va = page << pte.PAGE_BITS
+        for level in (SECOND, buffer):
+            if tlb.geometry[level, _WAYS] == 0:
+                continue
+            row = _find(tlb, level, va, 0, HYPERVISOR)
+            if row >= 0:
+                _touch(tlb, level, row)
+                continue
+            entry = tlb.entries[_place(tlb, level, va, pte.PAGE_BITS, HYPERVISOR)]
+            entry[ASID] = 0
+            entry[PERM] = pte.PERMISSIONS & ~pte.G
+            entry[PA] = va
+            entry[GPA] = -1
+            entry[VS_BITS] = pte.PAGE_BITS
+            entry[G_BITS] = BARE_BITS
+            entry[G_PERM] = pte.PERMISSIONS
+    return tlb.counts[DISPLACED] - before  # type: ignore[no-any-return]
