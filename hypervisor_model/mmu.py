@@ -1,0 +1,392 @@
+"""The MMU as a library: translate an address and see every reference, from plain Python.
+
+    >>> from hypervisor_model.isa.atp import Mode, make
+    >>> from hypervisor_model.memory import GuestMemory
+    >>> from hypervisor_model.mmu import Mmu
+    >>> ram = GuestMemory(0x8000_0000, 1 << 20)
+    >>> for entry, value in ((0x80001008, 0x20000801), (0x80002000, 0x200000CF)):
+    ...     ram.write(entry, value)
+    >>> mmu = Mmu(ram, satp=make(Mode.SV39, 0x8000_1000))
+    >>> t = mmu.translate(0x4000_0123)
+    >>> hex(t.pa), t.level, t.page_size, [hex(r.address) for r in t.references]
+    ('0x80000123', 1, 2097152, ['0x80001008', '0x80002000'])
+
+:func:`translate1` and :func:`translate2` are the same for kernels: TLB first, then the walk, then
+the fill.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import tlb as tlbs
+from hypervisor_model import walk as walks
+from hypervisor_model import walk_cache as walk_caches
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
+from hypervisor_model.isa import atp, causes, pte
+from hypervisor_model.jit import kernel, signed, unsigned
+from hypervisor_model.memory import GuestMemory, Ram
+from hypervisor_model.tlb import Tlb
+from hypervisor_model.walk import OK, Walk, walk1, walk2
+from hypervisor_model.walk_cache import WalkCache
+
+_BARE = int(atp.Mode.BARE)
+
+
+@kernel
+def _from_entry(tlb: Tlb, row: int, va: int) -> Walk:
+    """A TLB hit as a walk without references (``entry`` is not cached: 0)."""
+    e = tlb.entries[row]
+    has_vs = e[tlbs.VS_BITS] != walks.BARE_BITS
+    has_g = e[tlbs.G_BITS] != walks.BARE_BITS
+    return Walk(
+        OK,
+        tlbs.pa_of(tlb, row, va),
+        (e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
+        e[tlbs.BITS],
+        e[tlbs.PERM],
+        0,
+        e[tlbs.GPA] + (va - e[tlbs.VA]) if has_g else -1,
+        (e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
+        e[tlbs.G_BITS],
+        e[tlbs.VS_BITS],
+        e[tlbs.G_PERM],
+        0,
+        0,
+        0,
+    )
+
+
+@kernel
+def translate1(
+    tlb: Tlb,
+    cache: WalkCache,
+    ram: Ram,
+    satp: int,
+    va: int,
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+) -> Walk:
+    """As :func:`~hypervisor_model.walk.walk1`, but through a TLB, which a walk then fills.
+
+    A hit makes no reference.  With PROBE in ``flags`` neither TLB nor walk cache nor tables change.
+    """
+    asid = atp.asid(satp) if atp.mode(satp) != _BARE else tlbs.NO_TABLES
+    if flags & walks.PROBE:
+        row = tlbs.probe(tlb, va, asid, tlbs.NO_GUEST, access, priv, flags)
+    else:
+        row = tlbs.lookup(tlb, va, asid, tlbs.NO_GUEST, access, priv, flags)
+    if row >= 0:
+        return _from_entry(tlb, row, va)
+    result = walk1(ram, cache, satp, va, access, priv, flags, trace)
+    if not flags & walks.PROBE:
+        tlbs.fill(tlb, va, asid, tlbs.NO_GUEST, access, result)
+    return result
+
+
+@kernel
+def translate2(
+    tlb: Tlb,
+    cache: WalkCache,
+    guest: Ram,
+    host: Ram,
+    vsatp: int,
+    hgatp: int,
+    va: int,
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+) -> Walk:
+    """As :func:`~hypervisor_model.walk.walk2`, but through a TLB, which a walk then fills.
+
+    A hit makes no reference.  With PROBE in ``flags`` neither TLB nor walk cache nor tables change.
+    """
+    asid = atp.asid(vsatp) if atp.mode(vsatp) != _BARE else tlbs.NO_TABLES
+    vmid = atp.vmid(hgatp)
+    if flags & walks.PROBE:
+        row = tlbs.probe(tlb, va, asid, vmid, access, priv, flags)
+    else:
+        row = tlbs.lookup(tlb, va, asid, vmid, access, priv, flags)
+    if row >= 0:
+        return _from_entry(tlb, row, va)
+    result = walk2(guest, host, cache, vsatp, hgatp, va, access, priv, flags, trace)
+    if not flags & walks.PROBE:
+        tlbs.fill(tlb, va, asid, vmid, access, result)
+    return result
+
+
+@kernel
+def _walk1_batch(
+    ram: Ram,
+    cache: WalkCache,
+    satp: int,
+    vas: NDArray[np.int64],
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:
+    for i in range(vas.shape[0]):
+        result = walk1(ram, cache, satp, vas[i], access, priv, flags, trace)
+        out[i] = result.pa if result.cause == OK else -1 - result.cause
+
+
+@kernel
+def _walk2_batch(
+    guest: Ram,
+    host: Ram,
+    cache: WalkCache,
+    vsatp: int,
+    hgatp: int,
+    vas: NDArray[np.int64],
+    access: int,
+    priv: int,
+    flags: int,
+    trace: NDArray[np.int64],
+    out: NDArray[np.int64],
+) -> None:
+    for i in range(vas.shape[0]):
+        result = walk2(guest, host, cache, vsatp, hgatp, vas[i], access, priv, flags, trace)
+        out[i] = result.pa if result.cause == OK else -1 - result.cause
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One access of a walk to a table."""
+
+    address: int
+    """Physical address of the entry."""
+    stage: str
+    """``"S"``, or ``"VS"`` and ``"G"`` where there are two stages."""
+    level: int
+    """Level of the table; 0 holds 4 KiB leaves."""
+    update: bool
+    """Whether the entry was written (A, D) and not just read."""
+    entry: int
+    """The entry, as an unsigned 64-bit integer, as read or as written."""
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What became of one address.
+
+    ``cause`` is None where the address was translated, and then ``pa`` is not None; otherwise it
+    is the exception code, ``tval`` the faulting address, and, for a guest-page fault, ``gpa`` the
+    guest-physical address (``htval`` holds it shifted right by two) and ``implicit`` whether an
+    access to a VS-stage table met the fault (None, "read" or "update").
+    """
+
+    va: int
+    pa: int | None
+    cause: int | None
+    tval: int | None
+    gpa: int | None
+    implicit: str | None
+    level: int | None
+    """Level of the first-stage leaf; None for Bare and after a fault."""
+    page_size: int | None
+    """Bytes of the largest aligned block around ``va`` that both stages translate alike; None
+    where no table limits it, and after a fault."""
+    perm: str
+    """Letters of the first-stage leaf's bits (V R W X U G A D); "" for Bare and after a fault."""
+    references: tuple[Reference, ...]
+    """Every reference in order; empty for a TLB hit."""
+
+    @property
+    def cause_name(self) -> str:
+        """The specification's name of the exception, "" where there was none."""
+        return "" if self.cause is None else causes.NAMES[self.cause]
+
+    def count(self, stage: str) -> int:
+        """References of one stage."""
+        return sum(r.stage == stage for r in self.references)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of a hart, apart from the address-translation registers, that translation
+    depends on.  Field names are the specification's; defaults are a guest kernel's on a machine
+    with Svade and Svnapot."""
+
+    priv: Priv = Priv.S
+    """U, S or M: the privilege of the instruction."""
+    sum: bool = False
+    mxr: bool = False
+    """``sstatus.MXR``; with V=1 it concerns both stages."""
+    vs_mxr: bool = False
+    """``vsstatus.MXR`` with V=1: concerns the first stage."""
+    mprv: bool = False
+    """``mstatus.MPRV``: loads and stores of M-mode take the privilege ``mpp``."""
+    mpp: Priv = Priv.U
+    adue: bool = False
+    """Svadu in the first stage (``menvcfg.ADUE``; ``henvcfg.ADUE`` with V=1)."""
+    g_adue: bool = False
+    pbmte: bool = False
+    g_pbmte: bool = False
+    svnapot: bool = True
+    ram_only: bool = False
+    """Whether an access outside RAM is an access fault (no devices)."""
+
+    def effective(self, access: Access) -> Priv:
+        """The privilege an access is made with: MPRV redirects loads and stores of M-mode."""
+        if self.priv is Priv.M and self.mprv and access is not Access.FETCH:
+            return self.mpp
+        return self.priv
+
+    def flags(self, *, two_stage: bool) -> int:
+        """The ``flags`` of the kernels."""
+        chosen = (
+            (self.sum, FLAG_SUM),
+            (self.vs_mxr or (self.mxr and not two_stage), FLAG_MXR),
+            (self.mxr and two_stage, walks.HS_MXR),
+            (self.adue, walks.ADUE),
+            (self.g_adue, walks.G_ADUE),
+            (self.pbmte, walks.PBMTE),
+            (self.g_pbmte, walks.G_PBMTE),
+            (not self.svnapot, walks.NO_SVNAPOT),
+            (self.ram_only, walks.RAM_ONLY),
+        )
+        return sum(flag for on, flag in chosen if on)
+
+
+class Mmu:
+    """One hart's MMU over a memory, with an optional TLB and walk cache.
+
+    Either ``satp`` (one stage), or ``vsatp`` and ``hgatp`` (two stages) is in force; the values
+    may be given signed or unsigned.
+
+    Raises:
+        ModelError: both or neither are given, or a MODE is a reserved one.
+    """
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        *,
+        satp: int | None = None,
+        vsatp: int | None = None,
+        hgatp: int | None = None,
+        host: GuestMemory | None = None,
+        status: Status | None = None,
+        tlb: Tlb | None = None,
+        walk_cache: WalkCache | None = None,
+    ) -> None:
+        if (satp is None) == (vsatp is None or hgatp is None):
+            raise ModelError("give either satp, or vsatp and hgatp")
+        for name, value in (("satp", satp), ("vsatp", vsatp), ("hgatp", hgatp)):
+            if value is not None and atp.levels(atp.mode(signed(value))) < 0:
+                raise ModelError(f"{name} {unsigned(value):#x} has a reserved MODE")
+        self.memory = memory
+        self.host = host or memory
+        self.two_stage = satp is None
+        self.satp = signed((vsatp if satp is None else satp) or 0)
+        """``satp``, or ``vsatp`` where there are two stages."""
+        self.hgatp = signed(hgatp or 0)
+        self.status = status or Status()
+        self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))
+        self._has_tlb = tlb is not None
+        self.walk_cache = walk_cache or walk_caches.make()
+        self._trace = np.zeros((walks.MAX_REFERENCES, 5), np.int64)
+
+    def translate(
+        self, va: int, access: Access = Access.READ, *, status: Status | None = None
+    ) -> Translation:
+        """Translate ``va`` (signed or unsigned), with every reference it takes.
+
+        ``status`` overrides the MMU's own for this access.  M-mode without MPRV is not
+        translated at all.
+        """
+        now = status or self.status
+        priv = now.effective(access)
+        flags = now.flags(two_stage=self.two_stage)
+        address = signed(va)
+        satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
+        a, p = int(access), int(priv)
+        ram, host, cache, trace = self.memory.ram, self.host.ram, self.walk_cache, self._trace
+        if self.two_stage and self._has_tlb:
+            w = translate2(self.tlb, cache, ram, host, satp, hgatp, address, a, p, flags, trace)
+        elif self.two_stage:
+            w = walk2(ram, host, cache, satp, hgatp, address, a, p, flags, trace)
+        elif self._has_tlb:
+            w = translate1(self.tlb, cache, ram, satp, address, a, p, flags, trace)
+        else:
+            w = walk1(ram, cache, satp, address, a, p, flags, trace)
+        return self._typed(unsigned(va), w)
+
+    def translate_many(
+        self, vas: NDArray[np.int64], access: Access = Access.READ
+    ) -> NDArray[np.int64]:
+        """The PA of each address, or ``fault_pa(cause)``; walks without TLB, no references kept."""
+        priv = self.status.effective(access)
+        flags = self.status.flags(two_stage=self.two_stage)
+        satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
+        out = np.empty(len(vas), np.int64)
+        vas = np.ascontiguousarray(vas, dtype=np.int64)
+        a, p, cache, none = int(access), int(priv), self.walk_cache, self._trace[:0]
+        if self.two_stage:
+            ram, host = self.memory.ram, self.host.ram
+            _walk2_batch(ram, host, cache, satp, hgatp, vas, a, p, flags, none, out)
+        else:
+            _walk1_batch(self.memory.ram, cache, satp, vas, a, p, flags, none, out)
+        return out
+
+    def fence(self, instruction: int, address: int = 0, identifier: int = 0) -> None:
+        """Execute a fence on this hart's TLB and walk cache; arguments as
+        :func:`hypervisor_model.tlb.fence` takes them."""
+        vmid = int(atp.vmid(self.hgatp)) if self.two_stage else tlbs.NO_GUEST
+        tlbs.fence(self.tlb, self.walk_cache, int(instruction), signed(address), identifier, vmid)
+
+    def _typed(self, va: int, w: Walk) -> Translation:
+        first = "VS" if self.two_stage else "S"
+        references = tuple(
+            Reference(
+                address=unsigned(line[walks.ADDRESS]),
+                stage="G" if line[walks.STAGE] == walk_caches.G_STAGE else first,
+                level=int(line[walks.LEVEL]),
+                update=bool(line[walks.KIND] == walks.UPDATE),
+                entry=unsigned(line[walks.VALUE]),
+            )
+            for line in self._trace[: w.vs_refs + w.g_refs]
+        )
+        if w.cause != OK:
+            implicit = {walks.IMPLICIT_READ: "read", walks.IMPLICIT_UPDATE: "update"}
+            return Translation(
+                va=va,
+                pa=None,
+                cause=int(w.cause),
+                tval=va,
+                gpa=None if w.gpa == -1 else unsigned(w.gpa),
+                implicit=implicit.get(w.implicit),
+                level=None,
+                page_size=None,
+                perm="",
+                references=references,
+            )
+        return Translation(
+            va=va,
+            pa=unsigned(w.pa),
+            cause=None,
+            tval=None,
+            gpa=unsigned(w.gpa) if self.two_stage else None,
+            implicit=None,
+            level=None if w.level < 0 else int(w.level),
+            page_size=None if w.page_bits == walks.BARE_BITS else 1 << int(w.page_bits),
+            perm="" if w.level < 0 else letters(w.perm),
+            references=references,
+        )
+
+
+def letters(perm: int) -> str:
+    """The bits of an entry as letters, bit 7 first: ``DAGUXWRV``, with ``-`` for a clear one."""
+    return "".join(
+        letter if perm >> bit & 1 else "-"
+        for bit, letter in zip(range(7, -1, -1), "DAGUXWRV", strict=True)
+    )
