@@ -1,0 +1,274 @@
+"""RISC-V instructions as the capture sources see them: fences, ``satp`` writes, memory operands.
+
+:func:`decode` turns the bytes at a stop into an :class:`Instruction`; its methods then read the
+operands from the integer registers at that stop.  Capstone 5 writes the text.  It lacks Svinval,
+the hypervisor instructions, ``cbo.*``, Zacas, Zcb and V, and reports neither access sizes nor the
+CSR of ``csrw``, so operands come from the rows of :mod:`cosim.capture.encodings`.  The tests hold
+these against GNU ``as``, LLVM and, where it knows the instruction, capstone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import capstone
+
+from cosim.capture.encodings import ATP_NAMES, PATTERNS, InstructionKind, Pattern
+from hypervisor_model.events import Fence
+
+CBO_BLOCK = 64
+"""Bytes that one ``cbo`` instruction covers unless the CPU says otherwise (QEMU's default)."""
+
+_MASK64 = (1 << 64) - 1
+_ABI_NAMES = (
+    *("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1"),
+    *(f"a{i}" for i in range(8)),
+    *(f"s{i}" for i in range(2, 12)),
+    *(f"t{i}" for i in range(3, 7)),
+)
+
+
+_WRITING = {
+    InstructionKind.STORE,
+    InstructionKind.AMO,
+    InstructionKind.SC,
+    InstructionKind.CBO_ZERO,
+    InstructionKind.VECTOR_STORE,
+}
+_READING = {
+    InstructionKind.LOAD,
+    InstructionKind.AMO,
+    InstructionKind.LR,
+    InstructionKind.VECTOR_LOAD,
+}
+
+
+def _index(word: int, length: int) -> int:
+    # The bits that every row of that length fixes: the opcode; quadrant and funct3.
+    return word & 0x7F if length == 4 else 1 << 16 | word & 0xE003
+
+
+_BY_OPCODE: dict[int, list[Pattern]] = {}
+for _row in PATTERNS:
+    _BY_OPCODE.setdefault(_index(_row.match, _row.length), []).append(_row)
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One decoded instruction.  Registers are numbers 0..31; None where it has no such operand."""
+
+    code: bytes
+    """Its own bytes, nothing after them."""
+    name: str
+    """The mnemonic; empty for ``OTHER`` (see :attr:`text`)."""
+    kind: InstructionKind
+    base: int | None = None
+    """The register that holds the address."""
+    immediate: int = 0
+    """Added to the base."""
+    size: int = 0
+    """Bytes that it accesses; 0 for none, and for vectors, where vl and vtype decide."""
+    value: int | None = None
+    """The integer register stored, or the operand of an AMO; None for floats and vectors."""
+    guest: bool = False
+    """``hlv``/``hsv``: the address is a guest's, translated through ``vsatp`` and ``hgatp``."""
+    rs1: int = 0
+    """FENCE: the address register.  ATP_WRITE: the source register, or the 5-bit immediate."""
+    rs2: int = 0
+    """FENCE: the ASID or VMID register."""
+    sub: int = 0
+    """FENCE: form and instruction, as :class:`hypervisor_model.events.Fence` packs them."""
+    csr: int = 0
+    """ATP_WRITE: the register written."""
+
+    @property
+    def length(self) -> int:
+        """Bytes that it occupies."""
+        return len(self.code)
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads memory."""
+        return self.kind in _READING
+
+    @property
+    def writes(self) -> bool:
+        """Whether it may write memory (a failing ``sc`` does not)."""
+        return self.kind in _WRITING
+
+    @cached_property
+    def text(self) -> str:
+        """The instruction in assembler syntax (vectors in short); branch targets as offsets."""
+        with _capstone_lock:
+            known = list(_capstone.disasm_lite(self.code, 0))
+        if known:
+            return f"{known[0][2]} {known[0][3]}".strip()
+        if self.name:
+            return f"{self.name} {self._operands_text()}"
+        return f".insn 0x{int.from_bytes(self.code, 'little'):0{2 * self.length}x}"
+
+    def _operands_text(self) -> str:
+        if self.kind is InstructionKind.FENCE:
+            return f"{_ABI_NAMES[self.rs1]}, {_ABI_NAMES[self.rs2]}"
+        if self.kind is InstructionKind.ATP_WRITE:
+            source = str(self.rs1) if self.name.endswith("i") else _ABI_NAMES[self.rs1]
+            return f"{ATP_NAMES[self.csr]}, {source}"
+        offset = str(self.immediate) if self.immediate else ""
+        place = f"{offset}({_ABI_NAMES[self.base or 0]})"
+        return place if self.value is None else f"{_ABI_NAMES[self.value]}, {place}"
+
+    def address(self, regs: Sequence[int]) -> int | None:
+        """The virtual address of its first byte accessed, unsigned; None when it accesses none.
+
+        A ``cbo`` block starts at the multiple of its size below the register.  For vectors this
+        is the base address only.
+        """
+        if self.base is None:
+            return None
+        address = (regs[self.base] + self.immediate) & _MASK64
+        if self.kind in (InstructionKind.CBO, InstructionKind.CBO_ZERO):
+            address &= -self.size
+        return address
+
+    def fence_operands(self, regs: Sequence[int]) -> tuple[int, int, int]:
+        """``(sub, address, asid)`` of a fence; an operand that the form lacks is 0.
+
+        The G-stage instructions take the guest-physical address shifted right by two; it is
+        returned unshifted.  Only the 16 bits of an ASID and the 14 of a VMID count, as the
+        specification has the rest ignored.
+        """
+        gstage = self.sub & ~Fence.FORM in (Fence.HFENCE_GVMA, Fence.HINVAL_GVMA)
+        address = regs[self.rs1] << 2 & _MASK64 if gstage else regs[self.rs1]
+        asid = regs[self.rs2] & (0x3FFF if gstage else 0xFFFF)
+        return self.sub, address if self.rs1 else 0, asid if self.rs2 else 0
+
+    def csr_value(self, old: int, regs: Sequence[int]) -> int:
+        """What an ``ATP_WRITE`` puts into its register that held ``old``, before WARL rules."""
+        immediate = self.name.endswith("i")
+        operand = self.rs1 if immediate else regs[self.rs1]
+        match self.name.removesuffix("i"):
+            case "csrrs":
+                return old | operand
+            case "csrrc":
+                return old & ~operand & _MASK64
+            case _:
+                return operand
+
+    def store_bytes(self, regs: Sequence[int]) -> bytes | None:
+        """The bytes that a store of an integer register or ``cbo.zero`` leaves at its address.
+
+        None where the integer registers alone do not say: AMO, ``sc``, floats, vectors, and
+        whatever stores nothing.
+        """
+        if self.kind is InstructionKind.CBO_ZERO:
+            return bytes(self.size)
+        if self.kind is not InstructionKind.STORE or self.value is None:
+            return None
+        return (regs[self.value] & ((1 << 8 * self.size) - 1)).to_bytes(self.size, "little")
+
+
+_capstone = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
+
+_capstone_lock = threading.Lock()
+"""ctypes lets go of the interpreter's lock during a call, and a handle serves one call a time."""
+
+
+def instruction_length(code: bytes) -> int:
+    """Bytes of the instruction that starts with the two bytes ``code[:2]`` (2, 4, 6 or 8)."""
+    low = code[0]
+    if low & 3 != 3:
+        return 2
+    if low & 0x1C != 0x1C:
+        return 4
+    return 6 if low & 0x20 == 0 else 8
+
+
+def decode(code: bytes, *, cbo_block: int = CBO_BLOCK) -> Instruction:
+    """Decode the instruction that ``code`` starts with; further bytes are ignored.
+
+    Nothing decoded depends on where the instruction stands: RISC-V has no pc-relative access.
+
+    :param cbo_block: bytes of a cache block as ``cbo.zero`` of this CPU clears it.
+    :raise ValueError: when ``code`` holds less than the whole instruction.
+    """
+    if len(code) < 2 or len(code) < instruction_length(code):
+        raise ValueError(f"{code.hex() or 'nothing'} is no whole RISC-V instruction")
+    return _decode(bytes(code[: instruction_length(code)]), cbo_block)
+
+
+@lru_cache(maxsize=1 << 16)
+def _decode(code: bytes, cbo_block: int) -> Instruction:
+    word = int.from_bytes(code, "little")
+    for row in _BY_OPCODE.get(_index(word, len(code)), ()):
+        if word & row.mask == row.match:
+            break
+    else:
+        return Instruction(code, "", InstructionKind.OTHER)
+    rs1, rs2 = word >> 15 & 31, word >> 20 & 31
+    if row.kind is InstructionKind.FENCE:
+        form = (Fence.VA if rs1 else 0) | (Fence.ASID if rs2 else 0)
+        return Instruction(code, row.name, row.kind, rs1=rs1, rs2=rs2, sub=row.detail | form)
+    if row.kind is InstructionKind.ATP_WRITE:
+        if rs1 == 0 and not row.name.startswith("csrrw"):
+            return Instruction(code, "", InstructionKind.OTHER)
+        return Instruction(code, row.name, row.kind, rs1=rs1, csr=row.detail)
+    size = row.size
+    if row.kind in (InstructionKind.CBO, InstructionKind.CBO_ZERO):
+        size = cbo_block
+    base, immediate, value = _memory_operand(word, row)
+    return Instruction(
+        code,
+        row.name,
+        row.kind,
+        base=base,
+        immediate=immediate,
+        size=size,
+        value=value,
+        guest=row.layout.startswith("guest"),
+    )
+
+
+def _memory_operand(word: int, row: Pattern) -> tuple[int, int, int | None]:
+    """Base register, immediate, and integer register stored."""
+    layout = row.layout
+    if layout.startswith("c_"):
+        return _compressed_operand(word, row)
+    rs1, rs2 = word >> 15 & 31, word >> 20 & 31
+    if layout == "load":
+        return rs1, _signed12(word >> 20), None
+    if layout in ("store", "fstore"):
+        immediate = _signed12(word >> 20 & 0xFE0 | word >> 7 & 0x1F)
+        return rs1, immediate, rs2 if layout == "store" else None
+    return rs1, 0, rs2 if layout in ("amo", "guest_store") else None
+
+
+def _compressed_operand(word: int, row: Pattern) -> tuple[int, int, int | None]:
+    size = row.size
+    if row.layout.endswith("_sp"):
+        # The offset is split at the bit of the access size: high bits wrap round to the top.
+        if "load" in row.layout:
+            raw = word >> 2 & 0x1F | (word >> 12 & 1) << 5
+        else:
+            raw = word >> 7 & 0x3F
+        keep = raw & (0x3F & -size)
+        immediate = keep | (raw & (size - 1)) << 6
+        return 2, immediate, word >> 2 & 31 if row.layout == "c_store_sp" else None
+    base, value = 8 + (word >> 7 & 7), 8 + (word >> 2 & 7)
+    b5, b6 = word >> 5 & 1, word >> 6 & 1
+    middle = word >> 10 & 7
+    if size == 1:
+        immediate = b5 << 1 | b6
+    elif size == 2:
+        immediate = b5 << 1
+    elif size == 4:
+        immediate = middle << 3 | b6 << 2 | b5 << 6
+    else:
+        immediate = middle << 3 | (word >> 5 & 3) << 6
+    return base, immediate, value if row.layout == "c_store" else None
+
+
+def _signed12(value: int) -> int:
+    return (value & 0xFFF ^ 0x800) - 0x800
