@@ -14,6 +14,8 @@ from cosim.errors import CosimError
 
 _COMMANDS: dict[str, str] = {
     "guest": "List, fetch and build the guests that the tool makes itself.",
+    "trace": "What a trace is of, its first events, whether it is whole.",
+    "query": "SQL over a trace.",
 }
 """Name and one line of each sub-command, in the order that --help shows."""
 

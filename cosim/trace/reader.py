@@ -22,14 +22,14 @@ class Segment:
     first: int
     """The number of its first event."""
     events: int
-    bytes: int
+    size: int
     sha256: str
     kinds: dict[str, int]
     first_icount: int | None
     last_icount: int | None
 
-    def read(self) -> EventBatch:
-        """The events; raises TraceDamage when the file is not what the manifest says."""
+    def load(self) -> bytes:
+        """The file's bytes; raises TraceDamage when they are not those that were written."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -37,11 +37,16 @@ class Segment:
         except OSError as error:
             raise TraceDamage(f"{self.path}: cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != self.sha256:
-            what = f"{len(data)} bytes instead of {self.bytes}"
+            what = f"{len(data)} bytes instead of {self.size}"
             raise TraceDamage(
                 f"{self.path}: this segment is damaged "
-                f"({what if len(data) != self.bytes else 'its checksum differs'})"
+                f"({what if len(data) != self.size else 'its checksum differs'})"
             )
+        return data
+
+    def read(self) -> EventBatch:
+        """The events; raises TraceDamage when the file is not what the manifest says."""
+        data = self.load()
         try:
             batch = schema.decode(data, self.first)
         except ValueError as error:
@@ -95,9 +100,9 @@ class TraceReader:
         return sum(segment.events for segment in self.segments)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes of all segments on disk."""
-        return sum(segment.bytes for segment in self.segments)
+        return sum(segment.size for segment in self.segments)
 
     def batches(self) -> Iterator[EventBatch]:
         """The events in order, a segment at a time; raises TraceDamage at the first bad one."""
@@ -112,7 +117,7 @@ class TraceReader:
             path=self.folder / name,
             first=self.events,
             events=int(record["events"]),
-            bytes=int(record["bytes"]),
+            size=int(record["bytes"]),
             sha256=str(record["sha256"]),
             kinds=dict(record["kinds"]),
             first_icount=record["first_icount"],

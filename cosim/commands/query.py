@@ -1,0 +1,46 @@
+"""``cosim query``: SQL over a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from cosim.output import note, print_json, print_table
+from cosim.trace import query
+from cosim.trace.reader import TraceReader
+
+
+@click.command(epilog="Views: " + ", ".join(["events", *query.VIEWS]) + ".")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("sql", metavar="SQL")
+@click.option("--limit", default=1000, show_default=True, help="Rows at most; 0 for all.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(folder: Path, sql: str, limit: int, as_json: bool) -> None:
+    """Run one SELECT over the trace in DIR, with DuckDB, read-only.
+
+    Addresses, entries and register values are UBIGINT; the table shows that type in hexadecimal.
+    Rows have no order of their own: ORDER BY event.
+
+    Example: cosim query t "SELECT pc, count(*) FROM fences GROUP BY pc"
+    """
+    answer = query.run(TraceReader(folder), sql, limit or None)
+    if as_json:
+        print_json({"columns": answer.columns, "rows": answer.rows, "more": answer.more})
+        return
+    table = Table(box=None)
+    for column in answer.columns:
+        table.add_column(column, overflow="fold")
+    for row in answer.rows:
+        table.add_row(*map(_cell, row, answer.addresses))
+    print_table(table)
+    if answer.more:
+        note(f"more than {limit} rows; --limit 0 shows all")
+
+
+def _cell(value: Any, address: bool) -> str:
+    if value is None:
+        return ""
+    return hex(value) if address else str(value)

@@ -1,0 +1,167 @@
+"""``cosim trace``: what a trace is of, its first events, whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.table import Table
+
+from cosim.output import note, print_json, print_table
+from cosim.trace import describe, reader
+from cosim.trace.reader import TraceReader
+from cosim.trace.schema import KIND_NAMES
+from hypervisor_model.events import EVENT
+
+_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+@click.group()
+def command() -> None:
+    """Look at a trace that `cosim capture` wrote.
+
+    Example: cosim trace info t
+    """
+
+
+@command.command()
+@_FOLDER
+@_JSON
+def info(folder: Path, as_json: bool) -> None:
+    """Say what the trace in DIR is of, how large, and whether it is complete.
+
+    Example: cosim trace info t
+    """
+    trace = TraceReader(folder)
+    kinds: dict[str, int] = {}
+    for segment in trace.segments:
+        for kind, count in segment.kinds.items():
+            kinds[kind] = kinds.get(kind, 0) + count
+    document: dict[str, Any] = {
+        "format": "lsp-cosim-trace",
+        "version": trace.version,
+        "written_by": trace.written_by,
+        "created": trace.created,
+        "complete": trace.ending.complete,
+        "incomplete_because": trace.ending.reason,
+        "segments": len(trace.segments),
+        "events": trace.events,
+        "bytes": trace.size,
+        "bytes_per_event": trace.size / trace.events if trace.events else None,
+        "kinds": kinds,
+        "labels": trace.labels,
+        "origin": trace.origin.to_json(),
+        "ending": trace.ending.to_json(),
+    }
+    if as_json:
+        print_json(document)
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("written by", f"{trace.written_by}, {trace.created}")
+    state = "yes" if trace.ending.complete else f"no: {trace.ending.reason}"
+    table.add_row("complete", state)
+    size = f"{trace.size:,} bytes in {len(trace.segments)} segments"
+    if trace.events:
+        size += f", {trace.size / trace.events:.2f} bytes an event"
+    table.add_row("size", size)
+    table.add_row("events", f"{trace.events:,}")
+    for kind in KIND_NAMES.values():
+        if kind in kinds:
+            table.add_row(f"  {kind}", f"{kinds[kind]:,}")
+    for number, text in trace.labels.items():
+        table.add_row(f"mark {number}", text)
+    table.add_row("backend", f"{trace.origin.backend}, accesses {trace.origin.accesses}")
+    for title, part in (
+        ("guest", trace.origin.guest),
+        ("region", {**trace.origin.region, **trace.ending.region}),
+        ("machine", trace.origin.machine),
+        ("audit", trace.ending.audit or {}),
+    ):
+        for key, value in part.items():
+            table.add_row(f"{title} {key}", str(value))
+    print_table(table)
+
+
+@command.command()
+@_FOLDER
+@click.option("-n", "--count", default=20, show_default=True, help="Events to show.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice([*KIND_NAMES.values()]))
+@_JSON
+def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Show the first events of the trace in DIR.
+
+    Example: cosim trace head t -n 50 --kind pte_write --kind fence
+    """
+    trace = TraceReader(folder)
+    first = list(islice(_events(trace, kinds), max(count, 0)))
+    if as_json:
+        names = [name for name in EVENT.names or () if name not in ("kind", "reserved")]
+        print_json(
+            [
+                {
+                    "event": number,
+                    "kind": describe.kind_name(int(event["kind"])),
+                    **{name: _field(event, name) for name in names},
+                }
+                for number, event in first
+            ]
+        )
+        return
+    table = Table(box=None)
+    for title in ("event", "icount"):
+        table.add_column(title, justify="right")
+    for title in ("pc", "", "kind", ""):
+        table.add_column(title, overflow="fold")
+    for number, event in first:
+        table.add_row(
+            str(number),
+            "" if event["icount"] < 0 else str(event["icount"]),
+            describe.hexadecimal(int(event["pc"])),
+            describe.priv_name(int(event["priv"])),
+            describe.kind_name(int(event["kind"])),
+            describe.details(event, trace.labels),
+        )
+    print_table(table)
+
+
+@command.command()
+@_FOLDER
+@_JSON
+def verify(folder: Path, as_json: bool) -> int:
+    """Check every byte of the trace in DIR.
+
+    The exit status is 1 when something is wrong: a damaged, missing or left-over segment, a trace
+    that is cut, a capture that did not end as it should.
+
+    Example: cosim trace verify t
+    """
+    findings = reader.verify(folder)
+    if as_json:
+        print_json({"ok": not findings, "findings": findings})
+    else:
+        for finding in findings:
+            click.echo(finding)
+        if not findings:
+            note(f"{folder}: complete, every checksum holds")
+    return 1 if findings else 0
+
+
+def _events(trace: TraceReader, kinds: tuple[str, ...]) -> Iterator[tuple[int, Any]]:
+    wanted = [number for number, name in KIND_NAMES.items() if not kinds or name in kinds]
+    first = 0
+    for batch in trace.batches():
+        for index in np.flatnonzero(np.isin(batch["kind"], wanted)).tolist():
+            yield first + index, batch[index]
+        first += len(batch)
+
+
+def _field(event: Any, name: str) -> int | None:
+    value = int(event[name])
+    if name == "icount":
+        return None if value < 0 else value
+    return value % (1 << 64)
