@@ -128,6 +128,9 @@ class Apt:
             "Dir::State::Lists": f"{folder}/lists",
             "Dir::State::status": f"{folder}/status",
             "Dir::Cache": f"{folder}/cache",
+            # Container images switch these off; then each call would parse the index again.
+            "Dir::Cache::pkgcache": "pkgcache.bin",
+            "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "Dir::Etc::SourceList": f"{folder}/sources.list",
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from cosim.errors import GuestImageError, UsageError
 from cosim.output import Step
-from guest import linux, spec
+from guest import linux, micro, spec
 from guest.spec import GuestSpec
 
 
@@ -29,6 +29,8 @@ class Recipe(Protocol):
 
 _RECIPES: dict[str, Recipe] = {
     "linux": linux.Recipe(),
+    "micro": micro.Recipe("micro"),
+    "micro-m": micro.Recipe("micro-m"),
 }
 
 NAMES = tuple(_RECIPES)

@@ -16,6 +16,7 @@ APPEND = "console=ttyS0 earlycon=sbi panic=1 no4lvl"
 """The kernel's command line: serial console, reboot (= QEMU ends) on panic, Sv39."""
 
 _SOURCE = Path(__file__).resolve().parent
+_MARK = _SOURCE.parent / "mark.S"
 _PROGRAMS = {
     "init": "init.c",
     "bin/cosim-mark": "cosim_mark.c",
@@ -39,8 +40,10 @@ class Recipe:
     def sources(self) -> str:
         """Changes with any of our programs and with the recipe itself."""
         return spec.digest(
-            [_SOURCE / name for name in (*_PROGRAMS.values(), "mark.S", "rt.h", "user.ld")]
-            + [Path(__file__), Path(cpio.__file__), Path(compiler.__file__)]
+            [
+                *(_SOURCE / name for name in (*_PROGRAMS.values(), "rt.h", "user.ld")),
+                *(_MARK, Path(__file__), Path(cpio.__file__), Path(compiler.__file__)),
+            ]
         )
 
     def make(self, step: Step, force: bool) -> GuestSpec:
@@ -80,7 +83,7 @@ def program(source: Path) -> bytes:
     """
     with tempfile.TemporaryDirectory(prefix="lsp-cosim-") as scratch:
         output = Path(scratch) / source.stem
-        compiler.build(output, [_SOURCE / "mark.S", source], _SOURCE / "user.ld", extra="-s")
+        compiler.build(output, [_MARK, source], _SOURCE / "user.ld", extra="-s")
         return output.read_bytes()
 
 

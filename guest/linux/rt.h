@@ -1,5 +1,5 @@
 /* The little that our static Linux programs need: system calls, printing, marks.
-   Everything is in this header, so that a program is one C file and mark.S. */
+   Everything is in this header, so that a program is one C file and ../mark.S. */
 #ifndef RT_H
 #define RT_H
 

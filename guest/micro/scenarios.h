@@ -1,0 +1,56 @@
+/* The list of scenarios; each file of scenario_*.c holds some. */
+#ifndef SCENARIOS_H
+#define SCENARIOS_H
+
+#include "kernel.h"
+#include "paging.h"
+
+struct scenario {
+    const char *name;
+    int in_all;
+    void (*prepare)(void); /* before the mark */
+    u64 (*run)(void);      /* how many steps it made */
+};
+
+/* Ends with an entry without a name. */
+extern const struct scenario scenarios[];
+
+/* Scenario number N works at the N-th gigabyte of a range of its own. */
+#define PLACE(n) ((16UL + (n)) << 30)
+
+static inline u64 load(u64 va) { return *(volatile u64 *)va; }
+static inline void store(u64 va, u64 value) { *(volatile u64 *)va = value; }
+
+/* A page whose first word is VALUE. */
+static inline void *frame_with(u64 value)
+{
+    volatile u64 *frame = new_page();
+    *frame = value;
+    return (void *)frame;
+}
+
+/* leaf.c: entries of leaf tables */
+u64 run_map(void);
+u64 run_protect(void);
+u64 run_bulk(void);
+u64 run_alias(void);
+u64 run_forgotten(void);
+/* table.c: tables linked and unlinked, roots */
+u64 run_superpage(void);
+u64 run_unlink(void);
+u64 run_asid(void);
+u64 run_global(void);
+u64 run_bare(void);
+/* stores.c: every instruction that can change an entry, every fence */
+u64 run_stores(void);
+u64 run_cbo_zero(void);
+u64 run_misaligned(void);
+u64 run_svinval(void);
+/* faults.c */
+u64 run_fault(void);
+u64 run_user(void);
+/* bench.c */
+void prepare_bench(void);
+u64 run_bench(void);
+
+#endif
