@@ -291,6 +291,23 @@ class Machine:
         """Guest RAM as int64 words, shared with QEMU; index 0 is :data:`RAM_BASE`."""
         return np.frombuffer(self.ram, dtype=np.int64)
 
+    def ram_extents(self) -> list[tuple[int, int]]:
+        """The parts of guest RAM that hold anything, as (physical address, bytes).
+
+        To read elsewhere would make the host allocate the pages.
+        """
+        found = []
+        at = 0
+        while at < self.config.memory:
+            try:
+                at = os.lseek(self._ram_fd, at, os.SEEK_DATA)
+            except OSError:
+                break
+            end = os.lseek(self._ram_fd, at, os.SEEK_HOLE)
+            found.append((RAM_BASE + at, end - at))
+            at = end
+        return found
+
     @property
     def ram_path(self) -> Path:
         """A path under which other processes can open guest RAM while the machine lives."""

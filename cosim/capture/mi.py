@@ -1,0 +1,499 @@
+"""The gdb source: what happens at the stops that interception owns.
+
+:class:`Interception` holds breakpoints on the guest's fences and ``satp`` writes and watchpoints
+on its live tables, all in QEMU's stub, out of gdb's sight.  The interposer
+(:mod:`cosim.gdb.interposer`) asks it at every stop whether the stop is its own; if so the
+instruction that is about to execute is decoded, its translations are sampled, it is stepped, and
+what it did becomes events.  An instruction is an event only when the step has executed it: under
+replay a step may take an interrupt instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.capture import marks
+from cosim.capture.decode import Instruction, decode
+from cosim.capture.encodings import InstructionKind
+from cosim.capture.log import EventLog
+from cosim.capture.points import Aliases, Points, Text
+from cosim.capture.tables import LiveTables
+from cosim.errors import RemoteError
+from cosim.gdb import target
+from cosim.gdb.rsp import StopReply, Stub
+from hypervisor_model.events import (
+    FLAG_MXR,
+    FLAG_STOP,
+    FLAG_SUM,
+    Access,
+    EventBatch,
+    Kind,
+    Priv,
+    PteOp,
+    Satp,
+    fault_pa,
+)
+from hypervisor_model.isa import atp, causes, pte
+
+_SP = 2
+_PC = 32
+_SSTATUS_SUM = 1 << 18
+_SSTATUS_MXR = 1 << 19
+_HARDWARE_AD = pte.A | pte.D
+_BATCH = 256
+_BATCH_SECONDS = 0.25
+_STEP_SECONDS = 20.0
+
+_OPS = {
+    InstructionKind.STORE: PteOp.STORE,
+    InstructionKind.AMO: PteOp.AMO,
+    InstructionKind.SC: PteOp.SC,
+    InstructionKind.CBO_ZERO: PteOp.CBO_ZERO,
+}
+_ATP = {0x180: Satp.SATP, 0x280: Satp.VSATP, 0x680: Satp.HGATP}
+_ATP_NAMES = {0x180: "satp", 0x280: "vsatp", 0x680: "hgatp"}
+
+
+@dataclass(frozen=True)
+class Missed:
+    """An entry of a live table that changed without an event."""
+
+    page: int
+    index: int
+    expected: int
+    found: int
+    last_events: tuple[str, ...]
+
+
+@dataclass
+class Audit:
+    """How often the live tables were compared with the tool's copy, and what that found."""
+
+    checks: int = 0
+    missed: list[Missed] = field(default_factory=list)
+    hardware_ad: int = 0
+    """Entries in which only A or D had changed: QEMU's MMU does that where Svadu is on."""
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """Which instructions are single-stepped for their accesses.
+
+    ``after`` instructions behind every fence and table store; with ``all``, the whole region.
+    """
+
+    after: int = 0
+    all: bool = False
+
+
+@dataclass
+class _Operand:
+    va: int
+    kind: Access
+    size: int
+
+
+class Interception:
+    """Owns the stops at fences, ``satp`` writes, marks and table stores of one guest.
+
+    :param stub: QEMU's stub; the guest is stopped.
+    :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
+    :param extents: the parts of RAM that hold anything, as (physical address, bytes).
+    :param text: physical ranges of code that runs untranslated (firmware, the kernel's start).
+    :param sink: takes each batch of events, while the guest runs.
+    :param mark_at: address of the mark instruction, or None where the guest has no marks.
+    """
+
+    def __init__(
+        self,
+        stub: Stub,
+        ram: NDArray[np.int64],
+        base: int,
+        *,
+        extents: Callable[[], list[tuple[int, int]]],
+        text: list[tuple[int, int]],
+        sink: Callable[[EventBatch], None],
+        mark_at: int | None,
+        stepping: Stepping | None = None,
+    ) -> None:
+        self._stub = stub
+        self._registers = target.describe(stub)
+        self._untranslated = text
+        self._sink = sink
+        self._mark_at = mark_at
+        self._stepping = stepping or Stepping()
+        self._log = EventLog()
+        self.tables = LiveTables(ram, base, self._log)
+        self._text = Text(ram, base, extents)
+        self._writable = Aliases(pte.W)
+        self._points = Points()
+        self._sites: set[int] = set()
+        self._physical_sites: set[int] = set()
+        self._watched: dict[int, set[int]] = {}
+        self._steps_left = 0
+        self._last_batch = 0.0
+        self._recent: deque[str] = deque(maxlen=5)
+        self.active = False
+        self.audit = Audit()
+        self.labels = marks.Labels()
+        self.stop_at_marks: set[str] = set()
+        """A mark with one of these labels is shown to gdb, before its instruction executes."""
+        self.stops = 0
+        self.stepped = 0
+        self.events = 0
+        self.pc = 0
+        if mark_at is not None:
+            self._points.breaks.add(mark_at)
+            self._points.sync(stub)
+
+    # -- the region -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The region of interest begins at this stop: read the tables, insert the points."""
+        satp = self._read("satp")
+        self._log.pc, self._log.priv = self._read("pc"), self._privilege(self._read("priv"))
+        self.tables.start(satp)
+        for first, size in self._untranslated:
+            self._physical_sites.update(self._text.scan(first, size))
+        self.active = True
+        self._steps_left = -1 if self._stepping.all else 0
+        self._update_points()
+        self._points.sync(self._stub)
+
+    def end(self, *, alive: bool) -> None:
+        """The region ends at this stop (or with the guest, when not ``alive``)."""
+        if not self.active:
+            return
+        self._check()
+        self.active = False
+        if alive:
+            self._points.breaks.clear()
+            self._points.watches.clear()
+            self._points.sync(self._stub)
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand the events collected so far to the sink."""
+        self._last_batch = time.monotonic()
+        if len(self._log):
+            self._sink(self._log.take())
+
+    def idle(self) -> None:
+        """Called while the guest runs: a time to let the models work."""
+        if len(self._log) >= _BATCH or (
+            len(self._log) and time.monotonic() - self._last_batch > _BATCH_SECONDS
+        ):
+            self.flush()
+
+    # -- stops ----------------------------------------------------------------------------------
+
+    @property
+    def stepping(self) -> bool:
+        """Whether the next instruction is to be stepped rather than run to."""
+        return self.active and self._steps_left != 0
+
+    def owns(self, stop: StopReply | None, pc: int) -> bool:
+        """Whether the stop at ``pc`` is interception's; with None: whether a site is there."""
+        if stop is not None and stop.watch is not None:
+            return stop.watch in self._points.watches
+        return pc in self._points.breaks
+
+    def registers(self) -> list[int]:
+        """x0..x31 and pc of the stopped guest."""
+        return target.general(self._stub.request(b"g"))
+
+    def execute(self, regs: list[int]) -> bool:
+        """Execute the one instruction at pc and record what it does.
+
+        :return: False when it is a mark that gdb is to see: it is not executed then.
+        """
+        self.stops += 1
+        pc = self.pc = regs[_PC]
+        if pc == self._mark_at and not self._mark(regs):
+            return False
+        if not self.active:
+            self._step()
+            return True
+        code, priv, sstatus = self._stub.ask(
+            b"m%x,4" % pc, self._registers.read("priv"), self._registers.read("sstatus")
+        )
+        privilege = self._privilege(target.value(priv))
+        status = target.value(sstatus)
+        flags = (FLAG_SUM if status & _SSTATUS_SUM else 0) | (
+            FLAG_MXR if status & _SSTATUS_MXR else 0
+        )
+        instruction = decode(bytes.fromhex(code.decode()))
+        self._execute(instruction, regs, privilege, flags)
+        return True
+
+    def _execute(self, inst: Instruction, regs: list[int], priv: int, flags: int) -> None:
+        pc = regs[_PC]
+        operands = self._operands(inst, regs)
+        spots = [pc, regs[_SP], *(operand.va for operand in operands)]
+        stub = self._stub
+        stub.post(*(stub.monitor(f"gva2gpa {spot:#x}") for spot in spots))
+        places = [_gpa(stub.monitor_answer()) for _ in spots]
+        writes = self._table_writes(inst, operands, places[2:])
+        pages = {pa & -pte.PAGE for pa, _ in writes}
+        old_satp = self._read(_ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
+        vector = inst.kind is InstructionKind.VECTOR_STORE
+        hidden = self._hide(set(self.tables) if vector else pages)
+        if inst.kind is InstructionKind.FENCE:
+            self._stub.resume(b"vCont;s")
+            # The fence itself writes no table, so this is the moment to look, for nothing.
+            self._check()
+            self._stepped_stop()
+        else:
+            self._step()
+        after = self.registers()
+        self._reveal(hidden)
+        trap = self._trap(pc, after, inst)
+        if trap is not None and trap < 0:
+            return
+        self._log.pc, self._log.priv = pc, priv
+        stepped = self._steps_left != 0
+        self._log_accesses(inst, operands, places, spots, flags, stepped, trap)
+        if self._steps_left > 0:
+            self._steps_left -= 1
+        if stepped:
+            self.stepped += 1
+        if trap is not None:
+            if trap in (causes.FETCH_PAGE_FAULT, causes.LOAD_PAGE_FAULT, causes.STORE_PAGE_FAULT):
+                self._log.add(Kind.PAGE_FAULT, self._read("stval"), trap)
+            return
+        self._log_effects(inst, regs, after, writes, old_satp)
+
+    def _log_effects(
+        self,
+        inst: Instruction,
+        regs: list[int],
+        after: list[int],
+        writes: list[tuple[int, int]],
+        old_satp: int,
+    ) -> None:
+        if inst.kind is InstructionKind.FENCE:
+            sub, va, asid = inst.fence_operands(regs)
+            self._log.add(Kind.FENCE, va, asid, sub=sub)
+            self._note(f"{inst.text} at {regs[_PC]:#x}")
+            self._more_sites(self._text.again())
+        elif inst.kind is InstructionKind.ATP_WRITE:
+            new = self._read(_ATP_NAMES[inst.csr])
+            if inst.csr == 0x180:
+                self.tables.write_satp(old_satp, new)
+            else:
+                self._log.add(Kind.SATP_WRITE, old_satp, new, sub=_ATP[inst.csr])
+            self._note(f"{inst.text} at {regs[_PC]:#x}")
+            self._update_points()
+        elif inst.kind is InstructionKind.VECTOR_STORE:
+            for pa, _, _ in self.tables.differences():
+                self.tables.found(pa)
+        for pa, size in writes:
+            if inst.kind is InstructionKind.SC and not self._stored(inst, after):
+                continue
+            self.tables.store(pa, size, _OPS[inst.kind])
+            self._note(f"{inst.text} to {pa:#x} at {regs[_PC]:#x}")
+        intercepted = inst.kind in (InstructionKind.FENCE, InstructionKind.ATP_WRITE) or writes
+        if intercepted and self._steps_left >= 0:
+            self._steps_left = self._stepping.after
+        if self.tables.added or self.tables.dropped or self.tables.leaves:
+            self._update_points()
+        self._points.sync(self._stub)
+
+    def _operands(self, inst: Instruction, regs: list[int]) -> list[_Operand]:
+        va = inst.address(regs)
+        if va is None or not (inst.reads or inst.writes):
+            return []
+        kind = Access.WRITE if inst.writes else Access.READ
+        size = max(inst.size, 1)
+        operands = [_Operand(va, kind, size)]
+        if (va & (pte.PAGE - 1)) + size > pte.PAGE:
+            # A misaligned access that crosses a page translates both.
+            left = pte.PAGE - (va & (pte.PAGE - 1))
+            operands = [_Operand(va, kind, left), _Operand(va + left, kind, size - left)]
+        return operands
+
+    def _table_writes(
+        self, inst: Instruction, operands: list[_Operand], places: list[int | None]
+    ) -> list[tuple[int, int]]:
+        """(PA, bytes) of what the instruction writes to live tables."""
+        if inst.kind not in _OPS:
+            return []
+        return [
+            (pa, operand.size)
+            for operand, pa in zip(operands, places, strict=True)
+            if pa is not None and pa & -pte.PAGE in self.tables
+        ]
+
+    @staticmethod
+    def _stored(inst: Instruction, after: list[int]) -> bool:
+        """Whether an ``sc`` succeeded: it leaves 0 in its destination (x0 hides that)."""
+        rd = int.from_bytes(inst.code, "little") >> 7 & 31
+        return rd == 0 or after[rd] == 0
+
+    def _mark(self, regs: list[int]) -> bool:
+        """Record the mark at pc; False when gdb is to see it."""
+        label = marks.label(regs)
+        if label in self.stop_at_marks:
+            return False
+        if self.active:
+            self._log.pc, self._log.priv = regs[_PC], Priv.U
+            self._log.add(Kind.MARK, self.labels.number(label))
+        return True
+
+    # -- accesses -------------------------------------------------------------------------------
+
+    def _log_accesses(
+        self,
+        inst: Instruction,
+        operands: list[_Operand],
+        places: list[int | None],
+        spots: list[int],
+        flags: int,
+        stepped: bool,
+        trap: int | None,
+    ) -> None:
+        """The translations at this stop: real accesses where stepped, else samples."""
+        if self._log.priv == Priv.M:
+            return
+        sample = 0 if stepped else FLAG_STOP
+        fetch_trap = trap in (causes.FETCH_PAGE_FAULT, causes.FETCH_ACCESS_FAULT)
+        self._log_access(spots[0], Access.FETCH, inst.length, places[0], flags | sample,
+                         trap if fetch_trap else None)  # fmt: skip
+        if not stepped and places[1] is not None:
+            self._log_access(spots[1], Access.READ, 8, places[1], flags | FLAG_STOP, None)
+        for operand, pa in zip(operands, places[2:], strict=True):
+            cause = trap if trap in (5, 7, 13, 15) else None
+            self._log_access(operand.va, operand.kind, operand.size, pa, flags | sample, cause)
+            if cause is not None:
+                break
+
+    def _log_access(
+        self, va: int, kind: Access, size: int, pa: int | None, flags: int, cause: int | None
+    ) -> None:
+        if cause is None and pa is None:
+            # Executed all the same: QEMU's debug walk asks for read permission, which an
+            # execute-only page or an entry without A lacks.  There is no reference then.
+            return
+        place = pa if cause is None else fault_pa(cause)
+        assert place is not None
+        self._log.add(Kind.ACCESS, va, place, sub=kind, flags=flags, size=min(size, 255))
+
+    # -- points ---------------------------------------------------------------------------------
+
+    def _update_points(self) -> None:
+        tables = self.tables
+        fresh = False
+        for va, entry, level in tables.leaves:
+            fresh |= self._writable.learn(va, entry, level)
+            self._more_sites(self._text.learn(va, entry, level))
+        tables.leaves.clear()
+        bare = atp.mode(tables.satp) == 0
+        for page in tables.dropped:
+            self._watched.pop(page, None)
+        pages = set(tables) if fresh else {page for page in tables.added if page in tables}
+        tables.added.clear()
+        tables.dropped.clear()
+        for page in pages:
+            self._watched[page] = set(self._writable.of(page))
+        self._points.watches = set().union(*self._watched.values())
+        if bare:
+            self._points.watches |= set(tables)
+        self._points.breaks = self._sites | (self._physical_sites if bare else set())
+        # Firmware runs untranslated whatever satp holds.
+        self._points.breaks |= {s for s in self._physical_sites if self._is_firmware(s)}
+        if self._mark_at is not None:
+            self._points.breaks.add(self._mark_at)
+
+    def _is_firmware(self, pa: int) -> bool:
+        first, size = self._untranslated[0] if self._untranslated else (0, 0)
+        return first <= pa < first + size
+
+    def _more_sites(self, found: set[int]) -> None:
+        self._sites |= found
+        if not found <= self._points.breaks:
+            self._points.breaks |= found
+
+    def _hide(self, pages: set[int]) -> set[int]:
+        """Take the watchpoints on ``pages`` out, so that a step can execute the store."""
+        hidden = set().union(*(self._watched.get(page, set()) | {page} for page in pages))
+        hidden &= self._points.watches
+        if hidden:
+            self._points.watches -= hidden
+            self._points.sync(self._stub)
+        return hidden
+
+    def _reveal(self, hidden: set[int]) -> None:
+        self._points.watches |= hidden
+
+    # -- the machine ----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        self._stub.resume(b"vCont;s")
+        self._stepped_stop()
+
+    def _stepped_stop(self) -> None:
+        stop = self._stub.stop(_STEP_SECONDS)
+        if stop is None:
+            raise RemoteError(f"QEMU did not finish a single step within {_STEP_SECONDS:g} s")
+        if stop.ended:
+            raise GuestEnded
+
+    def _read(self, register: str) -> int:
+        return target.value(self._stub.request(self._registers.read(register)))
+
+    @staticmethod
+    def _privilege(priv: int) -> int:
+        return priv & 7
+
+    def _trap(self, pc: int, after: list[int], inst: Instruction) -> int | None:
+        """What the step did instead of completing: None = completed, a cause, or -1 = interrupted.
+
+        A completed instruction that is no jump ends behind itself; for others the trap registers
+        decide.
+        """
+        if after[_PC] == pc + inst.length:
+            return None
+        for status, vector, epc in (("scause", "stvec", "sepc"), ("mcause", "mtvec", "mepc")):
+            if self._read(epc) != pc:
+                continue
+            cause = self._read(status)
+            interrupt = bool(cause >> 63)
+            base = self._read(vector)
+            offset = 4 * (cause & 0xFF) if interrupt and base & 1 else 0
+            if after[_PC] == (base & ~3) + offset:
+                return -1 if interrupt else cause
+        return None
+
+    # -- audit ----------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Compare the live tables in RAM with the copy; what differs was missed."""
+        self.audit.checks += 1
+        for pa, copy, ram in self.tables.differences():
+            if (copy ^ ram) & ~_HARDWARE_AD == 0:
+                self.audit.hardware_ad += 1
+            else:
+                self.audit.missed.append(
+                    Missed(pa & -pte.PAGE, (pa & 4095) >> 3, copy, ram, tuple(self._recent))
+                )
+            self.tables.found(pa)
+
+    def _note(self, text: str) -> None:
+        self._recent.append(text)
+        self.events += 1
+
+
+class GuestEnded(Exception):
+    """The guest ended while an instruction of its was stepped; private to the gdb source."""
+
+
+def _gpa(answer: str) -> int | None:
+    """The PA in the answer to ``gva2gpa``; None when QEMU says that nothing is mapped."""
+    words = answer.split()
+    return int(words[1], 16) if words[:1] == ["gpa:"] else None

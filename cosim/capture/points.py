@@ -1,0 +1,147 @@
+"""The breakpoints and watchpoints that interception holds in QEMU.
+
+Both are virtual in QEMU, so each physical thing of interest has one point for every virtual
+address it is reached at: text that fences, by executable kernel mappings; live tables, by
+writable ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.capture import sites
+from cosim.errors import RemoteError
+from cosim.gdb.rsp import Stub
+from hypervisor_model.isa import pte
+
+_PAGE = pte.PAGE
+
+
+class Points:
+    """What should be inserted against what is; :meth:`sync` makes the difference good.
+
+    Breakpoints are ``Z0``, watchpoints ``Z2`` over a whole page (QEMU takes 4,096 bytes).
+    """
+
+    def __init__(self) -> None:
+        self.breaks: set[int] = set()
+        self.watches: set[int] = set()
+        self._inserted: set[tuple[bytes, int]] = set()
+
+    def sync(self, stub: Stub) -> None:
+        """Insert and remove points until QEMU has what is wanted.
+
+        :raise RemoteError: when QEMU refuses a point.
+        """
+        wanted = {(b"0,%x,4", address) for address in self.breaks}
+        wanted |= {(b"2,%x,1000", address) for address in self.watches}
+        if wanted == self._inserted:
+            return
+        packets = [b"z" + form % address for form, address in self._inserted - wanted]
+        packets += [b"Z" + form % address for form, address in wanted - self._inserted]
+        for start in range(0, len(packets), 64):
+            for answer in stub.ask(*packets[start : start + 64]):
+                if answer != b"OK":
+                    raise RemoteError(f"QEMU's stub refused a break- or watchpoint: {answer!r}")
+        self._inserted = wanted
+
+
+class Aliases:
+    """Under which virtual addresses the kernel can write, or execute, physical pages.
+
+    Fed with the kernel's leaf entries as they come into sight.  A mapping that goes away is kept:
+    a point on an address that no longer leads there costs nothing, and what it catches is
+    translated before it counts.
+
+    :param permission: ``pte.W`` or ``pte.X``: the mappings of interest.
+    """
+
+    def __init__(self, permission: int) -> None:
+        self._permission = permission
+        self._known: list[dict[int, set[int]]] = [defaultdict(set) for _ in range(5)]
+
+    def learn(self, va: int, entry: int, level: int) -> bool:
+        """Take in ``entry`` at ``va``; whether it is a kernel mapping not known before."""
+        if not pte.is_leaf(entry) or not entry & self._permission or entry & pte.U:
+            return False
+        known = self._known[level][int(pte.target(entry)) & -(1 << int(pte.level_bits(level)))]
+        if va in known:
+            return False
+        known.add(va)
+        return True
+
+    def of(self, page: int) -> Iterable[int]:
+        """Every virtual address known for the physical page ``page``."""
+        for level, mappings in enumerate(self._known):
+            start = page & -(1 << int(pte.level_bits(level)))
+            for va in mappings.get(start, ()):
+                yield va + page - start
+
+
+class Text:
+    """The intercepted instructions of the guest's privileged text.
+
+    A page is scanned when it first becomes executable, and again while another mapping lets the
+    kernel write to it: that is how Linux patches its text (static keys, alternatives).
+
+    :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
+    :param extents: the parts of RAM that hold anything, as (physical address, bytes).
+    """
+
+    def __init__(
+        self, ram: NDArray[np.int64], base: int, extents: Callable[[], list[tuple[int, int]]]
+    ) -> None:
+        self._ram = ram
+        self._base = base
+        self._extents = extents
+        self._executable = Aliases(pte.X)
+        self._ranges: list[tuple[int, int]] = []
+        self._hits: dict[int, set[int]] = defaultdict(set)
+        self._rewritten: dict[int, int] = {}
+
+    def learn(self, va: int, entry: int, level: int) -> set[int]:
+        """An entry came into sight: the virtual addresses of sites that it makes reachable."""
+        first = int(pte.target(entry))
+        found: set[int] = set()
+        if va in self._rewritten:
+            found = self._scan_again(self._rewritten.pop(va))
+        if self._executable.learn(va, entry, level):
+            size = 1 << int(pte.level_bits(level))
+            for hit in self.scan(first & -size, size):
+                found.add(va + hit - (first & -size))
+        elif level == 0 and entry & pte.W and not entry & pte.U and self._scanned(first):
+            self._rewritten[va] = first
+        return found
+
+    def again(self) -> set[int]:
+        """Scan the pages that are open for rewriting: virtual addresses of their sites."""
+        found: set[int] = set()
+        for page in self._rewritten.values():
+            found |= self._scan_again(page)
+        return found
+
+    def scan(self, first: int, size: int) -> list[int]:
+        """Physical addresses of the sites in a range, from a scan now if it is the first."""
+        if not self._covered(first, size):
+            self._ranges.append((first, size))
+            for start, length in self._extents():
+                low, high = max(first, start), min(first + size, start + length)
+                for hit in sites.scan(self._ram, self._base, low, high - low):
+                    self._hits[hit & -_PAGE].add(hit)
+        pages = [page for page in self._hits if first <= page < first + size]
+        return sorted(hit for page in pages for hit in self._hits[page])
+
+    def _scan_again(self, page: int) -> set[int]:
+        # Two bytes more: an instruction may straddle the end of the page.
+        self._hits[page].update(sites.scan(self._ram, self._base, page, _PAGE + 2))
+        return {va + hit - page for va in self._executable.of(page) for hit in self._hits[page]}
+
+    def _covered(self, first: int, size: int) -> bool:
+        return any(low <= first and first + size <= low + n for low, n in self._ranges)
+
+    def _scanned(self, page: int) -> bool:
+        return any(low <= page < low + size for low, size in self._ranges)

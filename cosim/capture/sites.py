@@ -1,0 +1,52 @@
+"""Where the guest's code fences and writes ``satp``: found in its text, without symbols."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.capture.encodings import PATTERNS, InstructionKind
+
+_ROWS = [
+    row
+    for row in PATTERNS
+    if row.kind in (InstructionKind.FENCE, InstructionKind.ATP_WRITE) and row.length == 4
+]
+
+
+def _common_bits() -> tuple[int, int]:
+    """Mask and match that every pattern shares: rejects nearly all words in one comparison."""
+    mask = 0xFFFF_FFFF
+    first = _ROWS[0]
+    for row in _ROWS:
+        mask &= row.mask & ~(row.match ^ first.match)
+    return mask, first.match & mask
+
+
+_MASK, _MATCH = _common_bits()
+
+
+def scan(ram: NDArray[np.int64], base: int, first: int, size: int) -> list[int]:
+    """Physical addresses in ``[first, first + size)`` of every intercepted instruction.
+
+    Every 2-byte boundary counts, since compressed code has no alignment; a pattern inside other
+    code or data is listed too and does no harm, as nothing executes there.
+
+    :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
+    """
+    first = max(first, base)
+    last = min(first + size, base + ram.nbytes)
+    if last - first < 4:
+        return []
+    halves = ram.view(np.uint16)[(first - base) >> 1 : (last - base + 2) >> 1]
+    # All patterns are of the SYSTEM opcode: the low half alone decides for almost every word.
+    low = np.flatnonzero((halves[:-1] & (_MASK & 0xFFFF)) == (_MATCH & 0xFFFF))
+    words = halves[low].astype(np.int64) | halves[low + 1].astype(np.int64) << 16
+    hit = np.zeros(len(words), dtype=bool)
+    for row in _ROWS:
+        match = (words & row.mask) == row.match
+        if row.kind is InstructionKind.ATP_WRITE and not row.name.startswith("csrrw"):
+            # csrrs/csrrc with x0 (or an immediate of 0) only read.
+            match &= (words >> 15 & 31) != 0
+        hit |= match
+    return [first + 2 * int(index) for index in low[hit]]

@@ -1,0 +1,346 @@
+"""Which pages of guest RAM are live page tables, and what they hold.
+
+:class:`LiveTables` follows the rule of ``docs/architecture.md`` ("Which pages are live tables")
+and writes the events that the rule names.  It is the reference that the TCG plugin's C code is
+held against, event by event.  Besides, it knows under which virtual addresses each table is
+reached, from which a source knows the addresses at which a table can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.capture.log import EventLog
+from hypervisor_model.events import FLAG_CONT, Kind, PteOp
+from hypervisor_model.isa import atp, pte
+from hypervisor_model.jit import kernel, signed, unsigned
+
+_PAGE = pte.PAGE
+_DEVICES_END = 2 << 30
+
+_Visit = Callable[[int, int, int], None]
+"""Called with (table page, its level, the virtual address of its entry 0)."""
+
+
+@dataclass
+class _Page:
+    """One live page: ``links`` counts what reaches it, by level; ``slot`` is its row of copies.
+
+    ``bases`` are the virtual addresses that entry 0 stands for, by level.
+    """
+
+    slot: int
+    links: list[int] = field(default_factory=lambda: [0] * 5)
+    root_level: int | None = None
+    bases: dict[int, set[int]] = field(default_factory=dict)
+
+    def levels(self) -> list[int]:
+        return [level for level, count in enumerate(self.links) if count]
+
+
+@kernel
+def _first_difference(
+    ram: NDArray[np.int64],
+    pages: NDArray[np.int64],
+    copies: NDArray[np.int64],
+    slots: int,
+    start: int,
+) -> int:
+    """Slot * 512 + index of the first entry from slot ``start`` on that differs, or -1.
+
+    ``pages[slot]`` is the index of the page in ``ram`` (512 words a page), or -1 for a free slot.
+    """
+    for slot in range(start, slots):
+        page = pages[slot]
+        if page < 0:
+            continue
+        first = page * 512
+        differs = 0
+        for i in range(512):
+            differs |= ram[first + i] ^ copies[slot, i]
+        if differs != 0:
+            for i in range(512):
+                if ram[first + i] != copies[slot, i]:
+                    return slot * 512 + i
+    return -1
+
+
+class LiveTables:
+    """The live tables of one guest.
+
+    :param ram: guest RAM as int64 words, shared with the guest.
+    :param base: physical address of ``ram[0]``.
+    :param log: receives the events.
+
+    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the entries that
+    came into sight or replaced a leaf, as (virtual address, entry, level).  What a source must do
+    about them is its own affair; it empties the lists.
+    """
+
+    def __init__(self, ram: NDArray[np.int64], base: int, log: EventLog) -> None:
+        self._ram = ram
+        self._base = base
+        self._end = base + ram.nbytes
+        self._log = log
+        self._pages: dict[int, _Page] = {}
+        self._slots = 0
+        self._free: list[int] = []
+        self._index = np.full(256, -1, dtype=np.int64)
+        self._copies = np.zeros((256, pte.ENTRIES), dtype=np.int64)
+        self._top = 0
+        self.satp = 0
+        self.added: list[int] = []
+        self.dropped: list[int] = []
+        self.leaves: list[tuple[int, int, int]] = []
+
+    def __contains__(self, page: int) -> bool:
+        return page in self._pages
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._pages)
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def holds(self, pa: int) -> bool:
+        """Whether ``pa`` lies in guest RAM."""
+        return self._base <= pa < self._end
+
+    def ram_entry(self, pa: int) -> int:
+        """The int64 in RAM at the 8-byte word of ``pa``."""
+        return int(self._ram[(pa - self._base) >> 3])
+
+    def copy(self, page: int) -> NDArray[np.int64]:
+        """The 512 entries of a live page as events have shown them."""
+        row: NDArray[np.int64] = self._copies[self._pages[page].slot]
+        return row
+
+    def bases(self, page: int) -> dict[int, set[int]]:
+        """The virtual addresses that entry 0 of a live page stands for, by level."""
+        return self._pages[page].bases
+
+    # -- what the guest does --------------------------------------------------------------------
+
+    def start(self, satp: int) -> None:
+        """Rule 1: the region begins with ``satp`` loaded."""
+        self.satp = signed(satp)
+        self._load_root(self.satp)
+
+    def write_satp(self, old: int, new: int) -> None:
+        """Rule 5: a SATP_WRITE."""
+        self._log.add(Kind.SATP_WRITE, old, new)
+        self.satp = signed(new)
+        self._load_root(self.satp)
+
+    def store(self, pa: int, size: int, op: PteOp) -> None:
+        """Rules 3 to 5: a store of ``size`` bytes to ``pa`` has been executed; RAM has its result.
+
+        Parts outside of live pages are ignored.
+        """
+        entries = range(pa & ~7, pa + size, 8)
+        small = size < 8 or len(entries) > 1
+        for page in sorted({entry & -_PAGE for entry in entries} & self._pages.keys()):
+            self._retire_for_store(page, [e for e in entries if e & -_PAGE == page], small)
+        first = True
+        for entry in entries:
+            if entry & -_PAGE not in self._pages:
+                continue
+            self._entry_written(entry, max(pa, entry), size, op, 0 if first else FLAG_CONT)
+            first = False
+
+    def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
+        """An entry differs in RAM and no store explains it: take the change in as an event."""
+        self._entry_written(pa, pa, 8, op, 0)
+
+    def differences(self) -> list[tuple[int, int, int]]:
+        """Compare every live page with RAM: (entry's PA, copy, RAM) of each difference."""
+        found: list[tuple[int, int, int]] = []
+        start = 0
+        while True:
+            at = int(_first_difference(self._ram, self._index, self._copies, self._slots, start))
+            if at < 0:
+                return found
+            start = at >> 9
+            page = self._base + int(self._index[start]) * _PAGE
+            row = self._copies[start]
+            now = self._ram[(page - self._base) >> 3 :][: pte.ENTRIES]
+            for i in map(int, np.flatnonzero(row != now)):
+                found.append((page + 8 * i, int(row[i]), int(now[i])))
+            start += 1
+
+    # -- links ----------------------------------------------------------------------------------
+
+    def _load_root(self, satp: int) -> None:
+        level = int(atp.levels(atp.mode(satp))) - 1
+        page = int(atp.root(satp))
+        if level < 0 or not self.holds(page):
+            return
+        self._top = level
+        live = self._pages.get(page)
+        if live is not None and live.root_level is not None:
+            return
+        self._add(page, level, 0)
+        self._pages[page].root_level = level
+
+    def _add(self, page: int, level: int, base: int) -> None:
+        """Rule 2."""
+        live = self._pages.get(page)
+        if live is None:
+            live = self._read(page, level)
+        live.links[level] += 1
+        bases = live.bases.setdefault(level, set())
+        fresh = base not in bases
+        bases.add(base)
+        if live.links[level] == 1:
+            self._for_links(live, level, base, self._add)
+            self._note_leaves(page, live, level)
+        elif fresh:
+            self._for_links(live, level, base, self._extend)
+            self._note_leaves(page, live, level)
+
+    def _extend(self, page: int, level: int, base: int) -> None:
+        """A table that is live already can be reached under one more virtual address."""
+        bases = self._pages[page].bases.setdefault(level, set())
+        if base not in bases:
+            bases.add(base)
+            self._for_links(self._pages[page], level, base, self._extend)
+            self._note_leaves(page, self._pages[page], level)
+
+    def _for_links(
+        self, live: _Page, level: int, base: int, do: Callable[[int, int, int], None]
+    ) -> None:
+        if level == 0:
+            return
+        row = self._copies[live.slot]
+        for index in np.flatnonzero(row & pte.V):
+            entry = int(row[index])
+            if self._links(entry):
+                do(int(pte.target(entry)), level - 1, self._virtual(base, int(index), level))
+
+    def _remove(self, page: int, level: int, base: int = 0) -> None:
+        """Rule 4."""
+        live = self._pages[page]
+        live.links[level] -= 1
+        if live.links[level]:
+            return
+        live.bases.pop(level, None)
+        self._for_links(live, level, 0, self._remove)
+        # A table that links to itself may have been dropped by one of its own links.
+        if not any(live.links) and self._pages.get(page) is live:
+            self._log.add(Kind.TABLE_DROP, page)
+            self._index[live.slot] = -1
+            self._free.append(live.slot)
+            del self._pages[page]
+            self.dropped.append(page)
+
+    def _links(self, entry: int) -> bool:
+        return bool(pte.is_link(entry)) and self.holds(pte.target(entry))
+
+    def _read(self, page: int, level: int) -> _Page:
+        """A page becomes live: copy it and say so."""
+        slot = self._free.pop() if self._free else self._slots
+        if slot == self._slots:
+            self._slots += 1
+            if slot == len(self._index):
+                self._index = np.concatenate([self._index, np.full(slot, -1, dtype=np.int64)])
+                self._copies = np.concatenate([self._copies, np.zeros_like(self._copies)])
+        row = self._copies[slot]
+        first = (page - self._base) >> 3
+        row[:] = self._ram[first : first + pte.ENTRIES]
+        self._index[slot] = (page - self._base) >> pte.PAGE_BITS
+        live = self._pages[page] = _Page(slot)
+        self._log.add(Kind.TABLE_ADD, page, level)
+        for index in np.flatnonzero(row):
+            self._log.add(Kind.TABLE_ENTRY, page + 8 * int(index), 0, int(row[index]))
+        self.added.append(page)
+        return live
+
+    # -- stores ---------------------------------------------------------------------------------
+
+    def _entry_written(self, entry: int, at: int, size: int, op: int, flags: int) -> None:
+        """Rule 3, for one entry."""
+        page = entry & -_PAGE
+        live = self._pages[page]
+        index = (entry & (_PAGE - 1)) >> 3
+        old = int(self._copies[live.slot, index])
+        new = self.ram_entry(entry)
+        self._copies[live.slot, index] = new
+        self._log.add(Kind.PTE_WRITE, at, old, new, sub=op, flags=flags, size=size)
+        if new == old:
+            return
+        for level in live.levels():
+            if level:
+                bases = {self._virtual(b, index, level) for b in live.bases.get(level, ())}
+                if self._links(new):
+                    self._link(int(pte.target(new)), level - 1, bases)
+                if self._links(old):
+                    self._remove(int(pte.target(old)), level - 1)
+            if pte.is_leaf(new):
+                self._leaf_written(new, level)
+            if pte.is_leaf(new) or pte.is_leaf(old):
+                for b in live.bases.get(level, ()):
+                    self.leaves.append((self._virtual(b, index, level), new, level))
+
+    def _link(self, page: int, level: int, bases: set[int]) -> None:
+        first, *rest = sorted(bases) or [0]
+        self._add(page, level, first)
+        for base in rest:
+            self._extend(page, level, base)
+
+    def _note_leaves(self, page: int, live: _Page, level: int) -> None:
+        row = self._copies[live.slot]
+        kernel_leaf = (row & (pte.V | pte.U)) == pte.V
+        for index in np.flatnonzero(kernel_leaf & ((row & (pte.R | pte.X)) != 0)):
+            for base in live.bases[level]:
+                self.leaves.append((self._virtual(base, int(index), level), int(row[index]), level))
+
+    def _retire_for_store(self, page: int, entries: list[int], small: bool) -> None:
+        """Rule 5, (a) and (b): before the store is emitted."""
+        live = self._pages[page]
+        if live.root_level is None or self._loaded(page):
+            return
+        if small or any(self._malformed(self.ram_entry(entry)) for entry in entries):
+            self._retire(page)
+
+    def _malformed(self, entry: int) -> bool:
+        if entry & pte.RESERVED:
+            return True
+        target = int(pte.target(entry))
+        return bool(entry & pte.V) and not self.holds(target) and target >= _DEVICES_END
+
+    def _leaf_written(self, entry: int, level: int) -> None:
+        """Rule 5 (c)."""
+        if not entry & pte.U:
+            return
+        size = 1 << pte.level_bits(level)
+        first = int(pte.target(entry)) & -size
+        roots = [
+            page
+            for page, live in self._pages.items()
+            if live.root_level is not None and first <= page < first + size
+        ]
+        for page in sorted(roots):
+            if not self._loaded(page):
+                self._retire(page)
+
+    def _loaded(self, page: int) -> bool:
+        return atp.mode(self.satp) != 0 and atp.root(self.satp) == page
+
+    def _retire(self, page: int) -> None:
+        live = self._pages[page]
+        level = live.root_level
+        assert level is not None
+        live.root_level = None
+        self._remove(page, level)
+
+    def _virtual(self, base: int, index: int, level: int) -> int:
+        """The virtual address (unsigned 64-bit) of entry ``index`` of a table at ``level``."""
+        offset = index << int(pte.level_bits(level))
+        if level == self._top and index & 256:
+            # The upper half: canonical addresses extend the sign from the root's top bit.
+            offset -= pte.ENTRIES << int(pte.level_bits(level))
+        return unsigned(signed(base) + offset)

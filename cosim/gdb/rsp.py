@@ -1,0 +1,233 @@
+"""gdb's remote serial protocol: framing, and a client of QEMU's stub.
+
+The framing follows the gdb manual, appendix "Remote Serial Protocol": ``$payload#checksum``, with
+``}`` escapes and ``*`` run lengths, acknowledged by ``+`` until no-ack mode is agreed on.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from cosim.errors import RemoteError
+
+INTERRUPT = b"\x03"
+_ESCAPED = frozenset(b"#$}*")
+
+
+def frame(payload: bytes) -> bytes:
+    """``payload`` as a packet, escaped and with its checksum."""
+    if _ESCAPED.isdisjoint(payload):
+        body = payload
+    else:
+        body = b"".join(
+            bytes((0x7D, byte ^ 0x20)) if byte in _ESCAPED else bytes((byte,)) for byte in payload
+        )
+    return b"$%s#%02x" % (body, sum(body) & 0xFF)
+
+
+def _unpack(body: bytes) -> bytes:
+    if b"}" not in body and b"*" not in body:
+        return body
+    out = bytearray()
+    data = iter(body)
+    for byte in data:
+        if byte == 0x7D:
+            out.append(next(data, 0) ^ 0x20)
+        elif byte == 0x2A and out:
+            out += out[-1:] * (next(data, 29) - 29)
+        else:
+            out.append(byte)
+    return bytes(out)
+
+
+class Decoder:
+    """Splits a byte stream into packets.
+
+    ``feed`` returns what became complete, in order: payloads as ``bytes``, an interrupt as
+    :data:`INTERRUPT`.  Acknowledgements are dropped.  ``damaged`` counts wrong checksums.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self.damaged = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take ``data`` in; return the packets that it completes."""
+        buffer = self._buffer
+        buffer += data
+        packets = []
+        while buffer:
+            first = buffer[0]
+            if first == 0x24:
+                end = buffer.find(b"#")
+                if end < 0 or len(buffer) < end + 3:
+                    break
+                body = bytes(buffer[1:end])
+                if b"%02x" % (sum(body) & 0xFF) == bytes(buffer[end + 1 : end + 3]).lower():
+                    packets.append(_unpack(body))
+                else:
+                    self.damaged += 1
+                del buffer[: end + 3]
+            else:
+                if first == 0x03:
+                    packets.append(INTERRUPT)
+                del buffer[0]
+        return packets
+
+
+@dataclass(frozen=True)
+class StopReply:
+    """What a stop reply says: ``signal`` (5 = trap, 2 = interrupted), or the guest's end.
+
+    ``watch`` is the base of the watchpoint that fired.  QEMU names no pc: read the registers.
+    """
+
+    raw: bytes
+    signal: int | None
+    watch: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the guest (or QEMU) has exited."""
+        return self.signal is None
+
+
+def parse_stop(payload: bytes) -> StopReply | None:
+    """The stop that ``payload`` reports; None when it is another packet."""
+    if payload[:1] in b"WX" and payload:
+        return StopReply(payload, None)
+    if payload[:1] not in (b"T", b"S") or len(payload) < 3:
+        return None
+    watch = None
+    for part in payload[3:].split(b";"):
+        name, _, value = part.partition(b":")
+        if name in (b"watch", b"awatch", b"rwatch"):
+            watch = int(value, 16)
+    return StopReply(payload, int(payload[1:3], 16), watch)
+
+
+class Stub:
+    """The client of one stub, over a connected socket.
+
+    Requests may be sent ahead of their answers (``post`` then ``answer``, first in, first out)
+    while the guest is stopped; ``resume`` must be the last of such a group.  While the guest runs
+    only ``stop`` and ``interrupt`` are allowed: any other byte would stop it (QEMU takes
+    whatever it receives then for an interrupt).  For that reason, and for speed, answers are
+    never acknowledged: QEMU takes the next packet for the acknowledgement.
+
+    :raise RemoteError: from every method, when the stub is gone, damaged or past its deadline.
+    """
+
+    deadline = 20.0
+    """Seconds that any answer may take."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._decoder = Decoder()
+        self._packets: deque[bytes] = deque()
+        line.setblocking(True)
+
+    def start(self) -> bytes:
+        """Agree on features; return the stub's answer to ``qSupported``."""
+        return self.request(b"qSupported:multiprocess-;swbreak+;hwbreak+;vContSupported+")
+
+    def fileno(self) -> int:
+        """The descriptor to wait on for a stop."""
+        return self._line.fileno()
+
+    def post(self, *payloads: bytes) -> None:
+        """Send requests without waiting for their answers."""
+        self._send(b"".join(frame(payload) for payload in payloads))
+
+    def answer(self) -> bytes:
+        """The answer to the oldest request still open."""
+        return self._next(self.deadline)
+
+    def request(self, payload: bytes) -> bytes:
+        """Send one request and return its answer."""
+        self.post(payload)
+        return self.answer()
+
+    def ask(self, *payloads: bytes) -> list[bytes]:
+        """Send several requests in one go and return their answers."""
+        self.post(*payloads)
+        return [self.answer() for _ in payloads]
+
+    def command(self, payload: bytes) -> None:
+        """Send a request whose answer must be ``OK``."""
+        answer = self.request(payload)
+        if answer != b"OK":
+            raise RemoteError(f"QEMU's stub refused {_show(payload)}: {_show(answer)}")
+
+    def resume(self, payload: bytes) -> None:
+        """Let the guest run: ``vCont;c`` or ``vCont;s``."""
+        self._send(frame(payload))
+
+    def stop(self, timeout: float) -> StopReply | None:
+        """Wait for the running guest to stop; None after ``timeout`` seconds."""
+        limit = time.monotonic() + timeout
+        while True:
+            payload = self._maybe(limit - time.monotonic())
+            if payload is None:
+                return None
+            reply = parse_stop(payload)
+            if reply is not None:
+                return reply
+
+    def interrupt(self) -> None:
+        """Ask a running guest to stop; the stop comes through :meth:`stop`."""
+        self._send(INTERRUPT)
+
+    def monitor(self, command: str) -> bytes:
+        """``qRcmd`` as a packet payload, for :meth:`ask_monitor`."""
+        return b"qRcmd," + command.encode().hex().encode()
+
+    def monitor_answer(self) -> str:
+        """The output of the oldest monitor command still open."""
+        text = bytearray()
+        while True:
+            payload = self._next(self.deadline)
+            if payload == b"OK":
+                return text.decode("utf-8", "replace")
+            if payload[:1] == b"O":
+                text += bytes.fromhex(payload[1:].decode("ascii", "replace"))
+            else:
+                raise RemoteError(f"QEMU's monitor answered {_show(payload)}")
+
+    # -- the wire -----------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._line.sendall(data)
+        except OSError:
+            raise RemoteError("QEMU closed the debug line") from None
+
+    def _next(self, timeout: float) -> bytes:
+        payload = self._maybe(timeout)
+        if payload is None:
+            raise RemoteError(f"QEMU's stub did not answer within {timeout:g} s")
+        return payload
+
+    def _maybe(self, timeout: float) -> bytes | None:
+        limit = time.monotonic() + timeout
+        while not self._packets:
+            self._line.settimeout(max(0.0, limit - time.monotonic()) or 1e-6)
+            try:
+                data = self._line.recv(65536)
+            except (TimeoutError, BlockingIOError):
+                return None
+            except OSError:
+                data = b""
+            finally:
+                self._line.settimeout(None)
+            if not data:
+                raise RemoteError("QEMU closed the debug line")
+            self._packets.extend(self._decoder.feed(data))
+        return self._packets.popleft()
+
+
+def _show(payload: bytes) -> str:
+    return payload[:60].decode("ascii", "replace")
