@@ -1,0 +1,86 @@
+"""Table memory: kept up to date by events, or mapped from an image."""
+
+from __future__ import annotations
+
+import resource
+
+import numpy as np
+import pytest
+
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import Kind, empty
+from hypervisor_model.memory import GuestMemory, holds
+
+BASE = 0x8000_0000
+
+
+def batch(*events):
+    records = empty(len(events))
+    for record, (kind, a, c) in zip(records, events, strict=True):
+        record["kind"], record["a"], record["c"] = kind, a, c
+    return records
+
+
+def test_events_change_what_they_say_and_nothing_else():
+    memory = GuestMemory(BASE, 1 << 16)
+    memory.write(BASE + 0x2000, 7)
+    memory.write(BASE + 0x2FF8, 8)
+    memory.write(BASE + 0x3000, 9)
+    memory.feed(
+        batch(
+            (Kind.TABLE_ADD, BASE + 0x2000, 0),
+            (Kind.TABLE_ENTRY, BASE + 0x2010, -5),
+            (Kind.PTE_WRITE, BASE + 0x2019, 6),
+            (Kind.TABLE_DROP, BASE + 0x3000, 0),
+            (Kind.ACCESS, BASE + 0x3000, 1),
+            (Kind.PTE_WRITE, BASE - 8, 1),
+            (Kind.TABLE_ADD, BASE + (1 << 16), 0),
+        )
+    )
+    written = {int(i) * 8: int(memory.words[i]) for i in np.flatnonzero(memory.words)}
+    assert written == {0x2010: -5, 0x2018: 6, 0x3000: 9}
+
+
+def test_ram_ends_where_it_ends():
+    memory = GuestMemory(BASE, 4096)
+    inside = [holds(memory.ram, pa) for pa in (BASE - 1, BASE, BASE + 4095, BASE + 4096, -8)]
+    assert inside == [False, True, True, False, False]
+    with pytest.raises(ModelError, match="outside of RAM"):
+        memory.read(BASE + 4096)
+
+
+def test_large_memory_costs_only_what_is_touched():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = GuestMemory(0, 4 << 30)
+    memory.write(1 << 31, 3)
+    assert memory.read(1 << 31) == 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
+
+
+def test_images_are_mapped_privately_or_shared(tmp_path):
+    image = tmp_path / "ram"
+    image.write_bytes(bytes(8192))
+    private = GuestMemory.map_image(image, BASE)
+    private.write(BASE, 5)
+    assert image.read_bytes() == bytes(8192)
+    shared = GuestMemory.map_image(image, BASE, shared=True)
+    shared.write(BASE + 4096, 6)
+    assert image.read_bytes()[4096] == 6
+    assert (private.read(BASE + 4096), private.size, private.base) == (6, 8192, BASE)
+
+
+@pytest.mark.parametrize(("base", "size"), [(1, 4096), (0, 100), (0, 0), (1 << 56, 4096)])
+def test_impossible_ram_is_refused(base, size):
+    with pytest.raises(ModelError, match="multiples of 4096"):
+        GuestMemory(base, size)
+
+
+def test_unreadable_images_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="cannot map"):
+        GuestMemory.map_image(tmp_path / "none", 0)
+    (tmp_path / "empty").touch()
+    with pytest.raises(ModelError, match="cannot map"):
+        GuestMemory.map_image(tmp_path / "empty", 0)
+    (tmp_path / "odd").write_bytes(b"x" * 4097)
+    with pytest.raises(ModelError, match="multiples of 4096"):
+        GuestMemory.map_image(tmp_path / "odd", 0)
