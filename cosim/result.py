@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
+
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies.machine import MachineModel
 
 FORMAT = "lsp-cosim-result"
 VERSION = 1
-
-Accesses = Literal["all", "partial", "none"]
-"""How complete the ACCESS events of a stream are."""
 
 Json = dict[str, Any]
 
@@ -77,7 +77,8 @@ class ResultDocument(TypedDict):
     guest: Json
     backend: str
     region: Json
-    accesses: Accesses
+    accesses: str
+    machine: Json
     stepped: Json | None
     events: EventCounts
     audit: Json | None
@@ -95,23 +96,28 @@ class Origin:
     """``mi`` or ``plugin``."""
     region: Json
     """``from`` and ``to``, as the user named them."""
-    accesses: Accesses
-    machine: Json
-    """The guest machine as the models need it: the fields of ``MachineModel``."""
+    stream: Stream
+    """How complete the events are."""
+    machine: MachineModel
+    """The guest's machine, and the hardware that the policies were given."""
 
     def to_json(self) -> Json:
         """A dictionary for JSON that :meth:`from_json` reads."""
-        return dict(vars(self))
+        parts = {"stream": dict(vars(self.stream)), "machine": self.machine.to_json()}
+        return {**vars(self), **parts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Origin:
-        """The origin in ``data``; raises ValueError when it is not one."""
+        """The origin in ``data``; raises ValueError, KeyError or ModelError when it is none."""
         return cls(
             guest=_part(data, "guest", dict),
             backend=_part(data, "backend", str),
             region=_part(data, "region", dict),
-            accesses=_choice(data, "accesses", ("all", "partial", "none")),
-            machine=_part(data, "machine", dict),
+            stream=Stream(
+                accesses=_choice(data["stream"], "accesses", ("all", "partial", "none")),
+                page_faults=_part(data["stream"], "page_faults", bool),
+            ),
+            machine=MachineModel.from_json(_part(data, "machine", dict)),
         )
 
 
@@ -165,7 +171,8 @@ def document(
         guest=origin.guest,
         backend=origin.backend,
         region={**origin.region, **ending.region},
-        accesses=origin.accesses,
+        accesses=origin.stream.accesses,
+        machine=origin.machine.to_json(),
         stepped=ending.stepped,
         events=events,
         audit=ending.audit,

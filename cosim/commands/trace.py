@@ -75,11 +75,11 @@ def info(folder: Path, as_json: bool) -> None:
             table.add_row(f"  {kind}", f"{kinds[kind]:,}")
     for number, text in trace.labels.items():
         table.add_row(f"mark {number}", text)
-    table.add_row("backend", f"{trace.origin.backend}, accesses {trace.origin.accesses}")
+    table.add_row("backend", f"{trace.origin.backend}, accesses {trace.origin.stream.accesses}")
     for title, part in (
         ("guest", trace.origin.guest),
         ("region", {**trace.origin.region, **trace.ending.region}),
-        ("machine", trace.origin.machine),
+        ("machine", trace.origin.machine.to_json()),
         ("audit", trace.ending.audit or {}),
     ):
         for key, value in part.items():

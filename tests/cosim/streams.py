@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
-from cosim.result import Ending, Origin
+from cosim.counts import EventCounter
+from cosim.result import Ending, Origin, ResultDocument, TranslationCounts, document
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies.machine import MachineModel
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "command_line": "console=ttyS0 é", "qemu": "10.0.2"},
     backend="plugin",
     region={"from": "boot", "to": "end"},
-    accesses="all",
-    machine={},
+    stream=Stream(accesses="all", page_faults=True),
+    machine=MachineModel(ram_size=64 << 20),
 )
 ENDING = Ending(
     complete=True,
@@ -52,3 +56,12 @@ def write_trace(folder: Path, batch: EventBatch, *, segment_events: int = 64) ->
         label_marks(writer, batch)
         writer.write(batch)
         writer.close(ENDING)
+
+
+def result_document(*, illegal: int = 0, missed_writes: int = 0) -> ResultDocument:
+    """The result of a run without events."""
+    counts = TranslationCounts(compared=9, fresh=9 - illegal, stale_legal=0, illegal=illegal)
+    ending = Ending(complete=True, audit={"checks": 1, "missed_writes": missed_writes})
+    whole = document(ORIGIN, ending, EventCounter().counts(), {}, {"reference": counts})
+    read: ResultDocument = json.loads(json.dumps(whole))
+    return read

@@ -1,0 +1,42 @@
+"""Where events go: every batch of a run through every consumer, once, in order.
+
+The live session and the replay both feed a :class:`Pipeline` and take its result document, so
+they cannot differ in anything but where the events come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cosim.counts import EventCounter
+from cosim.result import Ending, Origin, ResultDocument, document
+from hypervisor_model.events import EventBatch
+from hypervisor_model.policies._base import Policy
+
+
+class Pipeline:
+    """The consumers of one run.
+
+    ``origin`` describes the run, ``policies`` are fresh models made for its machine and stream.
+    """
+
+    def __init__(self, origin: Origin, policies: Sequence[Policy]) -> None:
+        self.origin = origin
+        self._policies = list(policies)
+        self._counter = EventCounter()
+
+    def feed(self, batch: EventBatch) -> None:
+        """Give ``batch``, which follows the one before, to every consumer."""
+        self._counter.feed(batch)
+        for policy in self._policies:
+            policy.feed(batch)
+
+    def document(self, ending: Ending) -> ResultDocument:
+        """The result so far, of a run that ended like ``ending``."""
+        return document(
+            self.origin,
+            ending,
+            self._counter.counts(),
+            {policy.name: policy.result().to_json() for policy in self._policies},
+            {},
+        )
