@@ -72,6 +72,13 @@ def qemu_has_plugins(path: Path) -> bool:
     return "-plugin" in _run([str(path), "-help"]).stdout
 
 
+def firmware(emulator: Tool) -> Path | None:
+    """The OpenSBI that ``emulator`` loads where a guest names no firmware, or None."""
+    folders = _run([str(emulator.path), "-L", "help"]).stdout.split("\n")
+    files = (Path(folder) / "opensbi-riscv64-generic-fw_dynamic.bin" for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
 def default_cpu(emulator: Tool) -> str:
     """The ``-cpu`` of a guest that names none.
 

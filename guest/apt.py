@@ -67,9 +67,15 @@ class Apt:
             (self._folder / "status").touch()
         except OSError as error:
             raise StorageError(f"cannot write {self._folder}: {error.strerror}") from None
+        keys = keyring()
+        if keys is None:
+            raise MissingTool(
+                "Debian's archive keys are missing: install them with `apt-get install "
+                "debian-archive-keyring`"
+            )
         reasons = []
         for mirror in _mirrors():
-            source = f"deb [arch={ARCHITECTURE} signed-by={_keyring()}] {mirror} {SUITE} main\n"
+            source = f"deb [arch={ARCHITECTURE} signed-by={keys}] {mirror} {SUITE} main\n"
             (self._folder / "sources.list").write_text(source)
             status, text = self._run("apt-get", ["update", "--error-on=any"], step, "package index")
             if status == 0:
@@ -245,14 +251,9 @@ def _mirrors() -> list[str]:
     return mirrors
 
 
-def _keyring() -> str:
-    for path in _KEYRINGS:
-        if Path(path).exists():
-            return path
-    raise MissingTool(
-        "Debian's archive keys are missing: install them with `apt-get install "
-        "debian-archive-keyring`"
-    )
+def keyring() -> Path | None:
+    """The file with Debian's archive keys, or None."""
+    return next((path for path in map(Path, _KEYRINGS) if path.exists()), None)
 
 
 def _reason(text: str) -> str:

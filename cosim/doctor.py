@@ -1,0 +1,164 @@
+"""Examines what the tool needs of the outside world."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import guest
+from cosim import paths, tools
+from cosim.errors import MissingTool
+from guest import apt, spec
+
+_SETUP = "scripts/setup"
+_ENOUGH_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing that is needed.
+
+    ``status`` is ``limited`` where it is there but cannot do all.  ``found`` says what was seen
+    instead of the part, where that is known; ``costs`` what does not work without it, ``get`` what
+    to type.  ``required``: no session works without it.
+    """
+
+    name: str
+    status: Literal["ok", "limited", "missing"]
+    required: bool
+    version: str
+    path: str
+    costs: str
+    get: str
+    found: str = ""
+
+    def document(self) -> dict[str, object]:
+        """The part as a JSON-able object."""
+        return asdict(self)
+
+
+def examine() -> list[Part]:
+    """Look at every part; never raises for a missing one."""
+    parts = [
+        _tool("QEMU", tools.qemu, True, "nothing runs", f"{_SETUP} (qemu-system-riscv)"),
+        *_qemu_features(),
+        _tool("gdb", tools.gdb, True, "no session through gdb", f"{_SETUP} (gdb-multiarch)"),
+        _tool(
+            "cross compiler",
+            tools.cross_compiler,
+            False,
+            "no guest of ours can be built",
+            f"{_SETUP} (gcc-riscv64-linux-gnu)",
+        ),
+        _tool(
+            "C compiler",
+            tools.host_compiler,
+            False,
+            "no captures with the TCG plugin",
+            f"{_SETUP} (gcc, libc6-dev)",
+        ),
+        _apt(),
+        _cache(),
+    ]
+    return parts + [_guest(name) for name in guest.NAMES]
+
+
+def _tool(name: str, find: Callable[[], tools.Tool], required: bool, costs: str, get: str) -> Part:
+    try:
+        found = find()
+    except MissingTool as error:
+        return Part(name, "missing", required, "", "", costs, get, found=str(error))
+    version = ".".join(map(str, found.version))
+    return Part(name, "ok", required, version, str(found.path), costs, get)
+
+
+def _qemu_features() -> list[Part]:
+    try:
+        emulator = tools.qemu()
+    except MissingTool:
+        return []
+    firmware = tools.firmware(emulator)
+    plugins = tools.qemu_has_plugins(emulator.path)
+    svade = tools.qemu_has_cpu_option(emulator.path, "svade=on")
+    modern = emulator.version >= (10,)
+    return [
+        Part(
+            "OpenSBI",
+            "ok" if firmware else "missing",
+            True,
+            "",
+            str(firmware or ""),
+            "only guests with --bios FILE or --bios none boot",
+            f"{_SETUP} (opensbi)",
+        ),
+        Part(
+            "TCG plugins",
+            "ok" if plugins and modern else "limited" if plugins else "missing",
+            False,
+            "API 4" if modern else "",
+            "",
+            "no captures at full speed with the plugin; they need QEMU 10",
+            f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
+        ),
+        Part(
+            "Svade",
+            "ok" if svade else "missing",
+            False,
+            "",
+            "",
+            "QEMU sets accessed and dirty bits itself, which no intercepted instruction shows",
+            f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
+        ),
+    ]
+
+
+def _apt() -> Part:
+    tool = shutil.which("apt-get")
+    keyring = apt.keyring()
+    status: Literal["ok", "missing"] = "ok" if tool and keyring else "missing"
+    return Part(
+        "apt and Debian's keys",
+        status,
+        False,
+        "",
+        tool or "",
+        "the linux guest cannot be fetched",
+        "run on Debian" if not tool else f"{_SETUP} (debian-archive-keyring)",
+    )
+
+
+def _cache() -> Part:
+    folder = paths.cache()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    writable = os.access(existing, os.W_OK)
+    free = shutil.disk_usage(existing).free
+    status: Literal["ok", "limited", "missing"] = "ok" if writable else "missing"
+    if writable and free < _ENOUGH_BYTES:
+        status = "limited"
+    return Part(
+        "cache folder",
+        status,
+        True,
+        f"{free >> 30} GiB free",
+        str(folder),
+        f"no guests can be kept in {folder}",
+        "free some space there, or set COSIM_CACHE to another folder",
+    )
+
+
+def _guest(name: str) -> Part:
+    recipe = guest.recipe(name)
+    state = guest.status(name)
+    found = spec.read(name)
+    return Part(
+        f"guest {name}",
+        "ok" if state == "ready" else "missing",
+        False,
+        ", ".join(found.versions.values()) if found else "",
+        str(spec.folder(name)),
+        f"{state}: a session with it makes it first",
+        f"cosim guest {recipe.verb} {name}",
+    )
