@@ -133,7 +133,7 @@ def _apt() -> Part:
 def _cache() -> Part:
     folder = paths.cache()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = os.access(existing, os.W_OK)
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
     free = shutil.disk_usage(existing).free
     status: Literal["ok", "limited", "missing"] = "ok" if writable else "missing"
     if writable and free < _ENOUGH_BYTES:
@@ -159,6 +159,6 @@ def _guest(name: str) -> Part:
         False,
         ", ".join(found.versions.values()) if found else "",
         str(spec.folder(name)),
-        f"{state}: a session with it makes it first",
+        f"no session with it until it is there ({state})",
         f"cosim guest {recipe.verb} {name}",
     )

@@ -66,7 +66,7 @@ def read(name: str) -> GuestSpec | None:
         spec = GuestSpec(region_from=region["from"], region_to=region["to"], **document)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Written by another version of the tool: as good as absent.
         return None
     files = [spec.kernel] + ([spec.initrd] if spec.initrd else [])

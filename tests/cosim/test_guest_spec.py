@@ -1,0 +1,129 @@
+"""guest.json, and what load() and ensure() say when a guest is not ready."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+import guest
+from cosim.errors import GuestImageError, StorageError, UsageError
+from guest import registry, spec
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def _ready(name: str) -> spec.GuestSpec:
+    folder = spec.folder(name)
+    folder.mkdir(parents=True)
+    (folder / "kernel").write_bytes(b"kernel")
+    made = spec.GuestSpec(
+        name=name,
+        kernel=folder / "kernel",
+        append="a b",
+        region_from="mark:x",
+        region_to="power-off",
+        sources=registry.recipe(name).sources(),
+        versions={"package": "1"},
+        checksums={"kernel": spec.checksum(folder / "kernel")},
+    )
+    spec.write(made)
+    return made
+
+
+def test_what_is_written_is_read(cache: Path) -> None:
+    made = _ready("micro")
+    assert spec.read("micro") == made == guest.load("micro")
+    document = json.loads((spec.folder("micro") / "guest.json").read_text())
+    assert document["region"] == {"from": "mark:x", "to": "power-off"}
+    assert document == made.document()
+
+
+def test_a_missing_guest_names_the_command(cache: Path) -> None:
+    with pytest.raises(GuestImageError, match="cosim guest fetch linux"):
+        guest.load("linux")
+    with pytest.raises(GuestImageError, match="cosim guest build micro"):
+        guest.load("micro")
+    assert guest.status("linux") == "missing"
+
+
+def test_an_unknown_guest_is_a_usage_error(cache: Path) -> None:
+    with pytest.raises(UsageError, match="linux"):
+        guest.load("windows")
+
+
+def test_other_sources_make_it_outdated(cache: Path) -> None:
+    made = _ready("micro")
+    path = spec.folder("micro") / "guest.json"
+    path.write_text(path.read_text().replace(made.sources, "0" * 64))
+    assert guest.status("micro") == "outdated"
+    with pytest.raises(GuestImageError, match="out of date"):
+        guest.load("micro")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"name": "micro"}', "null"])
+def test_a_damaged_description_counts_as_missing(cache: Path, damage: str) -> None:
+    _ready("micro")
+    (spec.folder("micro") / "guest.json").write_text(damage)
+    assert guest.status("micro") == "missing"
+
+
+def test_a_deleted_kernel_counts_as_missing(cache: Path) -> None:
+    made = _ready("micro")
+    made.kernel.unlink()
+    assert guest.status("micro") == "missing"
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("COSIM_CACHE", str(blocked / "cache"))
+    with pytest.raises(StorageError, match="cannot write"):
+        guest.ensure("micro", lambda *_: None)
+
+
+def test_two_sessions_make_a_guest_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    makers = 0
+
+    class Recipe:
+        verb = "build"
+        summary = ""
+
+        def sources(self) -> str:
+            return "s"
+
+        def make(self, step: object, force: bool) -> spec.GuestSpec:
+            nonlocal makers
+            makers += 1
+            kernel = spec.folder("slow") / "kernel"
+            kernel.write_bytes(b"")
+            made = spec.GuestSpec("slow", kernel, "", "boot", "power-off", "s")
+            threading.Event().wait(0.2)
+            spec.write(made)
+            return made
+
+    monkeypatch.setitem(registry._RECIPES, "slow", Recipe())
+    threads = [
+        threading.Thread(target=guest.ensure, args=("slow", lambda *_: None)) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert makers == 1
+    guest.ensure("slow", lambda *_: None, force=True)
+    assert makers == 2
+
+
+def test_every_recipe_says_what_it_is() -> None:
+    for name in guest.NAMES:
+        recipe = guest.recipe(name)
+        assert recipe.verb in ("fetch", "build")
+        assert recipe.summary
+        assert recipe.sources() == recipe.sources() != ""

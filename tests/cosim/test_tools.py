@@ -1,0 +1,85 @@
+"""Finding programs: on a PATH of our own, with the real ones and with impostors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cosim import tools
+from cosim.errors import MissingTool
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def _impostor(folder: Path, name: str, script: str) -> None:
+    file = folder / name
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("find", "package"),
+    [
+        (tools.qemu, "qemu-system-riscv"),
+        (tools.gdb, "gdb-multiarch"),
+        (tools.cross_compiler, "gcc-riscv64-linux-gnu"),
+        (tools.host_compiler, "gcc"),
+    ],
+)
+def test_a_missing_tool_names_its_package(path: Path, find: object, package: str) -> None:
+    assert callable(find)
+    with pytest.raises(MissingTool, match=package):
+        find()
+
+
+@pytest.mark.parametrize("version", ["7.1.0", "6.2.0 (Debian 1:6.2+dfsg-2)"])
+def test_an_old_qemu_is_refused(path: Path, version: str) -> None:
+    _impostor(path, tools.QEMU, f"echo QEMU emulator version '{version}'")
+    with pytest.raises(MissingTool, match=r"too old: 7\.2 or newer"):
+        tools.qemu()
+
+
+def test_versions_are_read_past_the_brackets(path: Path) -> None:
+    _impostor(
+        path, tools.QEMU, "echo 'QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)'"
+    )
+    assert tools.qemu().version == (7, 2, 22)
+
+
+def test_a_qemu_that_does_not_run(path: Path) -> None:
+    _impostor(path, tools.QEMU, "exit 1")
+    with pytest.raises(MissingTool, match="does not run"):
+        tools.qemu()
+
+
+def test_a_gdb_without_riscv_is_told_apart(path: Path) -> None:
+    _impostor(
+        path,
+        "gdb",
+        """case "$*" in *riscv*) echo 'Undefined item: "riscv:rv64".' >&2; exit 1;; esac""",
+    )
+    with pytest.raises(MissingTool, match="does not know RISC-V"):
+        tools.gdb()
+
+
+@pytest.mark.system
+def test_the_real_tools() -> None:
+    emulator = tools.qemu()
+    assert emulator.version >= tools.QEMU_MINIMUM
+    assert tools.gdb().version >= (12,)
+    assert "gcc" in tools.cross_compiler().text
+    assert tools.firmware(emulator) is not None
+    assert not tools.qemu_has_cpu_option(emulator.path, "no-such-option=on")
+    assert tools.qemu_has_cpu_option(emulator.path, "v=off")
+    assert tools.default_cpu(emulator).startswith("rv64")
+
+
+@pytest.mark.system
+def test_the_host_gdb_of_a_distribution_may_lack_riscv() -> None:
+    # Whatever `gdb` here is, the one that is chosen knows the architecture.
+    assert tools._gdb_has_riscv(str(tools.gdb().path))
