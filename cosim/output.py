@@ -8,9 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, notes, the live view: always stderr."""
@@ -26,8 +25,8 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
-def print_table(table: Table) -> None:
-    """Write ``table`` to stdout, at most :data:`WIDTH` columns wide."""
+def print_table(table: RenderableType) -> None:
+    """Write ``table`` (or several, as a group) to stdout, at most :data:`WIDTH` columns wide."""
     console = Console(highlight=False)
     if console.width > WIDTH or not sys.stdout.isatty():
         console = Console(highlight=False, width=WIDTH)

@@ -10,6 +10,7 @@ Keys at the top of the file hold for every run::
     accesses = true            # plugin: accesses too; mi: step = N instead
     time_limit = 300           # seconds a run may take
     trace = true               # keep the events as a trace
+    models = ["shadow", "lsp"] # with options as --model takes them
     stop_on_divergence = false
     output = "results"         # folder of the results; default: the file's name + -results
 
@@ -18,11 +19,8 @@ Keys at the top of the file hold for every run::
     send = "root\\n"
     within = 30
 
-    [models.shadow]            # one table a model, with its options
-    [models.lsp]
-
-    [machine]                  # fields of MachineModel that differ from their defaults
-    setup = "base"
+    [machine]                  # the modelled hardware and hypervisor; default: MachineModel's
+    setup = "base"             # or h; tlb, walk_cache_ways, gstage_mode, gstage_page, footprint_*
 
 Each ``[[run]]`` is one run: a ``name``, and keys as above that replace the common ones (tables
 are merged key by key, lists are replaced).  Without ``[[run]]`` the file is one run named after
@@ -31,7 +29,7 @@ run of every combination::
 
     [matrix]
     append = ["no4lvl", "no5lvl"]
-    models.shadow.keep_roots = [1, 4]
+    models = [["shadow", "lsp"], ["shadow:roots=1"]]
 
 Relative paths start at the file's own folder, ``output`` at the current folder.
 """
@@ -150,15 +148,14 @@ class _Loader:
 
     def _build(self, name: str, leaves: Mapping[Keys, _Leaf], here: Place) -> RunSpec:
         fields: dict[str, Any] = {}
-        models: dict[str, dict[str, Any]] = {}
         machine: dict[str, Any] = {}
         for keys, leaf in leaves.items():
-            if keys[0] == "models":
-                self._model(models, keys, leaf)
-            elif keys[0] == "machine":
+            if keys[0] == "machine":
+                if keys[1:2] and keys[1] not in runspec.MODELLED:
+                    self._fail(leaf.place, f"unknown key; known: {', '.join(runspec.MODELLED)}")
                 _put(machine, keys[1:], leaf.value)
             elif keys[0] not in runspec.KEYS:
-                known = ", ".join([*runspec.KEYS, "models", "machine"])
+                known = ", ".join([*runspec.KEYS, "machine"])
                 self._fail(leaf.place, f"unknown key; known: {known}")
             elif len(keys) > 1:
                 self._fail(leaf.place, f"{keys[0]} is no table")
@@ -169,10 +166,10 @@ class _Loader:
             key, text = wrong
             leaf_of = leaves.get((key,))
             self._fail(leaf_of.place if leaf_of else (*here, key), text)
-        self._check_models(models, machine, leaves, here)
+        self._check_machine(machine, leaves)
         renamed = {"from": "region_from", "to": "region_to"}
         named = {renamed.get(key, key): value for key, value in fields.items()}
-        return RunSpec(name=name, models=models, machine=machine, **named)
+        return RunSpec(name=name, machine=machine, **named)
 
     def _checked(self, key: str, leaf: _Leaf) -> Any:
         try:
@@ -180,31 +177,11 @@ class _Loader:
         except (ValueError, CosimError) as error:
             self._fail(leaf.place, str(error))
 
-    def _model(self, models: dict[str, dict[str, Any]], keys: Keys, leaf: _Leaf) -> None:
-        match keys[1:]:
-            case ():
-                if leaf.value != {}:
-                    self._fail(leaf.place, "must hold tables, one a model: [models.NAME]")
-            case (label,):
-                if leaf.value != {}:
-                    self._fail(leaf.place, f"must be a table: [models.{label}]")
-                models.setdefault(label, {})
-            case (label, option):
-                models.setdefault(label, {})[option] = leaf.value
-            case _:
-                self._fail(leaf.place, "is too deep: a model has options, no tables")
-
-    def _check_models(
-        self,
-        models: dict[str, dict[str, Any]],
-        machine: dict[str, Any],
-        leaves: Mapping[Keys, _Leaf],
-        here: Place,
-    ) -> None:
-        place = next((leaf.place for keys, leaf in leaves.items() if keys[0] == "machine"), here)
+    def _check_machine(self, machine: dict[str, Any], leaves: Mapping[Keys, _Leaf]) -> None:
         try:
             MachineModel.from_json(machine)
         except CosimError as error:
+            place = next(leaf.place for keys, leaf in leaves.items() if keys[0] == "machine")
             self._fail(place, str(error))
 
     def _fail(self, place: Place, text: str) -> NoReturn:

@@ -15,6 +15,17 @@ from typing import Any, Literal
 
 Backend = Literal["mi", "plugin"]
 
+MODELLED = (
+    "setup",
+    "tlb",
+    "walk_cache_ways",
+    "gstage_mode",
+    "gstage_page",
+    "footprint_data",
+    "footprint_code",
+)
+"""The fields of ``MachineModel`` that are the user's choice; the others are the guest's."""
+
 LABEL_BYTES = 32
 """Longest label of a mark (docs/architecture.md, "Marks")."""
 
@@ -58,10 +69,10 @@ class RunSpec:
     """Instructions to single-step after every fence and table write (gdb backend)."""
     accesses: bool | None = None
     """Whether accesses are captured (plugin backend)."""
-    models: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Options of each model, by its name; empty for the default models."""
+    models: tuple[str, ...] = ()
+    """Models with their options, as ``--model`` takes them; empty for the default models."""
     machine: dict[str, Any] = field(default_factory=dict)
-    """Fields of ``MachineModel`` that differ from their defaults."""
+    """The modelled hardware and hypervisor: fields of ``MachineModel`` in :data:`MODELLED`."""
     stop_on_divergence: bool = False
     time_limit: float | None = None
     """Seconds of real time that the run may take."""
@@ -73,7 +84,6 @@ class RunSpec:
         document = asdict(self)
         for key in ("kernel", "initrd"):
             document[key] = None if document[key] is None else str(document[key])
-        document["console"] = list(document["console"])
         return document
 
 
@@ -175,6 +185,12 @@ def _pattern(value: Any) -> str:
     return value
 
 
+def _models(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f'is {value!r}, not a list of models such as ["shadow", "lsp"]')
+    return tuple(value)
+
+
 def _console(value: Any, folder: Path) -> tuple[Exchange, ...]:
     if not isinstance(value, list):
         raise ValueError("must be tables [[console]] with expect, send, within")
@@ -230,6 +246,7 @@ _CHECKS = {
     "to": _region,
     "workload": _text,
     "console": _console,
+    "models": _models,
     "step": _count,
     "accesses": _switch,
     "stop_on_divergence": _switch,

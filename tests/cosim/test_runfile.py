@@ -41,8 +41,7 @@ from = "mark:a"
 to = "console:bye$"
 step = 3
 time_limit = 5
-models.lsp.fast_path = false
-models.shadow = {}
+models = ["lsp:fast_path=off", "shadow"]
 machine.tlb.second = [128, 4]
 [[console]]
 expect = "# "
@@ -60,7 +59,7 @@ within = 2
             region_to="console:bye$",
             step=3,
             time_limit=5.0,
-            models={"lsp": {"fast_path": False}, "shadow": {}},
+            models=("lsp:fast_path=off", "shadow"),
             machine={"tlb": {"second": [128, 4]}},
             console=(Exchange("# ", "ls\n", 60.0), Exchange("# $", "", 2.0)),
         )
@@ -74,24 +73,27 @@ def test_runs_override_what_is_common(tmp_path: Path) -> None:
 output = "somewhere"
 guest = "linux"
 trace = true
-[models.lsp]
-[models.shadow]
+models = ["lsp", "shadow"]
+machine.footprint_data = 2
 [[run]]
 name = "a"
 [[run]]
 name = "b"
 guest = "micro"
 trace = false
-[run.models.shadow]
-keep_roots = 2
+models = ["shadow:roots=2"]
+[run.machine]
+setup = "base"
 """
     runs = load(tmp_path, text)
     assert runs["a"].guest == "linux"
     assert runs["a"].trace
-    assert runs["a"].models == {"lsp": {}, "shadow": {}}
+    assert runs["a"].models == ("lsp", "shadow")
+    assert runs["a"].machine == {"footprint_data": 2}
     assert runs["b"].guest == "micro"
     assert not runs["b"].trace
-    assert runs["b"].models == {"lsp": {}, "shadow": {"keep_roots": 2}}
+    assert runs["b"].models == ("shadow:roots=2",)
+    assert runs["b"].machine == {"footprint_data": 2, "setup": "base"}
     assert runfile.load(tmp_path / "file.toml").output == Path("somewhere")
 
 
@@ -103,17 +105,17 @@ append = ["no4lvl", "no5lvl x"]
 name = "l"
 guest = "linux"
 [run.matrix]
-models.shadow.keep_roots = [1, 4]
+machine.walk_cache_ways = [1, 4]
 [[run]]
 name = "m"
 guest = "micro"
 """
     runs = load(tmp_path, text)
-    assert {name: (run.append, run.models) for name, run in runs.items()} == {
-        "l-append=no4lvl-keep_roots=1": ("no4lvl", {"shadow": {"keep_roots": 1}}),
-        "l-append=no4lvl-keep_roots=4": ("no4lvl", {"shadow": {"keep_roots": 4}}),
-        "l-append=no5lvl_x-keep_roots=1": ("no5lvl x", {"shadow": {"keep_roots": 1}}),
-        "l-append=no5lvl_x-keep_roots=4": ("no5lvl x", {"shadow": {"keep_roots": 4}}),
+    assert {name: (run.append, run.machine) for name, run in runs.items()} == {
+        "l-append=no4lvl-walk_cache_ways=1": ("no4lvl", {"walk_cache_ways": 1}),
+        "l-append=no4lvl-walk_cache_ways=4": ("no4lvl", {"walk_cache_ways": 4}),
+        "l-append=no5lvl_x-walk_cache_ways=1": ("no5lvl x", {"walk_cache_ways": 1}),
+        "l-append=no5lvl_x-walk_cache_ways=4": ("no5lvl x", {"walk_cache_ways": 4}),
         "m-append=no4lvl": ("no4lvl", {}),
         "m-append=no5lvl_x": ("no5lvl x", {}),
     }
@@ -158,12 +160,12 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: belongs to kernel"),
         ('guest = "linux"\nbackend = "plugin"\nstep = 3', r":3: step: is for the gdb backend"),
         (
-            'guest = "linux"\n[machine]\nharts = 0',
-            r":3: machine\.harts: machine: harts 0 is not in 1\.\.64",
+            'guest = "linux"\n[machine]\nsetup = "x"',
+            r":3: machine\.setup: machine: setup 'x' is neither base nor h",
         ),
-        ('guest = "linux"\n[machine]\nx = 0', r":3: machine\.x: machine: unknown field 'x'"),
-        ('guest = "linux"\nmodels = ["lsp"]', r":2: models: must hold tables"),
-        ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: must be a table"),
+        ('guest = "linux"\n[machine]\nharts = 2', r":3: machine\.harts: unknown key; known: setup"),
+        ('guest = "linux"\nmodels = "lsp"', r":2: models: is 'lsp', not a list of models"),
+        ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: models is no table"),
         ('guest = "linux"\nrun = 1', r":2: run: must be tables"),
         ('guest = "linux"\n[[run]]\ntrace = true', r":2: run\[0\]\.name: is None; give letters"),
         ('guest = "linux"\n[[run]]\nname = "../x"', r":3: run\[0\]\.name: is '\.\./x'"),

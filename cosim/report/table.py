@@ -1,0 +1,124 @@
+"""A result document as tables for people, at most 100 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cosim.result import ResultDocument
+
+POLICIES_A_TABLE = 5
+"""More policies than this go into a further table below."""
+
+_NONE = object()
+
+
+def render(result: ResultDocument) -> RenderableType:
+    """The whole result: the run, exits and counters by policy, translations, what is missing."""
+    parts: list[RenderableType] = [_run(result)]
+    names = list(result["policies"])
+    for start in range(0, len(names), POLICIES_A_TABLE):
+        shown = names[start : start + POLICIES_A_TABLE]
+        parts.append(_policies({name: result["policies"][name] for name in shown}))
+    if result["translations"]:
+        parts.append(_translations(result))
+    parts.extend(Text(line) for line in _notes(result))
+    return Group(*parts)
+
+
+def _run(result: ResultDocument) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    guest, events, fence = result["guest"], result["events"], result["events"]["fence"]
+    fences = fence["va"] + fence["va_asid"] + fence["asid"] + fence["all"]
+    table.add_row("guest", str(guest.get("name", "?")))
+    region = result["region"]
+    text = f"{region.get('from', '?')} .. {region.get('to', '?')}"
+    if region.get("instructions") is not None:
+        text += f", {region['instructions']:,} instructions"
+    table.add_row("region", text)
+    stepped = result["stepped"]
+    share = "" if stepped is None else f", {100 * stepped['share']:.2f} % of it stepped"
+    table.add_row("source", f"{result['backend']}, accesses: {result['accesses']}{share}")
+    table.add_row(
+        "events",
+        f"{events['pte_write']:,} table stores, {fences:,} fences "
+        f"({fence['va']:,} va, {fence['va_asid']:,} va+asid, {fence['asid']:,} asid, "
+        f"{fence['all']:,} all), {events['satp_write']:,} satp writes, "
+        f"{events['access']:,} accesses",
+    )
+    audit = result["audit"]
+    if audit is None:
+        table.add_row("audit", "none was made")
+    else:
+        table.add_row(
+            "audit", f"{audit['checks']:,} checks, {audit['missed_writes']:,} missed writes"
+        )
+    if not result["complete"]:
+        table.add_row("incomplete", result.get("incomplete_because", "the run broke off"))
+    return table
+
+
+def _policies(policies: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE)
+    table.add_column("", no_wrap=True)
+    for name in policies:
+        table.add_column(name, justify="right", overflow="fold")
+    exits = {name: policy["exits"] for name, policy in policies.items()}
+    table.add_row("exits", *(_total(counts) for counts in exits.values()))
+    for kind in _keys(exits.values(), without=("total", "at_least")):
+        table.add_row(f"  {kind}", *(_cell(counts.get(kind, _NONE)) for counts in exits.values()))
+    table.add_section()
+    for key in _keys(policies.values(), without=("exits", "reasons")):
+        values = [policy.get(key, _NONE) for policy in policies.values()]
+        parts = list(dict.fromkeys(p for v in values if isinstance(v, dict) for p in v))
+        for part in parts:
+            row = [v.get(part, _NONE) if isinstance(v, dict) else v for v in values]
+            table.add_row(f"{key} {part}", *map(_cell, row))
+        if not parts:
+            table.add_row(key, *map(_cell, values))
+    return table
+
+
+def _translations(result: ResultDocument) -> Table:
+    table = Table("translations", box=box.SIMPLE)
+    columns = ("compared", "fresh", "stale_legal", "illegal")
+    for column in columns:
+        table.add_column(column.replace("_", "-"), justify="right")
+    for name, counts in result["translations"].items():
+        row: Mapping[str, Any] = counts
+        table.add_row(name, *(_cell(row[column]) for column in columns))
+    return table
+
+
+def _notes(result: ResultDocument) -> list[str]:
+    """One line for each reason why counts are missing, with the policies that it concerns."""
+    concerned: dict[str, dict[str, list[str]]] = {}
+    for name, policy in result["policies"].items():
+        for key, reason in policy.get("reasons", {}).items():
+            concerned.setdefault(reason, {}).setdefault(key, []).append(name)
+    lines = []
+    for reason, keys in concerned.items():
+        shown = ", ".join(key.removeprefix("exits.") for key in keys)
+        lines.append(f"- {shown}: {reason}")
+    return lines
+
+
+def _total(counts: Mapping[str, int | None]) -> str:
+    total = counts.get("total")
+    return f"{total:,}" if total is not None else f">= {counts.get('at_least') or 0:,}"
+
+
+def _cell(value: Any) -> str:
+    """The count; ``-`` where it is not known, nothing where the policy has no such count."""
+    if value is _NONE:
+        return ""
+    return "-" if value is None else f"{value:,}"
+
+
+def _keys(rows: Iterable[Mapping[str, Any]], without: tuple[str, ...] = ()) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row if key not in without))
