@@ -31,6 +31,15 @@ class Pipeline:
         for policy in self._policies:
             policy.feed(batch)
 
+    @property
+    def illegal(self) -> int:
+        """Illegal translations so far, of all parties."""
+        return 0
+
+    def exits(self) -> dict[str, int]:
+        """The exits counted so far, by policy; at least so many where a kind is not known."""
+        return {policy.name: policy.result().at_least for policy in self._policies}
+
     def document(self, ending: Ending) -> ResultDocument:
         """The result so far, of a run that ended like ``ending``."""
         return document(

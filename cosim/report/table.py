@@ -42,7 +42,11 @@ def _run(result: ResultDocument) -> Table:
         text += f", {region['instructions']:,} instructions"
     table.add_row("region", text)
     stepped = result["stepped"]
-    share = "" if stepped is None else f", {100 * stepped['share']:.2f} % of it stepped"
+    share = ""
+    if stepped is not None:
+        share = f", {stepped['instructions']:,} instructions stepped"
+        if stepped["share"] is not None:
+            share += f" ({100 * stepped['share']:.2f} % of the region)"
     table.add_row("source", f"{result['backend']}, accesses: {result['accesses']}{share}")
     table.add_row(
         "events",
