@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import subprocess
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -124,7 +125,9 @@ class Machine:
     :param timing: how time runs.
     :param folder: where the logs go; exists.
     :param stub: give the machine a gdb stub on a socket pair.
-    :param plugin: further arguments and descriptors of a TCG plugin.
+    :param hold: when the guest ends, keep QEMU with the guest stopped for inspection.
+    :param plugin_arguments: further arguments of a TCG plugin.
+    :param pass_fds: further descriptors that QEMU inherits.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Machine:
         folder: Path,
         timing: Timing | None = None,
         stub: bool = False,
+        hold: bool = False,
         plugin_arguments: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
         name: str = "guest",
@@ -145,6 +149,7 @@ class Machine:
         self.folder = folder
         self.name = name
         self._want_stub = stub
+        self._hold = hold
         self._plugin_arguments = plugin_arguments
         self._pass_fds = pass_fds
         self._lines = Lines()
@@ -210,6 +215,8 @@ class Machine:
         if self._want_stub:
             words += ["-chardev", f"socket,id=stub,fd={self._lines.add('stub')}"]
             words += ["-gdb", "chardev:stub"]
+        if self._hold:
+            words.append("-no-shutdown")
         theirs = [line.fileno() for line in self._lines.theirs.values()]
         with self.stderr_log.open("wb") as log:
             try:
@@ -250,8 +257,7 @@ class Machine:
                     self._qmp.cmd("quit")
             process.end(self._process)
         if self._qmp is not None:
-            with contextlib.suppress(Exception):
-                self._pull_events()
+            self._pull_events(0.001)
             with contextlib.suppress(Exception):
                 self._qmp.close()
             self._qmp = None
@@ -336,27 +342,41 @@ class Machine:
         """Whether QEMU still runs."""
         return self._process is not None and self._process.poll() is None
 
+    def ended(self) -> bool:
+        """Whether the guest has ended (QEMU may still be there, see ``hold``)."""
+        return not self.alive() or self.end_reason() is not None
+
     def wait(self, timeout: float) -> bool:
-        """Wait until QEMU has ended by itself; False when ``timeout`` seconds were not enough."""
-        assert self._process is not None
-        try:
-            self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            return False
-        self.console.drained(2)
+        """Wait until the guest has ended by itself, at most ``timeout`` seconds; whether it has."""
+        limit = time.monotonic() + timeout
+        while not self.ended() or (self.alive() and not self._hold):
+            left = limit - time.monotonic()
+            if left <= 0:
+                return False
+            self._pull_events(min(left, 0.1))
+        if not self._hold:
+            self.console.drained(2)
         return True
 
-    def _pull_events(self) -> None:
-        if self._qmp is not None:
-            self._events += [dict(event) for event in self._qmp.get_events(wait=False)]
+    def _pull_events(self, wait: float) -> None:
+        """Take in the events that arrive within ``wait`` seconds; return at the first."""
+        if self._qmp is None:
+            time.sleep(wait)
+            return
+        try:
+            self._events += [dict(event) for event in self._qmp.get_events(wait=wait)]
+        except asyncio.TimeoutError:
+            pass
+        except (QMPError, OSError, EOFError):
+            # QEMU is going away: all events that came before are taken.
+            time.sleep(min(wait, 0.01))
 
     def end_reason(self) -> str | None:
         """Why the guest ended: ``guest-shutdown``, ``guest-reset``, ``guest-panic`` or None.
 
         ``-no-reboot`` turns a reset, which is what a panicking Linux asks for, into an end.
         """
-        with contextlib.suppress(QMPError, OSError, EOFError, asyncio.TimeoutError):
-            self._pull_events()
+        self._pull_events(0.001)
         for event in self._events:
             if event.get("event") == "SHUTDOWN":
                 return str(event["data"]["reason"])
