@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pexpect
@@ -57,7 +58,7 @@ class Console:
         self._line = line
         self._stream = _Stream()
         self._tail = bytearray()
-        self._echo: int | None = None
+        self._mirror: Callable[[bytes], object] | None = None
         self.bytes_seen = 0
         self.log = log
         self.log_error: str | None = None
@@ -81,6 +82,8 @@ class Console:
                 if len(stream.pending) > _KEEP:
                     del stream.pending[: len(stream.pending) - _KEEP]
                 stream.arrived.notify_all()
+            if self._mirror is not None:
+                self._mirror(chunk)
             self._tail += chunk
             del self._tail[: max(0, len(self._tail) - 4096)]
             self._write_log(chunk)
@@ -130,6 +133,10 @@ class Console:
             self._line.sendall(text.encode())
         except OSError as error:
             raise GuestError(f"the guest's console is closed ({error.strerror})") from None
+
+    def mirror(self, to: Callable[[bytes], object] | None) -> None:
+        """From now on hand everything that the guest prints to ``to`` as well (None: no more)."""
+        self._mirror = to
 
     def last_line(self) -> str:
         """The last non-empty line that the guest printed."""

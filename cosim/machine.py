@@ -364,9 +364,8 @@ class Machine:
             time.sleep(wait)
             return
         try:
-            self._events += [dict(event) for event in self._qmp.get_events(wait=wait)]
-        except asyncio.TimeoutError:
-            pass
+            with contextlib.suppress(asyncio.TimeoutError):
+                self._events += [dict(event) for event in self._qmp.get_events(wait=wait)]
         except (QMPError, OSError, EOFError):
             # QEMU is going away: all events that came before are taken.
             time.sleep(min(wait, 0.01))

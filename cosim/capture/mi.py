@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +40,7 @@ from hypervisor_model.events import (
     fault_pa,
 )
 from hypervisor_model.isa import atp, causes, pte
+from hypervisor_model.jit import unsigned
 
 _SP = 2
 _PC = 32
@@ -69,6 +70,16 @@ class Missed:
     expected: int
     found: int
     last_events: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The difference as the result document shows it."""
+        return {
+            "page": f"0x{self.page:x}",
+            "index": self.index,
+            "expected": f"0x{unsigned(self.expected):016x}",
+            "found": f"0x{unsigned(self.found):016x}",
+            "last_events": list(self.last_events),
+        }
 
 
 @dataclass
@@ -105,9 +116,11 @@ class Interception:
     :param stub: QEMU's stub; the guest is stopped.
     :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
     :param extents: the parts of RAM that hold anything, as (physical address, bytes).
-    :param text: physical ranges of code that runs untranslated (firmware, the kernel's start).
+    :param firmware: physical ranges (first, bytes) of code that runs in M-mode, so untranslated.
+    :param kernel: physical ranges of the kernel's text, which runs untranslated at first.
     :param sink: takes each batch of events, while the guest runs.
-    :param mark_at: address of the mark instruction, or None where the guest has no marks.
+    :param mark_at: virtual address of the mark instruction.
+    :param one_by_one: hand the events over after every stop, before the guest goes on.
     """
 
     def __init__(
@@ -117,14 +130,17 @@ class Interception:
         base: int,
         *,
         extents: Callable[[], list[tuple[int, int]]],
-        text: list[tuple[int, int]],
+        firmware: Sequence[tuple[int, int]],
+        kernel: Sequence[tuple[int, int]],
         sink: Callable[[EventBatch], None],
-        mark_at: int | None,
+        mark_at: int,
         stepping: Stepping | None = None,
+        one_by_one: bool = False,
     ) -> None:
         self._stub = stub
         self._registers = target.describe(stub)
-        self._untranslated = text
+        self._firmware = firmware
+        self._kernel = kernel
         self._sink = sink
         self._mark_at = mark_at
         self._stepping = stepping or Stepping()
@@ -134,7 +150,8 @@ class Interception:
         self._writable = Aliases(pte.W)
         self._points = Points()
         self._sites: set[int] = set()
-        self._physical_sites: set[int] = set()
+        self._firmware_sites: set[int] = set()
+        self._kernel_sites: set[int] = set()
         self._watched: dict[int, set[int]] = {}
         self._steps_left = 0
         self._last_batch = 0.0
@@ -148,9 +165,11 @@ class Interception:
         self.stepped = 0
         self.events = 0
         self.pc = 0
-        if mark_at is not None:
-            self._points.breaks.add(mark_at)
-            self._points.sync(stub)
+        self._one_by_one = one_by_one
+        self.halted = False
+        """Set by the sink: the guest must not go on."""
+        self._points.breaks.add(mark_at)
+        self._points.sync(stub)
 
     # -- the region -----------------------------------------------------------------------------
 
@@ -159,8 +178,10 @@ class Interception:
         satp = self._read("satp")
         self._log.pc, self._log.priv = self._read("pc"), self._privilege(self._read("priv"))
         self.tables.start(satp)
-        for first, size in self._untranslated:
-            self._physical_sites.update(self._text.scan(first, size))
+        for first, size in self._firmware:
+            self._firmware_sites.update(self._text.scan(first, size))
+        for first, size in self._kernel:
+            self._kernel_sites.update(self._text.scan(first, size))
         self.active = True
         self._steps_left = -1 if self._stepping.all else 0
         self._update_points()
@@ -230,6 +251,8 @@ class Interception:
         )
         instruction = decode(bytes.fromhex(code.decode()))
         self._execute(instruction, regs, privilege, flags)
+        if self._one_by_one:
+            self.flush()
         return True
 
     def _execute(self, inst: Instruction, regs: list[int], priv: int, flags: int) -> None:
@@ -404,15 +427,10 @@ class Interception:
         self._points.watches = set().union(*self._watched.values())
         if bare:
             self._points.watches |= set(tables)
-        self._points.breaks = self._sites | (self._physical_sites if bare else set())
-        # Firmware runs untranslated whatever satp holds.
-        self._points.breaks |= {s for s in self._physical_sites if self._is_firmware(s)}
-        if self._mark_at is not None:
-            self._points.breaks.add(self._mark_at)
-
-    def _is_firmware(self, pa: int) -> bool:
-        first, size = self._untranslated[0] if self._untranslated else (0, 0)
-        return first <= pa < first + size
+        self._points.breaks = self._sites | self._firmware_sites
+        if bare:
+            self._points.breaks |= self._kernel_sites
+        self._points.breaks.add(self._mark_at)
 
     def _more_sites(self, found: set[int]) -> None:
         self._sites |= found

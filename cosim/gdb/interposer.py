@@ -204,7 +204,7 @@ class _Client:
             if mine and (first or regs[32] not in self._breaks):
                 if not interception.execute(regs):
                     return _TRAP
-                if one:
+                if one or interception.halted:
                     return _TRAP
                 if self._interrupted():
                     return b"T02thread:01;"

@@ -1,0 +1,67 @@
+"""Options that `cosim run` and `cosim capture` share, and the run that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cosim import runspec
+from cosim.errors import UsageError
+from cosim.runspec import RunSpec
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = [
+    click.option("--kernel", metavar="FILE", help="Boot this ELF file or Linux Image."),
+    click.option("--initrd", metavar="FILE", help="Its initial RAM disk."),
+    click.option("--append", metavar="STR", help="Kernel command line (added to a guest's own)."),
+    click.option("--bios", metavar="none|FILE", help="Firmware; none starts in M-mode."),
+    click.option("--memory", metavar="SIZE", help="Guest RAM, for example 512M."),
+    click.option("--cpu", metavar="STR", help="QEMU's -cpu, for example rv64,sv57=off."),
+    click.option("--from", "from_", metavar="EDGE", help="Where the region of interest begins."),
+    click.option("--to", metavar="EDGE", help="Where it ends."),
+    click.option("--workload", metavar="COMMAND", help="What the guest's own init runs."),
+    click.option(
+        "--backend", type=click.Choice(["mi", "plugin"]), help="Source of events; mi is gdb."
+    ),
+    click.option("--time-limit", type=float, metavar="SECONDS", help="Give up after this long."),
+]
+
+EDGES = """An EDGE is mark:LABEL (set by the guest's program), console:PATTERN, an address, a
+symbol of the kernel, boot (only --from) or power-off (only --to)."""
+
+
+def run_options(function: F) -> F:
+    """Add the options that describe a guest and its region."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def make_spec(guest: str | None, **given: Any) -> RunSpec:
+    """The run that the options describe, checked as a run file would be.
+
+    ``given`` has the fields of a run file; None stands for "not given".
+
+    :raise UsageError: a value is malformed, or two do not go together.
+    """
+    given["guest"] = guest
+    fields = {}
+    for key, value in given.items():
+        if value is None or value == () or value == []:
+            continue
+        try:
+            fields[key] = runspec.check(key, value, Path())
+        except ValueError as error:
+            name = "GUEST" if key == "guest" else f"--{key.replace('_', '-')}"
+            raise UsageError(f"{name} {error}") from None
+    wrong = runspec.problem(fields)
+    if wrong is not None:
+        raise UsageError(f"{wrong[0]} {wrong[1]}")
+    for edge in ("from", "to"):
+        if edge in fields:
+            fields[f"region_{edge}"] = fields.pop(edge)
+    return RunSpec(name=guest or "run", **fields)

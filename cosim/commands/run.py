@@ -1,0 +1,62 @@
+"""``cosim run``: the main job, live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cosim.commands.options import EDGES, make_spec, run_options
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim run linux\n"
+    "  cosim run linux --json --model shadow,lsp > result.json\n"
+    "  cosim run micro --workload 'scenario=lsp-bench pages=64 ops=500 share=50' --step-all\n"
+    "  cosim run --kernel vmlinux --append 'console=ttyS0' --from start_kernel --to 0x80201000\n"
+    "  cosim run linux --live\n"
+    "  cosim run scripts/runs/overnight.toml -o results\n"
+)
+@click.argument("guest", required=False)
+@run_options
+@click.option("--step", type=int, metavar="N", help="Step N instructions after each event.")
+@click.option("--step-all", is_flag=True, help="Step the whole region (small guests only).")
+@click.option("--live", is_flag=True, help="No recording: type into the guest while it runs.")
+@click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")
+@click.option("--stop-on-divergence", is_flag=True, help="Stop at the first illegal translation.")
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
+@click.option("--mi-log", type=click.Path(path_type=Path), help="gdb's MI transcript goes here.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Results of a run file.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    guest: str | None,
+    step_all: bool,
+    live: bool,
+    models: tuple[str, ...],
+    logs: Path | None,
+    mi_log: Path | None,
+    output: Path | None,
+    as_json: bool,
+    from_: str | None,
+    **given: Any,
+) -> int:
+    """Boot GUEST under QEMU, intercept its paging, feed the models, compare, print the table.
+
+    GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
+    The guest is recorded first, then replayed under gdb.
+    """
+    from cosim import launch
+    from cosim.commands.batch import run_file
+
+    if guest is not None and guest.endswith(".toml"):
+        return run_file(Path(guest), output, as_json=as_json, trace=False)
+    given["stop_on_divergence"] = given["stop_on_divergence"] or None
+    spec = make_spec(guest, models=launch.split_models(models), **{"from": from_}, **given)
+    return launch.run_and_print(
+        spec, as_json=as_json, step_all=step_all, live=live, logs=logs, mi_log=mi_log
+    )
+
+
+command.help = f"{command.help}\n\n{EDGES}"

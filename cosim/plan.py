@@ -1,0 +1,129 @@
+"""From what a user asked for to what a session does: everything is checked before QEMU starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import guest
+from cosim import region, symbols, tools
+from cosim.capture import marks
+from cosim.capture.mi import Stepping
+from cosim.errors import UsageError
+from cosim.images import KernelImage, inspect_firmware, inspect_kernel
+from cosim.initrd import inspect_initrd
+from cosim.machine import RAM_BASE, MachineConfig, parse_memory
+from cosim.region import Edge
+from cosim.runspec import RunSpec
+from cosim.symbols import Symbols
+
+DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
+DEFAULT_TIME_LIMIT = 600.0
+_FIRMWARE = (RAM_BASE, 2 << 20)
+"""Where QEMU puts its own OpenSBI; a kernel starts behind it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One session, resolved: files inspected, tools found, region edges turned into addresses."""
+
+    spec: RunSpec
+    name: str
+    machine: MachineConfig
+    image: KernelImage
+    symbols: Symbols
+    qemu: tools.Tool
+    begin: Edge
+    end: Edge
+    mark_at: int
+    stepping: Stepping
+    models: tuple[str, ...]
+    time_limit: float
+    versions: dict[str, str]
+
+    @property
+    def firmware_ranges(self) -> list[tuple[int, int]]:
+        """Physical ranges of M-mode code, as (first, bytes)."""
+        return self.kernel_ranges if self.machine.bios == "none" else [_FIRMWARE]
+
+    @property
+    def kernel_ranges(self) -> list[tuple[int, int]]:
+        """Physical ranges of the kernel's text, as (first, bytes)."""
+        return [(part.start, part.size) for part in self.image.ranges if part.executable]
+
+    def describe(self) -> dict[str, object]:
+        """The ``guest`` part of the result document."""
+        machine = self.machine
+        return {
+            "name": self.name,
+            "kernel": str(machine.kernel),
+            "initrd": None if machine.initrd is None else str(machine.initrd),
+            "command_line": machine.append,
+            "bios": machine.bios,
+            "memory": machine.memory,
+            "cpu": machine.cpu,
+            "qemu": ".".join(map(str, self.qemu.version)),
+            "versions": self.versions,
+        }
+
+
+def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
+    """Check ``spec`` whole and find what it names.
+
+    :raise UsageError: the request is malformed, or a file is missing or of the wrong kind.
+    :raise MissingTool: QEMU is missing or too old.
+    """
+    emulator = tools.qemu()
+    known = None if spec.guest is None else guest.load(spec.guest)
+    if known is not None:
+        kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
+        append = _command_line(spec, known.append)
+        memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
+    else:
+        if spec.kernel is None:
+            raise UsageError("name a guest (`cosim guest list`) or give --kernel FILE")
+        kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
+        append = spec.append or ""
+        memory, cpu = spec.memory or "512M", spec.cpu
+    base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
+    image = inspect_kernel(kernel, image_base=base)
+    if initrd is not None:
+        inspect_initrd(initrd, linux=image.kind == "image")
+    if bios not in (None, "none"):
+        inspect_firmware(str(bios))
+    names = symbols.load(kernel)
+    begin = spec.region_from or (known.region_from if known else "boot")
+    end = spec.region_to or (known.region_to if known else "power-off")
+    return Plan(
+        spec=spec,
+        name=spec.guest or kernel.name,
+        machine=MachineConfig(
+            kernel=Path(kernel),
+            initrd=initrd,
+            append=append,
+            bios=bios,
+            memory=parse_memory(memory),
+            cpu=cpu or tools.default_cpu(emulator),
+        ),
+        image=image,
+        symbols=names,
+        qemu=emulator,
+        begin=region.parse(begin, names, end=False),
+        end=region.parse(end, names, end=True),
+        mark_at=names.address(marks.SYMBOL) if marks.SYMBOL in names else marks.USER_MARK,
+        stepping=Stepping(after=spec.step or 0, all=step_all),
+        models=tuple(spec.models) or DEFAULT_MODELS,
+        time_limit=spec.time_limit or DEFAULT_TIME_LIMIT,
+        versions=dict(known.versions) if known else {},
+    )
+
+
+def _command_line(spec: RunSpec, own: str) -> str:
+    """The guest's own command line, with more (``append``) and another workload.
+
+    The ``linux`` guest's init takes what it runs from ``cosim.run=``; the bare guests' command
+    line is nothing but their workload.
+    """
+    if spec.workload is not None:
+        own = f'{own} cosim.run="{spec.workload}"' if "console=" in own else spec.workload
+    return f"{own} {spec.append}" if spec.append else own

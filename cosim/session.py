@@ -1,0 +1,380 @@
+"""A live co-simulation through gdb: record the guest, replay it under gdb, feed the models.
+
+Scripted sessions record the guest first at full speed and then work on the replay, where it can
+be stopped anywhere without changing it; ``live`` sessions work on the guest as it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosim import tools
+from cosim.capture.mi import Interception
+from cosim.console import Console
+from cosim.errors import CosimError, GuestError, RemoteError
+from cosim.gdb.interposer import Interposer
+from cosim.gdb.mi import GdbMi
+from cosim.gdb.rsp import Stub
+from cosim.machine import RAM_BASE, Machine, Timing
+from cosim.pipeline import Pipeline
+from cosim.plan import Plan
+from cosim.region import Edge
+from cosim.result import Ending, Origin, ResultDocument
+from hypervisor_model.events import EventBatch
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies.machine import MachineModel
+
+_TICK = 0.25
+_PANIC = re.compile(r"Kernel panic|panicked|PANIC", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a session is, for the live view.
+
+    ``phase`` is ``recording``, ``to the region`` or ``in the region``; ``place`` is where the
+    guest was at the last stop.
+    """
+
+    phase: str
+    seconds: float
+    events: int
+    place: str
+    exits: dict[str, int]
+
+
+View = Callable[[Progress], None]
+Keep = Callable[[EventBatch], None]
+"""Takes every batch besides the models: a trace writer."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a session ended: what was measured, and what cut it short, if anything did."""
+
+    document: ResultDocument | None
+    error: BaseException | None = None
+
+
+def origin(plan: Plan) -> Origin:
+    """What is known of a session before it starts."""
+    stepping = plan.stepping
+    return Origin(
+        guest=plan.describe(),
+        backend="mi",
+        region={"from": plan.begin.text, "to": plan.end.text},
+        stream=Stream(
+            accesses="all" if stepping.all else "partial" if stepping.after else "none",
+            page_faults=stepping.all,
+        ),
+        machine=machine_model(plan),
+    )
+
+
+def machine_model(plan: Plan) -> MachineModel:
+    """The paging features of the plan's CPU (of QEMU's ``rv64`` unless its options say else)."""
+    options = plan.machine.cpu.split(",")
+    emulator = plan.qemu.path
+
+    def has(name: str, default: bool) -> bool:
+        return f"{name}=on" in options or (default and f"{name}=off" not in options)
+
+    everything = options[0] == "max"
+    fields = {
+        "ram_base": RAM_BASE,
+        "ram_size": plan.machine.memory,
+        "harts": plan.machine.harts,
+        # QEMU's MMU sets A and D unless the CPU has Svade.
+        "svadu": not has("svade", False),
+        "svpbmt": has("svpbmt", everything),
+        "svnapot": has("svnapot", everything),
+        "svvptc": has("svvptc", tools.qemu_has_cpu_option(emulator, "svvptc=on")),
+    }
+    return MachineModel.from_json({**fields, **plan.spec.machine})
+
+
+class Session:
+    """One session through gdb.
+
+    :param plan: what to do.
+    :param folder: an empty folder for the logs and the recording.
+    :param pipeline: the models; fed from a thread of the session's.
+    :param keep: takes every batch too.
+    :param view: told about progress a few times a second.
+    :param live: work on the guest as it runs, without recording it.
+    :param mi_log: file that receives gdb's MI transcript.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        pipeline: Pipeline,
+        *,
+        keep: Keep | None = None,
+        view: View | None = None,
+        live: bool = False,
+        mi_log: Path | None = None,
+        attach: Callable[[Console], contextlib.AbstractContextManager[None]] | None = None,
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._pipeline = pipeline
+        self._keep = keep
+        self._view = view
+        self._live = live
+        self._mi_log = mi_log
+        self._attach = attach or (lambda console: contextlib.nullcontext())
+        self._started = time.monotonic()
+        self._deadline = self._started + plan.time_limit
+        self._events = 0
+        self._began = False
+        self._interception: Interception | None = None
+        self._instructions: int | None = None
+        self._first_instruction: int | None = None
+        self._panic: str | None = None
+
+    def run(self) -> Outcome:
+        """Do all of it; never raises for what a user can do something about.
+
+        The outcome has a document as soon as the region was reached, whatever happened then.
+        """
+        log = self._folder / "record.bin"
+        error: BaseException | None = None
+        try:
+            if self._live:
+                timing = Timing("live")
+            else:
+                self._record(log)
+                timing = Timing("replay", log)
+            self._intercept(timing)
+        except (CosimError, KeyboardInterrupt) as problem:
+            error = problem
+        finally:
+            log.unlink(missing_ok=True)
+        if not self._began:
+            return Outcome(None, error)
+        return Outcome(self._pipeline.document(self._ending(error)), error)
+
+    # -- recording ------------------------------------------------------------------------------
+
+    def _record(self, log: Path) -> None:
+        """Run the guest at full speed and deterministically until it ends, or has shown enough."""
+        plan = self._plan
+        limit = self._started + plan.time_limit / 2
+        with Machine(
+            plan.qemu.path,
+            plan.machine,
+            folder=self._folder,
+            name="record",
+            timing=Timing("record", log),
+            hold=True,
+        ) as machine:
+            machine.resume()
+            for step in plan.spec.console:
+                machine.console.expect(step.expect, step.within)
+                machine.console.send(step.send)
+            pattern = plan.end.pattern
+            while not machine.wait(_TICK) and time.monotonic() < limit:
+                if pattern and machine.console.seen(pattern):
+                    break
+                self._show("recording", machine.console.last_line())
+            self._look_for_panic(machine)
+            machine.console.check_log()
+
+    def _look_for_panic(self, machine: Machine) -> None:
+        if machine.end_reason() not in ("guest-reset", "guest-panic"):
+            return
+        text = machine.console_log.read_text(errors="replace")
+        lines = [line.strip() for line in text.split("\n")]
+        said = next((line for line in lines if _PANIC.search(line)), lines[-1] if lines else "")
+        self._panic = re.sub(r"^\[[ 0-9.]+\] *", "", said)
+
+    # -- interception ---------------------------------------------------------------------------
+
+    def _intercept(self, timing: Timing) -> None:
+        plan = self._plan
+        name = "live" if self._live else "replay"
+        with Machine(
+            plan.qemu.path,
+            plan.machine,
+            folder=self._folder,
+            name=name,
+            timing=timing,
+            stub=True,
+            hold=True,
+        ) as machine:
+            stub = Stub(machine.stub)
+            stub.start()
+            interception = self._interception = Interception(
+                stub,
+                machine.ram_words(),
+                RAM_BASE,
+                extents=machine.ram_extents,
+                firmware=plan.firmware_ranges,
+                kernel=plan.kernel_ranges,
+                sink=self._take,
+                mark_at=plan.mark_at,
+                stepping=plan.stepping,
+                one_by_one=plan.spec.stop_on_divergence,
+            )
+            with self._interposed(stub, interception) as interposer:
+                gdb_tool = tools.gdb()
+                with GdbMi(gdb_tool.path, transcript=self._mi_log) as gdb:
+                    if plan.image.kind == "elf":
+                        gdb.load_symbols(plan.machine.kernel)
+                    gdb.connect(interposer.path)
+                    with self._attach(machine.console):
+                        self._drive(machine, interposer, gdb)
+
+    @contextmanager
+    def _interposed(self, stub: Stub, interception: Interception) -> Iterator[Interposer]:
+        interposer = Interposer(stub, interception, self._folder / "gdb.sock")
+        try:
+            yield interposer
+        except CosimError as error:
+            # What gdb or the stub report may only be what interception's own failure left behind.
+            raise interposer.failure or error from error
+        finally:
+            interposer.close()
+
+    def _drive(self, machine: Machine, interposer: Interposer, gdb: GdbMi) -> None:
+        plan = self._plan
+        if plan.begin.form != "boot" and not self._reach(plan.begin, machine, interposer, gdb):
+            said = machine.console.last_line()
+            raise GuestError(
+                f"{self._end_of_guest(machine)} before the region began "
+                f"(--from {plan.begin.text}); last line on the console: {said!r}",
+                log=str(machine.console_log),
+            )
+        with interposer.stopped() as interception:
+            interception.begin()
+        self._began = True
+        self._first_instruction = self._icount(machine)
+        try:
+            reached = self._reach(plan.end, machine, interposer, gdb)
+        finally:
+            if not interposer.running:
+                with contextlib.suppress(RemoteError), interposer.stopped() as interception:
+                    interception.end(alive=not interposer.ended and machine.alive())
+        machine.console.check_log()
+        if not reached and plan.end.form != "power-off":
+            raise GuestError(
+                f"{self._end_of_guest(machine)} before the region's end (--to {plan.end.text})",
+                log=str(machine.console_log),
+            )
+        if self._panic:
+            raise GuestError(f"the guest panicked: {self._panic}", log=str(machine.console_log))
+
+    def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
+        """Let the guest run up to ``edge``; False when it ended before."""
+        interception = self._interception
+        assert interception is not None
+        interception.stop_at_marks = {edge.label} if edge.form == "mark" else set()
+        breakpoint_number = gdb.break_insert(edge.address) if edge.form == "address" else None
+        gdb.resume()
+        asked = False
+        while True:
+            stop = gdb.wait_stop(_TICK)
+            self._show("in the region" if self._began else "to the region", self._place())
+            if interposer.failure is not None:
+                raise interposer.failure
+            if stop is not None:
+                break
+            if edge.form == "console" and not asked and machine.console.seen(edge.pattern):
+                gdb.interrupt()
+                asked = True
+            if time.monotonic() > self._deadline:
+                self._out_of_time(edge, machine, gdb)
+        if breakpoint_number is not None and not interposer.ended:
+            gdb.break_delete(breakpoint_number)
+        if not interposer.ended:
+            self._instructions = self._icount(machine)
+        if interception.halted:
+            return True
+        return not interposer.ended
+
+    def _out_of_time(self, edge: Edge, machine: Machine, gdb: GdbMi) -> None:
+        gdb.interrupt()
+        gdb.wait_stop(5)
+        edge_name = "--to" if self._began else "--from"
+        raise GuestError(
+            f"{self._plan.time_limit:g} s passed and {edge_name} {edge.text} was not reached; "
+            f"the guest is at {self._place()}, its last line was {machine.console.last_line()!r}; "
+            "raise --time-limit or choose another edge",
+            log=str(machine.console_log),
+        )
+
+    def _end_of_guest(self, machine: Machine) -> str:
+        if self._panic:
+            return f"the guest panicked ({self._panic})"
+        machine.wait(2)
+        reason = machine.end_reason()
+        if reason == "guest-shutdown":
+            return "the guest powered off"
+        if reason == "guest-reset":
+            return "the guest reset itself"
+        return machine.obituary() if not machine.alive() else "the recorded run ended"
+
+    def _icount(self, machine: Machine) -> int | None:
+        if self._live or not machine.alive():
+            return None
+        with contextlib.suppress(CosimError):
+            return int(machine.qmp("query-replay")["icount"])
+        return None
+
+    # -- models ---------------------------------------------------------------------------------
+
+    def _take(self, batch: EventBatch) -> None:
+        self._events += len(batch)
+        if self._keep is not None:
+            self._keep(batch)
+        self._pipeline.feed(batch)
+        if self._plan.spec.stop_on_divergence and self._pipeline.illegal:
+            assert self._interception is not None
+            self._interception.halted = True
+
+    def _ending(self, error: BaseException | None) -> Ending:
+        interception = self._interception
+        assert interception is not None
+        instructions = None
+        if self._instructions is not None and self._first_instruction is not None:
+            instructions = self._instructions - self._first_instruction
+        audit = interception.audit
+        stepped: dict[str, Any] = {"instructions": interception.stepped, "share": None}
+        if instructions:
+            stepped["share"] = interception.stepped / instructions
+        return Ending(
+            complete=error is None,
+            reason=None if error is None else str(error) or "interrupted",
+            region={"instructions": instructions, "stops": interception.stops},
+            stepped=stepped,
+            audit={
+                "checks": audit.checks,
+                "missed_writes": len(audit.missed),
+                "hardware_ad_updates": audit.hardware_ad,
+                "missed": [missed.to_json() for missed in audit.missed[:20]],
+            },
+        )
+
+    def _place(self) -> str:
+        assert self._interception is not None
+        return self._plan.symbols.describe(self._interception.pc)
+
+    def _show(self, phase: str, place: str) -> None:
+        if self._view is not None:
+            seconds = time.monotonic() - self._started
+            self._view(Progress(phase, seconds, self._events, place, self._pipeline.exits()))
+
+
+def interactive() -> bool:
+    """Whether a user can type into the guest: both ends are a terminal."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
