@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from cosim.errors import GuestImageError, UsageError
 from cosim.output import Step
-from guest import linux, micro, spec
+from guest import linux, micro, spec, workloads
 from guest.spec import GuestSpec
 
 
@@ -31,6 +31,7 @@ _RECIPES: dict[str, Recipe] = {
     "linux": linux.Recipe(),
     "micro": micro.Recipe("micro"),
     "micro-m": micro.Recipe("micro-m"),
+    "workloads": workloads.Recipe(),
 }
 
 NAMES = tuple(_RECIPES)

@@ -1,5 +1,5 @@
 """The ``linux`` guest: Debian's own riscv64 kernel and an initramfs of our programs."""
 
-from guest.linux.recipe import Recipe
+from guest.linux.recipe import APPEND, NAME, Recipe, entries
 
-__all__ = ["Recipe"]
+__all__ = ["APPEND", "NAME", "Recipe", "entries"]

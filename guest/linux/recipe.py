@@ -57,7 +57,7 @@ class Recipe:
         unpacked = unpacked or packages.fetch(debian, step)
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio.gz"
-        spec.replace(initrd, cpio.compressed(_entries((debian / "busybox").read_bytes())))
+        spec.replace(initrd, cpio.compressed(entries()))
         image = folder / "Image"
         if not image.exists():
             image.symlink_to("debian/Image")
@@ -87,7 +87,12 @@ def program(source: Path) -> bytes:
         return output.read_bytes()
 
 
-def _entries(busybox: bytes) -> list[cpio.Entry]:
+def entries() -> list[cpio.Entry]:
+    """What the initramfs holds, a directory before what is in it; busybox must be fetched.
+
+    :raise EnvironmentFault: there is no cross compiler.
+    """
+    busybox = (spec.folder(NAME) / "debian" / "busybox").read_bytes()
     return [
         *(cpio.directory(path) for path in ("bin", "dev", "proc", "sys", "root")),
         cpio.directory("tmp", 0o1777),

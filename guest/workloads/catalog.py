@@ -1,0 +1,187 @@
+"""The workloads: what each is, what it stands for, and what runs between its marks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from guest.workloads import generate
+
+Size = Literal["test", "full"]
+"""``test`` takes about a second of plain emulation or less, ``full`` up to about ten."""
+
+SIZES: tuple[Size, ...] = ("test", "full")
+
+INPUT = "workloads"
+"""Folder of the image that holds the programs' input."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One program of the ``workloads`` guest.
+
+    ``what`` describes it in a line.  ``stand_in`` is true for a program of our own that copies
+    another's access pattern: ``stands_for`` names that one, and a report must say so.  Where it is
+    false, ``stands_for`` is the paper's program that this is a real version of, or None.
+
+    ``command`` is what the shell runs between the marks ``begin`` and ``end``, ``arguments`` its
+    ``"$@"`` by size; ``prepare`` runs before the marks, ``check`` after them, and what it prints
+    is the check sum.  ``own_marks``: the program sets the marks itself, right around its loop.
+    ``memory`` is the resident set that one program reaches at most, in MiB, by size.
+    """
+
+    name: str
+    what: str
+    command: str
+    arguments: Mapping[Size, str]
+    memory: Mapping[Size, int]
+    stands_for: str | None = None
+    stand_in: bool = False
+    prepare: str = ""
+    # The last word that the program printed.
+    check: str = "sed -n '$s/.* //; $p' output"
+    own_marks: bool = False
+
+    def run(self, size: Size) -> str:
+        """What ``cosim.run=`` on the kernel's command line runs it with."""
+        return f"{self.name}:{size}"
+
+
+_CC1 = "/usr/libexec/gcc/riscv64-linux-gnu/14/cc1"
+_XZ = "/usr/bin/xz"  # busybox's shell would take its own
+_STRESS = "stress-ng --seed 1 --metrics --yaml report.yaml"
+_SOCKET = "/tmp/redis.socket"
+
+_ALL = (
+    Workload(
+        name="cc1",
+        what="Debian's riscv64 C compiler 14.2, -O1, on a generated preprocessed file",
+        stands_for="403.gcc",
+        command=f'{_CC1} -quiet -fpreprocessed -O1 -o output.s "$1"',
+        arguments={"test": f"/{INPUT}/test.i", "full": f"/{INPUT}/full.i"},
+        memory={"test": 0, "full": 0},
+        # How many functions the assembly has, and its digest.
+        check="echo $(grep -c '@function' output.s)-$(busybox sha256sum < output.s | cut -c1-16)",
+    ),
+    Workload(
+        name="mcf-like",
+        what="minimum-cost flow on a random network, pointer chasing",
+        stands_for="429.mcf",
+        stand_in=True,
+        command='mcf-like "$@"',
+        arguments={"test": "4000 20000 8 1", "full": "200000 1000000 3 1"},
+        memory={"test": 0, "full": 0},
+    ),
+    Workload(
+        name="milc-like",
+        what="conjugate gradients over a four-dimensional lattice of SU(3) matrices",
+        stands_for="433.milc",
+        stand_in=True,
+        command='milc-like "$@"',
+        arguments={"test": "6 4 1", "full": "18 4 1"},
+        memory={"test": 0, "full": 0},
+    ),
+    Workload(
+        name="astar-like",
+        what="A* searches on a grid with walls",
+        stands_for="473.astar",
+        stand_in=True,
+        command='astar-like "$@"',
+        arguments={"test": "256 4 1", "full": "2048 8 1"},
+        memory={"test": 0, "full": 0},
+    ),
+    Workload(
+        name="sqlite3",
+        what="SQLite: load, two indexes, joins, update, delete, vacuum",
+        prepare="rm -f database",
+        command='sqlite3 -bail database < "$1"',
+        arguments={"test": f"/{INPUT}/test.sql", "full": f"/{INPUT}/full.sql"},
+        memory={"test": 0, "full": 0},
+        check="busybox sha256sum < output | cut -c1-16",
+    ),
+    Workload(
+        name="redis",
+        what="Redis server and its benchmark (arguments: requests a command, keys, value bytes)",
+        prepare=f"""\
+redis-server --port 0 --unixsocket {_SOCKET} --save "" > server.log 2>&1 &
+for i in $(seq 200); do
+    redis-cli -s {_SOCKET} ping > /dev/null 2>&1 && break
+    usleep 10000
+done""",
+        command=f"redis-benchmark -s {_SOCKET} -q -c 10 -t set,get,incr,lpush,lpop,hset "
+        '-n "$1" -r "$2" -d "$3"',
+        arguments={"test": "500 1000 100", "full": "3000 20000 1000"},
+        memory={"test": 0, "full": 0},
+        # Calls the server counted, a command; which keys were hit is not ours to seed.
+        check=f"""\
+redis-cli -s {_SOCKET} info commandstats |
+    sed -nE '/_(set|get|incr|lpush|lpop|hset):/s/.*_(.*):calls=([0-9]*),.*rejected_calls=0,\
+failed_calls=0.*/\\1=\\2/p' | sort | xargs | sed 's/ /,/g'
+redis-cli -s {_SOCKET} shutdown nosave 2> /dev/null""",
+    ),
+    Workload(
+        name="stress-fork",
+        what="stress-ng's fork stressor",
+        command=f'{_STRESS} --fork 1 --fork-ops "$1"',
+        arguments={"test": "50", "full": "1000"},
+        memory={"test": 0, "full": 0},
+        check="sed -n 's/.*bogo-ops: */forks=/p' report.yaml",
+    ),
+    Workload(
+        name="stress-vm",
+        what="stress-ng's vm stressor: maps, fills and verifies memory",
+        command=f'{_STRESS} --vm 1 --vm-bytes "$1" --vm-ops "$2"',
+        arguments={"test": "2M 2000", "full": "64M 20000"},
+        memory={"test": 0, "full": 0},
+        check="sed -n 's/.*bogo-ops: */operations=/p' report.yaml",
+    ),
+    Workload(
+        name="xz",
+        what="xz: compresses generated text and unpacks it again",
+        command=f'{_XZ} -T1 -6 -c "$1" > packed.xz && {_XZ} -d -c packed.xz > unpacked',
+        arguments={"test": f"/{INPUT}/test.txt", "full": f"/{INPUT}/full.txt"},
+        memory={"test": 0, "full": 0},
+        check="busybox sha256sum < unpacked | cut -c1-16",
+    ),
+    Workload(
+        name="python3",
+        what="Python 3.13: dictionaries, strings, sorting, a tree of tuples",
+        command=f'python3.13 -I /{INPUT}/python_script.py "$@"',
+        arguments={"test": "2000", "full": "200000"},
+        memory={"test": 0, "full": 0},
+    ),
+    Workload(
+        name="mprotect-bench",
+        what="mprotect of single pages among reads (arguments: pages, operations, share, seed)",
+        stands_for="the paper's micro-benchmark",
+        stand_in=True,
+        command='mprotect-bench "$@"',
+        arguments={"test": "64 2000 50 1", "full": "1024 100000 50 1"},
+        memory={"test": 0, "full": 0},
+        own_marks=True,
+    ),
+    Workload(
+        name="fork-bench",
+        what="forks that copy pages on write (arguments: pages, forks, share, seed)",
+        command='fork-bench "$@"',
+        arguments={"test": "256 10 25 1", "full": "4096 60 25 1"},
+        memory={"test": 0, "full": 0},
+        own_marks=True,
+    ),
+)
+
+WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
+"""Every workload by name, the paper's first."""
+
+
+def inputs() -> dict[str, bytes]:
+    """The generated input files by their names in :data:`INPUT`."""
+    return {
+        "test.i": generate.c_source(functions=1, declarations=10),
+        "full.i": generate.c_source(functions=12, declarations=250),
+        "test.sql": generate.sql(1000),
+        "full.sql": generate.sql(20000),
+        "test.txt": generate.text(100_000),
+        "full.txt": generate.text(1_500_000),
+    }
