@@ -1,0 +1,175 @@
+"""scripts/setup on a PATH of impostors: what it asks apt and pip for, and when it asks nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_SETUP = Path(__file__).parents[2] / "scripts" / "setup"
+_UNIX = (
+    "bash sh env sed cut sha256sum mktemp cat rm dirname head tail grep sleep flock cp chmod mkdir"
+)
+
+
+class Sandbox:
+    """A checkout with its own PATH; every impostor notes how it was called."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "checkout"
+        self.bin = root / "bin"
+        self.log = root / "log"
+        (self.root / "scripts").mkdir(parents=True)
+        self.bin.mkdir()
+        self.log.touch()
+        shutil.copy(_SETUP, self.root / "scripts" / "setup")
+        (self.root / "scripts" / "requirements.txt").write_text("click==8\n")
+        (self.root / "pyproject.toml").write_text("")
+        for name in _UNIX.split():
+            path = shutil.which(name)
+            assert path is not None, name
+            (self.bin / name).symlink_to(path)
+        share = root / "share"
+        share.mkdir()
+        (share / "opensbi-riscv64-generic-fw_dynamic.bin").touch()
+        self.add("id", "echo 0")
+        self.add("gdb-multiarch")
+        self.add("riscv64-linux-gnu-gcc")
+        self.add("gcc")
+        self.add(
+            "qemu-system-riscv64",
+            f'case $1 in -L) echo {share};; *) echo "QEMU emulator version 10.0.2";; esac',
+        )
+        # `python3 -m venv DIR` makes one more impostor; pip is `DIR/bin/python -m pip`.
+        self.add(
+            "python3",
+            'if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi',
+        )
+        self.add("apt-get", "true")
+        self.add("apt-cache", "true")
+
+    def add(self, name: str, script: str = "true") -> None:
+        """Put an impostor on the PATH."""
+        file = self.bin / name
+        file.write_text(f'#!/bin/sh\necho "{name} $*" >>{self.log}\n{script}\n')
+        file.chmod(0o755)
+
+    def run(self, *arguments: str) -> tuple[int, str, list[str]]:
+        """Exit status, stderr and the calls of one run."""
+        self.log.write_text("")
+        answer = subprocess.run(
+            [str(self.root / "scripts" / "setup"), *arguments],
+            env={"PATH": str(self.bin), "HOME": os.environ.get("HOME", "/")},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert answer.stdout == "", "stdout belongs to what runs after the set-up"
+        return answer.returncode, answer.stderr, self.log.read_text().splitlines()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)
+
+
+def _calls(calls: list[str], name: str) -> list[str]:
+    return [call for call in calls if call.startswith(f"{name} ")]
+
+
+def test_with_everything_there_only_python_packages_are_installed_once(box: Sandbox) -> None:
+    status, _, calls = box.run()
+    assert status == 0
+    assert not _calls(calls, "apt-get")
+    pip = [call for call in calls if "-m pip" in call]
+    assert len(pip) == 2
+    assert "scripts/requirements.txt" in pip[0] and "-e" in pip[1].split()
+
+    status, said, calls = box.run()
+    assert (status, said) == (0, "")
+    assert not _calls(calls, "apt-get") and not any("-m pip" in call for call in calls)
+
+
+def test_changed_requirements_are_installed_again(box: Sandbox) -> None:
+    box.run()
+    (box.root / "scripts" / "requirements.txt").write_text("click==9\n")
+    status, _, calls = box.run()
+    assert status == 0
+    assert sum("-m pip" in call for call in calls) == 2
+    assert not any("-m venv" in call for call in calls)
+
+
+def test_only_missing_packages_are_installed(box: Sandbox) -> None:
+    (box.bin / "gdb-multiarch").unlink()
+    status, _, calls = box.run()
+    assert status == 0
+    update, install = _calls(calls, "apt-get")
+    assert update.endswith(" update")
+    assert install.endswith(" install --no-install-recommends gdb-multiarch")
+
+
+def test_tests_need_more(box: Sandbox) -> None:
+    status, _, calls = box.run("--tests")
+    assert status == 0
+    assert _calls(calls, "apt-get")[-1].endswith(" cpio")
+
+
+def test_a_qemu_below_7_2_counts_as_missing(box: Sandbox) -> None:
+    box.add("qemu-system-riscv64", 'echo "QEMU emulator version 7.1.0"')
+    status, said, calls = box.run()
+    assert status == 3
+    assert "qemu-system-riscv" in _calls(calls, "apt-get")[-1]
+    assert "QEMU 7.2 or newer could not be installed" in said
+
+
+def test_an_own_qemu_7_2_is_taken_as_it_is(box: Sandbox) -> None:
+    share = box.bin.parent / "share"
+    box.add(
+        "qemu-system-riscv64",
+        f'case $1 in -L) echo {share};; *) echo "QEMU emulator version 7.2.22";; esac',
+    )
+    status, _, calls = box.run()
+    assert status == 0
+    assert not _calls(calls, "apt-get")
+
+
+def test_without_root_sudo_is_used(box: Sandbox) -> None:
+    (box.bin / "gdb-multiarch").unlink()
+    box.add("id", "echo 1000")
+    box.add("sudo", 'exec "$@"')
+    status, _, calls = box.run()
+    assert status == 0
+    assert len(_calls(calls, "sudo")) == len(_calls(calls, "apt-get")) == 2
+
+
+def test_without_root_and_sudo_it_says_what_to_run(box: Sandbox) -> None:
+    (box.bin / "gdb-multiarch").unlink()
+    box.add("id", "echo 1000")
+    status, said, calls = box.run()
+    assert status == 3
+    assert "as root, run: apt-get" in said
+    assert "gdb-multiarch" in said
+    assert not _calls(calls, "apt-get")
+
+
+def test_without_apt_it_names_what_is_missing(box: Sandbox) -> None:
+    (box.bin / "gdb-multiarch").unlink()
+    (box.bin / "apt-get").unlink()
+    status, said, _ = box.run()
+    assert status == 3
+    assert "gdb-multiarch" in said
+
+
+def test_a_failed_installation_says_what_apt_said(box: Sandbox) -> None:
+    (box.bin / "gdb-multiarch").unlink()
+    box.add("apt-get", 'case "$*" in *install*) echo "E: No space left"; exit 100;; esac')
+    status, said, _ = box.run()
+    assert status == 3
+    assert "E: No space left" in said
+
+
+def test_an_unknown_option_is_a_usage_error(box: Sandbox) -> None:
+    assert box.run("--frobnicate")[0] == 2
