@@ -177,7 +177,6 @@ def _elf_kernel(path: Path, file: BinaryIO, head: bytes) -> KernelImage:
     try:
         elf = ELFFile(file)
         segments = [segment.header for segment in elf.iter_segments()]
-        entry = int(elf.header["e_entry"])
     except (ELFError, ValueError, UnicodeDecodeError) as error:
         raise GuestImageError(f"kernel {path} is a damaged ELF file: {error}") from None
     if any(segment["p_type"] == "PT_INTERP" for segment in segments):
@@ -193,13 +192,13 @@ def _elf_kernel(path: Path, file: BinaryIO, head: bytes) -> KernelImage:
             f"kernel {path} is linked to load at 0x{ranges[0].start:x}, outside RAM (from "
             f"0x{RAM_BASE:x}); for Linux give the file arch/riscv/boot/Image"
         )
-    for piece in ranges:
-        # QEMU enters at the physical place of the linked entry.
-        assert piece.virtual is not None
-        if piece.executable and 0 <= entry - piece.virtual < piece.size:
-            entry = entry - piece.virtual + piece.start
-            break
-    return KernelImage(path, "elf", entry, ranges)
+    if ranges[0].file_offset == 0:
+        raise GuestImageError(
+            f"kernel {path} loads its own ELF header first, and QEMU starts kernels at their first "
+            "address; link it without (ld -N, or a linker script without SIZEOF_HEADERS)"
+        )
+    # QEMU starts at the lowest address, whatever e_entry says (its hw/riscv/boot.c).
+    return KernelImage(path, "elf", ranges[0].start, ranges)
 
 
 def _elf_range(segment: Container) -> LoadRange:
