@@ -1,0 +1,155 @@
+/*
+ * What one RISC-V instruction can do that the capture must see.  Encodings are those of the
+ * unprivileged and privileged specifications (RV64 listings, C, A, CMO, V, Svinval, H).
+ */
+#ifndef COSIM_DECODE_H
+#define COSIM_DECODE_H
+
+#include "event.h"
+
+#include <stdbool.h>
+
+enum op {
+    OP_PLAIN,     /* cannot touch memory, trap or be observed: arithmetic, branches, jumps */
+    OP_OTHER,     /* anything not named here; may touch memory */
+    OP_LOAD,      /* loads, lr */
+    OP_STORE,
+    OP_AMO,
+    OP_SC,
+    OP_CBO_ZERO,
+    OP_VSTORE,
+    OP_FENCE,     /* detail: enum fence_instruction */
+    OP_ATP,       /* writes satp, vsatp or hgatp; detail: the CSR */
+    OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
+    OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
+    OP_RETURN     /* sret, mret */
+};
+
+enum csr {
+    CSR_SSTATUS = 0x100,
+    CSR_STVEC = 0x105,
+    CSR_SATP = 0x180,
+    CSR_VSSTATUS = 0x200,
+    CSR_VSTVEC = 0x205,
+    CSR_VSATP = 0x280,
+    CSR_MSTATUS = 0x300,
+    CSR_MTVEC = 0x305,
+    CSR_HGATP = 0x680
+};
+
+struct insn {
+    enum op op;
+    uint8_t rd, rs1, rs2, funct3;
+    uint16_t detail;
+};
+
+/* Decode the 2 or 4 bytes of an instruction; `word` holds the first 4 bytes, little-endian. */
+static inline struct insn decode(uint32_t word)
+{
+    struct insn out = {.op = OP_OTHER,
+                       .rd = word >> 7 & 31,
+                       .rs1 = word >> 15 & 31,
+                       .rs2 = word >> 20 & 31,
+                       .funct3 = word >> 12 & 7};
+    if ((word & 3) != 3) {
+        unsigned quadrant = word & 3, funct3 = word >> 13 & 7;
+        if (quadrant == 1) {
+            out.op = OP_PLAIN;
+        } else if (quadrant == 2 && (funct3 == 0 || funct3 == 4)) {
+            out.op = OP_PLAIN; /* c.slli, c.jr, c.mv, c.ebreak, c.jalr, c.add */
+        } else if (quadrant == 0 && funct3 == 0) {
+            out.op = OP_PLAIN; /* c.addi4spn */
+        } else if (quadrant == 0 && funct3 == 4) {
+            out.op = (word & 0x1800) == 0x0800 ? OP_STORE : OP_LOAD; /* Zcb: bit 11 tells */
+        } else {
+            out.op = funct3 >= 5 ? OP_STORE : OP_LOAD;
+            if (funct3 == 6) {
+                out.op = OP_STORE; /* c.sw, c.swsp */
+            }
+            if (funct3 <= 3) {
+                out.op = OP_LOAD;
+            }
+        }
+        return out;
+    }
+    switch (word & 0x7f) {
+    case 0x33: /* OP, OP-IMM, OP-32, OP-IMM-32, LUI, AUIPC, BRANCH, JALR, JAL */
+    case 0x13:
+    case 0x3b:
+    case 0x1b:
+    case 0x37:
+    case 0x17:
+    case 0x63:
+    case 0x67:
+    case 0x6f:
+        out.op = OP_PLAIN;
+        break;
+    case 0x03:
+    case 0x07:
+        out.op = OP_LOAD;
+        break;
+    case 0x23:
+        out.op = OP_STORE;
+        break;
+    case 0x27: /* floats have widths 1..4, vectors 0 and 5..7 */
+        out.op = out.funct3 >= 1 && out.funct3 <= 4 ? OP_STORE : OP_VSTORE;
+        break;
+    case 0x2f:
+        out.op = word >> 27 == 2 ? OP_LOAD : word >> 27 == 3 ? OP_SC : OP_AMO;
+        break;
+    case 0x0f:
+        if ((word & 0xfff07fff) == 0x0040200f) {
+            out.op = OP_CBO_ZERO;
+        }
+        break;
+    case 0x73:
+        if (out.funct3 == 0) {
+            if (word == 0x10200073 || word == 0x30200073) {
+                out.op = OP_RETURN;
+            }
+            if (out.rd == 0) {
+                static const struct {
+                    uint8_t funct7, fence;
+                } fences[] = {{0x09, SFENCE_VMA},  {0x0b, SINVAL_VMA},  {0x11, HFENCE_VVMA},
+                              {0x31, HFENCE_GVMA}, {0x13, HINVAL_VVMA}, {0x33, HINVAL_GVMA}};
+                for (unsigned i = 0; i < sizeof(fences) / sizeof(fences[0]); i++) {
+                    if (word >> 25 == fences[i].funct7) {
+                        out.op = OP_FENCE;
+                        out.detail = fences[i].fence;
+                    }
+                }
+            }
+        } else if (out.funct3 != 4) {
+            /* csrrs and csrrc with x0 or 0 only read. */
+            bool writes = (out.funct3 & 3) == 1 || out.rs1 != 0;
+            out.detail = word >> 20;
+            switch (writes ? out.detail : 0) {
+            case CSR_SATP:
+            case CSR_VSATP:
+            case CSR_HGATP:
+                out.op = OP_ATP;
+                break;
+            case CSR_STVEC:
+            case CSR_MTVEC:
+            case CSR_VSTVEC:
+                out.op = OP_VECTOR;
+                break;
+            case CSR_SSTATUS:
+            case CSR_MSTATUS:
+            case CSR_VSSTATUS:
+                out.op = OP_STATUS;
+                break;
+            }
+        }
+        break;
+    }
+    return out;
+}
+
+/* Whether what the instruction did is looked at when the next one begins. */
+static inline bool deferred(enum op op)
+{
+    return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE || op == OP_ATP;
+}
+
+#endif

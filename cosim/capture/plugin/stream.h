@@ -1,0 +1,35 @@
+/*
+ * The stream to the tool: blocks of events over a socket, each with a sequence number and a
+ * checksum.  Sending blocks, so a slow reader slows the guest and nothing is ever lost.
+ */
+#ifndef COSIM_STREAM_H
+#define COSIM_STREAM_H
+
+#include "event.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END };
+
+/* Followed by `length` bytes; all little-endian.  cosim/capture/plugin/stream.py reads it. */
+struct block_header {
+    uint32_t magic; /* "CSPE" */
+    uint16_t version, type;
+    uint64_t sequence;
+    uint64_t instructions; /* retired by all harts when the block was sent */
+    uint32_t length, crc;  /* of what follows; zlib's CRC-32 */
+};
+_Static_assert(sizeof(struct block_header) == 32, "the header is 32 bytes");
+
+void stream_open(int fd, int64_t (*instructions)(void));
+bool stream_is_open(void);
+/* Room for one more event; the caller fills it in. */
+struct event *stream_event(void);
+uint64_t stream_events(void);
+void stream_flush(void);
+/* Send one block of another type, after the events so far. */
+void stream_block(enum block_type type, const void *data, size_t length);
+void stream_close(void);
+
+#endif

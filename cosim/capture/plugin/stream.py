@@ -1,0 +1,134 @@
+"""The plugin's stream: blocks with a sequence number and a checksum, read from a socket.
+
+A block is a 32-byte header (``block_header`` in ``stream.h``) and what it announces.  Whatever is
+wrong with the stream ends it with an error; a batch that comes out was checked.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from cosim.errors import MachineError
+from hypervisor_model.events import EVENT, EventBatch
+
+_HEADER = struct.Struct("<IHHQQII")
+_MAGIC = int.from_bytes(b"CSPE", "little")
+_VERSION = 1
+_LARGEST = 16 << 20
+_END = struct.Struct("<8Q")
+
+
+class _Block(IntEnum):
+    EVENTS = 1
+    LABEL = 2
+    END = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the plugin says when it ends.
+
+    ``region_ended``: the region's end was reached, otherwise the machine ended first.
+    ``never_started``: its beginning was not.  ``instructions`` were retired within the region.
+    The audit compared the plugin's copy of every live table with RAM: ``tables`` pages,
+    ``entries`` entries, of which ``missed`` differ, ``missed_only_ad`` of them only in the A and
+    D bits, which QEMU's MMU sets without an instruction unless the CPU has Svade.
+    """
+
+    region_ended: bool
+    never_started: bool
+    events: int
+    instructions: int
+    tables: int
+    entries: int
+    missed: int
+    missed_only_ad: int
+
+
+class StreamReader:
+    """Reads the stream from ``line``.
+
+    ``labels`` are the marks' labels by number, ``instructions`` how many instructions the guest
+    had retired when the last block was sent, ``summary`` is set when the stream has ended.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._sequence = 0
+        self.labels: list[str] = []
+        self.instructions = 0
+        self.summary: Summary | None = None
+        self.events = 0
+
+    def batches(self) -> Iterator[EventBatch]:
+        """The events, a batch a block, until the plugin's end record.
+
+        :raise MachineError: the stream is cut or damaged, or nothing came for as long as the
+            socket's own time-out allows.
+        """
+        while self.summary is None:
+            kind, payload = self._block()
+            if kind == _Block.EVENTS:
+                if len(payload) % EVENT.itemsize:
+                    raise MachineError("the plugin's stream is damaged: a block with half an event")
+                batch: EventBatch = np.frombuffer(payload, dtype=EVENT)
+                self.events += len(batch)
+                yield batch
+            elif kind == _Block.LABEL:
+                self.labels.append(bytes(payload).decode("ascii", "backslashreplace"))
+            elif kind == _Block.END:
+                self._end(payload)
+            else:
+                raise MachineError(f"the plugin's stream is damaged: a block of type {kind}")
+
+    def _block(self) -> tuple[int, bytearray]:
+        header = self._read(_HEADER.size)
+        magic, version, kind, sequence, instructions, length, crc = _HEADER.unpack(header)
+        if magic != _MAGIC or version != _VERSION or length > _LARGEST:
+            raise MachineError("the plugin's stream is damaged: what came is no block")
+        if sequence != self._sequence:
+            raise MachineError(
+                f"the plugin's stream is damaged: block {sequence} came, {self._sequence} was due"
+            )
+        payload = self._read(length)
+        if zlib.crc32(payload) != crc:
+            raise MachineError(
+                f"the plugin's stream is damaged: block {sequence} has the wrong checksum"
+            )
+        self._sequence += 1
+        self.instructions = instructions
+        return kind, payload
+
+    def _end(self, payload: bytearray) -> None:
+        region, waiting, events, instructions, tables, entries, missed, only_ad = _END.unpack(
+            payload
+        )
+        if events != self.events:
+            raise MachineError(
+                f"the plugin's stream is damaged: {self.events} of {events} events came"
+            )
+        self.summary = Summary(
+            bool(region), bool(waiting), events, instructions, tables, entries, missed, only_ad
+        )
+
+    def _read(self, length: int) -> bytearray:
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            try:
+                count = self._line.recv_into(view)
+            except TimeoutError:
+                raise MachineError("the plugin has been silent for too long") from None
+            except OSError as error:
+                raise MachineError(f"the plugin's stream broke: {error.strerror}") from None
+            if count == 0:
+                raise MachineError("the plugin's stream is cut: QEMU ended without closing it")
+            view = view[count:]
+        return data

@@ -1,0 +1,271 @@
+#include "tables.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { NO_ROOT = -1 };
+
+struct page {
+    uint32_t links[MAX_LEVELS]; /* what reaches it, by the level it is linked at */
+    int root_level;
+    uint64_t copy[ENTRIES]; /* its entries as events have shown them */
+};
+
+uint8_t *tables_live_map;
+static struct page **pages; /* index: page number within RAM */
+static uint64_t *roots;
+static size_t root_count, root_room;
+static void (*on_grown)(void);
+
+void tables_open(void (*grown)(void))
+{
+    size_t count = ram.size >> PAGE_BITS;
+    tables_live_map = calloc(count, 1);
+    pages = calloc(count, sizeof(*pages));
+    if (!tables_live_map || !pages) {
+        abort();
+    }
+    on_grown = grown;
+}
+
+static inline size_t number(uint64_t pa)
+{
+    return (pa - ram.base) >> PAGE_BITS;
+}
+
+bool tables_live(uint64_t pa)
+{
+    return ram_holds(pa) && tables_live_map[number(pa)];
+}
+
+static unsigned levels_of(const struct page *page)
+{
+    unsigned levels = 0;
+    for (int level = 0; level < MAX_LEVELS; level++) {
+        levels |= (page->links[level] != 0) << level;
+    }
+    return levels;
+}
+
+static struct page *read_page(uint64_t pa, int level, bool root, const struct stamp *at)
+{
+    struct page *page = calloc(1, sizeof(*page));
+    if (!page) {
+        abort();
+    }
+    page->root_level = NO_ROOT;
+    memcpy(page->copy, ram.bytes + (pa - ram.base), PAGE);
+    pages[number(pa)] = page;
+    tables_live_map[number(pa)] = 1;
+    struct event *event = emit(TABLE_ADD, at);
+    event->a = pa;
+    event->b = level;
+    event->sub = root;
+    for (int i = 0; i < ENTRIES; i++) {
+        if (page->copy[i]) {
+            event = emit(TABLE_ENTRY, at);
+            event->a = pa + 8 * i;
+            event->c = page->copy[i];
+        }
+    }
+    on_grown();
+    return page;
+}
+
+/* Rule 2. */
+static void add(uint64_t pa, int level, bool root, const struct stamp *at)
+{
+    struct page *page = pages[number(pa)];
+    if (!page) {
+        page = read_page(pa, level, root, at);
+    }
+    if (page->links[level]++ > 0 || level == 0) {
+        return;
+    }
+    for (int i = 0; i < ENTRIES; i++) {
+        if (pte_is_link(page->copy[i])) {
+            add(pte_target(page->copy[i]), level - 1, false, at);
+        }
+    }
+}
+
+/* Rule 4. */
+static void drop_link(uint64_t pa, int level, const struct stamp *at)
+{
+    struct page *page = pages[number(pa)];
+    if (--page->links[level] > 0) {
+        return;
+    }
+    for (int i = 0; level > 0 && i < ENTRIES; i++) {
+        if (pte_is_link(page->copy[i])) {
+            drop_link(pte_target(page->copy[i]), level - 1, at);
+        }
+    }
+    /* A table that links to itself may have been dropped by one of its own links. */
+    if (pages[number(pa)] == page && levels_of(page) == 0) {
+        emit(TABLE_DROP, at)->a = pa;
+        pages[number(pa)] = NULL;
+        tables_live_map[number(pa)] = 0;
+        free(page);
+    }
+}
+
+void tables_load_root(uint64_t satp, const struct stamp *at)
+{
+    int level = atp_levels(satp) - 1;
+    uint64_t pa = atp_root(satp);
+    if (level < 0 || !ram_holds(pa)) {
+        return;
+    }
+    struct page *page = pages[number(pa)];
+    if (page && page->root_level != NO_ROOT) {
+        return;
+    }
+    add(pa, level, true, at);
+    pages[number(pa)]->root_level = level;
+    if (root_count == root_room) {
+        root_room = root_room ? 2 * root_room : 64;
+        roots = realloc(roots, root_room * sizeof(*roots));
+        if (!roots) {
+            abort();
+        }
+    }
+    roots[root_count++] = pa;
+}
+
+static void retire(uint64_t pa, const struct stamp *at)
+{
+    struct page *page = pages[number(pa)];
+    int level = page->root_level;
+    page->root_level = NO_ROOT;
+    for (size_t i = 0; i < root_count; i++) {
+        if (roots[i] == pa) {
+            roots[i] = roots[--root_count];
+            break;
+        }
+    }
+    drop_link(pa, level, at);
+}
+
+/* Rule 5 (a) and (b): before the store is emitted. */
+static void retire_for_store(const struct part *part, bool small, const struct stamp *at)
+{
+    uint64_t pa = part->pa & -(uint64_t)PAGE;
+    struct page *page = pages[number(pa)];
+    if (page->root_level == NO_ROOT || is_loaded_root(pa)) {
+        return;
+    }
+    bool retires = small;
+    for (uint64_t e = part->pa & -8ull; e < part->pa + part->length; e += 8) {
+        uint64_t entry = ram_word(e), target = pte_target(entry);
+        retires |= (entry & PTE_RESERVED) != 0;
+        retires |= (entry & PTE_V) && !ram_holds(target) && target >= 2ull << 30;
+    }
+    if (retires) {
+        retire(pa, at);
+    }
+}
+
+static int by_address(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+/* Rule 5 (c): a leaf entry of user memory was written. */
+static void retire_mapped(uint64_t entry, int level, const struct stamp *at)
+{
+    uint64_t size = 1ull << (PAGE_BITS + 9 * level);
+    uint64_t first = pte_target(entry) & -size;
+    uint64_t found[16];
+    size_t count;
+    do {
+        count = 0;
+        for (size_t i = 0; i < root_count && count < 16; i++) {
+            if (roots[i] - first < size && !is_loaded_root(roots[i])) {
+                found[count++] = roots[i];
+            }
+        }
+        qsort(found, count, sizeof(*found), by_address);
+        for (size_t i = 0; i < count; i++) {
+            if (pages[number(found[i])] && pages[number(found[i])]->root_level != NO_ROOT) {
+                retire(found[i], at);
+            }
+        }
+    } while (count == 16);
+}
+
+/* Rule 3, for one entry. */
+static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pte_op op, bool cont,
+                          const struct stamp *at)
+{
+    uint64_t page_pa = entry_pa & -(uint64_t)PAGE;
+    struct page *page = pages[number(page_pa)];
+    unsigned i = (entry_pa & (PAGE - 1)) >> 3;
+    uint64_t old = page->copy[i], new = ram_word(entry_pa);
+    struct event *event = emit(PTE_WRITE, at);
+    event->a = pa;
+    event->b = old;
+    event->c = new;
+    event->sub = op;
+    event->size = size;
+    event->flags = cont ? FLAG_CONT : 0;
+    page->copy[i] = new;
+    note_pte_write(entry_pa, levels_of(page), old);
+    if (new == old) {
+        return;
+    }
+    for (int level = 0; level < MAX_LEVELS && pages[number(page_pa)] == page; level++) {
+        if (!page->links[level]) {
+            continue;
+        }
+        if (level > 0 && pte_is_link(new)) {
+            add(pte_target(new), level - 1, false, at);
+        }
+        if (level > 0 && pte_is_link(old)) {
+            drop_link(pte_target(old), level - 1, at);
+        }
+        if (pte_is_leaf(new) && (new & PTE_U)) {
+            retire_mapped(new, level, at);
+        }
+    }
+}
+
+void tables_store(const struct part *part, int parts, unsigned size, enum pte_op op,
+                  const struct stamp *at)
+{
+    bool small = size < 8 || (part->pa & 7) + size > 8;
+    for (int i = 0; i < parts; i++) {
+        if (tables_live(part[i].pa)) {
+            retire_for_store(&part[i], small, at);
+        }
+    }
+    bool cont = false;
+    for (int i = 0; i < parts; i++) {
+        for (uint64_t e = part[i].pa & -8ull; e < part[i].pa + part[i].length; e += 8) {
+            if (tables_live(e)) {
+                entry_written(e, e < part[i].pa ? part[i].pa : e, size, op, cont, at);
+                cont = true;
+            }
+        }
+    }
+}
+
+struct audit tables_audit(void)
+{
+    struct audit audit = {0};
+    for (size_t i = 0; i < ram.size >> PAGE_BITS; i++) {
+        if (!pages[i]) {
+            continue;
+        }
+        const uint64_t *now = (const uint64_t *)(ram.bytes + (i << PAGE_BITS));
+        audit.pages++;
+        audit.entries += ENTRIES;
+        for (int e = 0; e < ENTRIES; e++) {
+            uint64_t changed = now[e] ^ pages[i]->copy[e];
+            audit.differ += changed != 0;
+            audit.differ_only_ad += changed != 0 && (changed & ~(uint64_t)(PTE_A | PTE_D)) == 0;
+        }
+    }
+    return audit;
+}

@@ -1,0 +1,42 @@
+/*
+ * Which pages of guest RAM are live page tables, and what they hold: the rules of
+ * docs/architecture.md, "Which pages are live tables".  cosim/capture/tables.py is the same in
+ * Python; the tests hold the two against each other.
+ */
+#ifndef COSIM_TABLES_H
+#define COSIM_TABLES_H
+
+#include "event.h"
+#include "guest.h"
+
+/* What the tables call back when their set of live pages grows. */
+void tables_open(void (*grown)(void));
+/* Whether the page of `pa` is live; `pa` may be anything. */
+bool tables_live(uint64_t pa);
+/* The same, of a page's number within RAM. */
+extern uint8_t *tables_live_map;
+
+/* Rule 1 and 5: a root was loaded into `satp` of a hart. */
+void tables_load_root(uint64_t satp, const struct stamp *at);
+
+/* One page's part of a store: `length` bytes at `pa`, of a store of `size` bytes in all. */
+struct part {
+    uint64_t pa;
+    unsigned length;
+};
+/* Rules 3 to 5: a store in `parts` pages has been executed; RAM has its result. */
+void tables_store(const struct part *part, int parts, unsigned size, enum pte_op op,
+                  const struct stamp *at);
+
+struct audit {
+    uint64_t pages, entries, differ, differ_only_ad;
+};
+/* Compare every live page's copy with RAM. */
+struct audit tables_audit(void);
+
+/* Provided by the plugin. */
+bool is_loaded_root(uint64_t page);
+void note_pte_write(uint64_t entry, unsigned levels, uint64_t old);
+struct event *emit(enum kind kind, const struct stamp *at);
+
+#endif
