@@ -1,4 +1,4 @@
-"""The manifest of a trace: ``manifest.jsonl``, one JSON record a line, only ever appended to.
+"""The manifest of a trace: ``_manifest.jsonl``, one JSON record a line, only ever appended to.
 
 A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.parquet`` ... (see
 :mod:`cosim.trace.schema`).  The records, by their key ``record``:
@@ -32,7 +32,8 @@ from cosim.errors import TraceError
 from cosim.trace.schema import VERSION
 
 FORMAT = "lsp-cosim-trace"
-NAME = "manifest.jsonl"
+NAME = "_manifest.jsonl"
+"""With the underscore by which readers of a Parquet folder know what is not a part of it."""
 
 Record = dict[str, Any]
 

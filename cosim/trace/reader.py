@@ -147,7 +147,7 @@ def verify(folder: Path) -> list[str]:
         if unnamed:
             findings.append(f"{segment.path}: mark {min(unnamed)} has no label in the manifest")
     listed = {segment.path for segment in reader.segments}
-    for path in sorted(folder.glob("events-*.parquet*")):
+    for path in sorted(folder.glob("*events-*.parquet*")):
         if path not in listed:
             findings.append(f"{path}: left over from an interrupted writer, not part of the trace")
     if reader.cut:

@@ -161,7 +161,7 @@ class TraceWriter:
     def _create(self, folder: Path) -> _Appender:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.glob("events-*.parquet*")):
+            if any(folder.glob("*events-*.parquet*")):
                 raise FileExistsError
             return _Appender(folder / manifest.NAME)
         except (FileExistsError, NotADirectoryError):
@@ -173,7 +173,7 @@ class TraceWriter:
 
     def _store(self, name: str, data: bytes) -> None:
         final = self.folder / name
-        part = self.folder / f"{name}.part"
+        part = self.folder / f"_{name}.part"
         try:
             with part.open("wb") as file:
                 file.write(data)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import ModelError, UsageError
-from cosim.trace import reader, schema
+from cosim.trace import query, reader, schema
 from cosim.trace.reader import TraceReader
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch, Kind, empty
@@ -26,8 +28,8 @@ def read_all(trace: TraceReader) -> EventBatch:
     return np.concatenate(parts) if parts else empty(0)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.lists(batches, max_size=5), st.integers(1, 50))
+@settings(max_examples=25, deadline=None)
+@given(st.lists(batches, max_size=5), st.integers(20, 90))
 def test_round_trip_is_lossless(parts: list[EventBatch], segment_events: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "trace"
@@ -96,6 +98,7 @@ def test_other_tools_read_the_segments(tmp_path: Path) -> None:
     batch["icount"][::7] = -1
     write_trace(tmp_path / "t", batch)
     files = str(tmp_path / "t" / "events-*.parquet")
+    assert len(pandas.read_parquet(tmp_path / "t")) == 150  # The folder as a data set.
     frames = [
         polars.read_parquet(files).to_dict(as_series=False),
         duckdb.sql(f"SELECT * FROM read_parquet('{files}') ORDER BY event").fetchnumpy(),
@@ -112,3 +115,21 @@ def test_other_tools_read_the_segments(tmp_path: Path) -> None:
             assert [int(value) for value in frame[column]] == batch[column].tolist()
     known = [None if value == -1 else value for value in batch["icount"].tolist()]
     assert frames[0]["icount"] == known
+
+
+def test_the_examples_of_the_documentation(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    batch = arbitrary_batch(150, seed=5)
+    write_trace(folder, batch)
+    text = (Path(__file__).parents[2] / "docs" / "trace.md").read_text()
+    text = text.replace("DIR/", f"{folder}/").replace('"DIR"', f'"{folder}"')
+    names: dict[str, Any] = {}
+    for example in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(example, names)
+    stores = int((batch["kind"] == Kind.PTE_WRITE).sum())
+    assert names["stores"]["len"].sum() == stores
+    assert names["per_page"].sum() == stores
+    queries = re.findall(r'^cosim query \S+ "(.*?)"', text, re.MULTILINE)
+    assert len(queries) == 3
+    for sql in queries:
+        assert query.run(TraceReader(folder), sql).columns
