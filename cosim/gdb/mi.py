@@ -44,6 +44,10 @@ _SETTINGS = (
 )
 _CONNECTION_LOST = ("Remote connection closed", "Remote communication error")
 
+# Stream records are plain strings; pygdbmi needs seconds for one of some thousand characters.
+_STREAMS = {"~": "console", "@": "target", "&": "log"}
+_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"e": b"\033", b"a": b"\a", b"b": b"\b"}
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -212,11 +216,22 @@ class GdbMi:
                 self._log.close()
 
     def _take(self, line: str) -> None:
+        if line[:1] in _STREAMS and line[1:2] == '"':
+            self._take_text(_STREAMS[line[0]], _unescape(line[2:].removesuffix('"')))
+            return
         try:
             record = parse_response(line)
         except Exception as error:
-            # The parser raises all kinds on a line that it does not understand.
-            record = {"type": "log", "payload": f"unreadable MI record {line[:200]!r}: {error}"}
+            # The parser raises all kinds on what it does not understand.  Whoever waits for this
+            # line is told; the session goes on.
+            token = re.match(r"\d+(?=\^)", line)
+            message = f"unreadable answer {line[:100]!r} ({type(error).__name__})"
+            record = {
+                "type": "result" if token else "log",
+                "message": "error",
+                "payload": {"msg": message} if token else message,
+                "token": int(token[0]) if token else None,
+            }
         payload = record.get("payload")
         match record["type"]:
             case "result":
@@ -517,6 +532,16 @@ class GdbMi:
         :raise GdbError: gdb cannot evaluate it.
         """
         return str(self.command(f"-data-evaluate-expression {_quote(expression)}")["value"])
+
+
+def _unescape(text: str) -> str:
+    """The text of a C string's inside; bytes in octal are UTF-8."""
+
+    def character(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8) & 255]) if len(code) == 3 else _ESCAPES.get(code, code)
+
+    return re.sub(rb"\\([0-7]{3}|.)", character, text.encode()).decode("utf-8", "replace")
 
 
 def _quote(text: str) -> str:
