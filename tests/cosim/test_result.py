@@ -1,0 +1,132 @@
+"""Counting events, the result document, and its table."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from cosim.counts import EventCounter
+from cosim.report.table import render
+from cosim.result import Ending, Origin, document, has_finding
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies.machine import MachineModel
+from tests.cosim.streams import ORIGIN, batches, result_document
+
+
+@given(st.lists(batches, max_size=4))
+def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
+    counter = EventCounter()
+    expected: dict[str, Any] = dict.fromkeys(
+        ["total", "pte_write_continued", "sample", *(kind.name.lower() for kind in Kind)], 0
+    )
+    expected["fence"] = {"va": 0, "va_asid": 0, "asid": 0, "all": 0}
+    forms = {Fence.ALL: "all", Fence.VA: "va", Fence.ASID: "asid", Fence.VA_ASID: "va_asid"}
+    for part in parts:
+        counter.feed(part)
+        for event in part:
+            kind = Kind(int(event["kind"]))
+            expected["total"] += 1
+            if kind == Kind.FENCE:
+                expected["fence"][forms[Fence(int(event["sub"]) & 3)]] += 1
+            elif kind == Kind.ACCESS and event["flags"] & FLAG_STOP:
+                expected["sample"] += 1
+            else:
+                expected[kind.name.lower()] += 1
+            if kind == Kind.PTE_WRITE and event["flags"] & FLAG_CONT:
+                expected["pte_write_continued"] += 1
+    assert counter.counts() == expected
+
+
+words = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers(), max_size=3)
+
+
+@given(words, words, st.sampled_from(["all", "partial", "none"]), st.booleans())
+def test_what_a_source_says_survives_json(
+    guest: dict[str, Any], region: dict[str, Any], accesses: Any, flag: bool
+) -> None:
+    machine = MachineModel(ram_size=1 << 24, svadu=flag)
+    origin = Origin(guest, "mi", region, Stream(accesses, page_faults=flag), machine)
+    assert Origin.from_json(json.loads(json.dumps(origin.to_json()))) == origin
+    ending = Ending(flag, None if flag else "why", region, None if flag else guest, guest)
+    assert Ending.from_json(json.loads(json.dumps(ending.to_json()))) == ending
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"guest": None},
+        {"backend": 3},
+        {"stream": {"accesses": "some", "page_faults": True}},
+        {"stream": {"accesses": "all"}},
+        {"machine": []},
+    ],
+)
+def test_what_is_no_origin_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        Origin.from_json({**ORIGIN.to_json(), **change})
+
+
+@pytest.mark.parametrize(
+    ("illegal", "missed", "finding"), [(0, 0, False), (1, 0, True), (0, 1, True)]
+)
+def test_findings(illegal: int, missed: int, finding: bool) -> None:
+    assert has_finding(result_document(illegal=illegal, missed_writes=missed)) is finding
+
+
+def test_no_audit_is_no_finding() -> None:
+    counts = EventCounter().counts()
+    assert not has_finding(document(ORIGIN, Ending.incomplete("x"), counts, {}, {}))
+
+
+def _policy(null: bool) -> dict[str, Any]:
+    kinds = {"pt_write": 12_345_678, "shadow_fill": None if null else 1_234_567_890}
+    return {
+        "exits": {"total": None if null else 99, "at_least": 12_345_678, **kinds},
+        "tlb_misses": None if null else 7,
+        "walk_refs": None if null else {"vs": 10**12, "g": 0},
+        "shadow_pages_peak": 3,
+        "reasons": {"exits.shadow_fill": "needs every access"} if null else {},
+    }
+
+
+def _text(result: Any) -> str:
+    file = io.StringIO()
+    Console(file=file, width=100).print(render(result))
+    return file.getvalue()
+
+
+def test_the_table_fits_and_says_what_is_not_known() -> None:
+    names = ["native", "nested", "shadow", "lsp", "vtlb", "unsync", "oos", "ssp"]
+    result = result_document(illegal=1)
+    result["policies"] = {name: _policy(name in ("shadow", "vtlb")) for name in names}
+    text = _text(result)
+    assert max(map(len, text.splitlines())) <= 100
+    for name in names:
+        assert name in text
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+    assert rows["pt_write"] == ["12,345,678"] * 3  # The last table: unsync, oos, ssp.
+    assert ">= 12,345,678" in text
+    assert "- shadow_fill: needs every access" in text
+    assert rows["reference"] == ["9", "8", "0", "1"]
+
+
+def test_the_table_says_that_a_run_is_incomplete() -> None:
+    result = document(
+        ORIGIN, Ending.incomplete("the disk was full"), EventCounter().counts(), {}, {}
+    )
+    text = _text(result)
+    assert "the disk was full" in text
+    assert "none was made" in text  # The audit.
+
+
+def test_the_table_says_how_much_was_stepped() -> None:
+    ending = Ending(complete=True, stepped={"instructions": 5000, "share": 0.25})
+    text = _text(document(ORIGIN, ending, EventCounter().counts(), {}, {}))
+    assert "5,000 instructions stepped (25.00 % of the region)" in text
