@@ -188,7 +188,7 @@ class Tables:
                     entry = self.pointer(table())
                 self.memory.words[where] = entry
                 made = True
-            if entry & (V | R | X) != V:
+            if entry & (V | R | W | X) != V:
                 return made
             at = (entry >> 10 & ((1 << 44) - 1)) << 12
         return made
