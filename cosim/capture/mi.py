@@ -263,10 +263,10 @@ class Interception:
         stub.post(*(stub.monitor(f"gva2gpa {spot:#x}") for spot in spots))
         places = [_gpa(stub.monitor_answer()) for _ in spots]
         writes = self._table_writes(inst, operands, places[2:])
-        pages = {pa & -pte.PAGE for pa, _ in writes}
         old_satp = self._read(_ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
         vector = inst.kind is InstructionKind.VECTOR_STORE
-        hidden = self._hide(set(self.tables) if vector else pages)
+        touched = {(operand.va & -pte.PAGE) for operand in operands}
+        hidden = self._hide(set(self._points.watches) if vector else touched)
         if inst.kind is InstructionKind.FENCE:
             self._stub.resume(b"vCont;s")
             # The fence itself writes no table, so this is the moment to look, for nothing.
@@ -437,10 +437,9 @@ class Interception:
         if not found <= self._points.breaks:
             self._points.breaks |= found
 
-    def _hide(self, pages: set[int]) -> set[int]:
-        """Take the watchpoints on ``pages`` out, so that a step can execute the store."""
-        hidden = set().union(*(self._watched.get(page, set()) | {page} for page in pages))
-        hidden &= self._points.watches
+    def _hide(self, touched: set[int]) -> set[int]:
+        """Take the watchpoints on the pages ``touched`` out: a step would stop at them again."""
+        hidden = touched & self._points.watches
         if hidden:
             self._points.watches -= hidden
             self._points.sync(self._stub)

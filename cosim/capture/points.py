@@ -53,9 +53,9 @@ class Points:
 class Aliases:
     """Under which virtual addresses the kernel can write, or execute, physical pages.
 
-    Fed with the kernel's leaf entries as they come into sight.  A mapping that goes away is kept:
-    a point on an address that no longer leads there costs nothing, and what it catches is
-    translated before it counts.
+    Fed with the entries that come into sight.  A mapping is forgotten when its leaf is replaced,
+    not when a table above it is unlinked: a point on an address that no longer leads there only
+    costs stops, and what it catches is translated before it counts.
 
     :param permission: ``pte.W`` or ``pte.X``: the mappings of interest.
     """
@@ -63,15 +63,22 @@ class Aliases:
     def __init__(self, permission: int) -> None:
         self._permission = permission
         self._known: list[dict[int, set[int]]] = [defaultdict(set) for _ in range(5)]
+        self._leads: dict[tuple[int, int], int] = {}
 
     def learn(self, va: int, entry: int, level: int) -> bool:
-        """Take in ``entry`` at ``va``; whether it is a kernel mapping not known before."""
-        if not pte.is_leaf(entry) or not entry & self._permission or entry & pte.U:
+        """Take in ``entry`` at ``va``; whether that changes what :meth:`of` answers."""
+        size = 1 << int(pte.level_bits(level))
+        wanted = pte.is_leaf(entry) and entry & self._permission and not entry & pte.U
+        place = int(pte.target(entry)) & -size if wanted else None
+        before = self._leads.get((va, level))
+        if place == before:
             return False
-        known = self._known[level][int(pte.target(entry)) & -(1 << int(pte.level_bits(level)))]
-        if va in known:
-            return False
-        known.add(va)
+        if before is not None:
+            self._known[level][before].discard(va)
+            del self._leads[va, level]
+        if place is not None:
+            self._known[level][place].add(va)
+            self._leads[va, level] = place
         return True
 
     def of(self, page: int) -> Iterable[int]:
@@ -109,7 +116,7 @@ class Text:
         found: set[int] = set()
         if va in self._rewritten:
             found = self._scan_again(self._rewritten.pop(va))
-        if self._executable.learn(va, entry, level):
+        if self._executable.learn(va, entry, level) and entry & pte.X:
             size = 1 << int(pte.level_bits(level))
             for hit in self.scan(first & -size, size):
                 found.add(va + hit - (first & -size))

@@ -299,11 +299,16 @@ class LiveTables:
                 self.leaves.append((self._virtual(base, int(index), level), int(row[index]), level))
 
     def _retire_for_store(self, page: int, entries: list[int], small: bool) -> None:
-        """Rule 5, (a) and (b): before the store is emitted."""
+        """Rule 5, (a), (b) and (d): before the store is emitted."""
         live = self._pages[page]
         if live.root_level is None or self._loaded(page):
             return
-        if small or any(self._malformed(self.ram_entry(entry)) for entry in entries):
+        unmapped = page + 8 * ((self._log.pc >> int(pte.level_bits(live.root_level))) & 511)
+        if (
+            small
+            or any(self._malformed(self.ram_entry(entry)) for entry in entries)
+            or (unmapped in entries and not self.ram_entry(unmapped) & pte.V)
+        ):
             self._retire(page)
 
     def _malformed(self, entry: int) -> bool:
