@@ -157,7 +157,8 @@ def _guest(name: str) -> Part:
         f"guest {name}",
         "ok" if state == "ready" else "missing",
         False,
-        ", ".join(found.versions.values()) if found else "",
+        # The kernel's package comes first where there is one.
+        next(iter(found.versions.values()), "") if found else "",
         str(spec.folder(name)),
         f"no session with it until it is there ({state})",
         f"cosim guest {recipe.verb} {name}",

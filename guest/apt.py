@@ -8,6 +8,7 @@ archive keyring.  Downloads that were cut off are resumed by apt.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cosim import process
 from cosim.errors import EnvironmentFault, MissingTool, StorageError
 from cosim.output import Step
 
@@ -29,6 +31,8 @@ _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.pgp",
     "/usr/share/keyrings/debian-archive-keyring.gpg",
 )
+_HELPER = "/usr/lib/apt/apt-helper"
+"""Part of apt: downloads one file; `apt-get download` would start again from nothing."""
 _TIMEOUT = 1800.0
 """Seconds after which one apt call counts as hung."""
 
@@ -49,7 +53,7 @@ class Apt:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        for tool in ("apt-get", "apt-cache", "dpkg-deb"):
+        for tool in ("apt-get", "apt-cache", _HELPER, "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingTool(
                     f"{tool} is missing: the guest's packages come from a Debian mirror; "
@@ -108,20 +112,43 @@ class Apt:
         """Download ``package`` (resuming what is there) and give the .deb file's path.
 
         :raise EnvironmentFault: the download failed or does not have the index's check sum.
+        :raise StorageError: there is no room for it.
         """
         into = self._folder / "debs"
-        into.mkdir(parents=True, exist_ok=True)
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot write {into}: {error.strerror}") from None
         free = shutil.disk_usage(into).free
         if free < 2 * package.size:
             raise StorageError(
                 f"{into} has {free >> 20} MiB free, {package.name} needs {2 * package.size >> 20}"
             )
         wanted = f"{package.name}={package.version}"
-        status, text = self._run("apt-get", ["download", wanted], step, package.name, into)
-        found = sorted(into.glob(f"{package.name}_*_*.deb"))
-        if status != 0 or not found:
-            raise EnvironmentFault(f"apt cannot download {package.name}: {_reason(text)}")
-        return found[-1]
+        _, text = self._run("apt-get", ["download", "--print-uris", wanted])
+        match = re.search(r"^'(\S+)' \S+ \d+ SHA256:[0-9a-f]{64}$", text, re.MULTILINE)
+        if match is None:
+            raise EnvironmentFault(f"apt knows no address of {package.name}: {_reason(text)}")
+        deb = into / f"{package.name}_{package.sha256[:16]}.deb"
+        self.fetch(match[1], package.sha256, deb, step, package.name)
+        return deb
+
+    def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
+        """Download ``address`` to ``file``, or the rest of it if some is there already.
+
+        The rest is asked for where the server can tell that the file has not changed.
+
+        :raise EnvironmentFault: the download failed, or the check sum is another one.
+        """
+        resumed = file.exists()
+        arguments = ["download-file", address, str(file), f"SHA256:{sha256}"]
+        status, text = self._run(_HELPER, arguments, step, title)
+        if status != 0 and resumed:
+            # What was there may be damaged: once more from the start.
+            file.unlink(missing_ok=True)
+            status, text = self._run(_HELPER, arguments, step, title)
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot download {title}: {_reason(text)}")
 
     def clean(self) -> None:
         """Drop index and packages; what they held has been unpacked."""
@@ -156,24 +183,19 @@ class Apt:
         arguments: list[str],
         step: Step | None = None,
         title: str = "",
-        folder: Path | None = None,
     ) -> tuple[int, str]:
         """Run apt; feed its percentages to ``step``; give exit status and output."""
         reader, writer = os.pipe()
-        command = [tool, *self._options(), "-q", "-o", f"APT::Status-Fd={writer}", *arguments]
-        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        options = [*self._options(), "-q", "-o", f"APT::Status-Fd={writer}"]
         log = self._folder / "apt.log"
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
+            apt = process.spawn(
+                ["env", "LC_ALL=C.UTF-8", tool, *options, *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(writer,),
             )
-            deadline = threading.Timer(_TIMEOUT, process.kill)
+            deadline = threading.Timer(_TIMEOUT, apt.terminate)
             deadline.start()
             try:
                 os.close(writer)
@@ -183,12 +205,11 @@ class Apt:
                         fields = line.split(":")
                         if step is not None and len(fields) > 2 and fields[0] == "dlstatus":
                             step(float(fields[2]), 100.0, title)
-                status = process.wait()
+                status = apt.wait()
             finally:
                 deadline.cancel()
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                # Terminated, apt keeps what it has for the next time.
+                process.end(apt, grace=0.1)
         return status, log.read_text(errors="replace")
 
 
@@ -263,5 +284,10 @@ def _reason(text: str) -> str:
             f"this machine's Debian keyring has no key of {SUITE}; update it with "
             "`apt-get install debian-archive-keyring`"
         )
-    lines = [line for line in text.splitlines() if line.startswith(("E:", "Err:"))]
-    return lines[0] if lines else (text.strip().splitlines() or ["apt said nothing"])[-1]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for start in ("E: ", "Err:"):
+        for number, line in enumerate(lines):
+            if line.startswith(start):
+                # What is wrong with an address stands in the line after it.
+                return " ".join(lines[number : number + 2]) if start == "Err:" else line[3:]
+    return lines[-1] if lines else "apt said nothing"

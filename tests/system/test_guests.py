@@ -79,7 +79,8 @@ def test_every_scenario_of_micro_passes(name: str, tmp_path: Path) -> None:
     passed = {line.split()[1] for line in lines if line.startswith("micro: ") and " ok, " in line}
     assert passed == SCENARIOS
     assert f"micro: done, {len(SCENARIOS)} scenarios, 0 failures" in lines
-    assert not any("this hart has no" in line for line in lines)
+    if tools.qemu_has_cpu_option(tools.qemu().path, "zicboz=on"):
+        assert not any("this hart has no" in line for line in lines)
 
 
 @pytest.mark.parametrize("mode", ["sv48", "sv57"])
