@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cosim import batch
-from cosim.errors import GuestError, UsageError
+from cosim.commands.batch import run_file
+from cosim.errors import GuestError, RunFileError, UsageError
 from cosim.result import ResultDocument
 from cosim.runspec import Exchange, RunSpec
 from tests.cosim.streams import result_document
@@ -112,3 +113,47 @@ def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another cosim is doing runs there"):
         next(batch.run([A], tmp_path, Executor()))
     assert [o.name for o in running] == ["b"]
+
+
+def test_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "linux"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\n')
+    output = tmp_path / "out"
+    for executor, status, calls in (
+        (Executor("b"), 3, ["a", "b"]),
+        (Executor(illegal=1), 1, ["b"]),
+        (Executor(), 1, []),
+    ):
+        got = run_file(path, output, as_json=True, trace=False, execute=executor)
+        document = json.loads(capsys.readouterr().out)
+        assert (got, executor.calls) == (status, calls)
+        assert [run["name"] for run in document["runs"]] == ["a", "b"]
+    assert document["runs"][1]["exit_status"] == 1
+    assert Path(document["runs"][1]["result"]).is_file()
+    assert run_file(path, output, as_json=False, trace=False, execute=Executor()) == 1
+    captured = capsys.readouterr()
+    assert "done, with a finding earlier" in " ".join(captured.out.split())
+    assert "[2/2] b: done" in captured.err
+
+
+def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "linux"\n')
+    seen: list[RunSpec] = []
+
+    def execute(spec: RunSpec, folder: Path) -> ResultDocument:
+        seen.append(spec)
+        return result_document()
+
+    assert run_file(path, tmp_path / "out", as_json=True, trace=True, execute=execute) == 0
+    assert [spec.trace for spec in seen] == [True]
+
+
+def test_nothing_starts_when_the_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\n')
+    executor = Executor()
+    with pytest.raises(RunFileError, match=r":4: run\[1\]\.guest: is missing"):
+        run_file(path, tmp_path / "out", as_json=True, trace=False, execute=executor)
+    assert executor.calls == []
+    assert not (tmp_path / "out").exists()
