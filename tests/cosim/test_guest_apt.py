@@ -123,7 +123,7 @@ def test_a_wrong_check_sum_is_refused(
 def test_a_file_that_is_gone_from_the_mirror(
     private: apt.Apt, mirror: tuple[str, list[str | None]], tmp_path: Path
 ) -> None:
-    with pytest.raises(EnvironmentFault, match="cannot download thing: .*404"):
+    with pytest.raises(EnvironmentFault, match=r"cannot download thing: .*404"):
         private.fetch(mirror[0] + "s", "0" * 64, tmp_path / "file", _nothing, "thing")
 
 
