@@ -63,8 +63,7 @@ ADUE, PBMTE = 1 << 61, 1 << 62
 SPVP = 1 << 8
 PMP_ALL = (1 << 54) - 1
 PMP_RAM = (RAM_BASE | RAM_SIZE // 2 - 1) >> 2
-"""Makes everything outside RAM an access fault of one-stage walks.  Not used for two stages, where
-QEMU reports a violated PMP as a guest-page fault (docs/qemu-departures.md, 3)."""
+"""Makes everything outside RAM an access fault, tables and devices included."""
 ILLEGAL_INSTRUCTION = 2
 IMPLICIT = {0x3000: walk.IMPLICIT_READ, 0x3020: walk.IMPLICIT_UPDATE}
 
@@ -100,8 +99,7 @@ class Case:
     pbmte: bool
     g_pbmte: bool
     stored: int
-    pmp: int | None = None
-    """None: see PMP_RAM."""
+    pmp: int = PMP_RAM
     hlvx_exact: bool = False
     """Predict an hlvx as specified, and not as QEMU does it (departure 1)."""
 
@@ -158,7 +156,7 @@ class Case:
         )
         out[HSTATUS] = XLEN64 | (SPVP if self.supervisor else 0)
         out[STORED], out[TWO] = self.stored, int(self.two_stage)
-        out[PMPADDR] = self.pmp or (PMP_ALL if self.two_stage else PMP_RAM)
+        out[PMPADDR] = self.pmp
         return [signed(x) for x in out]
 
 
@@ -279,12 +277,13 @@ class Probe:
         if w.cause == walk.OK:
             if RAM_BASE <= w.pa < LAYOUT.pool:
                 return "an access to the program's own memory"
-            if two and (w.pa < RAM_BASE or 1 << 34 <= w.pa < 1 << 35):
-                return "an access to a device"
             if case.operation not in ("load", "hlv", "hlvx") and LAYOUT.pool <= w.pa < LAYOUT.data:
                 return "a store to, or a fetch from, tables"
-        if two and w.cause in (1, 5, 7):
-            return "departure 3"
+        if two and w.cause in (1, 5, 7) and w.g_level >= 0:
+            # A G-stage table outside RAM: did the walk still look for a VS-stage leaf?
+            first = trace[trace[:, walk.STAGE] == walk_cache.VS_STAGE]
+            if case.space.satp and not (len(first) and pte.is_leaf(first[-1, walk.VALUE])):
+                return "departure 3"
         if w.cause >= causes.FETCH_PAGE_FAULT and pte.is_leaf(w.entry):
             in_g = w.cause >= causes.FETCH_GUEST_PAGE_FAULT
             adue, pbmte = (case.g_adue, case.g_pbmte) if in_g else (case.adue, case.pbmte)
