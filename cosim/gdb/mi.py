@@ -1,6 +1,6 @@
 """gdb over its machine interface: commands matched to answers by token, stops as events.
 
-A thread of our own reads what gdb prints; pygdbmi only parses the lines.  Every wait has a
+A thread of our own reads what gdb prints; :mod:`cosim.gdb.records` parses it.  Every wait has a
 deadline and ends at once when gdb dies or loses its target.
 """
 
@@ -10,22 +10,19 @@ import contextlib
 import functools
 import itertools
 import os
-import re
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from pygdbmi.gdbmiparser import parse_response
-
 from cosim import process
 from cosim.errors import GdbError, MissingTool, StorageError, UsageError
+from cosim.gdb.records import Stop, parse, quote, stop_of
 
 _ANSWER_SECONDS = 20.0
 _REMOTE_SECONDS = 10
@@ -44,34 +41,8 @@ _SETTINGS = (
 )
 _CONNECTION_LOST = ("Remote connection closed", "Remote communication error")
 
-# Stream records are plain strings; pygdbmi needs seconds for one of some thousand characters.
-_STREAMS = {"~": "console", "@": "target", "&": "log"}
-_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"e": b"\033", b"a": b"\a", b"b": b"\b"}
-
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Stop:
-    """One ``*stopped`` of gdb."""
-
-    reason: str
-    """gdb's word (``breakpoint-hit``, ``end-stepping-range``, ``signal-received``, ``exited``,
-    ``exited-normally``, ``exited-signalled``); empty where gdb gives none."""
-    pc: int | None
-    """Where the guest stands; None when it has ended."""
-    breakpoint: int | None = None
-    """Number of the breakpoint hit."""
-    signal: str | None = None
-    """Such as ``SIGINT``, after an interrupt, or ``SIGTRAP``."""
-    fields: dict[str, Any] = field(default_factory=dict, compare=False)
-    """All that gdb said."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether the guest is gone."""
-        return self.reason.startswith("exited")
 
 
 def guest_stopped(
@@ -216,22 +187,7 @@ class GdbMi:
                 self._log.close()
 
     def _take(self, line: str) -> None:
-        if line[:1] in _STREAMS and line[1:2] == '"':
-            self._take_text(_STREAMS[line[0]], _unescape(line[2:].removesuffix('"')))
-            return
-        try:
-            record = parse_response(line)
-        except Exception as error:
-            # The parser raises all kinds on what it does not understand.  Whoever waits for this
-            # line is told; the session goes on.
-            token = re.match(r"\d+(?=\^)", line)
-            message = f"unreadable answer {line[:100]!r} ({type(error).__name__})"
-            record = {
-                "type": "result" if token else "log",
-                "message": "error",
-                "payload": {"msg": message} if token else message,
-                "token": int(token[0]) if token else None,
-            }
+        record = parse(line)
         payload = record.get("payload")
         match record["type"]:
             case "result":
@@ -267,7 +223,7 @@ class GdbMi:
                 self.running = True
             elif message == "stopped":
                 self.running = False
-                stop = _stop(payload)
+                stop = stop_of(payload)
                 if stop.ended:
                     self.connected = False
                 self._stops.append(stop)
@@ -387,7 +343,7 @@ class GdbMi:
         with self._changed:
             self._console.clear()
             self._console_size = 0
-        self.command(f"-interpreter-exec console {_quote(line)}", timeout)
+        self.command(f"-interpreter-exec console {quote(line)}", timeout)
         with self._changed:
             return "".join(self._console)
 
@@ -410,7 +366,7 @@ class GdbMi:
 
         :raise GdbError: it is no ELF file.
         """
-        self.command(f"-file-symbol-file {_quote(os.fspath(elf))}", 3 * _ANSWER_SECONDS)
+        self.command(f"-file-symbol-file {quote(os.fspath(elf))}", 3 * _ANSWER_SECONDS)
 
     @guest_stopped
     def break_insert(self, address: int, *, hardware: bool = True) -> int:
@@ -531,36 +487,4 @@ class GdbMi:
 
         :raise GdbError: gdb cannot evaluate it.
         """
-        return str(self.command(f"-data-evaluate-expression {_quote(expression)}")["value"])
-
-
-def _unescape(text: str) -> str:
-    """The text of a C string's inside; bytes in octal are UTF-8."""
-
-    def character(match: re.Match[bytes]) -> bytes:
-        code = match[1]
-        return bytes([int(code, 8) & 255]) if len(code) == 3 else _ESCAPES.get(code, code)
-
-    return re.sub(rb"\\([0-7]{3}|.)", character, text.encode()).decode("utf-8", "replace")
-
-
-def _quote(text: str) -> str:
-    """``text`` as one MI argument."""
-    if "\n" in text:
-        raise UsageError(f"{text!r} is no single line")
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
-
-
-def _stop(payload: dict[str, Any]) -> Stop:
-    reason = payload.get("reason", "")
-    # Several at once come as a list; the first is what matters.
-    reason = reason[0] if isinstance(reason, list) else reason
-    pc = payload.get("frame", {}).get("addr")
-    number = payload.get("bkptno")
-    return Stop(
-        reason=str(reason),
-        pc=int(pc, 16) if pc else None,
-        breakpoint=int(number) if number else None,
-        signal=payload.get("signal-name"),
-        fields=payload,
-    )
+        return str(self.command(f"-data-evaluate-expression {quote(expression)}")["value"])

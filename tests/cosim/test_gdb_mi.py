@@ -16,7 +16,8 @@ import pytest
 
 from cosim.errors import GdbError, UsageError
 from cosim.gdb import mi
-from cosim.gdb.mi import GdbMi, Stop
+from cosim.gdb.mi import GdbMi
+from cosim.gdb.records import Stop
 
 _PROGRAM = """#!{python}
 import os, re, signal, sys, time
@@ -83,8 +84,8 @@ def test_stops_queue_up_and_a_resume_forgets_the_old(tmp_path: Path) -> None:
         for reason in ("one", "two"):
             say('*stopped,reason="%s",bkptno="7",frame={addr="0xffffffff80000002"}' % reason)
     elif text == "-exec-next":
-        say(token + "^done")
         say('*stopped,reason="three"')
+        say(token + "^done")
 """
     with GdbMi(pretend(tmp_path, rules)) as gdb:
         assert gdb.connect("anywhere") == Stop("", 0x8000_0000)

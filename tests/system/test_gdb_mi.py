@@ -18,7 +18,8 @@ import pytest
 
 from cosim import tools
 from cosim.errors import GdbError, MissingTool, StorageError
-from cosim.gdb.mi import GdbMi, Stop
+from cosim.gdb.mi import GdbMi
+from cosim.gdb.records import Stop
 from cosim.images import inspect_kernel
 from cosim.machine import RAM_BASE, Machine, MachineConfig, Timing
 

@@ -1,0 +1,97 @@
+"""The records of gdb's machine interface: parsing what gdb prints, quoting what it reads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from pygdbmi.gdbmiparser import parse_response
+
+from cosim.errors import UsageError
+
+# Stream records are plain strings; pygdbmi needs seconds for one of some thousand characters.
+_STREAMS = {"~": "console", "@": "target", "&": "log"}
+_ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"e": b"\033", b"a": b"\a", b"b": b"\b"}
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One ``*stopped`` of gdb."""
+
+    reason: str
+    """gdb's word (``breakpoint-hit``, ``end-stepping-range``, ``signal-received``, ``exited``,
+    ``exited-normally``, ``exited-signalled``); empty where gdb gives none."""
+    pc: int | None
+    """Where the guest stands; None when it has ended."""
+    breakpoint: int | None = None
+    """Number of the breakpoint hit."""
+    signal: str | None = None
+    """Such as ``SIGINT``, after an interrupt, or ``SIGTRAP``."""
+    fields: dict[str, Any] = field(default_factory=dict, compare=False)
+    """All that gdb said."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the guest is gone."""
+        return self.reason.startswith("exited")
+
+
+def parse(line: str) -> dict[str, Any]:
+    """One line of gdb's output as pygdbmi's dictionary: ``type``, ``message``, ``payload``,
+    ``token``.
+
+    Never raises: an answer that cannot be read becomes an ``error`` answer with its token, any
+    other such line a ``log`` text.
+    """
+    if line[:1] in _STREAMS and line[1:2] == '"':
+        return {"type": _STREAMS[line[0]], "payload": _unescape(line[2:].removesuffix('"'))}
+    try:
+        record: dict[str, Any] = parse_response(line)
+    except Exception as error:
+        # The parser raises all kinds on what it does not understand.
+        token = re.match(r"\d+(?=\^)", line)
+        message = f"unreadable answer {line[:100]!r} ({type(error).__name__})"
+        return {
+            "type": "result" if token else "log",
+            "message": "error",
+            "payload": {"msg": message} if token else message,
+            "token": int(token[0]) if token else None,
+        }
+    return record
+
+
+def _unescape(text: str) -> str:
+    """The text of a C string's inside; bytes in octal are UTF-8."""
+
+    def character(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes([int(code, 8) & 255]) if len(code) == 3 else _ESCAPES.get(code, code)
+
+    return re.sub(rb"\\([0-7]{3}|.)", character, text.encode()).decode("utf-8", "replace")
+
+
+def quote(text: str) -> str:
+    """``text`` as one argument of an MI command.
+
+    :raise UsageError: it is more than one line.
+    """
+    if "\n" in text:
+        raise UsageError(f"{text!r} is no single line")
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def stop_of(payload: dict[str, Any]) -> Stop:
+    """The stop that the fields of a ``*stopped`` record tell of."""
+    reason = payload.get("reason", "")
+    # Several at once come as a list; the first is what matters.
+    reason = reason[0] if isinstance(reason, list) else reason
+    pc = payload.get("frame", {}).get("addr")
+    number = payload.get("bkptno")
+    return Stop(
+        reason=str(reason),
+        pc=int(pc, 16) if pc else None,
+        breakpoint=int(number) if number else None,
+        signal=payload.get("signal-name"),
+        fields=payload,
+    )
