@@ -111,6 +111,21 @@ static void unmap_many(void)
     say("unmapped", RANGE);
 }
 
+/* A 2 MiB block that Linux may map with one superpage leaf, protected as a whole. */
+static void huge(void)
+{
+    enum { BLOCK = 512 };
+    char *at = map(2 * BLOCK);
+    char *block = (char *)(((u64)at + BLOCK * PAGE - 1) & ~((u64)BLOCK * PAGE - 1));
+    touch(block, 1, 7);
+    syscall3(SYS_mprotect, block, BLOCK * PAGE, PROT_READ);
+    expect(block, 1, 7);
+    for (u64 i = 1; i < BLOCK; i += 100)
+        failures += block[i * PAGE] != 0;
+    unmap(at, 2 * BLOCK);
+    say("huge", BLOCK);
+}
+
 /* A new program in a new address space. */
 static void execute(char *self)
 {
@@ -138,6 +153,7 @@ int main(int argc, char **argv)
     at = move(at);
     unmap(at, SMALL);
     unmap_many();
+    huge();
     execute(argv[0]);
     say("failures", failures);
     return failures != 0;

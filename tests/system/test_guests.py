@@ -136,7 +136,7 @@ def test_linux_runs_its_workload_and_powers_off(tmp_path: Path) -> None:
     lines = _boot(spec, tmp_path, spec.append)
     steps = [line.split()[1] for line in lines if line.startswith("paging-workload: ")]
     assert steps == [
-        *("mapped", "protected", "forked", "advised", "moved", "unmapped", "executed"),
+        *("mapped", "protected", "forked", "advised", "moved", "unmapped", "huge", "executed"),
         "failures",
     ]
     assert "paging-workload: failures 0" in lines
