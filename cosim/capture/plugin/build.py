@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -39,7 +38,7 @@ def build() -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / library.name
             _compile(compiler.path, sources, fresh)
-            os.replace(fresh, library)
+            fresh.replace(library)
     except OSError as error:
         raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from None
     return library

@@ -77,14 +77,14 @@ bool is_loaded_root(uint64_t page)
 void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
 {
     filter_pte_written(entry, levels, old);
-    for (unsigned hart = 0; options.filter && hart < hart_count; hart++) {
+    for (unsigned hart = 0; options.accesses && hart < hart_count; hart++) {
         counters_of(hart)->fetch_page = 0;
     }
 }
 
-static void forget_translations(unsigned vcpu)
+static void forget_translations(void)
 {
-    filter_fenced(vcpu);
+    filter_fenced();
     for (unsigned hart = 0; hart < hart_count; hart++) {
         counters_of(hart)->fetch_page = 0;
     }
@@ -195,7 +195,7 @@ static void atp_written(unsigned vcpu, const struct pending *done)
         harts[vcpu].satp = value;
         tables_load_root(value, &done->at);
     }
-    forget_translations(vcpu);
+    forget_translations();
 }
 
 static void access_event(unsigned vcpu, const struct stamp *at, enum class class, enum access kind,
@@ -211,15 +211,13 @@ static void block_zeroed(unsigned vcpu, const struct pending *done)
     if (!walk.ok || done->site.priv & PRIV_VIRT) {
         return;
     }
-    if (options.filter) {
-        access_event(vcpu, &done->at, done->site.class, WRITE, done->site.priv, done->operand,
-                     walk.pa, options.cbo_block);
-    }
+    access_event(vcpu, &done->at, done->site.class, WRITE, done->site.priv, done->operand, walk.pa,
+                 options.cbo_block);
     if (tables_live(walk.pa)) {
         struct part part = {.pa = walk.pa, .length = options.cbo_block};
         tables_store(&part, 1, options.cbo_block, BY_CBO_ZERO, &done->at);
     } else {
-        filter_allow_stores(vcpu, done->site.class, done->operand);
+        filter_allow_stores(vcpu, done->site.class, harts[vcpu].mxr, done->operand);
     }
 }
 
@@ -240,7 +238,7 @@ static void settle(unsigned vcpu)
         event->b = done->operand;
         event->sub = done->site.detail | (done->site.rs1 ? FORM_VA : 0) |
                      (done->site.rs2 ? FORM_ASID : 0);
-        forget_translations(vcpu);
+        forget_translations();
         break;
     }
     case OP_ATP:
@@ -397,12 +395,20 @@ void on_next(unsigned vcpu, void *data)
 
 /* -- memory ------------------------------------------------------------------------------------ */
 
+/* Whether an access is an event; the filter follows it even where accesses are none. */
+static bool passes(unsigned vcpu, enum class class, enum access kind, uint64_t va, uint64_t pa)
+{
+    const struct hart *hart = &harts[vcpu];
+    return class != CLASS_M &&
+           filter_passes(vcpu, class, hart->mxr, kind, va, pa, hart->satp) && options.accesses;
+}
+
 static void access_event(unsigned vcpu, const struct stamp *at, enum class class, enum access kind,
                          unsigned priv, uint64_t va, uint64_t pa, unsigned size)
 {
     struct hart *hart = &harts[vcpu];
     uint8_t flags = (class == CLASS_SUM ? FLAG_SUM : 0) | (hart->mxr ? FLAG_MXR : 0);
-    if (class == CLASS_M || !filter_passes(vcpu, class, hart->mxr, kind, va, pa, hart->satp)) {
+    if (!passes(vcpu, class, kind, va, pa)) {
         return;
     }
     if (class == CLASS_OTHER) {
@@ -453,10 +459,10 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         parts[i].pa = address ? qemu_plugin_hwaddr_phys_addr(address) : ~0ull;
         live |= kind == WRITE && tables_live(parts[i].pa);
     }
-    if (live || (options.filter && class != CLASS_M)) {
+    if (live || options.accesses) {
         struct stamp at = stamp_of(vcpu, site);
         unsigned priv = class == CLASS_OTHER ? data_privilege(site) : site.priv;
-        for (int i = 0; options.filter && i < count; i++) {
+        for (int i = 0; i < count; i++) {
             uint64_t from = i == 0 ? va : va + first;
             access_event(vcpu, &at, class, kind, priv, from, parts[i].pa, size);
         }
@@ -468,9 +474,11 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         } else if (live) {
             tables_store(parts, count, size, site.op == OP_AMO ? BY_AMO : BY_STORE, &at);
         }
+    } else if (count == 1) {
+        passes(vcpu, class, kind, va, parts[0].pa);
     }
-    if (kind == WRITE && !live) {
-        filter_allow_stores(vcpu, class, va);
+    if (kind == WRITE && !live && count == 1) {
+        filter_allow_stores(vcpu, class, harts[vcpu].mxr, va);
     }
     leave();
 }
@@ -515,7 +523,7 @@ memory_callback memory_callback_for(enum class class, enum access kind)
         [CLASS_SUM] = {load_sum, store_sum}, [CLASS_M] = {NULL, store_m},
         [CLASS_OTHER] = {load_other, store_other},
     };
-    return kind == READ && !options.filter ? NULL : callbacks[class][kind];
+    return kind == READ && !options.accesses ? NULL : callbacks[class][kind];
 }
 
 void on_fetch(unsigned vcpu, void *data)
@@ -570,7 +578,7 @@ static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t 
                        .pc = epc,
                        .hart = vcpu,
                        .priv = (status >> 8 & 1) | (virtual ? PRIV_VIRT : 0)};
-    if (options.filter) {
+    if (options.accesses) {
         struct event *access = emit(ACCESS, &at);
         access->a = tval;
         access->b = -1 - (int64_t)cause;
@@ -645,7 +653,7 @@ static void start_region(unsigned vcpu, const struct stamp *at)
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
     begin_hart(vcpu, at);
-    if (options.filter && at->priv != PRIV_M) {
+    if (options.accesses && at->priv != PRIV_M) {
         struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
         enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
         if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {

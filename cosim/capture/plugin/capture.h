@@ -57,7 +57,8 @@ struct options {
     int fd;
     const char *ram_name; /* what QEMU's mapping of RAM is called in /proc/self/maps */
     uint64_t ram_base, ram_size;
-    unsigned filter; /* slots; 0: accesses are no events */
+    bool accesses;   /* whether they are events */
+    unsigned filter; /* slots */
     struct limit from, to;
     bool mark_given;
     uint64_t mark;

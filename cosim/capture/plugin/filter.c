@@ -13,61 +13,75 @@ uint64_t fast_mask;
 
 /* Slots: tag = page address | class << 1 | mxr << 3 | stored to << 4 | 1, or 0. */
 enum { TAG_USED = 1, TAG_CLASS = 1, TAG_MXR = 3, TAG_STORED = 1 << 4 };
-static uint64_t tags[MAX_HARTS][BUFFERS][FAST_SLOTS];
-/* Page numbers within RAM, plus 1, of the tables that the slot's page is translated through. */
-static uint32_t paths[MAX_HARTS][BUFFERS][MAX_LEVELS][FAST_SLOTS];
+
+static struct buffer {
+    uint64_t tags[FAST_SLOTS];
+    /* Page numbers within RAM, plus 1, of the tables that the slot's page is translated through. */
+    uint32_t paths[MAX_LEVELS][FAST_SLOTS];
+    /* Which slots were filled since all were emptied; one may stand there twice or be empty. */
+    uint16_t filled[FAST_SLOTS];
+    unsigned filled_count;
+} buffers[MAX_HARTS][BUFFERS];
+
 static unsigned slot_count, hart_count;
 
-/* Whether a hart may use a translation that RAM no longer holds. */
-static bool stale[MAX_HARTS];
 /* By page number within RAM, for pages that were tables: the epoch in which each entry, when it
  * was valid, was last written.  Epochs end at fences. */
 static uint32_t **written_in;
 static uint32_t epoch = 1;
 
-static void close_fast(unsigned hart, enum access kind)
-{
-    for (int class = 0; class < CLASSES; class++) {
-        for (uint64_t i = 0; i <= fast_mask; i++) {
-            fast[hart][class][kind][i] = NOWHERE;
-        }
-    }
-}
-
 void filter_open(unsigned slots, unsigned harts)
 {
     slot_count = slots;
     hart_count = harts;
-    fast_mask = (slots ? slots : FAST_SLOTS / 2) - 1;
+    fast_mask = slots - 1;
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
     if (!written_in) {
         abort();
     }
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        close_fast(hart, READ);
-        close_fast(hart, WRITE);
-        /* What happened before the region is not known. */
-        stale[hart] = true;
+    for (unsigned hart = 0; hart < harts; hart++) {
+        for (int class = 0; class < CLASSES; class++) {
+            for (unsigned slot = 0; slot < slots; slot++) {
+                fast[hart][class][READ][slot] = fast[hart][class][WRITE][slot] = NOWHERE;
+            }
+        }
     }
 }
 
-static void empty(unsigned hart, int buffer, unsigned slot)
+static void empty(unsigned hart, int which, unsigned slot)
 {
-    tags[hart][buffer][slot] = 0;
+    struct buffer *buffer = &buffers[hart][which];
+    buffer->tags[slot] = 0;
     for (int level = 0; level < MAX_LEVELS; level++) {
-        paths[hart][buffer][level][slot] = 0;
+        buffer->paths[level][slot] = 0;
     }
-    for (int class = 0; buffer == DATA && class < CLASSES; class++) {
-        fast[hart][class][READ][slot] = NOWHERE;
-        fast[hart][class][WRITE][slot] = NOWHERE;
+    for (int class = 0; which == DATA && class < CLASSES; class++) {
+        fast[hart][class][READ][slot] = fast[hart][class][WRITE][slot] = NOWHERE;
     }
 }
 
-static void remember(unsigned hart, int buffer, unsigned slot, uint64_t tag, uint64_t va,
+void filter_forget(void)
+{
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        for (int which = 0; which < BUFFERS; which++) {
+            struct buffer *buffer = &buffers[hart][which];
+            for (unsigned i = 0; i < buffer->filled_count; i++) {
+                empty(hart, which, buffer->filled[i]);
+            }
+            buffer->filled_count = 0;
+        }
+    }
+}
+
+/* Let a slot hold a page, unless what translates it is in doubt. */
+static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint64_t va,
                      uint64_t pa, uint64_t satp)
 {
+    struct buffer *buffer = &buffers[hart][which];
     struct walk walk = guest_walk(satp, va);
-    empty(hart, buffer, slot);
+    uint32_t path[MAX_LEVELS] = {0};
+    bool was_used = buffer->tags[slot] != 0;
+    empty(hart, which, slot);
     if (!walk.ok || (walk.pa ^ pa) >> PAGE_BITS != 0) {
         return;
     }
@@ -78,10 +92,31 @@ static void remember(unsigned hart, int buffer, unsigned slot, uint64_t tag, uin
             if (written && written[va >> (PAGE_BITS + 9 * level) & (ENTRIES - 1)] == epoch) {
                 return;
             }
-            paths[hart][buffer][level][slot] = number + 1;
+            path[level] = number + 1;
         }
     }
-    tags[hart][buffer][slot] = tag;
+    for (int level = 0; level < MAX_LEVELS; level++) {
+        buffer->paths[level][slot] = path[level];
+    }
+    buffer->tags[slot] = tag;
+    if (!was_used) {
+        if (buffer->filled_count == FAST_SLOTS) {
+            /* Slots that a PTE_WRITE emptied stand in the list more than once: start it anew. */
+            buffer->filled_count = 0;
+            for (unsigned i = 0; i < slot_count; i++) {
+                if (buffer->tags[i]) {
+                    buffer->filled[buffer->filled_count++] = i;
+                }
+            }
+        } else {
+            buffer->filled[buffer->filled_count++] = slot;
+        }
+    }
+}
+
+static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
+{
+    return (va & -(uint64_t)PAGE) | class << TAG_CLASS | (uint64_t)mxr << TAG_MXR | TAG_USED;
 }
 
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
@@ -90,61 +125,43 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     if (class >= CLASSES) {
         return true;
     }
-    int buffer = kind == FETCH ? CODE : DATA;
-    unsigned slot = va >> PAGE_BITS & (slot_count - 1);
-    uint64_t page = va & -(uint64_t)PAGE;
-    uint64_t tag = page | class << TAG_CLASS | (uint64_t)mxr << TAG_MXR | TAG_USED;
-    uint64_t held = tags[hart][buffer][slot];
+    int which = kind == FETCH ? CODE : DATA;
+    unsigned slot = va >> PAGE_BITS & fast_mask;
+    uint64_t tag = tag_of(class, mxr, va);
+    uint64_t held = buffers[hart][which].tags[slot];
     if ((held & ~(uint64_t)TAG_STORED) == tag && (kind != WRITE || held & TAG_STORED)) {
         return false;
     }
-    if (kind == WRITE) {
-        tag |= TAG_STORED;
-    }
-    remember(hart, buffer, slot, tag, va, pa, satp);
-    if (buffer == DATA && tags[hart][buffer][slot]) {
-        fast[hart][class][READ][slot] = page;
+    remember(hart, which, slot, kind == WRITE ? tag | TAG_STORED : tag, va, pa, satp);
+    if (which == DATA && buffers[hart][which].tags[slot]) {
+        fast[hart][class][READ][slot] = va & -(uint64_t)PAGE;
     }
     return true;
 }
 
-void filter_allow_stores(unsigned hart, enum class class, uint64_t va)
+void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
 {
-    uint64_t page = va & -(uint64_t)PAGE;
     unsigned slot = va >> PAGE_BITS & fast_mask;
-    if (stale[hart] || class >= CLASSES) {
-        return;
+    if (class < CLASSES &&
+        buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
+        fast[hart][class][WRITE][slot] = va & -(uint64_t)PAGE;
     }
-    if (slot_count) {
-        uint64_t tag = tags[hart][DATA][slot];
-        if (!(tag & TAG_STORED) || (tag & -(uint64_t)PAGE) != page ||
-            (tag >> TAG_CLASS & 3) != class) {
-            return;
-        }
-    }
-    fast[hart][class][WRITE][slot] = page;
 }
 
 void filter_tables_grew(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
-        close_fast(hart, WRITE);
+        const struct buffer *buffer = &buffers[hart][DATA];
+        for (unsigned i = 0; i < buffer->filled_count; i++) {
+            for (int class = 0; class < CLASSES; class++) {
+                fast[hart][class][WRITE][buffer->filled[i]] = NOWHERE;
+            }
+        }
     }
 }
 
-void filter_forget(void)
+void filter_fenced(void)
 {
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        close_fast(hart, READ);
-        close_fast(hart, WRITE);
-        memset(tags[hart][DATA], 0, slot_count * sizeof(tags[hart][DATA][0]));
-        memset(tags[hart][CODE], 0, slot_count * sizeof(tags[hart][CODE][0]));
-    }
-}
-
-void filter_fenced(unsigned hart)
-{
-    stale[hart] = false;
     epoch++;
     filter_forget();
 }
@@ -152,25 +169,23 @@ void filter_fenced(unsigned hart)
 void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old)
 {
     uint32_t number = (entry - ram.base) / PAGE;
-    bool was_valid = old & PTE_V;
-    if (was_valid && slot_count) {
+    if (old & PTE_V) {
         if (!written_in[number] && !(written_in[number] = calloc(ENTRIES, sizeof(uint32_t)))) {
             abort();
         }
         written_in[number][(entry & (PAGE - 1)) >> 3] = epoch;
     }
     for (unsigned hart = 0; hart < hart_count; hart++) {
-        if (was_valid && !stale[hart]) {
-            stale[hart] = true;
-            close_fast(hart, WRITE);
-        }
-        for (int level = 0; levels >> level != 0; level++) {
-            for (int buffer = 0; (levels >> level & 1) && buffer < BUFFERS; buffer++) {
-                const uint32_t *path = paths[hart][buffer][level];
-                for (unsigned slot = 0; slot < slot_count; slot++) {
-                    if (path[slot] == number + 1) {
-                        empty(hart, buffer, slot);
-                    }
+        for (int which = 0; which < BUFFERS; which++) {
+            const struct buffer *buffer = &buffers[hart][which];
+            for (unsigned i = 0; i < buffer->filled_count; i++) {
+                unsigned slot = buffer->filled[i];
+                bool through = false;
+                for (int level = 0; levels >> level != 0; level++) {
+                    through |= (levels >> level & 1) && buffer->paths[level][slot] == number + 1;
+                }
+                if (through) {
+                    empty(hart, which, slot);
                 }
             }
         }

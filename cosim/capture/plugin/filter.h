@@ -1,5 +1,6 @@
 /*
- * Which accesses are worth an event, and which stores need a look at all.
+ * Which accesses are worth an event, and which stores need a look at all (those by which no page
+ * that might be a live table is written; the answer rests on the same rule).
  *
  * The filter has one direct-mapped array of slots for data and one for instructions, per hart,
  * indexed by the low bits of the virtual page number.  An access is dropped if its slot holds the
@@ -36,18 +37,19 @@ static inline bool fast_hit(unsigned hart, enum class class, enum access kind, u
     return va - fast[hart][class][kind][va >> PAGE_BITS & fast_mask] <= FAST_MISS;
 }
 
-/* `slots`: a power of two up to FAST_SLOTS, or 0 when accesses are no events. */
+/* `slots`: a power of two up to FAST_SLOTS. */
 void filter_open(unsigned slots, unsigned harts);
 
 /* Whether an access becomes an event; if so, its page is remembered.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
-/* A store to the page of `va` hit no live table: let the next ones pass by unseen. */
-void filter_allow_stores(unsigned hart, enum class class, uint64_t va);
+/* A store to the page of `va`, which the filter was asked about, hit no live table: if the page is
+ * remembered, let the next ones pass by unseen. */
+void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);
 /* A page became a live table. */
 void filter_tables_grew(void);
-/* A FENCE or SATP_WRITE was executed on `hart`. */
-void filter_fenced(unsigned hart);
+/* A FENCE or SATP_WRITE was executed. */
+void filter_fenced(void);
 /* A PTE_WRITE to the entry at `entry`, in a table live at the levels of the bit set. */
 void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old);
 /* Something else that translations depend on changed (MXR). */

@@ -128,7 +128,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
                                              ((union packed_site){.site = site}).data);
     }
     bool after_deferred = record && follows_deferred(tb, qemu_plugin_insn_haddr(first));
-    if (record && options.filter && site.class != CLASS_M) {
+    if (record && options.accesses && site.class != CLASS_M) {
         instrument_fetch(tb, first, site);
     }
     unsigned uncounted = 0;
@@ -161,10 +161,11 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
             (record && (what.op == OP_FENCE || what.op == OP_ATP || what.op == OP_CBO_ZERO ||
-                        (what.op == OP_STATUS && options.filter)))) {
+                        (what.op == OP_STATUS && options.accesses)))) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_execute, CB_READS_REGISTERS, data);
         }
-        if (!record || what.op == OP_PLAIN) {
+        /* Memory callbacks on cbo.zero would make QEMU clear the block byte by byte. */
+        if (!record || what.op == OP_PLAIN || what.op == OP_CBO_ZERO) {
             continue;
         }
         bool guest_access = (word_of(insn) & 0x707f) == 0x4073; /* hlv, hsv */
@@ -255,8 +256,11 @@ static bool parse_option(const char *argument)
         options.ram_size = strtoull(value, &end, 0);
     } else if (IS("filter")) {
         options.filter = strtoul(value, &end, 0);
-        return *end == 0 && options.filter <= FAST_SLOTS &&
+        return *end == 0 && options.filter > 0 && options.filter <= FAST_SLOTS &&
                (options.filter & (options.filter - 1)) == 0;
+    } else if (IS("accesses")) {
+        options.accesses = strcmp(value, "all") == 0;
+        return options.accesses || strcmp(value, "none") == 0;
     } else if (IS("from")) {
         return parse_limit(value, &options.from);
     } else if (IS("to")) {
@@ -284,7 +288,7 @@ COSIM_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, 
         fflush(stdout);
         return 1;
     }
-    options = (struct options){.fd = -1, .cbo_block = 64, .from = {.kind = AT_BOOT}};
+    options = (struct options){.fd = -1, .cbo_block = 64, .filter = FAST_SLOTS / 2, .from = {.kind = AT_BOOT}};
     for (int i = 0; i < argc; i++) {
         if (!parse_option(argv[i])) {
             fprintf(stderr, "cosim plugin: bad option %s\n", argv[i]);

@@ -72,10 +72,12 @@ class PluginSource:
             f"ram={ram_name}",
             f"base={ram_base:#x}",
             f"size={memory:#x}",
-            f"filter={slots if accesses == 'all' else 0}",
+            f"accesses={accesses}",
             f"from={start}",
             f"to={end}",
         ]
+        if accesses == "all":
+            self._options.append(f"filter={slots}")
         if mark is not None:
             self._options += [f"mark={mark:#x}", f"markpriv={'u' if mark_in_user else 'any'}"]
         self._library: Path | None = None

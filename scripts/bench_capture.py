@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""Benchmark: what capturing with the TCG plugin costs the guest.
+
+    scripts/bench_capture.py [--json] [--rounds N] [--slots N,...] [--work boot,fork]
+
+QEMU runs the same guest plain and with the plugin in turn; a round is one run of each, and each
+ratio is that of the fastest runs.  Time is QEMU's processor time, which neighbours on a busy
+machine disturb least; the reader's is apart.
+
+- ``boot``: the linux guest from reset to power-off;
+- ``fork``: the workloads guest's fork-bench from its init to power-off;
+- ``tables``: fences, ``satp`` writes, table stores, page faults and marks;
+- ``accesses.N``: ACCESS events too, with N slots in the first-level filter;
+- ``waiting``: the plugin loaded, with a region that never begins.
+
+Also the events and bytes of each run and the peak resident memory that the plugin adds.  QEMU's
+own ``cache`` and ``hotpages`` plugins are measured too where the distribution ships them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import guest
+from cosim import tools
+from cosim.capture.plugin.source import PluginSource
+from cosim.errors import CosimError
+from cosim.machine import Machine, MachineConfig, Timing, parse_memory
+from cosim.output import note
+
+_SECONDS = 300.0
+_STOCK = ("cache", "hotpages")
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def stock_plugins() -> dict[str, Path]:
+    """QEMU's own plugins, where they are installed."""
+    folders = [Path(x) for x in ("/usr/lib", "/usr/libexec", "/usr/local/lib")]
+    found: dict[str, Path] = {}
+    for name in _STOCK:
+        for folder in folders:
+            for pattern in (f"qemu*/**/lib{name}.so", f"*/qemu*/**/lib{name}.so"):
+                for file in folder.glob(pattern):
+                    found.setdefault(name, file)
+    return found
+
+
+def processor_time(pid: int) -> float:
+    """Seconds that the process has run so far, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes of private memory at most so far (guest RAM is shared and not counted)."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _drain(source: PluginSource) -> None:
+    for _ in source.batches():
+        pass
+
+
+class Work:
+    """A guest and the part of its run that counts: from ``since`` on the console to its end."""
+
+    def __init__(self, name: str, run: str | None, since: str | None) -> None:
+        spec = guest.ensure(name, lambda *_: None)
+        self.since = since
+        append = spec.append
+        if run is not None:
+            append = append.rpartition(" cosim.run=")[0] + f" cosim.run={run}"
+        self.config = MachineConfig(
+            kernel=spec.kernel,
+            initrd=spec.initrd,
+            append=append,
+            bios=spec.bios,
+            memory=parse_memory(spec.memory),
+            cpu=tools.default_cpu(tools.qemu()),
+        )
+
+    def run(self, folder: Path, mode: str, library: Path | None = None) -> dict[str, float]:
+        """One run; ``mode`` as in this file's docstring, or ``plain``, or a stock plugin's name."""
+        qemu = tools.qemu().path
+        result: dict[str, float] = {}
+        with contextlib.ExitStack() as stack:
+            source = None
+            arguments: tuple[str, ...] = ()
+            descriptors: tuple[int, ...] = ()
+            if library is not None:
+                arguments = ("-plugin", str(library), "-d", "plugin", "-D", "/dev/null")
+            elif mode != "plain":
+                kind, _, slots = mode.partition(".")
+                source = stack.enter_context(
+                    PluginSource(
+                        qemu,
+                        memory=self.config.memory,
+                        accesses="all" if kind == "accesses" else "none",
+                        slots=int(slots or 1),
+                        start="mark:never" if kind == "waiting" else "boot",
+                        timeout=_SECONDS,
+                    )
+                )
+                arguments, descriptors = tuple(source.qemu_args()), source.pass_fds
+            machine = stack.enter_context(
+                Machine(
+                    qemu,
+                    self.config,
+                    folder=folder,
+                    timing=Timing("icount"),
+                    plugin_arguments=arguments,
+                    pass_fds=descriptors,
+                )
+            )
+            # Power-off pauses the machine, so that its process can still be asked.
+            machine.qmp("set-action", shutdown="pause")
+            machine.resume()
+            reader = threading.Thread(target=_drain, args=(source,)) if source else None
+            if reader is not None:
+                reader.start()
+            before = 0.0
+            if self.since is not None:
+                machine.console.expect(self.since, _SECONDS)
+                before = processor_time(machine.pid)
+            deadline = time.monotonic() + _SECONDS
+            while machine.qmp("query-status")["status"] != "shutdown":
+                if time.monotonic() > deadline:
+                    raise SystemExit(f"the guest does not power off within {_SECONDS:.0f} s")
+                time.sleep(0.05)
+            result["seconds"] = processor_time(machine.pid) - before
+            result["memory"] = peak_memory(machine.pid)
+            machine.qmp("quit")
+            if reader is not None:
+                reader.join()
+                assert source is not None and source.summary is not None
+                result["events"] = source.summary.events
+        return result
+
+
+def measure(work: Work, modes: list[str], rounds: int) -> dict[str, Any]:
+    """Ratios of every mode to ``plain``."""
+    stock = stock_plugins()
+    best: dict[str, dict[str, float]] = {}
+    for _ in range(rounds):
+        for mode in [*modes, *stock]:
+            with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
+                result = work.run(Path(folder), mode, stock.get(mode))
+            note(f"  {mode}: {result['seconds']:.2f} s")
+            if mode not in best or result["seconds"] < best[mode]["seconds"]:
+                best[mode] = result
+    plain = best["plain"]
+    document: dict[str, Any] = {"plain_seconds": round(plain["seconds"], 2)}
+    for mode, result in best.items():
+        if mode == "plain":
+            continue
+        entry: dict[str, Any] = {"ratio": round(result["seconds"] / plain["seconds"], 2)}
+        if "events" in result:
+            entry["events"] = int(result["events"])
+            entry["bytes"] = 48 * int(result["events"])
+            entry["memory_added"] = int(max(0, result["memory"] - plain["memory"]))
+        document[mode] = entry
+    for name in _STOCK:
+        if name not in stock:
+            document[name] = None
+    return document
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slots", default="64", help="filter sizes to measure")
+    parser.add_argument("--work", default="boot,fork")
+    options = parser.parse_args()
+    modes = ["plain", "waiting", "tables"]
+    modes += [f"accesses.{slots}" for slots in options.slots.split(",")]
+    document: dict[str, Any] = {
+        "format": "lsp-cosim-bench-capture",
+        "qemu": tools.qemu().text,
+        "event_bytes": 48,
+    }
+    try:
+        for name in options.work.split(","):
+            note(f"{name}:")
+            if name == "boot":
+                work = Work("linux", None, None)
+            else:
+                work = Work("workloads", "fork-bench:full", "Run /init as init process")
+            document[name] = measure(work, modes, options.rounds)
+    except CosimError as error:
+        sys.exit(f"bench_capture: {error}")
+    if options.json:
+        print(json.dumps(document, indent=2))
+        return
+    for name in options.work.split(","):
+        print(f"{name}: plain {document[name]['plain_seconds']} s")
+        for mode, entry in document[name].items():
+            if isinstance(entry, dict):
+                line = f"  {mode:15} {entry['ratio']:5.2f}x"
+                if "events" in entry:
+                    line += f" {entry['events']:>12,} events, {entry['memory_added'] >> 20} MiB"
+                print(line)
+            elif entry is None:
+                print(f"  {mode:15} not shipped by this distribution")
+
+
+if __name__ == "__main__":
+    main()
