@@ -154,6 +154,8 @@ class Interception:
         self._kernel_sites: set[int] = set()
         self._watched: dict[int, set[int]] = {}
         self._steps_left = 0
+        self._returns: set[int] = set()
+        self._in_firmware = False
         self._last_batch = 0.0
         self._recent: deque[str] = deque(maxlen=5)
         self.active = False
@@ -217,7 +219,7 @@ class Interception:
     @property
     def stepping(self) -> bool:
         """Whether the next instruction is to be stepped rather than run to."""
-        return self.active and self._steps_left != 0
+        return self.active and self._steps_left != 0 and not self._returns
 
     def owns(self, stop: StopReply | None, pc: int) -> bool:
         """Whether the stop at ``pc`` is interception's; with None: whether a site is there."""
@@ -249,6 +251,9 @@ class Interception:
         flags = (FLAG_SUM if status & _SSTATUS_SUM else 0) | (
             FLAG_MXR if status & _SSTATUS_MXR else 0
         )
+        if self._returns and privilege != Priv.M:
+            self._points.breaks -= self._returns - self._wanted_breaks()
+            self._returns.clear()
         instruction = decode(bytes.fromhex(code.decode()))
         self._execute(instruction, regs, privilege, flags)
         if self._one_by_one:
@@ -277,6 +282,8 @@ class Interception:
         after = self.registers()
         self._reveal(hidden)
         trap = self._trap(pc, after, inst)
+        if self.stepping and self._in_firmware:
+            self._skip_firmware(pc, inst)
         if trap is not None and trap < 0:
             return
         self._log.pc, self._log.priv = pc, priv
@@ -369,6 +376,12 @@ class Interception:
             self._log.add(Kind.MARK, self.labels.number(label))
         return True
 
+    def _skip_firmware(self, pc: int, inst: Instruction) -> None:
+        """The step has entered M-mode, whose accesses are not translated: run until it returns."""
+        self._returns = {pc, pc + inst.length, self._read("stvec") & ~3}
+        self._points.breaks |= self._returns
+        self._points.sync(self._stub)
+
     # -- accesses -------------------------------------------------------------------------------
 
     def _log_accesses(
@@ -427,10 +440,12 @@ class Interception:
         self._points.watches = set().union(*self._watched.values())
         if bare:
             self._points.watches |= set(tables)
-        self._points.breaks = self._sites | self._firmware_sites
-        if bare:
-            self._points.breaks |= self._kernel_sites
-        self._points.breaks.add(self._mark_at)
+        self._points.breaks = self._wanted_breaks() | self._returns
+
+    def _wanted_breaks(self) -> set[int]:
+        bare = atp.mode(self.tables.satp) == 0
+        sites = self._sites | self._firmware_sites | (self._kernel_sites if bare else set())
+        return sites | {self._mark_at}
 
     def _more_sites(self, found: set[int]) -> None:
         self._sites |= found
@@ -474,6 +489,7 @@ class Interception:
         A completed instruction that is no jump ends behind itself; for others the trap registers
         decide.
         """
+        self._in_firmware = False
         if after[_PC] == pc + inst.length:
             return None
         for status, vector, epc in (("scause", "stvec", "sepc"), ("mcause", "mtvec", "mepc")):
@@ -484,6 +500,7 @@ class Interception:
             base = self._read(vector)
             offset = 4 * (cause & 0xFF) if interrupt and base & 1 else 0
             if after[_PC] == (base & ~3) + offset:
+                self._in_firmware = epc == "mepc"
                 return -1 if interrupt else cause
         return None
 
