@@ -34,8 +34,8 @@ def scan(ram: NDArray[np.int64], base: int, first: int, size: int) -> list[int]:
 
     :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
     """
-    first = max(first, base)
     last = min(first + size, base + ram.nbytes)
+    first = max(first, base)
     if last - first < 4:
         return []
     halves = ram.view(np.uint16)[(first - base) >> 1 : (last - base + 2) >> 1]

@@ -1,0 +1,84 @@
+"""Sites in text, and the virtual addresses under which tables and text are reached."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosim.capture import sites
+from cosim.capture.points import Aliases, Text
+from hypervisor_model.isa import pte
+
+BASE = 0x8000_0000
+SFENCE, SFENCE_VA, SINVAL = 0x1200_0073, 0x1205_0073, 0x16B5_0073
+CSRW_SATP, CSRR_SATP, CSRRSI_SATP = 0x1807_9073, 0x1800_27F3, 0x1800_E073
+NOP = 0x0000_0013
+
+
+def ram(pages: int = 8) -> np.ndarray:
+    return np.zeros(pages * 512, dtype=np.int64)
+
+
+def put(memory: np.ndarray, at: int, word: int) -> None:
+    memory.view(np.uint16)[(at - BASE) >> 1 : ((at - BASE) >> 1) + 2] = word & 0xFFFF, word >> 16
+
+
+def test_scan_finds_fences_and_satp_writes_at_any_halfword() -> None:
+    memory = ram()
+    wanted = {BASE + 0x10: SFENCE, BASE + 0x102: SFENCE_VA, BASE + 0x200: SINVAL,
+              BASE + 0x306: CSRW_SATP, BASE + 0xFFE: CSRRSI_SATP}  # fmt: skip
+    for at, word in wanted.items():
+        put(memory, at, word)
+    put(memory, BASE + 0x400, CSRR_SATP)
+    put(memory, BASE + 0x500, NOP)
+    assert sites.scan(memory, BASE, BASE, 0x2000) == sorted(wanted)
+    assert sites.scan(memory, BASE, BASE + 0x104, 0x204) == [BASE + 0x200, BASE + 0x306]
+    assert sites.scan(memory, BASE, 0, 0x1000) == []
+
+
+def leaf(pa: int, flags: int) -> int:
+    return pa >> 2 | flags
+
+
+def test_aliases_follow_superpages_and_forget_replaced_leaves() -> None:
+    aliases = Aliases(pte.W)
+    writable = pte.V | pte.R | pte.W
+    assert aliases.learn(0xFF00_0000_0000_0000, leaf(BASE, writable), 1)
+    assert not aliases.learn(0xFF00_0000_0000_0000, leaf(BASE, writable), 1)
+    assert aliases.learn(0x5000, leaf(BASE + 0x3000, writable), 0)
+    assert set(aliases.of(BASE + 0x3000)) == {0xFF00_0000_0000_3000, 0x5000}
+    assert aliases.learn(0x5000, leaf(BASE + 0x4000, writable), 0)
+    assert set(aliases.of(BASE + 0x3000)) == {0xFF00_0000_0000_3000}
+    assert not aliases.learn(0x6000, leaf(BASE + 0x3000, pte.V | pte.R), 0)
+    assert not aliases.learn(0x6000, leaf(BASE + 0x3000, writable | pte.U), 0)
+    assert aliases.learn(0x5000, 0, 0)
+    assert set(aliases.of(BASE + 0x4000)) == {0xFF00_0000_0000_4000}
+
+
+def text(memory: np.ndarray) -> Text:
+    return Text(memory, BASE, lambda: [(BASE, memory.nbytes)])
+
+
+def test_text_is_found_under_each_executable_mapping() -> None:
+    memory = ram()
+    put(memory, BASE + 0x1010, SFENCE)
+    found = text(memory)
+    executable = pte.V | pte.R | pte.X
+    assert found.learn(0xFFFF_0000, leaf(BASE + 0x1000, executable), 0) == {0xFFFF_0010}
+    assert found.learn(0xEEEE_0000, leaf(BASE + 0x1000, executable), 0) == {0xEEEE_0010}
+    assert found.learn(0x4000, leaf(BASE + 0x1000, executable | pte.U), 0) == set()
+    assert found.scan(BASE, 0x2000) == [BASE + 0x1010]
+
+
+def test_text_patched_through_a_writable_mapping_is_scanned_again() -> None:
+    memory = ram()
+    found = text(memory)
+    assert found.learn(0xFFFF_0000, leaf(BASE + 0x1000, pte.V | pte.R | pte.X), 0) == set()
+    fixmap = 0xAAAA_0000
+    found.learn(fixmap, leaf(BASE + 0x1000, pte.V | pte.R | pte.W), 0)
+    assert found.again() == set()
+    put(memory, BASE + 0x1020, CSRW_SATP)
+    assert found.again() == {0xFFFF_0020}
+    put(memory, BASE + 0x1030, SINVAL)
+    assert found.learn(fixmap, 0, 0) == {0xFFFF_0020, 0xFFFF_0030}
+    put(memory, BASE + 0x1040, SINVAL)
+    assert found.again() == set(), "the mapping is gone, so nobody can write"
