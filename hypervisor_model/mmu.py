@@ -28,8 +28,9 @@ from hypervisor_model import walk_cache as walk_caches
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
 from hypervisor_model.isa import atp, causes, pte
+from hypervisor_model.isa.causes import access_fault
 from hypervisor_model.jit import kernel, signed, unsigned
-from hypervisor_model.memory import GuestMemory, Ram
+from hypervisor_model.memory import GuestMemory, Ram, holds
 from hypervisor_model.tlb import Tlb
 from hypervisor_model.walk import OK, Walk, walk1, walk2
 from hypervisor_model.walk_cache import WalkCache
@@ -38,19 +39,26 @@ _BARE = int(atp.Mode.BARE)
 
 
 @kernel
-def _from_entry(tlb: Tlb, row: int, va: int) -> Walk:
+def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, flags: int) -> Walk:
     """A TLB hit as a walk without references (``entry`` is not cached: 0)."""
     e = tlb.entries[row]
+    pa = tlbs.pa_of(tlb, row, va)
+    if flags & walks.RAM_ONLY and not holds(ram, pa) and not holds(other, pa):
+        # What is at a physical address is asked at every access, not at the fill.
+        return Walk(access_fault(access), -1, -1, 0, 0, 0, -1, -1, 0, 0, 0, 0, 0, 0)
     has_vs = e[tlbs.VS_BITS] != walks.BARE_BITS
     has_g = e[tlbs.G_BITS] != walks.BARE_BITS
+    gpa = pa if e[tlbs.VMID] != tlbs.NO_GUEST else -1
+    if has_g:
+        gpa = e[tlbs.GPA] + (va - e[tlbs.VA])
     return Walk(
         OK,
-        tlbs.pa_of(tlb, row, va),
+        pa,
         (e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
         e[tlbs.BITS],
         e[tlbs.PERM],
         0,
-        e[tlbs.GPA] + (va - e[tlbs.VA]) if has_g else -1,
+        gpa,
         (e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
         e[tlbs.G_BITS],
         e[tlbs.VS_BITS],
@@ -83,7 +91,7 @@ def translate1(
     else:
         row = tlbs.lookup(tlb, va, asid, tlbs.NO_GUEST, access, priv, flags)
     if row >= 0:
-        return _from_entry(tlb, row, va)
+        return _from_entry(tlb, row, ram, ram, va, access, flags)
     result = walk1(ram, cache, satp, va, access, priv, flags, trace)
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, tlbs.NO_GUEST, access, result)
@@ -115,7 +123,7 @@ def translate2(
     else:
         row = tlbs.lookup(tlb, va, asid, vmid, access, priv, flags)
     if row >= 0:
-        return _from_entry(tlb, row, va)
+        return _from_entry(tlb, row, guest, host, va, access, flags)
     result = walk2(guest, host, cache, vsatp, hgatp, va, access, priv, flags, trace)
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, vmid, access, result)

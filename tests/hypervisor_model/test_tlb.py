@@ -1,0 +1,489 @@
+"""The TLB: against a naive list of entries, and what tells its options apart."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hypervisor_model import tlb as tlbs
+from hypervisor_model import walk_cache
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Fence, Priv
+from hypervisor_model.isa import pte
+from hypervisor_model.jit import signed
+from hypervisor_model.memory import GuestMemory
+from hypervisor_model.mmu import Mmu
+from hypervisor_model.tlb import Replacement, TlbConfig
+from hypervisor_model.walk import BARE_BITS, HS_MXR, OK, Walk
+from tests.hypervisor_model import reference_mmu
+from tests.hypervisor_model.random_tables import Tables
+from tests.hypervisor_model.test_walk_reference import BASE, LAYOUT, MODES, SIZE, STATUSES
+
+R, W, F = int(Access.READ), int(Access.WRITE), int(Access.FETCH)
+S, U = int(Priv.S), int(Priv.U)
+ALL = pte.PERMISSIONS & ~(pte.G | pte.U)
+G_ALL = ALL | pte.U
+NO_GUEST = tlbs.NO_GUEST
+
+
+def translation(va, pa, bits=12, *, perm=ALL, gpa=None, g_bits=None, vs_bits=None, g_perm=G_ALL):
+    """A walk's result as a TLB takes it; two-stage where ``gpa`` is given."""
+    two = gpa is not None
+    return Walk(
+        cause=OK,
+        pa=pa,
+        level=0,
+        page_bits=bits,
+        perm=perm,
+        entry=0,
+        gpa=gpa if two else -1,
+        g_level=0 if two else -1,
+        g_page_bits=(g_bits or bits) if two else BARE_BITS,
+        vs_page_bits=vs_bits or bits,
+        g_perm=g_perm,
+        implicit=0,
+        vs_refs=3,
+        g_refs=0,
+    )
+
+
+def look(tlb, va, asid=0, vmid=NO_GUEST, access=R, priv=S, flags=0):
+    """The PA that a lookup finds, or None."""
+    row = tlbs.lookup(tlb, va, asid, vmid, access, priv, flags)
+    return None if row < 0 else int(tlbs.pa_of(tlb, row, va))
+
+
+def see(tlb, va, asid=0, vmid=NO_GUEST, access=R):
+    """As :func:`look`, without changing anything."""
+    row = tlbs.probe(tlb, va, asid, vmid, access, S, 0)
+    return None if row < 0 else int(tlbs.pa_of(tlb, row, va))
+
+
+# -- the naive model ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    va: int
+    bits: int
+    asid: int
+    vmid: int
+    is_global: bool
+    pa: int
+    gpa: int | None
+    vs_bits: int
+    g_bits: int
+
+    def covers(self, va, asid, vmid):
+        same_space = self.vmid == vmid and (self.asid == asid or self.is_global)
+        return same_space and self.va <= va < self.va + (1 << self.bits)
+
+
+class Naive:
+    """Three lists without limits."""
+
+    def __init__(self):
+        self.buffers = {"data": set(), "fetch": set(), "second": set()}
+
+    def fill(self, entry, va, access):
+        for name in ("fetch" if access == F else "data", "second"):
+            held = self.buffers[name]
+            held -= {e for e in held if e.covers(va, entry.asid, entry.vmid)}
+            held.add(entry)
+
+    def fence(self, covered):
+        for held in self.buffers.values():
+            held -= {entry for entry in held if covered(entry)}
+
+
+def content(tlb):
+    """The entries of each buffer, as the naive model keeps them."""
+    out = {}
+    for name, buffer in (("data", 0), ("fetch", 1), ("second", 2)):
+        first, sets, ways, _ = (int(x) for x in tlb.geometry[buffer])
+        rows = [e for e in tlb.entries[first : first + sets * ways] if e[tlbs.LAST_USE]]
+        out[name] = {
+            Entry(
+                int(e[tlbs.VA]),
+                int(e[tlbs.BITS]),
+                int(e[tlbs.ASID]),
+                int(e[tlbs.VMID]),
+                bool(e[tlbs.PERM] & pte.G),
+                int(e[tlbs.PA]),
+                int(e[tlbs.GPA]) if e[tlbs.GPA] >= 0 else None,
+                int(e[tlbs.VS_BITS]),
+                int(e[tlbs.G_BITS]),
+            )
+            for e in rows
+        }
+        assert len(out[name]) == len(rows), "an entry is there twice"
+    return out
+
+
+BITS = st.sampled_from((12, 16, 21, 30))
+# A few pages around common borders, so that fences and fragments meet; one in the high half.
+ADDRESSES = st.sampled_from(
+    [
+        base + offset
+        for base in (0x4000_0000, 0x8000_0000, -0x4000_0000)
+        for offset in (0, 0x1000, 0x7000, 0x1_0000, 0x1F_F000, 0x20_0000, 0x3FFF_F000)
+    ]
+)
+SPACES = st.tuples(st.integers(0, 2), st.sampled_from((NO_GUEST, 0, 5)))
+FILLS = st.tuples(
+    st.just("fill"),
+    ADDRESSES,
+    SPACES,
+    st.sampled_from((R, F)),
+    BITS,
+    BITS | st.none(),
+    st.booleans(),
+    st.integers(0, 7),
+)
+VS_FENCES = st.tuples(
+    st.sampled_from((Fence.SFENCE_VMA, Fence.SINVAL_VMA, Fence.HFENCE_VVMA, Fence.HINVAL_VVMA)),
+    st.sampled_from((Fence.ALL, Fence.VA, Fence.ASID, Fence.VA_ASID)),
+    ADDRESSES | st.just(1 << 45),
+    SPACES,
+)
+G_FENCES = st.tuples(
+    st.sampled_from((Fence.HFENCE_GVMA, Fence.HINVAL_GVMA)),
+    st.sampled_from((Fence.ALL, Fence.VA, Fence.ASID, Fence.VA_ASID)),
+    ADDRESSES.map(abs),
+    SPACES,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.one_of(FILLS, FILLS, VS_FENCES, G_FENCES), max_size=40))
+def test_fills_and_fences_equal_the_naive_model(actions):
+    # One set and many ways: nothing is ever evicted.
+    tlb = tlbs.make(TlbConfig(data=(1, 64), fetch=(1, 64), second=(1, 64)))
+    cache = walk_cache.make()
+    naive = Naive()
+    for action in actions:
+        if action[0] == "fill":
+            _, va, (asid, vmid), access, vs_bits, g_bits, is_global, number = action
+            two = vmid != NO_GUEST and g_bits is not None
+            bits = min(vs_bits, g_bits) if two else vs_bits
+            offset = va & ((1 << bits) - 1)
+            gpa = (number << 32 | abs(va) >> bits << bits) + offset if two else None
+            pa = (number + 1 << 40) + offset
+            perm = ALL | (pte.G if is_global else 0)
+            walk = translation(
+                va, pa, bits, perm=perm, gpa=gpa, g_bits=g_bits if two else None, vs_bits=vs_bits
+            )
+            tlbs.fill(tlb, va, asid, vmid, access, walk)
+            entry = Entry(
+                va - offset,
+                bits,
+                asid,
+                vmid,
+                is_global,
+                pa - offset,
+                None if gpa is None else gpa - offset,
+                vs_bits,
+                g_bits if two else BARE_BITS,
+            )
+            naive.fill(entry, va, access)
+        else:
+            kind, form, address, (asid, vmid) = action
+            tlbs.fence(tlb, cache, int(kind | form), address, asid, vmid)
+            named_va, named_id = bool(form & Fence.VA), bool(form & Fence.ASID)
+            if kind in (Fence.HFENCE_GVMA, Fence.HINVAL_GVMA):
+
+                def covered(e, address=address, vmid=asid, va=named_va, identifier=named_id):
+                    leaf = e.gpa is not None and address >> e.g_bits == e.gpa >> e.g_bits
+                    return e.vmid >= 0 and (not identifier or e.vmid == vmid) and (not va or leaf)
+            else:
+
+                def covered(
+                    e, address=address, asid=asid, vmid=vmid, va=named_va, identifier=named_id
+                ):
+                    # By address only the leaf entry for it, by ASID nothing global.
+                    leaf = address >> e.vs_bits == e.va >> e.vs_bits
+                    in_space = e.asid == asid and not e.is_global
+                    return e.vmid == vmid and (not identifier or in_space) and (not va or leaf)
+
+            naive.fence(covered)
+        assert content(tlb) == naive.buffers
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(
+    st.integers(0, 2**32),
+    MODES,
+    MODES | st.none(),
+    st.lists(STATUSES, min_size=2, max_size=5),
+    st.sampled_from(Replacement),
+    st.sampled_from(((1, 2), (2, 2), (4, 1), (3, 4))),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_tlb_never_changes_a_result_while_tables_stay(
+    seed, mode, g_mode, statuses, replacement, shape, split, second
+):
+    memory = reference_mmu.Memory(BASE, SIZE)
+    tables = Tables(random.Random(seed), LAYOUT, memory)
+    space = tables.one_stage(mode, 8) if g_mode is None else tables.two_stage(mode, g_mode, 8)
+    config = TlbConfig(
+        data=shape,
+        fetch=shape if split else None,
+        second=(4, 2) if second else None,
+        replacement=replacement,
+        seed=seed,
+    )
+    registers = (
+        {"satp": space.satp} if space.hgatp is None else {"vsatp": space.satp, "hgatp": space.hgatp}
+    )
+    mmus = []
+    for tlb in (None, tlbs.make(config)):
+        copy = GuestMemory(BASE, SIZE)
+        for address, value in memory.words.items():
+            copy.write(address, signed(value))
+        mmus.append(Mmu(copy, tlb=tlb, **registers))
+    # A change of PBMTE needs a fence ("menvcfg"), so it stays within a run.
+    statuses = [replace(s, pbmte=statuses[0].pbmte, g_pbmte=statuses[0].g_pbmte) for s in statuses]
+    rng = random.Random(seed)
+    for _ in range(60):
+        va, status = rng.choice(space.addresses), rng.choice(statuses)
+        access = rng.choice(list(Access))
+        plain, cached = (mmu.translate(va, access, status=status) for mmu in mmus)
+        assert (cached.pa, cached.cause, cached.gpa) == (plain.pa, plain.cause, plain.gpa)
+        assert cached.page_size == plain.page_size
+        assert len(cached.references) in (0, len(plain.references))
+    assert np.array_equal(mmus[0].memory.words[:4096], mmus[1].memory.words[:4096])
+
+
+# -- by hand --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", tlbs.PAGE_BITS)
+def test_every_page_size_hits_throughout_its_page(bits):
+    tlb = tlbs.make()
+    va = -(1 << 50)
+    tlbs.fill(tlb, va + 0x123, 1, NO_GUEST, R, translation(va + 0x123, (1 << 51) + 0x123, bits))
+    last = (1 << bits) - 8
+    assert look(tlb, va, 1) == 1 << 51
+    assert look(tlb, va + last, 1) == (1 << 51) + last
+    assert look(tlb, va + last + 8, 1) is None
+    assert look(tlb, va - 8, 1) is None
+
+
+def test_tags():
+    tlb = tlbs.make()
+    tlbs.fill(tlb, 0x1000, 1, 7, R, translation(0x1000, 0xA000))
+    tlbs.fill(tlb, 0x2000, 1, 7, R, translation(0x2000, 0xB000, perm=ALL | pte.G))
+    assert [look(tlb, 0x1000, a, v) for a, v in ((1, 7), (2, 7), (1, 8), (1, NO_GUEST))] == [
+        0xA000,
+        None,
+        None,
+        None,
+    ]
+    # A global entry belongs to all address spaces, of one guest.
+    assert [look(tlb, 0x2000, a, v) for a, v in ((1, 7), (2, 7), (1, 8))] == [0xB000, 0xB000, None]
+
+
+def test_an_entry_that_does_not_permit_the_access_is_a_miss():
+    tlb = tlbs.make()
+    perm = pte.V | pte.R | pte.W | pte.A | pte.U
+    tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000, perm=perm))
+    assert look(tlb, 0x1000) is None
+    assert look(tlb, 0x1000, flags=FLAG_SUM) == 0xA000
+    assert look(tlb, 0x1000, priv=U) == 0xA000
+    assert look(tlb, 0x1000, priv=U, access=W) is None, "D is clear"
+    execute = pte.V | pte.X | pte.A
+    walk = translation(0x3000, 0xC000, perm=execute, gpa=0x3000, g_perm=execute | pte.U)
+    tlbs.fill(tlb, 0x3000, 0, 0, R, walk)
+    assert look(tlb, 0x3000, vmid=0, flags=FLAG_MXR) is None
+    assert look(tlb, 0x3000, vmid=0, flags=HS_MXR) == 0xC000
+    assert list(tlb.counts) == [3, 0, 0, 3, 0]
+
+
+def test_split_first_level_and_unified_second():
+    tlb = tlbs.make(TlbConfig(data=(1, 2), fetch=(1, 2), second=(1, 8)))
+    tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000))
+    assert look(tlb, 0x1000, access=F) == 0xA000
+    assert list(tlb.counts) == [0, 0, 1, 0, 0], "the first fetch finds it in the second level"
+    assert look(tlb, 0x1000, access=F) == 0xA000
+    assert look(tlb, 0x1000) == 0xA000
+    assert list(tlb.counts) == [1, 1, 1, 0, 0]
+
+
+def test_unified_first_level_alone():
+    tlb = tlbs.make(TlbConfig(data=(1, 2), fetch=None, second=None))
+    assert tlb.entries.shape[0] == 2
+    tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000))
+    assert look(tlb, 0x1000, access=F) == 0xA000
+    assert look(tlb, 0x2000) is None
+    assert list(tlb.counts) == [0, 1, 0, 1, 0]
+
+
+def small(replacement, ways=4, sets=1, seed=1):
+    return tlbs.make(TlbConfig((sets, ways), None, None, replacement, seed))
+
+
+def touch(tlb, page):
+    """Access a page, filling it on a miss; whether it hit."""
+    va = page << 12
+    hit = look(tlb, va) is not None
+    if not hit:
+        tlbs.fill(tlb, va, 0, NO_GUEST, R, translation(va, va))
+    return hit
+
+
+def held(tlb, pages):
+    return [page for page in pages if see(tlb, page << 12) is not None]
+
+
+def test_lru_gives_up_the_least_recently_used():
+    tlb = small(Replacement.LRU)
+    for page in (0, 1, 2, 3, 0, 2, 4):
+        touch(tlb, page)
+    assert held(tlb, range(5)) == [0, 2, 3, 4]
+    touch(tlb, 5)
+    assert held(tlb, range(6)) == [0, 2, 4, 5]
+
+
+def test_plru_follows_its_tree():
+    tlb = small(Replacement.PLRU)
+    for page in (0, 1, 2, 3):
+        touch(tlb, page)
+    # The last use was in the right half, so the left one is older, and in it page 0.
+    touch(tlb, 4)
+    assert held(tlb, range(5)) == [1, 2, 3, 4]
+    # Page 4 took page 0's place; the right half is now older, and there page 2.
+    touch(tlb, 5)
+    assert held(tlb, range(6)) == [1, 3, 4, 5]
+
+
+def test_plru_is_lru_for_two_ways():
+    rng = random.Random(5)
+    plru, lru = small(Replacement.PLRU, 2, 4), small(Replacement.LRU, 2, 4)
+    pages = [rng.randrange(24) for _ in range(500)]
+    assert [touch(plru, p) for p in pages] == [touch(lru, p) for p in pages]
+
+
+def test_random_replacement_is_repeatable_and_spreads():
+    def victims(seed):
+        tlb = small(Replacement.RANDOM, 4, 1, seed)
+        for page in range(4):
+            touch(tlb, page)
+        out = []
+        for page in range(4, 404):
+            before = held(tlb, range(page - 60 if page > 60 else 0, page))
+            rows = {int(e[tlbs.VA]): i for i, e in enumerate(tlb.entries)}
+            touch(tlb, page)
+            gone = set(before) - set(held(tlb, before))
+            out += [rows[p << 12] for p in gone]
+        return out
+
+    first = victims(3)
+    assert first == victims(3)
+    assert first != victims(4)
+    assert all(first.count(way) > 60 for way in range(4))
+
+
+def test_sets_are_chosen_by_the_page_number():
+    for sets in (4, 3):
+        tlb = small(Replacement.LRU, ways=1, sets=sets)
+        touch(tlb, 0)
+        for page in range(1, sets):
+            touch(tlb, page)
+        assert held(tlb, range(sets)) == list(range(sets))
+        touch(tlb, sets)
+        assert held(tlb, range(sets + 1)) == list(range(1, sets + 1))
+
+
+def test_a_refill_replaces_what_was_held_for_the_address():
+    tlb = small(Replacement.LRU)
+    tlbs.fill(tlb, 0x20_3000, 0, NO_GUEST, R, translation(0x20_3000, 0x4000_3000, 21))
+    tlbs.fill(tlb, 0x20_3000, 0, NO_GUEST, R, translation(0x20_3000, 0x5000, 12))
+    assert look(tlb, 0x20_3000) == 0x5000
+    assert look(tlb, 0x20_4000) is None
+    assert tlb.population.sum() == 1
+
+
+def test_faults_and_bare_translations_are_not_cached():
+    tlb = small(Replacement.LRU)
+    fault = translation(0x1000, -1)._replace(cause=13)
+    assert tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, fault) == -1
+    assert tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0x1000, BARE_BITS)) == -1
+    assert tlb.population.sum() == 0
+
+
+def test_an_exit_displaces_entries_until_the_hypervisor_is_warm():
+    tlb = small(Replacement.LRU, ways=16)
+    for page in range(16):
+        touch(tlb, 100 + page)
+    assert tlbs.displace(tlb, 8, 4) == 12
+    assert held(tlb, range(100, 116)) == [112, 113, 114, 115]
+    assert tlbs.displace(tlb, 8, 4) == 0
+    assert int(tlb.counts[tlbs.DISPLACED]) == 12
+    # A guest's fences do not reach the hypervisor's own entries.
+    tlbs.fence(tlb, walk_cache.make(), int(Fence.ALL), 0, 0, NO_GUEST)
+    assert tlb.population.sum() == 12
+    assert tlbs.displace(tlb, 8, 4) == 0
+    assert tlbs.displace(tlb, 0, 0) == 0
+
+
+def test_a_forgotten_fence_shows_and_the_right_one_helps():
+    memory = GuestMemory(BASE, 1 << 20)
+    root, middle, leaf = BASE, BASE + 0x1000, BASE + 0x2000
+    memory.write(root, middle >> 2 | pte.V)
+    memory.write(middle, leaf >> 2 | pte.V)
+    memory.write(leaf + 8, 0x8000_3000 >> 2 | ALL)
+    mmu = Mmu(memory, satp=8 << 60 | 9 << 44 | root >> 12, tlb=tlbs.make())
+    assert mmu.translate(0x1000).pa == 0x8000_3000
+    memory.write(leaf + 8, 0x8000_4000 >> 2 | ALL)
+    assert mmu.translate(0x1000).pa == 0x8000_3000
+    for instruction, va, asid in (
+        (Fence.VA, 0x2000, 0),
+        (Fence.ASID, 0, 8),
+        (Fence.VA_ASID, 0x1000, 8),
+        (Fence.HFENCE_GVMA, 0, 0),
+    ):
+        mmu.fence(instruction, va, asid)
+        assert mmu.translate(0x1000).pa == 0x8000_3000
+    mmu.fence(Fence.SINVAL_VMA | Fence.VA_ASID, 0x1FF8, 9)
+    assert mmu.translate(0x1000).pa == 0x8000_4000
+
+
+def test_fences_without_an_address_empty_the_walk_cache():
+    memory = GuestMemory(BASE, 1 << 20)
+    memory.write(BASE, BASE + 0x1000 >> 2 | pte.V)
+    memory.write(BASE + 0x1000, BASE + 0x2000 >> 2 | pte.V)
+    memory.write(BASE + 0x2000, BASE >> 2 | ALL)
+    mmu = Mmu(memory, satp=8 << 60 | 9 << 44 | BASE >> 12, walk_cache=walk_cache.make(2))
+
+    def references():
+        return len(mmu.translate(0x10).references)
+
+    assert [references(), references()] == [3, 1]
+    mmu.fence(Fence.VA, 0x10)
+    assert references() == 1, "an address names leaf entries only"
+    mmu.fence(Fence.ASID, 0, 8)
+    assert references() == 1
+    mmu.fence(Fence.ASID, 0, 9)
+    assert [references(), references()] == [3, 1]
+    mmu.fence(Fence.ALL)
+    assert [references(), references()] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TlbConfig(data=(0, 4)),
+        TlbConfig(second=(4, 0)),
+        TlbConfig(data=(1, 3), replacement=Replacement.PLRU),
+        TlbConfig(data=(1, 128), replacement=Replacement.PLRU),
+    ],
+)
+def test_impossible_shapes_are_refused(config):
+    with pytest.raises(ModelError):
+        tlbs.make(config)
