@@ -323,11 +323,11 @@ class Interception:
         elif inst.kind is InstructionKind.VECTOR_STORE:
             for pa, _, _ in self.tables.differences():
                 self.tables.found(pa)
-        for pa, size in writes:
-            if inst.kind is InstructionKind.SC and not self._stored(inst, after):
-                continue
-            self.tables.store(pa, size, _OPS[inst.kind])
-            self._note(f"{inst.text} to {pa:#x} at {regs[_PC]:#x}")
+        if inst.kind is InstructionKind.SC and not self._stored(inst, after):
+            writes = []
+        if writes:
+            self.tables.store(writes, inst.size, _OPS[inst.kind])
+            self._note(f"{inst.text} to {writes[0][0]:#x} at {regs[_PC]:#x}")
         intercepted = inst.kind in (InstructionKind.FENCE, InstructionKind.ATP_WRITE) or writes
         if intercepted and self._steps_left >= 0:
             self._steps_left = self._stepping.after
@@ -351,14 +351,15 @@ class Interception:
     def _table_writes(
         self, inst: Instruction, operands: list[_Operand], places: list[int | None]
     ) -> list[tuple[int, int]]:
-        """(PA, bytes) of what the instruction writes to live tables."""
+        """(PA, bytes) of each part of what the instruction writes; empty if to no live table."""
         if inst.kind not in _OPS:
             return []
-        return [
+        parts = [
             (pa, operand.size)
             for operand, pa in zip(operands, places, strict=True)
-            if pa is not None and pa & -pte.PAGE in self.tables
+            if pa is not None
         ]
+        return parts if any(pa & -pte.PAGE in self.tables for pa, _ in parts) else []
 
     @staticmethod
     def _stored(inst: Instruction, after: list[int]) -> bool:

@@ -8,7 +8,7 @@ reached, from which a source knows the addresses at which a table can be written
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,9 +37,6 @@ class _Page:
     links: list[int] = field(default_factory=lambda: [0] * 5)
     root_level: int | None = None
     bases: dict[int, set[int]] = field(default_factory=dict)
-
-    def levels(self) -> list[int]:
-        return [level for level, count in enumerate(self.links) if count]
 
 
 @kernel
@@ -136,21 +133,24 @@ class LiveTables:
         self.satp = signed(new)
         self._load_root(self.satp)
 
-    def store(self, pa: int, size: int, op: PteOp) -> None:
-        """Rules 3 to 5: a store of ``size`` bytes to ``pa`` has been executed; RAM has its result.
+    def store(self, parts: Sequence[tuple[int, int]], size: int, op: PteOp) -> None:
+        """Rules 3 to 5: a store of ``size`` bytes has been executed; RAM has its result.
 
-        Parts outside of live pages are ignored.
+        :param parts: (physical address, bytes) of what it wrote, in order of virtual address; two
+            where a misaligned store crosses a page.  What lies in no live page is ignored.
         """
-        entries = range(pa & ~7, pa + size, 8)
-        small = size < 8 or len(entries) > 1
-        for page in sorted({entry & -_PAGE for entry in entries} & self._pages.keys()):
-            self._retire_for_store(page, [e for e in entries if e & -_PAGE == page], small)
-        first = True
-        for entry in entries:
-            if entry & -_PAGE not in self._pages:
-                continue
-            self._entry_written(entry, max(pa, entry), size, op, 0 if first else FLAG_CONT)
-            first = False
+        first, _ = parts[0]
+        small = size < 8 or (first & 7) + size > 8
+        written = [(pa, range(pa & ~7, pa + length, 8)) for pa, length in parts]
+        for pa, entries in written:
+            if pa & -_PAGE in self._pages:
+                self._retire_for_store(pa & -_PAGE, entries, small)
+        flags = 0
+        for pa, entries in written:
+            for entry in entries:
+                if entry & -_PAGE in self._pages:
+                    self._entry_written(entry, max(pa, entry), size, op, flags)
+                    flags = FLAG_CONT
 
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         """An entry differs in RAM and no store explains it: take the change in as an event."""
@@ -183,14 +183,14 @@ class LiveTables:
         live = self._pages.get(page)
         if live is not None and live.root_level is not None:
             return
-        self._add(page, level, 0)
+        self._add(page, level, 0, root=True)
         self._pages[page].root_level = level
 
-    def _add(self, page: int, level: int, base: int) -> None:
+    def _add(self, page: int, level: int, base: int, root: bool = False) -> None:
         """Rule 2."""
         live = self._pages.get(page)
         if live is None:
-            live = self._read(page, level)
+            live = self._read(page, level, root)
         live.links[level] += 1
         bases = live.bases.setdefault(level, set())
         fresh = base not in bases
@@ -240,7 +240,7 @@ class LiveTables:
     def _links(self, entry: int) -> bool:
         return bool(pte.is_link(entry)) and self.holds(pte.target(entry))
 
-    def _read(self, page: int, level: int) -> _Page:
+    def _read(self, page: int, level: int, root: bool) -> _Page:
         """A page becomes live: copy it and say so."""
         slot = self._free.pop() if self._free else self._slots
         if slot == self._slots:
@@ -253,7 +253,7 @@ class LiveTables:
         row[:] = self._ram[first : first + pte.ENTRIES]
         self._index[slot] = (page - self._base) >> pte.PAGE_BITS
         live = self._pages[page] = _Page(slot)
-        self._log.add(Kind.TABLE_ADD, page, level)
+        self._log.add(Kind.TABLE_ADD, page, level, sub=int(root))
         for index in np.flatnonzero(row):
             self._log.add(Kind.TABLE_ENTRY, page + 8 * int(index), 0, int(row[index]))
         self.added.append(page)
@@ -272,7 +272,9 @@ class LiveTables:
         self._log.add(Kind.PTE_WRITE, at, old, new, sub=op, flags=flags, size=size)
         if new == old:
             return
-        for level in live.levels():
+        for level in range(len(live.links)):
+            if not live.links[level] or self._pages.get(page) is not live:
+                continue
             if level:
                 bases = {self._virtual(b, index, level) for b in live.bases.get(level, ())}
                 if self._links(new):
@@ -298,7 +300,7 @@ class LiveTables:
             for base in live.bases[level]:
                 self.leaves.append((self._virtual(base, int(index), level), int(row[index]), level))
 
-    def _retire_for_store(self, page: int, entries: list[int], small: bool) -> None:
+    def _retire_for_store(self, page: int, entries: range, small: bool) -> None:
         """Rule 5, (a), (b) and (d): before the store is emitted."""
         live = self._pages[page]
         if live.root_level is None or self._loaded(page):

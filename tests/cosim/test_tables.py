@@ -38,7 +38,7 @@ class Guest:
         raw[pa - BASE : pa - BASE + size] = np.frombuffer(
             value.to_bytes(max(size, 8), "little")[:size], dtype=np.uint8
         )
-        self.tables.store(pa, size, op)
+        self.tables.store([(pa, size)], size, op)
 
     def take(self) -> list[tuple[Kind, int]]:
         return [(Kind(e["kind"]), int(e["a"])) for e in self.log.take()]
@@ -142,6 +142,16 @@ def test_a_misaligned_store_keeps_its_exact_address() -> None:
     events = guest.log.take()
     assert [int(e["a"]) for e in events] == [page(3) + 76, page(3) + 80]
     assert unsigned(int(events[0]["c"])) == 0xFFFF_FFFF << 32 | entry(20, LEAF) & 0xFFFF_FFFF
+
+
+def test_a_store_across_two_tables_is_one_trap() -> None:
+    guest = three_levels()
+    guest.take()
+    guest.tables.store([(page(3) + 4092, 4), (page(2), 4)], 8, PteOp.STORE)
+    events = guest.log.take()
+    assert [int(e["a"]) for e in events] == [page(3) + 4092, page(2)]
+    assert [int(e["flags"]) for e in events] == [0, FLAG_CONT]
+    assert {int(e["size"]) for e in events} == {8}
 
 
 def second_root() -> Guest:

@@ -147,7 +147,7 @@ static void retire(uint64_t pa, const struct stamp *at)
     drop_link(pa, level, at);
 }
 
-/* Rule 5 (a) and (b): before the store is emitted. */
+/* Rule 5 (a), (b) and (d): before the store is emitted. */
 static void retire_for_store(const struct part *part, bool small, const struct stamp *at)
 {
     uint64_t pa = part->pa & -(uint64_t)PAGE;
@@ -156,10 +156,12 @@ static void retire_for_store(const struct part *part, bool small, const struct s
         return;
     }
     bool retires = small;
+    uint64_t own = pa + 8 * (at->pc >> (PAGE_BITS + 9 * page->root_level) & (ENTRIES - 1));
     for (uint64_t e = part->pa & -8ull; e < part->pa + part->length; e += 8) {
         uint64_t entry = ram_word(e), target = pte_target(entry);
         retires |= (entry & PTE_RESERVED) != 0;
         retires |= (entry & PTE_V) && !ram_holds(target) && target >= 2ull << 30;
+        retires |= e == own && !(entry & PTE_V);
     }
     if (retires) {
         retire(pa, at);
