@@ -17,6 +17,7 @@ _COMMANDS: dict[str, str] = {
     "guest": "List, fetch and build the guests that the tool makes itself.",
     "trace": "What a trace is of, its first events, whether it is whole.",
     "query": "SQL over a trace.",
+    "walk": "Translate addresses by the page tables in a RAM image, level by level.",
 }
 """Name and one line of each sub-command, in the order that --help shows."""
 

@@ -287,7 +287,8 @@ class Mmu:
         tlb: Tlb | None = None,
         walk_cache: WalkCache | None = None,
     ) -> None:
-        if (satp is None) == (vsatp is None or hgatp is None):
+        given = (satp is not None, vsatp is not None, hgatp is not None)
+        if given not in ((True, False, False), (False, True, True)):
             raise ModelError("give either satp, or vsatp and hgatp")
         for name, value in (("satp", satp), ("vsatp", vsatp), ("hgatp", hgatp)):
             if value is not None and atp.levels(atp.mode(signed(value))) < 0:
