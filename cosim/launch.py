@@ -5,48 +5,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cosim import output, paths, plan, session
+from cosim import modelling, output, paths, plan, session
 from cosim.errors import CosimError, StorageError
-from cosim.pipeline import Pipeline
-from cosim.plan import Plan
+from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import ResultDocument, has_finding
 from cosim.runspec import RunSpec
 from cosim.session import Outcome, Session
 from cosim.terminal import attached
 from cosim.view import live_view
-from hypervisor_model import policies
 
 _INTERRUPTED = 130
-
-
-def split_models(texts: Iterable[str]) -> list[str]:
-    """Models from ``--model`` options: commas part models, and the options of one model.
-
-    ``shadow:fill=eager,roots=4,lsp`` is two models: a part with ``=`` belongs to the model before.
-    """
-    models: list[str] = []
-    for text in texts:
-        for part in filter(None, text.split(",")):
-            if "=" in part and ":" not in part.split("=")[0] and models:
-                models[-1] += f",{part}"
-            else:
-                models.append(part)
-    return models
-
-
-def make_pipeline(resolved: Plan) -> Pipeline:
-    """Fresh models for the session of ``resolved``.
-
-    :raise UsageError: an unknown model or option.
-    """
-    origin = session.origin(resolved)
-    models = [policies.make(text, origin.machine, origin.stream) for text in resolved.models]
-    return Pipeline(origin, models)
 
 
 def execute(
@@ -54,11 +26,14 @@ def execute(
 ) -> Outcome:
     """Run one session with its logs in ``folder``; the live view is on stderr.
 
+    :param session_options: what :class:`Session` takes besides (gdb backend only).
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
-    pipeline = make_pipeline(resolved)
+    pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
     with live_view() as view:
+        if spec.backend == "plugin":
+            return PluginSession(resolved, folder, pipeline, view=view).run()
         return Session(resolved, folder, pipeline, view=view, **session_options).run()
 
 

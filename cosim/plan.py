@@ -17,7 +17,6 @@ from cosim.region import Edge
 from cosim.runspec import RunSpec
 from cosim.symbols import Symbols
 
-DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
 DEFAULT_TIME_LIMIT = 600.0
 _FIRMWARE = (RAM_BASE, 2 << 20)
 """Where QEMU puts its own OpenSBI; a kernel starts behind it."""
@@ -112,7 +111,7 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
         end=region.parse(end, names, end=True),
         mark_at=names.address(marks.SYMBOL) if marks.SYMBOL in names else marks.USER_MARK,
         stepping=Stepping(after=spec.step or 0, all=step_all),
-        models=tuple(spec.models) or DEFAULT_MODELS,
+        models=spec.models,
         time_limit=spec.time_limit or DEFAULT_TIME_LIMIT,
         versions=dict(known.versions) if known else {},
     )

@@ -7,7 +7,6 @@ be stopped anywhere without changing it; ``live`` sessions work on the guest as 
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,14 +25,14 @@ from cosim.gdb.rsp import Stub
 from cosim.machine import RAM_BASE, Machine, Timing
 from cosim.pipeline import Pipeline
 from cosim.plan import Plan
+from cosim.recording import record
 from cosim.region import Edge
 from cosim.result import Ending, Origin, ResultDocument
 from hypervisor_model.events import EventBatch
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Accesses, Stream
 from hypervisor_model.policies.machine import MachineModel
 
 _TICK = 0.25
-_PANIC = re.compile(r"Kernel panic|panicked|PANIC", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,18 @@ class Outcome:
 def origin(plan: Plan) -> Origin:
     """What is known of a session before it starts."""
     stepping = plan.stepping
+    if plan.spec.backend == "plugin":
+        stream = Stream(accesses="none" if plan.spec.accesses is False else "all")
+        backend = "plugin"
+    else:
+        backend = "mi"
+        accesses: Accesses = "all" if stepping.all else "partial" if stepping.after else "none"
+        stream = Stream(accesses=accesses, page_faults=stepping.all)
     return Origin(
         guest=plan.describe(),
-        backend="mi",
+        backend=backend,
         region={"from": plan.begin.text, "to": plan.end.text},
-        stream=Stream(
-            accesses="all" if stepping.all else "partial" if stepping.after else "none",
-            page_faults=stepping.all,
-        ),
+        stream=stream,
         machine=machine_model(plan),
     )
 
@@ -110,6 +113,7 @@ class Session:
     :param keep: takes every batch too.
     :param view: told about progress a few times a second.
     :param live: work on the guest as it runs, without recording it.
+    :param recording: replay this recording of the plan's machine instead of making one.
     :param mi_log: file that receives gdb's MI transcript.
     """
 
@@ -122,6 +126,7 @@ class Session:
         keep: Keep | None = None,
         view: View | None = None,
         live: bool = False,
+        recording: Path | None = None,
         mi_log: Path | None = None,
         attach: Callable[[Console], contextlib.AbstractContextManager[None]] | None = None,
     ) -> None:
@@ -131,6 +136,7 @@ class Session:
         self._keep = keep
         self._view = view
         self._live = live
+        self._recording = recording
         self._mi_log = mi_log
         self._attach = attach or (lambda console: contextlib.nullcontext())
         self._started = time.monotonic()
@@ -147,56 +153,25 @@ class Session:
 
         The outcome has a document as soon as the region was reached, whatever happened then.
         """
-        log = self._folder / "record.bin"
+        log = self._recording or self._folder / "record.bin"
         error: BaseException | None = None
         try:
             if self._live:
                 timing = Timing("live")
             else:
-                self._record(log)
+                if self._recording is None:
+                    limit = self._started + self._plan.time_limit / 2
+                    self._panic = record(self._plan, log, self._folder, limit, self._show)
                 timing = Timing("replay", log)
             self._intercept(timing)
         except (CosimError, KeyboardInterrupt) as problem:
             error = problem
         finally:
-            log.unlink(missing_ok=True)
+            if self._recording is None:
+                log.unlink(missing_ok=True)
         if not self._began:
             return Outcome(None, error)
         return Outcome(self._pipeline.document(self._ending(error)), error)
-
-    # -- recording ------------------------------------------------------------------------------
-
-    def _record(self, log: Path) -> None:
-        """Run the guest at full speed and deterministically until it ends, or has shown enough."""
-        plan = self._plan
-        limit = self._started + plan.time_limit / 2
-        with Machine(
-            plan.qemu.path,
-            plan.machine,
-            folder=self._folder,
-            name="record",
-            timing=Timing("record", log),
-            hold=True,
-        ) as machine:
-            machine.resume()
-            for step in plan.spec.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
-            pattern = plan.end.pattern
-            while not machine.wait(_TICK) and time.monotonic() < limit:
-                if pattern and machine.console.seen(pattern):
-                    break
-                self._show("recording", machine.console.last_line())
-            self._look_for_panic(machine)
-            machine.console.check_log()
-
-    def _look_for_panic(self, machine: Machine) -> None:
-        if machine.end_reason() not in ("guest-reset", "guest-panic"):
-            return
-        text = machine.console_log.read_text(errors="replace")
-        lines = [line.strip() for line in text.split("\n")]
-        said = next((line for line in lines if _PANIC.search(line)), lines[-1] if lines else "")
-        self._panic = re.sub(r"^\[[ 0-9.]+\] *", "", said)
 
     # -- interception ---------------------------------------------------------------------------
 

@@ -373,7 +373,7 @@ class Interception:
         if label in self.stop_at_marks:
             return False
         if self.active:
-            self._log.pc, self._log.priv = regs[_PC], Priv.U
+            self._log.pc, self._log.priv = regs[_PC], self._privilege(self._read("priv"))
             self._log.add(Kind.MARK, self.labels.number(label))
         return True
 

@@ -47,13 +47,13 @@ def command(
     GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
     The guest is recorded first, then replayed under gdb.
     """
-    from cosim import launch
+    from cosim import launch, modelling
     from cosim.commands.batch import run_file
 
     if guest is not None and guest.endswith(".toml"):
         return run_file(Path(guest), output, as_json=as_json, trace=False)
     given["stop_on_divergence"] = given["stop_on_divergence"] or None
-    spec = make_spec(guest, models=launch.split_models(models), **{"from": from_}, **given)
+    spec = make_spec(guest, models=modelling.split_models(models), **{"from": from_}, **given)
     return launch.run_and_print(
         spec, as_json=as_json, step_all=step_all, live=live, logs=logs, mi_log=mi_log
     )
