@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ import guest
 from cosim import output
 from cosim.errors import UsageError
 from guest import registry, spec
+from guest.workloads import SIZES, WORKLOADS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
@@ -68,6 +70,28 @@ def build(name: str, force: bool, as_json: bool) -> None:
     Example: cosim guest build micro
     """
     _make(name, "build", force, as_json)
+
+
+@command.command("workloads")
+@_JSON
+def list_workloads(as_json: bool) -> None:
+    """Show what the workloads guest can run, and which programs are only stand-ins.
+
+    Run one with `cosim run workloads --workload NAME:SIZE`; the size is test or full.
+
+    Example: cosim guest workloads --json
+    """
+    rows = [asdict(workload) for workload in WORKLOADS.values()]
+    if as_json:
+        output.print_json({"workloads": rows})
+        return
+    table = Table("workload", "stands for", "what", "MiB test", "MiB full")
+    for row in rows:
+        stands_for = row["stands_for"] or "itself"
+        kind = "stand-in for " if row["stand_in"] else ""
+        sizes = (str(row["memory"][size]) for size in SIZES)
+        table.add_row(row["name"], kind + stands_for, row["what"], *sizes)
+    output.print_table(table)
 
 
 def _make(name: str, verb: str, force: bool, as_json: bool) -> None:

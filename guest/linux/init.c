@@ -11,11 +11,12 @@ enum { RB_POWER_OFF = 0x4321fedc, TIOCSCTTY = 0x540e };
 
 static char command_line[4096];
 
-/* The value of option NAME in the command line, cut out in place; "" for a bare NAME; 0: absent. */
+/* The value of the last option NAME in the command line, cut out in place; "" for a bare NAME;
+   0: absent. */
 static char *option(const char *name)
 {
     u64 n = length(name);
-    char *p = command_line;
+    char *p = command_line, *found = 0, *cut = 0;
     while (*p) {
         while (*p == ' ' || *p == '\n')
             p++;
@@ -34,17 +35,20 @@ static char *option(const char *name)
         if (i < n || (word[n] != '=' && word + n < p && word[n] != '"'))
             continue;
         char *value = word + n, *end = p;
-        if (*value != '=')
-            return "";
+        if (*value != '=') {
+            found = "", cut = 0;
+            continue;
+        }
         value++;
         if (*value == '"')
             value++;
         if (end > value && (*start == '"' || word[n + 1] == '"') && end[-1] == '"')
             end--;
-        *end = 0;
-        return value;
+        found = value, cut = end;
     }
-    return 0;
+    if (cut)
+        *cut = 0;
+    return found;
 }
 
 static void read_command_line(void)

@@ -1,7 +1,7 @@
 """Makes the ``workloads`` guest: the linux guest with our programs and Debian's in its initramfs.
 
-The image is not compressed: emulated decompression of it would take longer than the rest of the
-boot.
+The image is not compressed: it would be 38 MB instead of 98, but to unpack it in the guest takes
+1.6 billion instructions, more than all of the boot.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def select(made: GuestSpec, run: str) -> GuestSpec:
     """
     if '"' in run:
         raise UsageError(f"a guest's command must not hold a double quote: {run}")
-    default = f"cosim.run={DEFAULT_RUN}"
-    return replace(made, append=made.append.replace(default, f'cosim.run="{run}"'))
+    # Of two such options /init takes the last.
+    return replace(made, append=f'{made.append} cosim.run="{run}"')
 
 
 def _entries(debian: Path) -> list[cpio.Entry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 import shutil
 import sqlite3
@@ -10,11 +11,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim import tools
+from cosim.commands import guest as guest_command
 from cosim.errors import EnvironmentFault, UsageError
 from guest import compiler, workloads
 from guest.apt import Package
@@ -152,9 +155,8 @@ def test_scripts_are_valid_shell(name: str, size: workloads.Size) -> None:
     assert len(marks) == (0 if WORKLOADS[name].own_marks else 2)
 
 
-def test_select_replaces_what_the_guest_runs() -> None:
-    append = f"console=ttyS0 cosim.run={recipe.DEFAULT_RUN}"
-    made = GuestSpec("workloads", Path("k"), append, "mark:begin", "mark:end", "")
+def test_select_adds_what_the_guest_runs() -> None:
+    made = GuestSpec("workloads", Path("k"), "console=ttyS0", "mark:begin", "mark:end", "")
     chosen = workloads.select(made, WORKLOADS["xz"].run("full"))
     assert chosen.append == 'console=ttyS0 cosim.run="xz:full"'
     with pytest.raises(UsageError, match="double quote"):
@@ -289,3 +291,12 @@ def test_hosted_programs_are_static_with_the_mark_in_place(tmp_path: Path) -> No
         # nop; c.jr ra would be shorter: both are four bytes here.
         assert mark.data() == bytes.fromhex("1300000067800000")
         assert not any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments())
+
+
+def test_command_lists_every_workload() -> None:
+    answer = CliRunner().invoke(guest_command.command, ["workloads", "--json"])
+    listed = json.loads(answer.stdout)["workloads"]
+    assert [each["name"] for each in listed] == list(WORKLOADS)
+    table = CliRunner().invoke(guest_command.command, ["workloads"]).stdout
+    assert "stand-in for 429.mcf" in table
+    assert max(map(len, table.splitlines())) <= 100
