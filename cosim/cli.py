@@ -16,6 +16,7 @@ _COMMANDS: dict[str, str] = {
     "doctor": "Say which parts are there, what a missing one costs, how to get it.",
     "guest": "List, fetch and build the guests that the tool makes itself.",
     "trace": "What a trace is of, its first events, whether it is whole.",
+    "replay": "Run the models over a trace.",
     "query": "SQL over a trace.",
     "walk": "Translate addresses by the page tables in a RAM image, level by level.",
 }

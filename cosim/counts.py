@@ -18,17 +18,15 @@ class EventCounter:
         self._kinds = np.zeros(_COUNTERS, dtype=np.int64)
         self._forms = np.zeros(_FORMS, dtype=np.int64)
         self._continued = 0
-        self._samples = 0
+        self._samples = {Kind.ACCESS: 0, Kind.SATP_WRITE: 0}
 
     def feed(self, batch: EventBatch) -> None:
         """Count ``batch``."""
         kind = batch["kind"]
         self._kinds += np.bincount(kind, minlength=_COUNTERS)
-        flags = batch["flags"]
-        self._continued += int(
-            np.count_nonzero((kind == Kind.PTE_WRITE) & (flags & FLAG_CONT != 0))
-        )
-        self._samples += int(np.count_nonzero((kind == Kind.ACCESS) & (flags & FLAG_STOP != 0)))
+        self._continued += _flagged(batch, Kind.PTE_WRITE, FLAG_CONT)
+        for sampled in self._samples:
+            self._samples[sampled] += _flagged(batch, sampled, FLAG_STOP)
         forms = batch["sub"][kind == Kind.FENCE] & Fence.FORM
         self._forms += np.bincount(forms, minlength=_FORMS)
 
@@ -48,9 +46,9 @@ class EventCounter:
                 asid=int(self._forms[Fence.ASID]),
                 all=int(self._forms[Fence.ALL]),
             ),
-            satp_write=kinds[Kind.SATP_WRITE],
-            access=kinds[Kind.ACCESS] - self._samples,
-            sample=self._samples,
+            satp_write=kinds[Kind.SATP_WRITE] - self._samples[Kind.SATP_WRITE],
+            access=kinds[Kind.ACCESS] - self._samples[Kind.ACCESS],
+            sample=sum(self._samples.values()),
             page_fault=kinds[Kind.PAGE_FAULT],
             mark=kinds[Kind.MARK],
         )

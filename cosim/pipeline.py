@@ -6,29 +6,30 @@ they cannot differ in anything but where the events come from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from cosim.counts import EventCounter
 from cosim.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
-from hypervisor_model.policies._base import Policy
+from hypervisor_model.policies import Policy
 
 
 class Pipeline:
     """The consumers of one run.
 
-    ``origin`` describes the run, ``policies`` are fresh models made for its machine and stream.
+    ``origin`` describes the run, ``policies`` are fresh models made for its machine and stream,
+    by the name that they have in the result.
     """
 
-    def __init__(self, origin: Origin, policies: Sequence[Policy]) -> None:
+    def __init__(self, origin: Origin, policies: Mapping[str, Policy]) -> None:
         self.origin = origin
-        self._policies = list(policies)
+        self._policies = dict(policies)
         self._counter = EventCounter()
 
     def feed(self, batch: EventBatch) -> None:
         """Give ``batch``, which follows the one before, to every consumer."""
         self._counter.feed(batch)
-        for policy in self._policies:
+        for policy in self._policies.values():
             policy.feed(batch)
 
     @property
@@ -38,7 +39,7 @@ class Pipeline:
 
     def exits(self) -> dict[str, int]:
         """The exits counted so far, by policy; at least so many where a kind is not known."""
-        return {policy.name: policy.result().at_least for policy in self._policies}
+        return {name: policy.result().at_least for name, policy in self._policies.items()}
 
     def document(self, ending: Ending) -> ResultDocument:
         """The result so far, of a run that ended like ``ending``."""
@@ -46,6 +47,6 @@ class Pipeline:
             self.origin,
             ending,
             self._counter.counts(),
-            {policy.name: policy.result().to_json() for policy in self._policies},
+            {name: policy.result().to_json() for name, policy in self._policies.items()},
             {},
         )

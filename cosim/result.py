@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
-from hypervisor_model.policies._base import Stream
-from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
 VERSION = 1
@@ -33,8 +32,9 @@ class EventCounts(TypedDict):
     """Events by kind.
 
     ``pte_write`` counts entries stored to; ``pte_write_continued`` are those among them that
-    belong to the same store as the one before.  ``access`` leaves out the ``sample`` events,
-    which are where a stop found the guest.
+    belong to the same store as the one before.  ``access`` and ``satp_write`` leave out the
+    ``sample`` events, which say where a stop found the guest and what ``satp`` holds at the
+    start of the region.
     """
 
     total: int
@@ -58,13 +58,6 @@ class TranslationCounts(TypedDict):
     fresh: int
     stale_legal: int
     illegal: int
-
-
-class PolicyCounts(TypedDict):
-    """Counters of one policy; ``reasons`` says for each null one why it is not known."""
-
-    exits: dict[str, int | None]
-    reasons: dict[str, str]
 
 
 class ResultDocument(TypedDict):

@@ -72,7 +72,10 @@ VIEWS: dict[str, tuple[Kind, str]] = {
         f"CASE WHEN (sub & {Fence.VA}) <> 0 THEN a END AS va, "
         f"CASE WHEN (sub & {Fence.ASID}) <> 0 THEN b::UINTEGER END AS asid",
     ),
-    "satp_writes": (Kind.SATP_WRITE, f"{_names('sub', Satp)} AS register, a AS old, b AS new"),
+    "satp_writes": (
+        Kind.SATP_WRITE,
+        f"{_names('sub', Satp)} AS register, a AS old, b AS new, {_flag(FLAG_STOP)} AS sample",
+    ),
     "accesses": (
         Kind.ACCESS,
         f"{_names('sub', Access)} AS access, a AS va, "

@@ -12,8 +12,7 @@ from cosim.counts import EventCounter
 from cosim.result import Ending, Origin, ResultDocument, TranslationCounts, document
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
-from hypervisor_model.policies._base import Stream
-from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies import MachineModel, Stream
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "command_line": "console=ttyS0 é", "qemu": "10.0.2"},

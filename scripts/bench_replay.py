@@ -1,0 +1,266 @@
+#!/usr/bin/env python3
+"""Benchmark: what a trace costs on disk, and how fast the models run over it.
+
+    scripts/bench_replay.py [--json] [--model NAME[:K=V,..],..] [--encodings] [TRACE...]
+
+Without a TRACE (a folder that `cosim capture -o` wrote) it makes a synthetic one.  All figures of
+a trace come from one run, best of three where time is taken, so the ratios hold on a busy machine:
+
+- ``read``: events a second of reading and decoding the Parquet files alone;
+- ``policies.NAME``: events a second of that model fed from memory;
+- ``replay``: events a second of all of them from disk, and its ratio to the sum of the parts;
+- ``write``: events a second of writing the trace anew, and bytes an event;
+- ``memory``: peak resident bytes of a `cosim replay` process over the trace, and over its first
+  quarter: the ratio shows that memory does not grow with the length;
+- ``encodings`` (option): bytes an event and speed of the columns encoded in other ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cosim.modelling import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.pipeline import Pipeline
+from cosim.result import Ending, Origin
+from cosim.trace import schema
+from cosim.trace.reader import TraceReader
+from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
+from cosim.trace.writer import SEGMENT_EVENTS, TraceWriter
+from hypervisor_model.events import EventBatch
+from hypervisor_model.policies import MachineModel, Stream, make
+
+ROUNDS = 3
+IN_MEMORY = 1 << 21
+"""Events that are held in memory at most (100 MB)."""
+
+
+def best(task: Callable[[], object]) -> float:
+    """Seconds of the fastest of some rounds."""
+    times = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def first(trace: TraceReader, limit: int) -> Iterator[EventBatch]:
+    """The batches of the first ``limit`` events, read as they are asked for."""
+    for batch in trace.batches():
+        yield batch[:limit]
+        limit -= min(limit, len(batch))
+        if not limit:
+            break
+
+
+def synthetic(folder: Path, events: int) -> None:
+    """A trace of ``events`` events: one stretch of a synthetic guest, again and again."""
+    origin = Origin(
+        guest={"name": "synthetic"},
+        backend="plugin",
+        region={"from": "boot", "to": "power-off"},
+        stream=Stream("all"),
+        machine=MachineModel(ram_base=RAM_BASE, ram_size=RAM_SIZE),
+    )
+    stretch = np.concatenate(list(SyntheticGuest().batches(min(events, 200_000))))
+    with TraceWriter(folder, origin) as writer:
+        while writer.events < events:
+            writer.write(stretch)
+            stretch["icount"] += stretch["icount"][-1] - stretch["icount"][0] + 1
+        writer.close(Ending(complete=True))
+
+
+def copy(trace: TraceReader, folder: Path, batches: Iterator[EventBatch]) -> None:
+    with TraceWriter(folder, trace.origin) as writer:
+        for number, text in trace.labels.items():
+            writer.label(number, text)
+        for batch in batches:
+            writer.write(batch)
+        writer.close(trace.ending)
+
+
+def peak_memory(folder: Path, models: list[str]) -> int:
+    """Peak resident bytes of a `cosim replay` process over the trace in ``folder``."""
+    program = (
+        "import resource, sys; from cosim.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "replay", folder, "--json", "--model", ",".join(models)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"cosim replay failed: {done.stderr}")
+    return int(done.stderr.split()[-1]) * 1024
+
+
+def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, Any]:
+    trace = TraceReader(folder)
+    sample = list(first(trace, IN_MEMORY))
+    events = sum(map(len, sample))
+
+    def feed(consumer: Any) -> None:
+        for batch in sample:
+            consumer.feed(batch)
+
+    def fresh(name: str) -> Any:
+        return make(name, trace.origin.machine, trace.origin.stream)
+
+    policies: dict[str, float] = {}
+    for name in models:
+        feed(fresh(name))  # Compiles.
+        policies[name] = best(lambda name=name: feed(fresh(name)))
+    whole = best(lambda: feed(make_pipeline(trace.origin, models)))
+    read = best(lambda: sum(map(len, first(trace, events))))
+
+    def replay() -> None:
+        pipeline: Pipeline = make_pipeline(trace.origin, models)
+        for batch in first(trace, events):
+            pipeline.feed(batch)
+
+    replayed = best(replay)
+    with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
+        part = Path(scratch)
+        started = time.perf_counter()
+        copy(trace, part / "whole", iter(sample))
+        written = time.perf_counter() - started
+        quarter = np.concatenate(sample)[: events // 4]
+        copy(trace, part / "quarter", iter([quarter]))
+        sizes = [peak_memory(part / name, models) for name in ("quarter", "whole")]
+        size = TraceReader(part / "whole").size
+    result = {
+        "trace": str(folder),
+        "events": trace.events,
+        "measured_events": events,
+        "bytes_per_event": size / events,
+        "write_per_second": events / written,
+        "read_per_second": events / read,
+        "policies": {
+            name: {"per_second": events / seconds, "over_read": seconds / read}
+            for name, seconds in policies.items()
+        },
+        "all_from_memory_per_second": events / whole,
+        "replay_per_second": events / replayed,
+        "replay_over_memory": replayed / whole,
+        "peak_memory": sizes[1],
+        "peak_memory_whole_over_quarter": sizes[1] / sizes[0],
+    }
+    if encodings:
+        result["encodings"] = compare_encodings(np.concatenate(sample))
+    return result
+
+
+def compare_encodings(batch: EventBatch) -> dict[str, dict[str, float]]:
+    small, wide = ["kind", "hart", "priv", "sub", "flags", "size"], ["pc", "a", "b", "c"]
+    delta = {"event": "DELTA_BINARY_PACKED", "icount": "DELTA_BINARY_PACKED"}
+    variants: dict[str, tuple[Any, Any]] = {
+        "wide plain": (small, {**delta, **dict.fromkeys(wide, "PLAIN")}),
+        "wide delta": (small, {**delta, **dict.fromkeys(wide, "DELTA_BINARY_PACKED")}),
+        "wide byte-stream-split": (small, {**delta, **dict.fromkeys(wide, "BYTE_STREAM_SPLIT")}),
+        "wide dictionary": (small + wide, delta),
+        "icount plain": (small, dict.fromkeys(["event", "icount", *wide], "PLAIN")),
+        "dictionary everywhere": (True, None),
+    }
+    tables = [
+        pq.read_table(pa.BufferReader(schema.encode(batch[at : at + SEGMENT_EVENTS], at)))
+        for at in range(0, len(batch), SEGMENT_EVENTS)
+    ]
+    results = {}
+    for name, (dictionary, encoding) in variants.items():
+        for codec, level in (("zstd", 1), ("zstd", 6), ("snappy", None)):
+            files: list[bytes] = []
+
+            def write(
+                files: list[bytes] = files,
+                codec: str = codec,
+                level: int | None = level,
+                dictionary: Any = dictionary,
+                encoding: Any = encoding,
+            ) -> None:
+                files.clear()
+                for table in tables:
+                    sink = io.BytesIO()
+                    pq.write_table(
+                        table,
+                        sink,
+                        compression=codec,
+                        compression_level=level,
+                        use_dictionary=dictionary,
+                        column_encoding=encoding,
+                    )
+                    files.append(sink.getvalue())
+
+            def read(files: list[bytes] = files) -> None:
+                for data in files:
+                    pq.read_table(pa.BufferReader(data), use_threads=False)
+
+            written = best(write)
+            results[f"{name}, {codec}{'' if level is None else level}"] = {
+                "bytes_per_event": sum(map(len, files)) / len(batch),
+                "write_per_second": len(batch) / written,
+                "read_per_second": len(batch) / best(read),
+            }
+    return results
+
+
+def show(result: dict[str, Any]) -> None:
+    print(f"{result['trace']}: {result['events']:,} events, {result['bytes_per_event']:.2f} B each")
+    print(f"  write {result['write_per_second'] / 1e6:8.2f} M events/s")
+    print(f"  read  {result['read_per_second'] / 1e6:8.2f} M events/s")
+    for name, figures in result["policies"].items():
+        speed = figures["per_second"] / 1e6
+        print(f"  {name:24} {speed:8.2f} M events/s, {figures['over_read']:6.1f} x reading")
+    print(f"  all, from memory {result['all_from_memory_per_second'] / 1e6:8.2f} M events/s")
+    ratio = result["replay_over_memory"]
+    print(f"  all, replayed    {result['replay_per_second'] / 1e6:8.2f} M events/s, {ratio:.2f} x")
+    ratio = result["peak_memory_whole_over_quarter"]
+    print(f"  peak memory {result['peak_memory'] / 1e6:.0f} MB, {ratio:.2f} x that of a quarter")
+    for name, figures in result.get("encodings", {}).items():
+        print(
+            f"  {name:36} {figures['bytes_per_event']:6.2f} B, write "
+            f"{figures['write_per_second'] / 1e6:5.2f}, read "
+            f"{figures['read_per_second'] / 1e6:5.2f} M events/s"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("traces", nargs="*", type=Path, metavar="TRACE")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME[:K=V,..],..")
+    parser.add_argument("--events", type=int, default=1_000_000, help="of the synthetic trace")
+    parser.add_argument("--encodings", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    models = split_models(options.model) or list(DEFAULT_MODELS)
+    with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
+        traces = options.traces
+        if not traces:
+            traces = [Path(scratch) / "synthetic"]
+            synthetic(traces[0], options.events)
+        results = [measure(trace, models, encodings=options.encodings) for trace in traces]
+    if options.json:
+        print(json.dumps({"traces": results}, indent=2))
+    else:
+        for result in results:
+            show(result)
+
+
+if __name__ == "__main__":
+    main()
