@@ -135,7 +135,8 @@ FLAG_SUM = 2
 FLAG_MXR = 4
 """ACCESS: ``sstatus.MXR`` was set."""
 FLAG_STOP = 8
-"""ACCESS: not executed by a stepped instruction but sampled where a stop found the guest."""
+"""Found at a stop, no action of the guest.  ACCESS: sampled, not executed by a stepped instruction.
+SATP_WRITE: what the register holds where the region begins; follows the first tables."""
 
 
 def fault_pa(cause: int) -> int:

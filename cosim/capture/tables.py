@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture.log import EventLog
-from hypervisor_model.events import FLAG_CONT, Kind, PteOp
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Kind, PteOp
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import kernel, signed, unsigned
 
@@ -126,6 +126,7 @@ class LiveTables:
         """Rule 1: the region begins with ``satp`` loaded."""
         self.satp = signed(satp)
         self._load_root(self.satp)
+        self._log.add(Kind.SATP_WRITE, satp, satp, flags=FLAG_STOP)
 
     def write_satp(self, old: int, new: int) -> None:
         """Rule 5: a SATP_WRITE."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
 from hypervisor_model.events import FLAG_CONT, EventBatch, Kind, PteOp
-from hypervisor_model.jit import unsigned
+from hypervisor_model.jit import signed, unsigned
 
 BASE = 0x8000_0000
 PAGES = 64
@@ -76,6 +76,7 @@ def test_start_reads_what_the_root_reaches_in_address_order() -> None:
         (Kind.TABLE_ENTRY, page(2) + 56),
         (Kind.TABLE_ADD, page(3)),
         (Kind.TABLE_ENTRY, page(3) + 72),
+        (Kind.SATP_WRITE, signed(satp(1))),
     ]
     assert set(guest.tables) == {page(1), page(2), page(3)}
 

@@ -119,6 +119,9 @@ static void begin_hart(unsigned vcpu, const struct stamp *at)
     hart->satp = at->priv & PRIV_VIRT ? 0 : reg_read(REG_SATP);
     hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
     tables_load_root(hart->satp, at);
+    struct event *event = emit(SATP_WRITE, at);
+    event->a = event->b = hart->satp;
+    event->flags = FLAG_STOP;
 }
 
 enum end_reason { END_OF_MACHINE, END_OF_REGION };

@@ -37,7 +37,7 @@ enum fence_instruction {
 enum satp { SATP, VSATP, HGATP };
 enum access { READ, WRITE, FETCH };
 enum privilege { PRIV_U = 0, PRIV_S = 1, PRIV_M = 3, PRIV_VIRT = 4 };
-enum flag { FLAG_CONT = 1, FLAG_SUM = 2, FLAG_MXR = 4 };
+enum flag { FLAG_CONT = 1, FLAG_SUM = 2, FLAG_MXR = 4, FLAG_STOP = 8 };
 
 /* Where and when an event happened: what every event of one instruction shares. */
 struct stamp {
