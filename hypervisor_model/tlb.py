@@ -163,13 +163,12 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
         first = va >> bits << bits
         row = tlb.geometry[buffer, _OFFSET] + _set_of(tlb, buffer, va, bits) * ways
         for i in range(row, row + ways):
-            entry = tlb.entries[i]
             if (
-                entry[VA] == first
-                and entry[LAST_USE] != 0
-                and entry[BITS] == bits
-                and entry[VMID] == vmid
-                and (entry[ASID] == asid or entry[PERM] & pte.G)
+                tlb.entries[i, VA] == first
+                and tlb.entries[i, LAST_USE] != 0
+                and tlb.entries[i, BITS] == bits
+                and tlb.entries[i, VMID] == vmid
+                and (tlb.entries[i, ASID] == asid or tlb.entries[i, PERM] & pte.G)
             ):
                 return i
     return -1
@@ -253,18 +252,21 @@ def _place(tlb: Tlb, buffer: int, va: int, bits: int, vmid: int) -> int:
 
 
 @kernel
-def _permits(entry: NDArray[np.int64], access: int, priv: int, flags: int) -> bool:
+def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
+    perm = tlb.entries[row, PERM]
+    g_perm = tlb.entries[row, G_PERM]
     needed = pte.A | pte.D if access == _ACCESS_WRITE else pte.A
-    if entry[PERM] & entry[G_PERM] & needed != needed:
+    if perm & g_perm & needed != needed:
         return False
     g_flags = flags & HLVX
     if flags & HS_MXR:
         flags |= FLAG_MXR
         g_flags |= FLAG_MXR
     # A Bare first stage has no permissions to check; its entry may belong to any privilege.
-    if entry[VS_BITS] != BARE_BITS and not allows(entry[PERM], access, priv & _PRIV, flags):
+    has_tables = tlb.entries[row, VS_BITS] != BARE_BITS
+    if has_tables and not allows(perm, access, priv & _PRIV, flags):
         return False
-    return allows(entry[G_PERM], access, _USER, g_flags)
+    return allows(g_perm, access, _USER, g_flags)
 
 
 @kernel
@@ -283,7 +285,7 @@ def probe(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags
     row = _find(tlb, FETCH if access == _ACCESS_FETCH else DATA, va, asid, vmid)
     if row < 0:
         row = _find(tlb, SECOND, va, asid, vmid)
-    if row >= 0 and _permits(tlb.entries[row], access, priv, flags):
+    if row >= 0 and _permits(tlb, row, access, priv, flags):
         return row
     return -1
 
@@ -300,14 +302,14 @@ def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flag
     buffer = FETCH if access == _ACCESS_FETCH else DATA
     row = _find(tlb, buffer, va, asid, vmid)
     if row >= 0:
-        if not _permits(tlb.entries[row], access, priv, flags):
+        if not _permits(tlb, row, access, priv, flags):
             tlb.counts[MISSES] += 1
             return -1
         tlb.counts[HITS_FETCH if access == _ACCESS_FETCH else HITS_DATA] += 1
         _touch(tlb, buffer, row)
         return row
     row = _find(tlb, SECOND, va, asid, vmid)
-    if row < 0 or not _permits(tlb.entries[row], access, priv, flags):
+    if row < 0 or not _permits(tlb, row, access, priv, flags):
         tlb.counts[MISSES] += 1
         return -1
     tlb.counts[HITS_SECOND] += 1
