@@ -74,20 +74,17 @@ bool is_loaded_root(uint64_t page)
     return false;
 }
 
-void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
+static void forget_fetched(void)
 {
-    filter_pte_written(entry, levels, old);
     for (unsigned hart = 0; options.accesses && hart < hart_count; hart++) {
         counters_of(hart)->fetch_page = 0;
     }
 }
 
-static void forget_translations(void)
+void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
 {
-    filter_fenced();
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        counters_of(hart)->fetch_page = 0;
-    }
+    filter_pte_written(entry, levels, old);
+    forget_fetched();
 }
 
 /*
@@ -198,7 +195,8 @@ static void atp_written(unsigned vcpu, const struct pending *done)
         harts[vcpu].satp = value;
         tables_load_root(value, &done->at);
     }
-    forget_translations();
+    filter_fenced();
+    forget_fetched();
 }
 
 static void access_event(unsigned vcpu, const struct stamp *at, enum class class, enum access kind,
@@ -224,6 +222,26 @@ static void block_zeroed(unsigned vcpu, const struct pending *done)
     }
 }
 
+static void fenced(unsigned vcpu, const struct pending *done)
+{
+    uint64_t satp = harts[vcpu].satp;
+    bool va = done->site.rs1 != 0, asid = done->site.rs2 != 0;
+    struct event *event = emit(FENCE, &done->at);
+    event->a = done->before;
+    event->b = done->operand;
+    event->sub = done->site.detail | (va ? FORM_VA : 0) | (asid ? FORM_ASID : 0);
+    bool first_stage = (done->site.detail == SFENCE_VMA || done->site.detail == SINVAL_VMA) &&
+                       !(done->site.priv & PRIV_VIRT);
+    if (first_stage && va && (!asid || (satp >> 44 & 0xffff) == done->operand)) {
+        filter_fenced_va(done->before, asid, satp);
+    } else if (first_stage && !asid) {
+        filter_fenced();
+    } else {
+        filter_forget();
+    }
+    forget_fetched();
+}
+
 /* Take in what the instruction before has done. */
 static void settle(unsigned vcpu)
 {
@@ -235,15 +253,9 @@ static void settle(unsigned vcpu)
     count->pending = 0;
     struct pending *done = &hart->pending;
     switch (done->op) {
-    case OP_FENCE: {
-        struct event *event = emit(FENCE, &done->at);
-        event->a = done->before;
-        event->b = done->operand;
-        event->sub = done->site.detail | (done->site.rs1 ? FORM_VA : 0) |
-                     (done->site.rs2 ? FORM_ASID : 0);
-        forget_translations();
+    case OP_FENCE:
+        fenced(vcpu, done);
         break;
-    }
     case OP_ATP:
         atp_written(vcpu, done);
         break;

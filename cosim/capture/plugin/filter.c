@@ -18,6 +18,7 @@ static struct buffer {
     uint64_t tags[FAST_SLOTS];
     /* Page numbers within RAM, plus 1, of the tables that the slot's page is translated through. */
     uint32_t paths[MAX_LEVELS][FAST_SLOTS];
+    uint8_t bits[FAST_SLOTS]; /* log2 of the size of the mapping that the page belongs to */
     /* Which slots were filled since all were emptied; one may stand there twice or be empty. */
     uint16_t filled[FAST_SLOTS];
     unsigned filled_count;
@@ -98,6 +99,7 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
     for (int level = 0; level < MAX_LEVELS; level++) {
         buffer->paths[level][slot] = path[level];
     }
+    buffer->bits[slot] = walk.bits;
     buffer->tags[slot] = tag;
     if (!was_used) {
         if (buffer->filled_count == FAST_SLOTS) {
@@ -164,6 +166,28 @@ void filter_fenced(void)
 {
     epoch++;
     filter_forget();
+}
+
+void filter_fenced_va(uint64_t va, bool spares_global, uint64_t satp)
+{
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        for (int which = 0; which < BUFFERS; which++) {
+            const struct buffer *buffer = &buffers[hart][which];
+            for (unsigned i = 0; i < buffer->filled_count; i++) {
+                unsigned slot = buffer->filled[i];
+                if (((buffer->tags[slot] ^ va) >> buffer->bits[slot]) == 0) {
+                    empty(hart, which, slot);
+                }
+            }
+        }
+    }
+    struct walk walk = guest_walk(satp, va);
+    if (walk.path[walk.last] && !(spares_global && walk.entry & PTE_G)) {
+        uint32_t *written = written_in[(walk.path[walk.last] - ram.base) / PAGE];
+        if (written) {
+            written[va >> (PAGE_BITS + 9 * walk.last) & (ENTRIES - 1)] = 0;
+        }
+    }
 }
 
 void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old)

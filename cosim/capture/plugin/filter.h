@@ -6,12 +6,15 @@
  * indexed by the low bits of the virtual page number.  An access is dropped if its slot holds the
  * same page with the same privilege, SUM and MXR (a store: if it holds that the page was stored
  * to) and nothing since could have changed what any model answers:
- *   - a FENCE or SATP_WRITE, of any hart and form, empties every slot;
+ *   - a SATP_WRITE, or a FENCE that names no address, of any hart, empties every slot; a FENCE that
+ *     names one empties the slots of pages that the entry which translates it maps;
  *   - a PTE_WRITE empties every slot whose page is translated through the table written, at
  *     whatever level, whether or not the value changed;
- *   - while one of the entries that translate a page was valid when a PTE_WRITE since the last
- *     FENCE or SATP_WRITE hit it, the page is not remembered at all, and neither is a page that
- *     RAM's tables do not translate as QEMU did.
+ *   - a page is not remembered while one of the entries that translate it, valid at the time, was
+ *     hit by a PTE_WRITE and not fenced since: by a SATP_WRITE, by an sfence.vma without operands,
+ *     or, a leaf entry, by an sfence.vma with an address in it and no ASID or the current one (not
+ *     one with an ASID where the entry is global).  Neither is a page that RAM's tables do not
+ *     translate as QEMU did.
  * An access that faults is never dropped.
  */
 #ifndef COSIM_FILTER_H
@@ -48,11 +51,14 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);
 /* A page became a live table. */
 void filter_tables_grew(void);
-/* A FENCE or SATP_WRITE was executed. */
+/* A SATP_WRITE, or a fence of everything, was executed. */
 void filter_fenced(void);
+/* A fence of the address `va` in the space of `satp` was executed; `spares_global`: but not of
+ * global mappings. */
+void filter_fenced_va(uint64_t va, bool spares_global, uint64_t satp);
 /* A PTE_WRITE to the entry at `entry`, in a table live at the levels of the bit set. */
 void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old);
-/* Something else that translations depend on changed (MXR). */
+/* Something else that translations depend on changed. */
 void filter_forget(void);
 
 #endif

@@ -31,6 +31,7 @@ struct walk guest_walk(uint64_t atp, uint64_t va)
     if (walk.levels == 0) {
         walk.ok = true;
         walk.pa = va;
+        walk.bits = 63;
         return walk;
     }
     int unused = 64 - PAGE_BITS - 9 * walk.levels;
@@ -42,6 +43,8 @@ struct walk guest_walk(uint64_t atp, uint64_t va)
         unsigned shift = PAGE_BITS + 9 * level;
         uint64_t entry = ram_word(table + 8 * (va >> shift & (ENTRIES - 1)));
         walk.path[level] = table;
+        walk.last = level;
+        walk.entry = entry;
         if (!(entry & PTE_V)) {
             return walk;
         }
@@ -52,6 +55,7 @@ struct walk guest_walk(uint64_t atp, uint64_t va)
             }
             uint64_t inside = (1ull << shift) - 1;
             walk.pa = (pte_target(entry) & ~inside) | (va & inside);
+            walk.bits = shift;
             walk.ok = true;
             return walk;
         }

@@ -14,6 +14,7 @@ enum pte_bit {
     PTE_W = 1 << 2,
     PTE_X = 1 << 3,
     PTE_U = 1 << 4,
+    PTE_G = 1 << 5,
     PTE_A = 1 << 6,
     PTE_D = 1 << 7
 };
@@ -71,8 +72,11 @@ static inline uint64_t atp_root(uint64_t atp)
 struct walk {
     bool ok;
     uint64_t pa;
-    int levels;                /* how many tables it read */
-    uint64_t path[MAX_LEVELS]; /* index: their level; page of the table, 0 = none */
+    uint64_t path[MAX_LEVELS]; /* pages of the tables that it read, by their level; 0 = none */
+    int levels;                /* of the tree; 0 where translation is Bare */
+    int last;                  /* level of the last entry that it read */
+    uint64_t entry;            /* and what that is: the leaf, or what stopped the walk */
+    unsigned bits;             /* log2 of the size of what the leaf maps */
 };
 /* Translate `va` by the tables in RAM as they are now (one stage; permissions ignored). */
 struct walk guest_walk(uint64_t atp, uint64_t va);
