@@ -13,6 +13,8 @@ import click
 from cosim.errors import CosimError
 
 _COMMANDS: dict[str, str] = {
+    "run": "Boot a guest, intercept its paging, feed the models, compare.",
+    "capture": "Record a guest's paging events as a trace.",
     "doctor": "Say which parts are there, what a missing one costs, how to get it.",
     "guest": "List, fetch and build the guests that the tool makes itself.",
     "trace": "What a trace is of, its first events, whether it is whole.",

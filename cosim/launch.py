@@ -5,36 +5,99 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from cosim import modelling, output, paths, plan, session
-from cosim.errors import CosimError, StorageError
+from cosim import modelling, output, paths, plan, session, tools
+from cosim.capture.plugin import build
+from cosim.errors import CosimError, MissingTool, StorageError, UsageError
+from cosim.pipeline import Pipeline
 from cosim.plugin_session import PluginSession
 from cosim.report import table
-from cosim.result import ResultDocument, has_finding
-from cosim.runspec import RunSpec
+from cosim.result import Origin, ResultDocument, has_finding
+from cosim.runspec import Backend, RunSpec
 from cosim.session import Outcome, Session
 from cosim.terminal import attached
+from cosim.trace import manifest
+from cosim.trace.writer import TraceWriter
 from cosim.view import live_view
+from hypervisor_model.events import EventBatch
 
 _INTERRUPTED = 130
 
 
+def best_backend() -> Backend:
+    """The plugin where it compiles and loads; else gdb, with a note of why and what that costs."""
+    try:
+        build.check_loads(tools.qemu().path, build.build())
+    except MissingTool as error:
+        output.note(
+            f"cosim: {error}; capturing through gdb instead: about a hundred times slower, and "
+            "without accesses"
+        )
+        return "mi"
+    return "plugin"
+
+
 def execute(
-    spec: RunSpec, folder: Path, *, step_all: bool = False, **session_options: Any
+    spec: RunSpec,
+    folder: Path,
+    *,
+    trace: Path | None = None,
+    models: bool = True,
+    step_all: bool = False,
+    **session_options: Any,
 ) -> Outcome:
     """Run one session with its logs in ``folder``; the live view is on stderr.
 
+    :param trace: keep the events as a trace in this folder.
+    :param models: False: no policies, only the trace and the counts of events.
     :param session_options: what :class:`Session` takes besides (gdb backend only).
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
-    pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
-    with live_view() as view:
+    origin = session.origin(resolved)
+    if models:
+        pipeline = modelling.make_pipeline(origin, resolved.models)
+    else:
+        pipeline = Pipeline(origin, {})
+    live: PluginSession | Session
+    with live_view() as view, ExitStack() as stack:
+        keeper = None if trace is None else _Keeper(trace, origin, stack, lambda: live.labels)
         if spec.backend == "plugin":
-            return PluginSession(resolved, folder, pipeline, view=view).run()
-        return Session(resolved, folder, pipeline, view=view, **session_options).run()
+            live = PluginSession(resolved, folder, pipeline, keep=keeper, view=view)
+        else:
+            live = Session(resolved, folder, pipeline, keep=keeper, view=view, **session_options)
+        outcome = live.run()
+        if keeper is not None and keeper.writer is not None and outcome.ending is not None:
+            keeper.writer.close(outcome.ending)
+    return outcome
+
+
+class _Keeper:
+    """Writes every batch to a trace, which is made at the first: no region, no trace."""
+
+    def __init__(
+        self, folder: Path, origin: Origin, stack: ExitStack, labels: Callable[[], list[str]]
+    ) -> None:
+        if (folder / manifest.NAME).exists():
+            raise UsageError(f"{folder} holds a trace already; name another folder")
+        self._folder = folder
+        self._origin = origin
+        self._stack = stack
+        self._labels = labels
+        self._labelled = 0
+        self.writer: TraceWriter | None = None
+
+    def __call__(self, batch: EventBatch) -> None:
+        if self.writer is None:
+            self.writer = self._stack.enter_context(TraceWriter(self._folder, self._origin))
+        for number, text in enumerate(self._labels()[self._labelled :], self._labelled):
+            self.writer.label(number, text)
+            self._labelled += 1
+        self.writer.write(batch)
 
 
 def document(spec: RunSpec, folder: Path) -> ResultDocument:
@@ -42,11 +105,16 @@ def document(spec: RunSpec, folder: Path) -> ResultDocument:
 
     :raise CosimError: what cut it short.
     """
-    outcome = execute(spec, folder)
+    outcome = execute(spec, folder, trace=folder / "trace" if spec.trace else None)
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
     return outcome.document
+
+
+def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool) -> int:
+    """Capture one session as a trace, print what it holds, return the exit status."""
+    return _run_and_print(spec, as_json=as_json, logs=None, trace=trace, models=False)
 
 
 def run_and_print(
@@ -58,15 +126,21 @@ def run_and_print(
     logs: Path | None = None,
     mi_log: Path | None = None,
 ) -> int:
-    """Run one session, print its result, return the exit status.
+    """Run one session with its models, print its result, return the exit status.
 
     Logs are kept where ``logs`` says, else only when something went wrong.
     """
+    options: dict[str, Any] = {"live": live, "mi_log": mi_log} if spec.backend != "plugin" else {}
+    if live:
+        options["attach"] = attached
+    return _run_and_print(spec, as_json=as_json, logs=logs, step_all=step_all, **options)
+
+
+def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options: Any) -> int:
     folder = _logs_folder(logs)
-    attach = attached if live else None
     keep_logs = logs is not None
     try:
-        outcome = execute(spec, folder, step_all=step_all, live=live, mi_log=mi_log, attach=attach)
+        outcome = execute(spec, folder, **options)
         keep_logs |= outcome.error is not None
     except CosimError as error:
         keep_logs |= error.log is not None

@@ -78,7 +78,8 @@ class PluginSession:
             error = problem
         if self._events == 0:
             return Outcome(None, error)
-        return Outcome(self._pipeline.document(self._ending(error)), error)
+        ending = self._ending(error)
+        return Outcome(self._pipeline.document(ending), error, ending)
 
     @property
     def labels(self) -> list[str]:

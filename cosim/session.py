@@ -61,6 +61,7 @@ class Outcome:
 
     document: ResultDocument | None
     error: BaseException | None = None
+    ending: Ending | None = None
 
 
 def origin(plan: Plan) -> Origin:
@@ -171,7 +172,13 @@ class Session:
                 log.unlink(missing_ok=True)
         if not self._began:
             return Outcome(None, error)
-        return Outcome(self._pipeline.document(self._ending(error)), error)
+        ending = self._ending(error)
+        return Outcome(self._pipeline.document(ending), error, ending)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the marks met, by their number in MARK events."""
+        return [] if self._interception is None else self._interception.labels.names
 
     # -- interception ---------------------------------------------------------------------------
 

@@ -1,0 +1,53 @@
+"""``cosim capture``: a guest's paging events as a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cosim.commands.options import EDGES, make_spec, run_options
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim capture linux -o t && cosim replay t\n"
+    "  cosim capture linux --backend mi --step 4 -o t\n"
+    "  cosim capture scripts/runs/overnight.toml -o results\n"
+)
+@click.argument("guest", required=False)
+@run_options
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace.")
+@click.option("--no-accesses", is_flag=True, help="Tables, fences and satp only: smaller, faster.")
+@click.option("--step", type=int, metavar="N", help="gdb: step N instructions after each event.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    guest: str | None,
+    output: Path,
+    no_accesses: bool,
+    as_json: bool,
+    from_: str | None,
+    backend: str | None,
+    step: int | None,
+    **given: Any,
+) -> int:
+    """Record the paging events of GUEST as a trace in the folder given with -o.
+
+    GUEST is a guest of `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
+    The plugin captures at QEMU's speed and is the default; where it cannot be had, gdb captures.
+    """
+    from cosim import launch
+    from cosim.commands.batch import run_file
+
+    if guest is not None and guest.endswith(".toml"):
+        return run_file(Path(guest), output, as_json=as_json, trace=True)
+    if backend is None:
+        backend = "mi" if step else launch.best_backend()
+    given |= {"backend": backend, "step": step, "from": from_}
+    if no_accesses and backend == "plugin":
+        given["accesses"] = False
+    return launch.capture_and_print(make_spec(guest, **given), output, as_json=as_json)
+
+
+command.help = f"{command.help}\n\n{EDGES}"
