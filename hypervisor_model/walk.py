@@ -42,7 +42,7 @@ HS_MXR = 512
 HLVX = 1024
 """The READ is an ``hlvx``: execute permission takes the place of read permission."""
 PROBE = 2048
-"""Write nothing: A and D are computed and counted but not stored, and walk caches stay."""
+"""Write nothing: A and D are computed and counted but not stored; walk caches are not asked."""
 RAM_ONLY = 4096
 """An access whose PA lies outside RAM faults, too (without: devices may live there)."""
 
@@ -77,6 +77,7 @@ _ACCESS_READ = int(Access.READ)
 _ACCESS_WRITE = int(Access.WRITE)
 _ACCESS_FETCH = int(Access.FETCH)
 _USER = int(Priv.U)
+_SUPERVISOR = int(Priv.S)
 _PRIV = 3
 _NO_VMID = -1
 
@@ -184,6 +185,14 @@ def _examine(entry: int, level: int, access: int, priv: int, flags: int) -> int:
 
 
 @kernel
+def usable_leaf(entry: int, level: int, flags: int) -> bool:
+    """Whether an entry at ``level`` is a leaf that some access could use without an A update."""
+    access = _ACCESS_READ if entry & pte.R else _ACCESS_FETCH
+    priv = _USER if entry & pte.U else _SUPERVISOR
+    return _examine(entry, level, access, priv, flags & ~ADUE) == _LEAF
+
+
+@kernel
 def _leaf_bits(entry: int, level: int) -> int:
     return pte.NAPOT_BITS if entry & pte.N else pte.level_bits(level)
 
@@ -225,7 +234,11 @@ def _flat(
     ``other``.  With ``counting`` 0 no reference is counted.
     """
     refs = 0
-    start = start_level(cache, stage, address, levels, asid, vmid) if counting else -1
+    start = -1
+    if counting:
+        start = levels - 1
+        if not flags & PROBE:
+            start = start_level(cache, stage, address, levels, asid, vmid)
     inherited = 0
     entry = 0
     level = levels - 1
@@ -480,7 +493,9 @@ def walk2(
     if levels:
         if not _canonical(va, levels):
             return _vs_fault(page_fault(access), level, 0, 0, 0)
-        start = start_level(cache, VS_STAGE, va, levels, asid, vmid)
+        start = level
+        if not flags & PROBE:
+            start = start_level(cache, VS_STAGE, va, levels, asid, vmid)
         table = atp.root(vsatp)
         inherited = 0
         while True:

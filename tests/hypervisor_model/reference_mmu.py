@@ -177,7 +177,7 @@ def g_stage(
         raise GuestPageFault(gpa, implicit) from None
 
 
-def process(  # type: ignore[no-untyped-def]
+def process(
     hart, *, root, vpn, va, access, stage, user, sum_bit, mxr, hlvx, adue, pbmte, physical, out
 ) -> int:
     # 1. Let a be satp.ppn x PAGESIZE, and let i=LEVELS-1.

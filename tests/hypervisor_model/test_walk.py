@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from hypervisor_model import walk
+from hypervisor_model import walk, walk_cache
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
@@ -355,6 +356,13 @@ def test_probes_write_nothing():
     )
     assert result.pa == BASE
     assert bench.guest.read(entry) == LEAF & ~pte.A
+    cache = walk_cache.make(2)
+    for flags, references in ((walk.ADUE, 4), (walk.ADUE | walk.PROBE, 3), (walk.ADUE, 1)):
+        before = cache.entries.copy(), cache.clock.copy()
+        result = walk.walk1(bench.guest.ram, cache, mmu.satp, GIB, 0, 1, flags, trace)
+        assert result.vs_refs == references
+        same = np.array_equal(before[0], cache.entries) and np.array_equal(before[1], cache.clock)
+        assert same is bool(flags & walk.PROBE)
 
 
 def test_misuse_is_refused_in_one_line():
