@@ -70,6 +70,9 @@ IMPLICIT_UPDATE = 2
 """``Walk.implicit``: the guest-page fault met the read, or the A/D update, of a VS-stage entry
 (``htinst`` 0x3000 and 0x3020)."""
 
+POINTS_ON = -1
+"""Result of :func:`outcome_of` for an entry that points to a table."""
+
 _PAGE_FAULT = 1
 _ACCESS_FAULT = 2
 _POINTER, _LEAF, _STALE_AD, _BAD = range(4)
@@ -210,6 +213,25 @@ def _with_ad(entry: int, access: int) -> int:
 
 
 @kernel
+def outcome_of(entry: int, level: int, va: int, access: int, priv: int, flags: int) -> int:
+    """What a one-stage walk of ``va`` comes to that meets ``entry`` at ``level``: a PA,
+    ``fault_pa`` of the page fault, or POINTS_ON.  A and D are taken as updated."""
+    verdict = _examine(entry, level, access, priv & _PRIV, flags)
+    if verdict == _BAD:
+        return -1 - page_fault(access)
+    if verdict == _POINTER:
+        return POINTS_ON
+    return _leaf_pa(entry, _leaf_bits(entry, level), va)
+
+
+@kernel
+def is_canonical(va: int, levels: int) -> bool:
+    """Whether an address has the width that tables of so many levels translate."""
+    above = va >> (pte.level_bits(levels) - 1)
+    return above == 0 or above == -1
+
+
+@kernel
 def _flat(
     ram: Ram,
     other: Ram,
@@ -280,12 +302,6 @@ def _flat(
 
 
 @kernel
-def _canonical(va: int, levels: int) -> bool:
-    above = va >> (pte.level_bits(levels) - 1)
-    return above == 0 or above == -1
-
-
-@kernel
 def _fault(cause: int, stage: _Stage) -> Walk:
     return Walk(cause, -1, stage.level, 0, 0, stage.entry, -1, -1, 0, 0, 0, 0, stage.refs, 0)
 
@@ -325,7 +341,7 @@ def walk1(
         return Walk(
             OK, va, -1, BARE_BITS, BARE_PERM, 0, -1, -1, BARE_BITS, BARE_BITS, BARE_PERM, 0, 0, 0
         )
-    if not _canonical(va, levels):
+    if not is_canonical(va, levels):
         return _fault(page_fault(access), _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0))
     s = _flat(
         ram,
@@ -491,7 +507,7 @@ def walk2(
     vs_bits = BARE_BITS
     level = levels - 1
     if levels:
-        if not _canonical(va, levels):
+        if not is_canonical(va, levels):
             return _vs_fault(page_fault(access), level, 0, 0, 0)
         start = level
         if not flags & PROBE:
