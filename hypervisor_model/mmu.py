@@ -306,16 +306,21 @@ class Mmu:
         self._trace = np.zeros((walks.MAX_REFERENCES, 5), np.int64)
 
     def translate(
-        self, va: int, access: Access = Access.READ, *, status: Status | None = None
+        self,
+        va: int,
+        access: Access = Access.READ,
+        *,
+        status: Status | None = None,
+        hlvx: bool = False,
     ) -> Translation:
         """Translate ``va`` (signed or unsigned), with every reference it takes.
 
-        ``status`` overrides the MMU's own for this access.  M-mode without MPRV is not
-        translated at all.
+        ``status`` overrides the MMU's own for this access; ``hlvx`` says that a READ is an
+        ``hlvx``.  M-mode without MPRV is not translated at all.
         """
         now = status or self.status
         priv = now.effective(access)
-        flags = now.flags(two_stage=self.two_stage)
+        flags = now.flags(two_stage=self.two_stage) | (walks.HLVX if hlvx else 0)
         address = signed(va)
         satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
         a, p = int(access), int(priv)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 
+from hypervisor_model import mmu as mmu_module
 from hypervisor_model import walk, walk_cache
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
@@ -340,12 +343,34 @@ def test_mxr_of_either_level():
     assert mmu.translate(va, status=Status(mxr=True)).pa == va
 
 
+def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission():
+    bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
+    root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
+    vs_root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
+    page = va // 4096 * 4096 >> 2
+    base = pte.V | pte.A | pte.D
+    for vs_bits, g_bits, cause in (
+        (pte.X, pte.X, None),
+        (pte.X | pte.R, pte.R, 21),
+        (pte.R, pte.X, 13),
+    ):
+        bench.map("guest", vs_root, Mode.SV39, va, page | base | vs_bits)
+        bench.map("host", root, Mode.SV39, va, page | base | g_bits | pte.U, g=2)
+        assert mmu.translate(va, hlvx=True).cause == cause
+    assert mmu.translate(va).cause == 21
+
+
 def test_the_global_bit_of_a_pointer_is_inherited():
     bench, mmu, _ = one_page(LEAF)
     root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
     assert mmu.translate(GIB).perm == "DA--XWRV"
     bench.guest.write(root + 8, bench.guest.read(root + 8) | pte.G)
     assert mmu.translate(GIB).perm == "DAG-XWRV"
+    bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
+    root = pte.PAGE * (mmu.satp & pte.PPN_MASK) + 8 * (va >> 30)
+    assert mmu.translate(va).perm == "DA--XWRV"
+    bench.guest.write(root, bench.guest.read(root) | pte.G)
+    assert mmu.translate(va).perm == "DAG-XWRV"
 
 
 def test_probes_write_nothing():
@@ -373,6 +398,11 @@ def test_misuse_is_refused_in_one_line():
         Mmu(memory, satp=0, vsatp=0, hgatp=0)
     with pytest.raises(ModelError, match="reserved MODE"):
         Mmu(memory, satp=5 << 60)
+
+
+def test_the_example_of_the_library_runs():
+    ran = doctest.testmod(mmu_module)
+    assert (ran.failed, ran.attempted) == (0, 8)
 
 
 def test_letters():

@@ -37,7 +37,7 @@ COMMON = settings(
 )
 
 
-def reference_hart(memory, space, status):
+def reference_hart(memory, space, status, hlvx=False):
     return reference_mmu.Hart(
         memory,
         space.satp,
@@ -50,6 +50,7 @@ def reference_hart(memory, space, status):
         g_adue=status.g_adue,
         pbmte=status.pbmte,
         g_pbmte=status.g_pbmte,
+        hlvx=hlvx,
     )
 
 
@@ -79,9 +80,10 @@ def check(space, memory, statuses, seed, ways):
     for va in space.addresses:
         for status in statuses:
             access = rng.choice(("load", "store", "fetch"))
-            out = expected(reference_hart(memory, space, status), va, access)
-            got = mmu.translate(va, ACCESSES[access], status=status)
-            what = (hex(va), access, status, out, got)
+            hlvx = access == "load" and space.hgatp is not None and rng.random() < 0.3
+            out = expected(reference_hart(memory, space, status, hlvx), va, access)
+            got = mmu.translate(va, ACCESSES[access], status=status, hlvx=hlvx)
+            what = (hex(va), access, hlvx, status, out, got)
             assert (got.cause, got.pa) == (out.cause, out.pa), what
             assert got.tval == (None if out.cause is None else va), what
             if space.hgatp is not None:
