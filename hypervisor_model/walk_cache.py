@@ -31,7 +31,7 @@ class WalkCache(NamedTuple):
     """State inside kernels.
 
     ``entries[stage, level, way]`` holds address prefix, ASID, VMID, global flag and the time of
-    its last use (0 = empty); ``clock[0]`` is the time.
+    its last use (0 = empty); ``clock`` holds the time and the number of walks shortened so far.
     """
 
     entries: NDArray[np.int64]
@@ -46,7 +46,7 @@ def make(ways: int = 0) -> WalkCache:
     """
     if ways < 0:
         raise ModelError(f"a walk cache cannot have {ways} ways")
-    return WalkCache(np.zeros((2, _LEVELS, ways, 5), np.int64), np.zeros(1, np.int64))
+    return WalkCache(np.zeros((2, _LEVELS, ways, 5), np.int64), np.zeros(2, np.int64))
 
 
 @kernel
@@ -67,6 +67,7 @@ def start_level(
                     and (entry[_ASID] == asid or entry[_GLOBAL] != 0)
                 ):
                     cache.clock[0] += 1
+                    cache.clock[1] += 1
                     entry[_STAMP] = cache.clock[0]
                     return level
     return levels - 1

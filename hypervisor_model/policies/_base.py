@@ -1,0 +1,190 @@
+"""What all policies share on the Python side: feeding batches and giving results."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import tlb as tlbs
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.isa.atp import MODE_SHIFT, Mode
+from hypervisor_model.jit import unsigned
+from hypervisor_model.policies._hardware import COUNTERS, REFS_G, REFS_VS, Hardware
+from hypervisor_model.policies.machine import MachineModel
+
+Accesses = Literal["all", "partial", "none"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How complete the events of a source are (a counter that needs more is null)."""
+
+    accesses: Accesses = "all"
+    page_faults: bool = True
+    """Whether the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
+
+
+@dataclass(frozen=True)
+class PolicyResult:
+    """Counts of one policy; None stands where a count could not be measured."""
+
+    exits: dict[Exit, int | None]
+    """The kinds that the policy can have."""
+    tlb_misses: int | None
+    tlb_hits: dict[str, int] | None
+    """``data``, ``fetch`` (first level) and ``second``."""
+    tlb_displaced: int | None
+    """Guest entries that hypervisor code displaced."""
+    walk_refs: dict[str, int] | None
+    """References of hardware walks: ``vs`` (the only stage, or the first) and ``g``."""
+    walk_cache_hits: int | None
+    """Walks that a page-walk cache shortened; None where there is none."""
+    counters: dict[Counter, int | None]
+    """The further counters that the policy has."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """Why a count is None, by its name in :meth:`to_json`."""
+
+    @property
+    def at_least(self) -> int:
+        """Sum of the exits that were counted."""
+        return sum(n for n in self.exits.values() if n is not None)
+
+    @property
+    def total(self) -> int | None:
+        """All exits; None where a kind could not be counted."""
+        return None if None in self.exits.values() else self.at_least
+
+    def to_json(self) -> dict[str, Any]:
+        """The policy's part of the result document (docs/architecture.md, "Results")."""
+        kinds = {kind.key: count for kind, count in self.exits.items()}
+        return {
+            "exits": {"total": self.total, "at_least": self.at_least, **kinds},
+            "tlb_misses": self.tlb_misses,
+            "tlb_hits": self.tlb_hits,
+            "tlb_displaced": self.tlb_displaced,
+            "walk_refs": self.walk_refs,
+            "walk_cache_hits": self.walk_cache_hits,
+            **{counter.key: count for counter, count in self.counters.items()},
+            "reasons": dict(self.reasons),
+        }
+
+
+class Policy(ABC):
+    """One policy over one stream; see docs/architecture.md, "Policies".
+
+    Sub-classes name their exit kinds and counters, which of these need every access to be in the
+    stream, and the kernel that consumes a batch.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[tuple[Exit, ...]]
+    extra: ClassVar[tuple[Counter, ...]] = ()
+
+    def __init__(self, machine: MachineModel, stream: Stream, hardware: Hardware) -> None:
+        self.machine = machine
+        self.stream = stream
+        self._hw = hardware
+
+    def feed(self, batch: EventBatch) -> NDArray[np.int64]:
+        """Consume ``batch`` in order.
+
+        Returns one int64 an event: for an ACCESS the policy's effective translation (a PA, or
+        :func:`~hypervisor_model.events.fault_pa` of the fault that the guest would see), else 0.
+
+        Raises:
+            ModelError: not a batch of events, or a hart that the machine does not have.
+        """
+        check_batch(batch, self.machine)
+        answers = np.zeros(len(batch), np.int64)
+        at = 0
+        while at < len(batch):
+            at = self._consume(batch, at, answers)
+            if at < len(batch):
+                self._grow()
+        return answers
+
+    @abstractmethod
+    def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+        """Consume from ``start`` on; the index that was not consumed for want of room."""
+
+    def _grow(self) -> None:
+        raise NotImplementedError
+
+    def _access_bound(self) -> Iterable[Exit | Counter]:
+        """What cannot be counted where accesses are missing (ours: all fills)."""
+        fills = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GSTAGE_FAULT)
+        return [*(kind for kind in self.kinds if kind in fills), *self.extra]
+
+    def result(self) -> PolicyResult:
+        """The counts so far."""
+        complete = self.stream.accesses == "all"
+        reason = f"needs every access; the stream has {self.stream.accesses}"
+        reasons: dict[str, str] = {}
+        missing = set() if complete else set(self._access_bound())
+        exits: dict[Exit, int | None] = {}
+        for kind in self.kinds:
+            exits[kind] = int(self._hw.counts[kind])
+            if kind in missing:
+                exits[kind] = None
+                reasons[f"exits.{kind.key}"] = reason
+        if Exit.GUEST_FAULT in exits and not self.stream.page_faults:
+            exits[Exit.GUEST_FAULT] = None
+            reasons["exits.guest_fault"] = "the source does not report the guest's page faults"
+        if None in exits.values():
+            reasons["exits.total"] = "a kind is missing; exits.at_least is the sum of the others"
+        counters: dict[Counter, int | None] = {}
+        for counter in self.extra:
+            count = int(self._hw.counts[COUNTERS + counter])
+            counters[counter] = None if counter in missing else count
+            if counter in missing:
+                reasons[counter.key] = reason
+        hardware = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
+        if not complete:
+            reasons.update(dict.fromkeys(hardware, reason))
+            return PolicyResult(exits, None, None, None, None, None, counters, reasons)
+        cached = self.machine.walk_cache_ways > 0
+        if not cached:
+            reasons["walk_cache_hits"] = "the machine has no walk cache (walk_cache_ways = 0)"
+        tlb = self._hw.tlb_counts.sum(axis=0)
+        return PolicyResult(
+            exits=exits,
+            tlb_misses=int(tlb[tlbs.MISSES]),
+            tlb_hits={
+                "data": int(tlb[tlbs.HITS_DATA]),
+                "fetch": int(tlb[tlbs.HITS_FETCH]),
+                "second": int(tlb[tlbs.HITS_SECOND]),
+            },
+            tlb_displaced=int(tlb[tlbs.DISPLACED]),
+            walk_refs={"vs": int(self._hw.counts[REFS_VS]), "g": int(self._hw.counts[REFS_G])},
+            walk_cache_hits=int(self._hw.cache_clock[..., 1].sum()) if cached else None,
+            counters=counters,
+            reasons=reasons,
+        )
+
+
+def check_batch(batch: EventBatch, machine: MachineModel) -> None:
+    """Refuse what a kernel must not see.
+
+    Raises:
+        ModelError: not a batch of events, a hart that the machine does not have, or a ``satp``
+            that no register can hold.
+    """
+    if batch.dtype != EVENT or batch.ndim != 1:
+        raise ModelError("not a one-dimensional array of hypervisor_model.events.EVENT")
+    if len(batch) and int(batch["hart"].max()) >= machine.harts:
+        raise ModelError(
+            f"an event of hart {int(batch['hart'].max())}, but the machine has {machine.harts}; "
+            "set `harts` of the machine"
+        )
+    written = batch["b"][batch["kind"] == Kind.SATP_WRITE]
+    reserved = ~np.isin((written >> MODE_SHIFT) & 15, list(Mode))
+    if reserved.any():
+        value = unsigned(int(written[reserved][0]))
+        raise ModelError(f"satp {value:#x} has a reserved MODE, which no register holds")

@@ -1,0 +1,217 @@
+"""Keeping shadow tables in step with the guest's: entry by entry, page by page, whole trees."""
+
+from __future__ import annotations
+
+from hypervisor_model.exits import Counter
+from hypervisor_model.isa import pte
+from hypervisor_model.jit import inner
+from hypervisor_model.memory import load
+from hypervisor_model.policies._hardware import COUNTERS, VIEWS
+from hypervisor_model.policies._pool import (
+    EMPTY,
+    LIVE,
+    MARK,
+    MARKED,
+    OWNER,
+    PAGE_BYTES,
+    ROLE,
+    ROLES,
+    UNSYNCED,
+    VISIT,
+    Pool,
+    child_of,
+    entry_at,
+    link,
+    new_page,
+    page_of,
+    put,
+    shadow_leaf,
+)
+
+_ALL = 0
+_SYNC_READS = COUNTERS + int(Counter.SYNC_READS)
+_SYNC_CHANGES = COUNTERS + int(Counter.SYNC_CHANGES)
+_SYNC_RUNS = COUNTERS + int(Counter.SYNC_RUNS)
+_RESYNCS = COUNTERS + int(Counter.RESYNCS)
+
+
+@inner
+def guest_entry_of(p: Pool, slot: int, index: int) -> int:
+    """The guest's entry that a shadow entry stands for."""
+    return load(p.guest, p.guest.base + p.slots[slot, OWNER] * PAGE_BYTES + index * 8)
+
+
+@inner
+def _is_same_link(p: Pool, entry: int, guest_entry: int) -> bool:
+    """Whether a shadow link leads to the shadow of the table that the guest's entry names."""
+    child = child_of(entry)
+    return (
+        child != 0
+        and pte.is_link(guest_entry)
+        and p.slots[child, OWNER] >= 0
+        and p.slots[child, OWNER] == page_of(p, pte.target(guest_entry))
+    )
+
+
+@inner
+def _mirror(p: Pool, slot: int, index: int, guest_entry: int) -> int:
+    """Make one shadow entry what the guest's entry says.
+
+    A leaf is filled.  A link is made to a shadow that exists, or, with whole-table fill, to a new
+    one, whose page is returned (else 0) to be filled in turn; otherwise it stays empty, to be
+    filled on demand.
+    """
+    role = p.slots[slot, ROLE]
+    entry = entry_at(p, slot, index)
+    if role < VIEWS or not pte.is_link(guest_entry):
+        leaf = shadow_leaf(p, guest_entry, role // VIEWS, role % VIEWS)
+        if leaf != entry:
+            put(p, slot, index, leaf)
+        return 0
+    if _is_same_link(p, entry, guest_entry):
+        link(p, slot, index, child_of(entry), guest_entry)
+        return 0
+    page = page_of(p, pte.target(guest_entry))
+    child = p.guests[page, role - VIEWS] if page >= 0 else 0
+    fresh = page >= 0 and child == 0 and p.whole
+    if fresh:
+        child = new_page(p, page, role - VIEWS)
+    if child:
+        link(p, slot, index, child, guest_entry)
+    elif entry:
+        put(p, slot, index, EMPTY)
+    return child if fresh else 0
+
+
+@inner
+def build(p: Pool, slot: int) -> None:
+    """Fill a shadow page, and all below it that is new, from live guest tables."""
+    p.slots[0, VISIT] = slot
+    depth = 1
+    while depth:
+        depth -= 1
+        x = p.slots[depth, VISIT]
+        # A page that is not live yet is described by the events that follow.
+        if not p.guests[p.slots[x, OWNER], LIVE]:
+            continue
+        for index in range(pte.ENTRIES):
+            fresh = _mirror(p, x, index, guest_entry_of(p, x, index))
+            if fresh:
+                p.slots[depth, VISIT] = fresh
+                depth += 1
+
+
+@inner
+def mirror_entry(p: Pool, page: int, index: int, guest_entry: int) -> None:
+    """Bring one entry of a guest page into every shadow of the page."""
+    for role in range(ROLES):
+        slot = p.guests[page, role]
+        if slot:
+            fresh = _mirror(p, slot, index, guest_entry)
+            if fresh:
+                build(p, fresh)
+
+
+@inner
+def sync_entry(p: Pool, slot: int, index: int) -> None:
+    """Synchronise one entry that is a leaf or empty, counted."""
+    role = p.slots[slot, ROLE]
+    p.counts[_SYNC_READS] += 1
+    leaf = shadow_leaf(p, guest_entry_of(p, slot, index), role // VIEWS, role % VIEWS)
+    if leaf != entry_at(p, slot, index):
+        p.counts[_SYNC_CHANGES] += 1
+        put(p, slot, index, leaf)
+
+
+@inner
+def sync_page(p: Pool, slot: int, spare_global: int) -> None:
+    """Synchronise the entries that a shadow page has, counted; empty ones wait for a fill.
+
+    A link that changed is emptied, not followed.
+    """
+    for index in range(pte.ENTRIES):
+        entry = entry_at(p, slot, index)
+        if entry == 0 or (spare_global and entry & pte.G):
+            continue
+        if child_of(entry) == 0:
+            sync_entry(p, slot, index)
+            continue
+        p.counts[_SYNC_READS] += 1
+        if not _is_same_link(p, entry, guest_entry_of(p, slot, index)):
+            p.counts[_SYNC_CHANGES] += 1
+            put(p, slot, index, EMPTY)
+
+
+@inner
+def _begin(p: Pool, slot: int) -> None:
+    p.scalars[MARK] += 1
+    p.slots[slot, MARKED] = p.scalars[MARK]
+    p.slots[0, VISIT] = slot
+
+
+@inner
+def _push_children(p: Pool, slot: int, depth: int) -> int:
+    if p.slots[slot, ROLE] < VIEWS:
+        return depth
+    for index in range(pte.ENTRIES):
+        child = child_of(entry_at(p, slot, index))
+        if child and p.slots[child, MARKED] != p.scalars[MARK]:
+            p.slots[child, MARKED] = p.scalars[MARK]
+            p.slots[depth, VISIT] = child
+            depth += 1
+    return depth
+
+
+@inner
+def sync_below(p: Pool, slot: int, spare_global: int) -> None:
+    """Synchronise a shadow page and every one that can be reached from it."""
+    p.counts[_SYNC_RUNS] += 1
+    _begin(p, slot)
+    depth = 1
+    while depth:
+        depth -= 1
+        x = p.slots[depth, VISIT]
+        # Synchronising one page may have given up another.
+        if p.slots[x, OWNER] >= 0:
+            sync_page(p, x, spare_global)
+            depth = _push_children(p, x, depth)
+
+
+@inner
+def resync_below(p: Pool, slot: int) -> None:
+    """Bring every out-of-sync page that can be reached from a shadow page back into sync."""
+    _begin(p, slot)
+    depth = 1
+    while depth:
+        depth -= 1
+        x = p.slots[depth, VISIT]
+        if p.slots[x, OWNER] >= 0:
+            if p.guests[p.slots[x, OWNER], UNSYNCED]:
+                resync_page(p, p.slots[x, OWNER])
+            depth = _push_children(p, x, depth)
+
+
+@inner
+def resync_page(p: Pool, page: int) -> None:
+    """Synchronise all shadows of a guest page; it is protected again."""
+    p.guests[page, UNSYNCED] = 0
+    p.counts[_RESYNCS] += 1
+    for role in range(ROLES):
+        slot = p.guests[page, role]
+        if slot:
+            sync_page(p, slot, _ALL)
+
+
+@inner
+def find_end(p: Pool, slot: int, va: int) -> tuple[int, int, int]:
+    """Where the shadow walk of ``va`` from a root page (not 0) ends: shadow page, index, and
+    whether the mapping is global.  The entry there is a leaf or empty."""
+    is_global = 0
+    while True:
+        index = (va >> pte.level_bits(p.slots[slot, ROLE] // VIEWS)) & (pte.ENTRIES - 1)
+        entry = entry_at(p, slot, index)
+        is_global |= entry & pte.G
+        child = child_of(entry)
+        if child == 0:
+            return slot, index, is_global
+        slot = child

@@ -1,0 +1,194 @@
+"""``lsp``: lazy shadow paging; guest tables are not write-protected, fences drive everything.
+
+- PTE_WRITE: no exit; the hypervisor learns nothing.
+- FENCE with an address: exit ``fence_fast`` (``fence`` without the fast path).  The shadow leaf
+  for the address is invalidated in the address spaces that the fence names; nothing is read from
+  the guest.  The next access costs one ``shadow_fill``, however many stores came before.
+- FENCE without: exit ``fence_global``.  Every shadow page that the fence covers is synchronised
+  with the guest's tables (``sync_reads``, ``sync_changes``); changed links take effect here.
+- An entry that becomes valid needs no fence: the missing shadow entry faults and is filled.
+- SATP_WRITE: exit ``satp_write``, as in ``shadow``.
+
+*Address spaces that are not loaded.*  A fence with an ASID and an address reaches their leaf by
+ASID.  Any other fence that covers them marks them, and loading a marked one synchronises it; so
+does loading one with another ASID than before, whose fences it has missed.
+
+*Links.*  A fill walks the guest's tables from the root, so that a changed link on its way takes
+effect there, earlier than it must.  Linking a table that has a shadow already synchronises all
+below it: fences that named its new place have not reached it.
+
+A table that dies is noticed only if it is a root.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hypervisor_model.events import Fence
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.isa import pte
+from hypervisor_model.jit import inner
+from hypervisor_model.memory import apply
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._event import Event
+from hypervisor_model.policies._hardware import (
+    SATP,
+    VIEWS,
+    Hardware,
+    take_exit,
+    take_fence_exit,
+)
+from hypervisor_model.policies._pool import (
+    EMPTY,
+    LINK_SYNC_ALL,
+    N_ROOTS,
+    ROOT_ASID,
+    ROOT_LEVEL,
+    ROOT_PAGE,
+    ROOT_STALE,
+    Pool,
+    asid_of,
+    entry_at,
+    find_root,
+    load_root,
+    put,
+    retain,
+)
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies._sync import find_end, sync_below
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+
+SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
+
+_FENCE = int(Exit.FENCE)
+_FENCE_FAST = int(Exit.FENCE_FAST)
+_FENCE_GLOBAL = int(Exit.FENCE_GLOBAL)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_VA = int(Fence.VA)
+_ASID = int(Fence.ASID)
+_ALL = 0
+
+_ROOTS, _FAST, _DROP = range(3)
+
+
+@dataclass(frozen=True)
+class LspOptions:
+    """Options of ``lsp``."""
+
+    fast_path: bool = True
+    """Fences with an address are handled in M-mode (``fence_fast``), else as ``fence``."""
+    fence_global: Literal["sync", "drop"] = "sync"
+    """``sync`` (ours): a fence without address synchronises.  ``drop``: it drops the shadow of
+    the address spaces it covers, to be filled again."""
+    roots: Roots = KEEP_ALL
+    """Shadow roots kept (ours: all, until their table dies)."""
+
+
+class LazyShadowPaging(ShadowPolicy):
+    """Lazy shadow paging."""
+
+    name: ClassVar[str] = "lsp"
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.FENCE,
+        Exit.FENCE_FAST,
+        Exit.FENCE_GLOBAL,
+        Exit.SATP_WRITE,
+        *SHADOW_EXITS,
+    )
+    extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SYNC_COUNTERS, *SHADOW_COUNTERS)
+
+    def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
+        hardware = _hardware.make(machine)
+        chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
+        pool = _pool.make(machine, hardware, options=chosen, link_rule=LINK_SYNC_ALL)
+        super().__init__(machine, stream, hardware, pool)
+
+
+@inner
+def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+    """A store to a live table: the hypervisor does not see it."""
+    apply(p.guest, event.kind, event.a, event.c)
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    if sub & _VA:
+        take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
+    else:
+        take_fence_exit(hw, hart, _FENCE_GLOBAL, sub)
+    loaded = find_root(p, p.harts[hart, SATP])
+    spare_global = sub & _ASID
+    for row in range(p.scalars[N_ROOTS]):
+        here = row == loaded
+        if not is_covered(p, hart, row, here, sub, asid):
+            continue
+        if sub & _VA and (here or sub & _ASID):
+            _invalidate(p, row, va, spare_global)
+        elif here:
+            synchronise(p, row, spare_global, p.options[_DROP])
+        else:
+            p.roots[row, ROOT_STALE] = 1
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def is_covered(p: Pool, hart: int, row: int, here: bool, sub: int, asid: int) -> bool:
+    """Whether a fence concerns an address space; ``here``: it is the one that the hart runs."""
+    if not sub & _ASID:
+        return True
+    if here:
+        return asid_of(p, p.harts[hart, SATP]) == asid
+    return p.roots[row, ROOT_ASID] == asid  # type: ignore[no-any-return]
+
+
+@inner
+def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
+    """Invalidate the leaf for an address, in every privilege view."""
+    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    for role in range(first, first + VIEWS):
+        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        if root:
+            slot, index, is_global = find_end(p, root, va)
+            if pte.is_leaf(entry_at(p, slot, index)) and not (spare_global and is_global):
+                put(p, slot, index, EMPTY)
+
+
+@inner
+def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
+    """Synchronise an address space with the guest's tables, or drop its shadow."""
+    p.roots[row, ROOT_STALE] = spare_global and p.roots[row, ROOT_STALE]
+    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    for role in range(first, first + VIEWS):
+        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        if root and drop:
+            for index in range(pte.ENTRIES):
+                put(p, root, index, EMPTY)
+        elif root:
+            sync_below(p, root, spare_global)
+
+
+@inner
+def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> None:
+    """Write ``satp``; synchronise what was not reached by fences while it was not loaded."""
+    row = load_root(p, hart, satp)
+    if row >= 0:
+        if p.roots[row, ROOT_STALE] or p.roots[row, ROOT_ASID] != asid_of(p, satp):
+            synchronise(p, row, _ALL, drop)
+        p.roots[row, ROOT_ASID] = asid_of(p, satp)
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    take_exit(hw, hart, _SATP_WRITE)
+    load_synchronised(p, hart, satp, p.options[_DROP])
+    retain(p, p.options[_ROOTS])

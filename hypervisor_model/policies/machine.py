@@ -1,0 +1,146 @@
+"""The machine that a guest's event stream came from, and the hardware that the policies run on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from hypervisor_model.errors import ModelError
+from hypervisor_model.isa.atp import Mode
+from hypervisor_model.tlb import Replacement, TlbConfig
+from hypervisor_model.walk import ADUE, NO_SVNAPOT, PBMTE
+
+SetUp = Literal["base", "h"]
+
+
+@dataclass(frozen=True)
+class MachineModel:
+    """Everything that is the same for all policies of a run.
+
+    The first group describes the guest's machine (known to the source of the events), the second
+    the modelled hardware and hypervisor (a choice of the user).
+
+    Raises:
+        ModelError: a value that no machine can have; the message names the field.
+    """
+
+    ram_base: int = 0x8000_0000
+    """PA of the first byte of guest RAM; a multiple of 4 KiB."""
+    ram_size: int = 512 << 20
+    """Bytes of guest RAM; a multiple of 4 KiB."""
+    harts: int = 1
+    svadu: bool = False
+    """The guest's machine sets A and D itself (Svadu), so a hypervisor must emulate it
+    (``dirty_fill``).  False: Svade, a clear A or D faults in the guest."""
+    svpbmt: bool = False
+    svnapot: bool = True
+    svvptc: bool = False
+    """Svvptc: an entry made valid is seen without a fence, so "faults" is never stale."""
+
+    setup: SetUp = "h"
+    """``h``: the guest kernel runs in VS-mode.  ``base``: no H extension, it runs deprivileged in
+    U-mode, so that a shadow table exists once per privilege view (paging-models section 2)."""
+    tlb: TlbConfig = field(default_factory=TlbConfig)
+    """Of each hart."""
+    walk_cache_ways: int = 0
+    """Page-walk cache entries per stage and level, 0 = none."""
+    gstage_mode: Mode = Mode.SV39
+    """Format of the G-stage tables of ``nested``: Sv39 stands for Sv39x4 and so on."""
+    gstage_page: int = 4096
+    """Bytes that one G-stage mapping covers (ours: 4 KiB; or 2 MiB)."""
+    footprint_data: int = 8
+    """``exit_footprint``: data pages that the hypervisor touches at an exit (ours: 8)."""
+    footprint_code: int = 4
+    """``exit_footprint``: code pages that the hypervisor touches at an exit (ours: 4)."""
+
+    def __post_init__(self) -> None:
+        if self.ram_base % 4096 or self.ram_base < 0:
+            raise ModelError(f"machine: ram_base {self.ram_base:#x} is no page address")
+        if self.ram_size % 4096 or not 0 < self.ram_size <= 1 << 40:
+            raise ModelError(f"machine: ram_size {self.ram_size:#x} is no number of 4 KiB pages")
+        if not 1 <= self.harts <= 64:
+            raise ModelError(f"machine: harts {self.harts} is not in 1..64")
+        if self.setup not in ("base", "h"):
+            raise ModelError(f"machine: setup {self.setup!r} is neither base nor h")
+        if self.gstage_mode == Mode.BARE:
+            raise ModelError("machine: gstage_mode is bare; choose sv39, sv48 or sv57")
+        if self.gstage_page not in (4096, 2 << 20):
+            raise ModelError(f"machine: gstage_page {self.gstage_page} is neither 4096 nor 2097152")
+        if min(self.footprint_data, self.footprint_code, self.walk_cache_ways) < 0:
+            raise ModelError("machine: footprint_* and walk_cache_ways cannot be negative")
+
+    @property
+    def walk_flags(self) -> int:
+        """Flags for :mod:`hypervisor_model.walk` of the guest's own walk."""
+        return (
+            (ADUE if self.svadu else 0)
+            | (PBMTE if self.svpbmt else 0)
+            | (0 if self.svnapot else NO_SVNAPOT)
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary for JSON that :meth:`from_json` reads."""
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
+        data["gstage_mode"] = self.gstage_mode.name.lower()
+        tlb = {f.name: getattr(self.tlb, f.name) for f in fields(self.tlb)}
+        data["tlb"] = tlb | {"replacement": self.tlb.replacement.name.lower()}
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> MachineModel:
+        """The machine in ``data``; fields left out have their defaults.
+
+        Raises:
+            ModelError: an unknown field, or a value of the wrong type or range.
+        """
+        return replace_fields(cls(), data)
+
+
+def replace_fields(machine: MachineModel, data: Mapping[str, Any]) -> MachineModel:
+    """``machine`` with the fields that ``data`` (as from JSON) names replaced.
+
+    Raises:
+        ModelError: an unknown field, or a value of the wrong type or range.
+    """
+    changes: dict[str, Any] = {}
+    for key, value in data.items():
+        changes[key] = _field(machine, key, value)
+    return replace(machine, **changes)
+
+
+def _field(machine: MachineModel, key: str, value: Any) -> Any:
+    known = {f.name: type(getattr(machine, f.name)) for f in fields(machine)}
+    if key not in known:
+        raise ModelError(f"machine: unknown field {key!r}; known: {', '.join(known)}")
+    try:
+        if key == "gstage_mode":
+            return Mode[str(value).upper()]
+        if key == "tlb":
+            return _tlb(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"machine: {key} cannot be {value!r}") from error
+    if type(value) is not known[key]:
+        raise ModelError(f"machine: {key} cannot be {value!r}, it is a {known[key].__name__}")
+    return value
+
+
+def _tlb(data: Mapping[str, Any]) -> TlbConfig:
+    def shape(name: str) -> tuple[int, int] | None:
+        value = data.get(name, getattr(TlbConfig, name))
+        if value is None:
+            return None
+        sets, ways = value
+        return int(sets), int(ways)
+
+    first = shape("data")
+    if first is None or set(data) - {f.name for f in fields(TlbConfig)}:
+        raise ValueError("no TLB shape")
+    replacement = data.get("replacement", "lru")
+    return TlbConfig(
+        data=first,
+        fetch=shape("fetch"),
+        second=shape("second"),
+        replacement=Replacement[str(replacement).upper()],
+        seed=int(data.get("seed", 1)),
+    )

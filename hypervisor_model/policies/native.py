@@ -1,0 +1,102 @@
+"""``native``: no hypervisor, one-stage walk.  The floor.
+
+No exits.  A TLB miss walks the guest's own tables; with Svadu the walk sets A and D.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import tlb as tlbs
+from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
+from hypervisor_model.exits import Exit
+from hypervisor_model.jit import inner, kernel
+from hypervisor_model.memory import GuestMemory, Ram, apply
+from hypervisor_model.mmu import translate1
+from hypervisor_model.policies import _hardware
+from hypervisor_model.policies._base import Policy, Stream
+from hypervisor_model.policies._event import Event, event_at
+from hypervisor_model.policies._hardware import (
+    SATP,
+    Hardware,
+    access_flags,
+    cache_of,
+    count_refs,
+    is_own_fence,
+    is_untranslated,
+    no_cache,
+    tlb_of,
+)
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.tlb import NO_GUEST
+from hypervisor_model.walk import OK, PROBE
+
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+_ACCESS = int(Kind.ACCESS)
+_NO_GUEST = NO_GUEST
+_VIEW = 0
+
+
+class Native(Policy):
+    """No hypervisor."""
+
+    name: ClassVar[str] = "native"
+    kinds: ClassVar[tuple[Exit, ...]] = ()
+
+    def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
+        super().__init__(machine, stream, _hardware.make(machine))
+        self._guest = GuestMemory(machine.ram_base, machine.ram_size)
+
+    def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+        return int(_run(self._hw, self._guest.ram, batch, start, answers))
+
+
+@kernel
+def _run(
+    hw: Hardware, guest: Ram, batch: EventBatch, start: int, answers: NDArray[np.int64]
+) -> int:
+    for i in range(start, batch.shape[0]):
+        event = event_at(batch, i)
+        kind = event.kind
+        hart = event.hart
+        if kind == _ACCESS:
+            answers[i] = _access(hw, guest, hart, event)
+        elif kind == _FENCE:
+            if is_own_fence(event.sub):
+                tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
+                tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
+        elif kind == _SATP_WRITE:
+            if event.sub == 0:
+                hw.harts[hart, SATP] = event.b
+        else:
+            apply(guest, kind, event.a, event.c)
+    return batch.shape[0]  # type: ignore[no-any-return]
+
+
+@inner
+def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
+    priv = event.priv
+    satp = hw.harts[hart, SATP]
+    if is_untranslated(satp, priv):
+        return event.a
+    stop = event.flags & FLAG_STOP
+    flags = access_flags(hw, event.flags) | (PROBE if stop else 0)
+    walk = translate1(
+        tlb_of(hw, hart),
+        no_cache(hw) if stop else cache_of(hw, hart, _VIEW),
+        guest,
+        satp,
+        event.a,
+        event.sub,
+        priv,
+        flags,
+        hw.no_trace,
+    )
+    if not stop:
+        count_refs(hw.counts, walk)
+    return walk.pa if walk.cause == OK else -1 - walk.cause

@@ -1,0 +1,226 @@
+"""``nested``: two-stage paging; needs the H extension, whatever the set-up of the other policies.
+
+- PTE_WRITE, FENCE, SATP_WRITE: no exit.  The guest's own page faults are delegated: no exit.
+- A TLB miss walks both stages; the G-stage tables are real ones, in the hypervisor's memory.
+- ``gstage_fault`` when a guest-physical page is touched first, page-table pages included; it is
+  then mapped, 4 KiB or 2 MiB (``gstage_page`` of the machine), guest-physical = host-physical,
+  and the access starts over.  Device memory (outside RAM) is mapped from the start, as far as
+  counts go: what a device access costs is no matter of paging, and the same in every policy.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import tlb as tlbs
+from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.isa import atp, pte
+from hypervisor_model.isa.causes import (
+    FETCH_GUEST_PAGE_FAULT,
+    LOAD_GUEST_PAGE_FAULT,
+    STORE_GUEST_PAGE_FAULT,
+)
+from hypervisor_model.jit import inner, kernel
+from hypervisor_model.memory import Ram, apply, holds, load, store
+from hypervisor_model.mmu import translate2
+from hypervisor_model.policies import _hardware
+from hypervisor_model.policies._base import Policy, Stream
+from hypervisor_model.policies._event import Event, event_at
+from hypervisor_model.policies._hardware import (
+    COUNTERS,
+    GUEST_ID,
+    SATP,
+    Hardware,
+    access_flags,
+    cache_of,
+    count_refs,
+    is_own_fence,
+    no_cache,
+    take_exit,
+    tlb_of,
+)
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.walk import G_PBMTE, OK, PBMTE, PROBE, walk1
+
+HOST_BASE = 1 << 50
+"""Host-physical address of the hypervisor's memory."""
+
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+_ACCESS = int(Kind.ACCESS)
+_GSTAGE_FAULT = int(Exit.GSTAGE_FAULT)
+_GSTAGE_PAGES = COUNTERS + int(Counter.GSTAGE_PAGES)
+_VMID = GUEST_ID
+_VIEW = 0
+_MACHINE = 3
+_ROOT_PAGES = 4
+_PER_EVENT = 256
+_LEAF = pte.V | pte.R | pte.W | pte.X | pte.U | pte.A | pte.D
+_SUPERPAGE = 21
+
+
+class _GStage(NamedTuple):
+    """G-stage tables."""
+
+    guest: Ram
+    host: Ram
+    """Page 0..3: the root; then the tables below it."""
+    used: NDArray[np.int64]
+    """[0]: pages of ``host`` in use."""
+    hgatp: int
+    page_bits: int
+    """log2 of the size of a mapping."""
+
+
+class Nested(Policy):
+    """Two-stage paging."""
+
+    name: ClassVar[str] = "nested"
+    kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT,)
+    extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
+
+    def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
+        super().__init__(machine, stream, _hardware.make(machine))
+        self._g = _GStage(
+            guest=Ram(np.zeros(machine.ram_size >> 3, np.int64), machine.ram_base),
+            host=Ram(np.zeros(4 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
+            used=np.array([_ROOT_PAGES], np.int64),
+            hgatp=atp.make(machine.gstage_mode, HOST_BASE, GUEST_ID),
+            page_bits=machine.gstage_page.bit_length() - 1,
+        )
+
+    def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+        return int(_run(self._hw, self._g, batch, start, answers))
+
+    def _grow(self) -> None:
+        old = self._g.host.words
+        words = np.zeros(2 * len(old), np.int64)
+        words[: len(old)] = old
+        self._g = self._g._replace(host=Ram(words, HOST_BASE))
+
+
+@kernel
+def _run(
+    hw: Hardware, g: _GStage, batch: EventBatch, start: int, answers: NDArray[np.int64]
+) -> int:
+    for i in range(start, batch.shape[0]):
+        if g.host.words.shape[0] // pte.ENTRIES - g.used[0] < _PER_EVENT:
+            return i
+        event = event_at(batch, i)
+        kind, hart = event.kind, event.hart
+        if kind == _ACCESS:
+            answers[i] = _access(hw, g, hart, event)
+        elif kind == _FENCE:
+            sub = event.sub
+            if is_own_fence(sub):
+                tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
+                tlbs.fence(tlb, cache, sub, event.a, event.b, _VMID)
+        elif kind == _SATP_WRITE:
+            if event.sub == 0:
+                hw.harts[hart, SATP] = event.b
+        else:
+            apply(g.guest, kind, event.a, event.c)
+    return batch.shape[0]  # type: ignore[no-any-return]
+
+
+@inner
+def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
+    va, kind, priv = event.a, event.sub, event.priv
+    if priv & 3 == _MACHINE:
+        return va
+    vsatp = hw.harts[hart, SATP]
+    flags = access_flags(hw, event.flags)
+    if flags & PBMTE:
+        flags |= G_PBMTE
+    if event.flags & FLAG_STOP:
+        return _probe(hw, g, hart, vsatp, va, kind, priv, flags | PROBE)
+    while True:
+        walk = translate2(
+            tlb_of(hw, hart),
+            cache_of(hw, hart, _VIEW),
+            g.guest,
+            g.host,
+            vsatp,
+            g.hgatp,
+            va,
+            kind,
+            priv,
+            flags,
+            hw.no_trace,
+        )
+        count_refs(hw.counts, walk)
+        if walk.cause == OK:
+            return walk.pa
+        if not _is_guest_page_fault(walk.cause):
+            return -1 - walk.cause
+        _map(hw, g, hart, walk.gpa)
+
+
+@inner
+def _is_guest_page_fault(cause: int) -> bool:
+    return cause in (LOAD_GUEST_PAGE_FAULT, STORE_GUEST_PAGE_FAULT, FETCH_GUEST_PAGE_FAULT)
+
+
+@inner
+def _map(hw: Hardware, g: _GStage, hart: int, gpa: int) -> None:
+    """Map the page of a guest-physical address; an exit where it is RAM."""
+    bits = g.page_bits
+    first = gpa >> bits << bits
+    if not (holds(g.guest, first) and holds(g.guest, first + (1 << bits) - 1)):
+        bits = pte.PAGE_BITS
+        first = gpa >> bits << bits
+    if holds(g.guest, gpa):
+        take_exit(hw, hart, _GSTAGE_FAULT)
+        hw.counts[_GSTAGE_PAGES] += 1
+    level = atp.levels(atp.mode(g.hgatp)) - 1
+    leaf_level = (bits - pte.PAGE_BITS) // pte.INDEX_BITS
+    table = HOST_BASE
+    # The root has no upper bits to mask: it is four times as wide.
+    index = gpa >> pte.level_bits(level)
+    while level > leaf_level:
+        where = table + index * 8
+        entry = load(g.host, where)
+        if entry == 0:
+            entry = (HOST_BASE >> 12) + g.used[0] << pte.PPN_SHIFT | pte.V
+            g.used[0] += 1
+            store(g.host, where, entry)
+        table = pte.target(entry)
+        level -= 1
+        index = (gpa >> pte.level_bits(level)) & (pte.ENTRIES - 1)
+    store(g.host, table + index * 8, first >> 12 << pte.PPN_SHIFT | _LEAF)
+
+
+@inner
+def _probe(
+    hw: Hardware,
+    g: _GStage,
+    hart: int,
+    vsatp: int,
+    va: int,
+    kind: int,
+    priv: int,
+    flags: int,
+) -> int:
+    """The translation that an access would get now; changes and counts nothing."""
+    walk = translate2(
+        tlb_of(hw, hart),
+        no_cache(hw),
+        g.guest,
+        g.host,
+        vsatp,
+        g.hgatp,
+        va,
+        kind,
+        priv,
+        flags,
+        hw.no_trace,
+    )
+    if _is_guest_page_fault(walk.cause):
+        # The G-stage would be filled; it never changes an address, so the first stage is enough.
+        walk = walk1(g.guest, no_cache(hw), vsatp, va, kind, priv, flags, hw.no_trace)
+    return walk.pa if walk.cause == OK else -1 - walk.cause

@@ -1,0 +1,182 @@
+"""``oos``: shadow paging with a few out-of-sync leaf tables, as Xen does.
+
+As ``unsync``, with these differences:
+
+- At most ``tables`` leaf tables are out of sync per hart; one more brings the oldest back into
+  sync (``resyncs``), protected again.
+- FENCE without an address and SATP_WRITE bring back all of the hart's, wherever they are linked;
+  those of other harts are synchronised, but stay writable.
+- The ``zero_writes``-th emulated store of zero in a row to one table gives up its shadow early
+  (``unshadowed``): the guest is taking it apart.  No other flood detection, no prefetch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hypervisor_model.events import Fence
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.jit import inner
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._event import Event
+from hypervisor_model.policies._hardware import (
+    COUNTERS,
+    SATP,
+    Hardware,
+    take_exit,
+    take_fence_exit,
+)
+from hypervisor_model.policies._pool import (
+    LINK_RESYNC,
+    UNSYNCED,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+)
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+    index_of,
+    is_leaf_table,
+    store,
+    trap_store,
+)
+from hypervisor_model.policies._sync import mirror_entry, resync_page
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
+
+_FENCE = int(Exit.FENCE)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_UNSHADOWED = COUNTERS + int(Counter.UNSHADOWED)
+_VA = int(Fence.VA)
+
+_ROOTS, _ZERO_WRITES = range(2)
+
+_ZERO_PAGE, _ZEROES, _TABLES = range(3)
+"""Columns of ``local``: page that zero was stored to last, how often in a row; from _TABLES on
+the pages out of sync, oldest first (page + 1, 0 = none)."""
+
+
+@dataclass(frozen=True)
+class OosOptions:
+    """Options of ``oos``."""
+
+    tables: int = 3
+    """Leaf tables out of sync at a time, per hart (Xen: 3)."""
+    zero_writes: int = 2
+    """Emulated stores of zero in a row that give up a shadow (Xen: 2)."""
+    roots: Roots = KEEP_ALL
+    """Shadow roots kept (ours: all, until their table dies)."""
+
+
+class OutOfSync(ShadowPolicy):
+    """Shadow paging with a bounded number of out-of-sync leaf tables."""
+
+    name: ClassVar[str] = "oos"
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.PT_WRITE,
+        Exit.FENCE,
+        Exit.SATP_WRITE,
+        *SHADOW_EXITS,
+    )
+    extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *RESYNC_COUNTERS, *SHADOW_COUNTERS)
+
+    def __init__(self, machine: MachineModel, options: OosOptions, stream: Stream) -> None:
+        hardware = _hardware.make(machine)
+        pool = _pool.make(
+            machine,
+            hardware,
+            options=[options.roots, options.zero_writes],
+            local=_TABLES + options.tables,
+            link_rule=LINK_RESYNC,
+        )
+        super().__init__(machine, stream, hardware, pool)
+
+    def _access_bound(self) -> Iterable[Exit | Counter]:
+        return (Exit.PT_WRITE, *super()._access_bound())
+
+
+@inner
+def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+    """A store to a live table."""
+    page = store(p, event)
+    if page < 0 or p.guests[page, UNSYNCED]:
+        return
+    trap_store(hw, p, event)
+    hart = event.hart
+    if is_leaf_table(p, page):
+        _let_go(p, hart, page)
+        return
+    mirror_entry(p, page, index_of(event.a), event.c)
+    local = p.local[hart]
+    if event.c != 0:
+        local[_ZEROES] = 0
+        return
+    local[_ZEROES] = local[_ZEROES] + 1 if local[_ZERO_PAGE] == page else 1
+    local[_ZERO_PAGE] = page
+    if local[_ZEROES] >= p.options[_ZERO_WRITES]:
+        local[_ZEROES] = 0
+        give_up_page(p, page)
+        hw.counts[_UNSHADOWED] += 1
+
+
+@inner
+def _let_go(p: Pool, hart: int, page: int) -> None:
+    """Let a leaf table go out of sync; the oldest of the hart's makes room for it."""
+    local = p.local[hart]
+    p.guests[page, UNSYNCED] = 1
+    # Close the gaps of those that are in sync again, or have lost their shadow.
+    kept = _TABLES
+    for i in range(_TABLES, local.shape[0]):
+        if local[i] and p.guests[local[i] - 1, UNSYNCED] and local[i] - 1 != page:
+            local[kept] = local[i]
+            kept += 1
+    if kept == local.shape[0]:
+        resync_page(p, local[_TABLES] - 1)
+        kept -= 1
+        for i in range(_TABLES, kept):
+            local[i] = local[i + 1]
+    local[kept] = page + 1
+    for i in range(kept + 1, local.shape[0]):
+        local[i] = 0
+
+
+@inner
+def _resync(p: Pool, hart: int) -> None:
+    """Bring back all of a hart's tables; synchronise those of others, which stay writable."""
+    for other in range(p.harts.shape[0]):
+        local = p.local[other]
+        for i in range(_TABLES, local.shape[0]):
+            page = local[i] - 1
+            if page >= 0 and p.guests[page, UNSYNCED]:
+                resync_page(p, page)
+                p.guests[page, UNSYNCED] = other != hart
+        if other == hart:
+            local[_TABLES:] = 0
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    take_fence_exit(hw, hart, _FENCE, sub)
+    if sub & _VA:
+        resync_address(p, p.harts[hart, SATP], va)
+    else:
+        _resync(p, hart)
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    take_exit(hw, hart, _SATP_WRITE)
+    _resync(p, hart)
+    load_root(p, hart, satp)
+    retain(p, p.options[_ROOTS])

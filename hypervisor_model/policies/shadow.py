@@ -1,0 +1,109 @@
+"""``shadow``: traditional shadow paging (TSP); every guest table with a shadow is write-protected.
+
+- PTE_WRITE to a protected page: exit ``pt_write``; the store is emulated and the shadow entry
+  synchronised at once, so that no fill follows.  To another page: nothing.
+- FENCE: exit ``fence``; the hart's TLB is flushed accordingly.
+- SATP_WRITE: exit ``satp_write``; the shadow of the root is loaded, kept from before if there is
+  one.
+- ACCESS without a usable shadow entry: ``shadow_fill``, ``dirty_fill`` or ``guest_fault``.
+
+Where the stream does not have every access, ``fill`` is always ``whole``: which tables fills on
+demand would have shadowed, and so protected, is not known then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.jit import inner
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._event import Event
+from hypervisor_model.policies._hardware import VIEWS, Hardware, take_exit, take_fence_exit
+from hypervisor_model.policies._pool import Pool, load_root, make_root, retain
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+    index_of,
+    store,
+    trap_store,
+)
+from hypervisor_model.policies._sync import build, mirror_entry
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+
+_FENCE = int(Exit.FENCE)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_ROOTS = 0
+
+
+@dataclass(frozen=True)
+class ShadowOptions:
+    """Options of ``shadow``."""
+
+    fill: Literal["demand", "whole"] = "demand"
+    """``demand`` (ours): an entry is shadowed by the access that needs it.  ``whole``: every
+    table from the moment it is linked below a loaded root."""
+    roots: Roots = KEEP_ALL
+    """Shadow roots kept (ours: all, until their table dies)."""
+
+
+class ShadowPaging(ShadowPolicy):
+    """Traditional shadow paging."""
+
+    name: ClassVar[str] = "shadow"
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.PT_WRITE,
+        Exit.FENCE,
+        Exit.SATP_WRITE,
+        *SHADOW_EXITS,
+    )
+    extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
+
+    def __init__(self, machine: MachineModel, options: ShadowOptions, stream: Stream) -> None:
+        whole = options.fill == "whole" or stream.accesses != "all"
+        hardware = _hardware.make(machine)
+        pool = _pool.make(machine, hardware, options=[options.roots], whole=whole)
+        super().__init__(machine, stream, hardware, pool)
+
+    def _access_bound(self) -> Iterable[Exit | Counter]:
+        # Whole tables are filled without accesses, but for entries whose A or D the guest's
+        # machine is to set.
+        return (Exit.SHADOW_FILL, Exit.DIRTY_FILL) if self.machine.svadu else ()
+
+
+@inner
+def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+    """A store to a live table."""
+    page = store(p, event)
+    if page >= 0:
+        trap_store(hw, p, event)
+        mirror_entry(p, page, index_of(event.a), event.c)
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    take_fence_exit(hw, hart, _FENCE, sub)
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    take_exit(hw, hart, _SATP_WRITE)
+    load(p, hart, satp)
+    retain(p, p.options[_ROOTS])
+
+
+@inner
+def load(p: Pool, hart: int, satp: int) -> None:
+    """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
+    if load_root(p, hart, satp) >= 0 and p.whole:
+        for view in range(VIEWS if p.by_view else 1):
+            build(p, make_root(p, satp, view))

@@ -1,0 +1,142 @@
+"""``ssp``: Swift Shadow Paging; as ``lsp``, but a fence synchronises at once, in M-mode.
+
+- FENCE, any form: exit ``fence_fast``.  With an address, the leaf for it is read from the guest's
+  table and entered into the shadow, so that no fill follows; without, all that the fence covers is
+  synchronised.  Address spaces that are not loaded are treated as in ``lsp``.
+- SATP_WRITE: a buffer holds the ``root_buffer`` roots loaded last; one of these costs no exit
+  (``root_hits``), another ``satp_write``.
+- All else as in ``lsp``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hypervisor_model.events import Fence
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.jit import inner
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._hardware import (
+    COUNTERS,
+    SATP,
+    VIEWS,
+    Hardware,
+    take_exit,
+    take_fence_exit,
+)
+from hypervisor_model.policies._pool import (
+    LINK_SYNC_ALL,
+    N_ROOTS,
+    ROOT_LEVEL,
+    ROOT_PAGE,
+    ROOT_STALE,
+    ROOT_USED,
+    Pool,
+    find_root,
+)
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies._sync import find_end, sync_entry
+from hypervisor_model.policies.lsp import (
+    SYNC_COUNTERS,
+    is_covered,
+    load_synchronised,
+    synchronise,
+)
+from hypervisor_model.policies.machine import MachineModel
+
+_FENCE_FAST = int(Exit.FENCE_FAST)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_ROOT_HITS = COUNTERS + int(Counter.ROOT_HITS)
+_VA = int(Fence.VA)
+_ASID = int(Fence.ASID)
+_SYNC = 0
+
+_BUFFER = 0
+
+
+@dataclass(frozen=True)
+class SspOptions:
+    """Options of ``ssp``."""
+
+    root_buffer: int = 8
+    """Roots in the buffer (ours: 8), replaced LRU."""
+
+
+class SwiftShadowPaging(ShadowPolicy):
+    """Swift Shadow Paging."""
+
+    name: ClassVar[str] = "ssp"
+    kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE_FAST, Exit.SATP_WRITE, *SHADOW_EXITS)
+    extra: ClassVar[tuple[Counter, ...]] = (
+        Counter.SINVAL,
+        Counter.ROOT_HITS,
+        *SYNC_COUNTERS,
+        *SHADOW_COUNTERS,
+    )
+    exact: ClassVar[frozenset[Counter]] = frozenset({Counter.SINVAL, Counter.ROOT_HITS})
+
+    def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
+        hardware = _hardware.make(machine)
+        chosen = [options.root_buffer]
+        pool = _pool.make(machine, hardware, options=chosen, link_rule=LINK_SYNC_ALL)
+        super().__init__(machine, stream, hardware, pool)
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    take_fence_exit(hw, hart, _FENCE_FAST, sub)
+    loaded = find_root(p, p.harts[hart, SATP])
+    spare_global = sub & _ASID
+    for row in range(p.scalars[N_ROOTS]):
+        here = row == loaded
+        if not is_covered(p, hart, row, here, sub, asid):
+            continue
+        if sub & _VA and (here or sub & _ASID):
+            _refresh(p, row, va, spare_global)
+        elif here:
+            synchronise(p, row, spare_global, _SYNC)
+        else:
+            p.roots[row, ROOT_STALE] = 1
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
+    """Bring the leaf for an address up to date, in every privilege view."""
+    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    for role in range(first, first + VIEWS):
+        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        if root:
+            slot, index, is_global = find_end(p, root, va)
+            if not (spare_global and is_global):
+                sync_entry(p, slot, index)
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    if _is_buffered(p, satp):
+        hw.counts[_ROOT_HITS] += 1
+    else:
+        take_exit(hw, hart, _SATP_WRITE)
+    load_synchronised(p, hart, satp, _SYNC)
+
+
+@inner
+def _is_buffered(p: Pool, satp: int) -> bool:
+    """Whether fewer than the buffer's roots were loaded since this one was."""
+    row = find_root(p, satp)
+    if row < 0:
+        return False
+    later = 0
+    for other in range(p.scalars[N_ROOTS]):
+        later += p.roots[other, ROOT_USED] > p.roots[row, ROOT_USED]
+    return later < p.options[_BUFFER]  # type: ignore[no-any-return]

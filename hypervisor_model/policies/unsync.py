@@ -1,0 +1,175 @@
+"""``unsync``: shadow paging that lets leaf tables go out of sync, as Linux KVM does on x86.
+
+Every table with a shadow is write-protected at first.
+
+- PTE_WRITE to a protected leaf table: exit ``pt_write``, and the table is *out of sync*: writable,
+  its shadow stale, further stores are free.  To a protected table above: exit ``pt_write``, the
+  store is emulated and the shadow synchronised; with the ``flood``-th such store since a fill last
+  passed through the table, its shadow is given up (``unshadowed``).
+- FENCE with an address: exit ``fence``; the entry for it is read again if its table is out of
+  sync.  Without: exit ``fence``; all tables out of sync below the loaded root are synchronised and
+  protected again (``resyncs``).
+- SATP_WRITE: exit ``satp_write``; the same for the new root, so that no fence need reach a root
+  that is not loaded.
+- A ``shadow_fill`` brings in the aligned window of ``prefetch`` entries (``prefetched``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hypervisor_model.events import Fence
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.jit import inner
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._event import Event
+from hypervisor_model.policies._hardware import (
+    COUNTERS,
+    SATP,
+    VIEWS,
+    Hardware,
+    take_exit,
+    take_fence_exit,
+)
+from hypervisor_model.policies._pool import (
+    LINK_RESYNC,
+    OWNER,
+    UNSYNCED,
+    WRITTEN,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+    root_slot,
+)
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+    index_of,
+    is_leaf_table,
+    store,
+    trap_store,
+)
+from hypervisor_model.policies._sync import find_end, mirror_entry, resync_below, sync_entry
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+
+RESYNC_COUNTERS = (
+    Counter.SYNC_READS,
+    Counter.SYNC_CHANGES,
+    Counter.RESYNCS,
+    Counter.UNSHADOWED,
+)
+
+_FENCE = int(Exit.FENCE)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_UNSHADOWED = COUNTERS + int(Counter.UNSHADOWED)
+_VA = int(Fence.VA)
+
+_ROOTS, _FLOOD = range(2)
+
+
+@dataclass(frozen=True)
+class UnsyncOptions:
+    """Options of ``unsync``."""
+
+    flood: int = 3
+    """Emulated stores to a table without a use between them that give up its shadow (KVM: 3)."""
+    prefetch: int = 8
+    """Entries of the window that a fill brings in (KVM: 8)."""
+    roots: Roots = KEEP_ALL
+    """Shadow roots kept (ours: all, until their table dies)."""
+
+
+class Unsync(ShadowPolicy):
+    """Shadow paging with out-of-sync leaf tables."""
+
+    name: ClassVar[str] = "unsync"
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.PT_WRITE,
+        Exit.FENCE,
+        Exit.SATP_WRITE,
+        *SHADOW_EXITS,
+    )
+    extra: ClassVar[tuple[Counter, ...]] = (
+        Counter.SINVAL,
+        Counter.PREFETCHED,
+        *RESYNC_COUNTERS,
+        *SHADOW_COUNTERS,
+    )
+
+    def __init__(self, machine: MachineModel, options: UnsyncOptions, stream: Stream) -> None:
+        hardware = _hardware.make(machine)
+        pool = _pool.make(
+            machine,
+            hardware,
+            options=[options.roots, options.flood],
+            link_rule=LINK_RESYNC,
+            prefetch=options.prefetch,
+        )
+        super().__init__(machine, stream, hardware, pool)
+
+    def _access_bound(self) -> Iterable[Exit | Counter]:
+        return (Exit.PT_WRITE, *super()._access_bound())
+
+
+@inner
+def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+    """A store to a live table."""
+    page = store(p, event)
+    if page < 0 or p.guests[page, UNSYNCED]:
+        return
+    trap_store(hw, p, event)
+    if is_leaf_table(p, page):
+        p.guests[page, UNSYNCED] = 1
+        return
+    mirror_entry(p, page, index_of(event.a), event.c)
+    p.guests[page, WRITTEN] += 1
+    if p.guests[page, WRITTEN] >= p.options[_FLOOD]:
+        give_up_page(p, page)
+        hw.counts[_UNSHADOWED] += 1
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    take_fence_exit(hw, hart, _FENCE, sub)
+    if sub & _VA:
+        resync_address(p, p.harts[hart, SATP], va)
+    else:
+        resync_root(p, p.harts[hart, SATP])
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def resync_address(p: Pool, satp: int, va: int) -> None:
+    """Read the entry for an address again if its table is out of sync; that stays so."""
+    for view in range(VIEWS):
+        root = root_slot(p, satp, view)
+        if root:
+            slot, index, _ = find_end(p, root, va)
+            if p.guests[p.slots[slot, OWNER], UNSYNCED]:
+                sync_entry(p, slot, index)
+
+
+@inner
+def resync_root(p: Pool, satp: int) -> None:
+    """Synchronise and protect all tables out of sync below a root."""
+    for view in range(VIEWS):
+        root = root_slot(p, satp, view)
+        if root:
+            resync_below(p, root)
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    take_exit(hw, hart, _SATP_WRITE)
+    load_root(p, hart, satp)
+    resync_root(p, satp)
+    retain(p, p.options[_ROOTS])

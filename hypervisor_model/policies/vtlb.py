@@ -1,0 +1,106 @@
+"""``vtlb``: a virtual TLB, as RVirt has: shadow tables that are caches, not mirrors.
+
+- No write protection; three roots, one a privilege view (user, supervisor, supervisor with SUM),
+  in either set-up.  ASIDs are ignored; nothing is shared between address spaces.
+- SATP_WRITE: exit ``satp_write``; all shadow tables are wiped, the TLB is flushed.
+- FENCE with an address: exit ``fence``; the leaf is cleared.  Without: exit ``fence``, and all is
+  wiped, whatever ASID it names.
+- ACCESS without a usable shadow entry: ``shadow_fill``, ``dirty_fill`` or ``guest_fault``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hypervisor_model.events import Fence
+from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.isa import pte
+from hypervisor_model.jit import inner
+from hypervisor_model.policies import _hardware, _pool
+from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._hardware import (
+    SATP,
+    VIEWS,
+    Hardware,
+    take_exit,
+    take_fence_exit,
+)
+from hypervisor_model.policies._pool import (
+    EMPTY,
+    N_ROOTS,
+    ROOT_LEVEL,
+    ROOT_PAGE,
+    Pool,
+    entry_at,
+    forget_all_roots,
+    load_root,
+    put,
+)
+from hypervisor_model.policies._shadow import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies._sync import find_end
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions
+
+_FENCE = int(Exit.FENCE)
+_SATP_WRITE = int(Exit.SATP_WRITE)
+_VA = int(Fence.VA)
+_FENCE_ALL = int(Fence.ALL)
+_NO_ADDRESS = 0
+
+
+class VirtualTlb(ShadowPolicy):
+    """A virtual TLB."""
+
+    name: ClassVar[str] = "vtlb"
+    kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE, Exit.SATP_WRITE, *SHADOW_EXITS)
+    extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
+
+    def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
+        hardware = _hardware.make(machine)
+        pool = _pool.make(machine, hardware, by_view=True, use_asid=False, shared=False)
+        super().__init__(machine, stream, hardware, pool)
+
+
+@inner
+def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+    """A fence of the guest."""
+    take_fence_exit(hw, hart, _FENCE, sub)
+    if sub & _VA:
+        for row in range(p.scalars[N_ROOTS]):
+            _clear(p, row, va)
+    else:
+        _wipe(p)
+    hardware_fence(hw, p, hart, sub, va, asid)
+
+
+@inner
+def _clear(p: Pool, row: int, va: int) -> None:
+    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    for role in range(first, first + VIEWS):
+        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        if root:
+            slot, index, _ = find_end(p, root, va)
+            if pte.is_leaf(entry_at(p, slot, index)):
+                put(p, slot, index, EMPTY)
+
+
+@inner
+def _wipe(p: Pool) -> None:
+    """Empty every shadow table; those that harts run start anew."""
+    forget_all_roots(p)
+    for hart in range(p.harts.shape[0]):
+        load_root(p, hart, p.harts[hart, SATP])
+
+
+@inner
+def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+    """A write of ``satp``."""
+    take_exit(hw, hart, _SATP_WRITE)
+    p.harts[hart, SATP] = satp
+    _wipe(p)
+    hardware_fence(hw, p, hart, _FENCE_ALL, _NO_ADDRESS, _NO_ADDRESS)
