@@ -1,0 +1,90 @@
+/*
+ * The plugin's tables, decoder and vocabulary without QEMU, for test_plugin_c.py: what plugin.c
+ * and capture.c provide is replaced by an array of events.
+ */
+#include "decode.h"
+#include "tables.h"
+
+#include <stdlib.h>
+
+#define EXPORT __attribute__((visibility("default")))
+
+struct ram ram;
+static struct event *events;
+static size_t used, room;
+static uint64_t loaded;
+static struct stamp at;
+
+struct event *emit(enum kind kind, const struct stamp *stamp)
+{
+    if (used == room) {
+        room = room ? 2 * room : 1024;
+        events = realloc(events, room * sizeof(*events));
+    }
+    events[used] = (struct event){
+        .icount = -1, .pc = stamp->pc, .kind = kind, .hart = stamp->hart, .priv = stamp->priv};
+    return &events[used++];
+}
+
+bool is_loaded_root(uint64_t page)
+{
+    return atp_levels(loaded) && atp_root(loaded) == page;
+}
+
+void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
+{
+    (void)entry, (void)levels, (void)old;
+}
+
+static void grown(void) {}
+
+EXPORT void harness_open(const uint8_t *bytes, uint64_t base, uint64_t size)
+{
+    ram = (struct ram){.bytes = bytes, .base = base, .size = size};
+    used = 0;
+    loaded = 0;
+    tables_open(grown);
+}
+
+EXPORT void harness_load(uint64_t satp, uint64_t pc)
+{
+    at.pc = pc;
+    loaded = satp;
+    tables_load_root(satp, &at);
+}
+
+EXPORT void harness_store(const struct part *parts, int count, unsigned size, int op, uint64_t pc)
+{
+    at.pc = pc;
+    tables_store(parts, count, size, op, &at);
+}
+
+EXPORT size_t harness_take(struct event **out)
+{
+    size_t count = used;
+    *out = events;
+    used = 0;
+    return count;
+}
+
+EXPORT void harness_audit(struct audit *audit) { *audit = tables_audit(); }
+
+/* op | detail << 8 */
+EXPORT unsigned harness_decode(uint32_t word)
+{
+    struct insn insn = decode(word);
+    return insn.op | insn.detail << 8;
+}
+
+EXPORT const int harness_kinds[] = {TABLE_ADD, TABLE_ENTRY, TABLE_DROP, PTE_WRITE, FENCE,
+                                    SATP_WRITE, ACCESS, PAGE_FAULT, MARK};
+EXPORT const int harness_pte_ops[] = {BY_STORE, BY_AMO, BY_SC, BY_CBO_ZERO, BY_OTHER};
+EXPORT const int harness_fences[] = {SFENCE_VMA, SINVAL_VMA, HFENCE_VVMA,
+                                     HFENCE_GVMA, HINVAL_VVMA, HINVAL_GVMA};
+EXPORT const int harness_flags[] = {FLAG_CONT, FLAG_SUM, FLAG_MXR, FLAG_STOP};
+EXPORT const int harness_offsets[] = {
+    offsetof(struct event, icount), offsetof(struct event, pc),       offsetof(struct event, a),
+    offsetof(struct event, b),      offsetof(struct event, c),        offsetof(struct event, kind),
+    offsetof(struct event, sub),    offsetof(struct event, hart),     offsetof(struct event, priv),
+    offsetof(struct event, flags),  offsetof(struct event, size),     offsetof(struct event, reserved),
+};
