@@ -1,0 +1,408 @@
+"""Which answers to an access are legal: the translations that a hart may still hold.
+
+Several *parties* translate every access: the reference machine and each policy.  An answer that
+equals today's walk of the guest's tables is **fresh**.  Another one is **stale but legal** if it
+was valid in the guest's tables at some time since the last fence that covers it, and else
+**illegal**: a bug in a model, the reference, the capture, or the guest (paging-models section 6).
+
+What a hart may hold, by the privileged specification ("SFENCE.VMA", "Virtual Address Translation
+Process", "Svinval", "Svnapot", "Svvptc"):
+
+- Each entry that a walk reads may have been cached by itself, so that a result may combine an
+  older non-leaf entry with a newer leaf, and the other way round.
+- What was cached is tagged with the ASID, not with the root: after ``satp`` got another root with
+  the same ASID, entries of both may be used until that ASID is fenced.  A write of ``satp`` orders
+  nothing.  While ``satp`` is Bare, addresses are physical at once.
+- A fence without operands forgets everything.  One with an ASID alone forgets all of that ASID
+  but global mappings.  One with an address forgets only the leaf entry that translates it
+  (superpages included), one with both only where that is not global.  An address that is none has
+  no effect.  A fence concerns its own hart.  ``sinval.vma`` counts as ``sfence.vma``.
+- An entry that was not valid may be cached, too, unless the machine has Svvptc: so "faults" is
+  legal until the fence.  That the access must be allowed (kind, privilege, SUM, MXR, and with
+  Svade the A and D bits) is asked of each old entry with the access's own rights.
+- A NAPOT entry may have been cached for each page of its range.
+
+Where the specification leaves room, ours:
+
+- A table counts from when its space was first loaded after the fence, whether or not ``satp``
+  pointed to it at each moment since.
+- A fence by address orders a non-leaf entry that was not valid together with what replaced it: not
+  if that is a pointer to a table.
+- To a global mapping belong the entries above it: fences with an ASID leave them, too.
+- With Svadu, A and D are not looked at.
+- A region of interest begins as after a fence of everything.
+- What a page that is no live table any more holds now cannot be known.  An answer that only such
+  content could explain is **undecided**, as is one that would need history older than what is
+  kept: at most ``Limits.records`` replaced entries, ``Limits.fences`` fences by address, and
+  ``Limits.spaces`` values of ``satp`` a hart since the last fence of everything.  Memory is bounded
+  by these and by the pages of RAM that ever were tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import table_history as history
+from hypervisor_model import walk_cache as caches
+from hypervisor_model.errors import ModelError
+from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv
+from hypervisor_model.isa import atp
+from hypervisor_model.jit import inner, kernel, unsigned
+from hypervisor_model.memory import GuestMemory, Ram
+from hypervisor_model.mmu import Mmu, Status, Translation
+from hypervisor_model.policies._base import check_batch
+from hypervisor_model.policies._event import Event, event_at
+from hypervisor_model.policies._hardware import is_own_fence, is_untranslated
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.table_history import History, Query
+from hypervisor_model.walk import OK, PROBE, walk1
+from hypervisor_model.walk_cache import WalkCache
+
+_TABLE_ADD = int(Kind.TABLE_ADD)
+_TABLE_ENTRY = int(Kind.TABLE_ENTRY)
+_TABLE_DROP = int(Kind.TABLE_DROP)
+_PTE_WRITE = int(Kind.PTE_WRITE)
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+_ACCESS = int(Kind.ACCESS)
+_FORM = int(Fence.FORM)
+_RIGHTS = FLAG_SUM | FLAG_MXR
+
+_FRESH, _STALE_LEGAL, _ILLEGAL, _UNDECIDED = range(4)
+_ASIDS = atp.ASID_MASK + 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is kept; all at least 1.
+
+    Raises:
+        ModelError: one is not.
+    """
+
+    records: int = 1 << 18
+    """Entries replaced, of all tables."""
+    fences: int = 1 << 16
+    """Fences by address."""
+    spaces: int = _ASIDS
+    """Values of ``satp``, by hart, since its last fence of everything."""
+    states: int = 1 << 10
+    """Tables that one search may reach."""
+    steps: int = 1 << 20
+    """Replaced entries and fences that one search may look at."""
+    findings: int = 20
+    """Illegal answers that are kept whole; all are counted."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ModelError(f"legality: limit {name} is {value}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The answers of one party."""
+
+    fresh: int
+    stale_legal: int
+    illegal: int
+    undecided: int
+
+    @property
+    def compared(self) -> int:
+        """All of them."""
+        return self.fresh + self.stale_legal + self.illegal + self.undecided
+
+
+@dataclass(frozen=True)
+class PastEntry:
+    """An entry on the path of a translation that once was."""
+
+    level: int
+    address: int
+    value: int
+    until: int | None
+    """Number of the event that replaced it; None: it is still there."""
+
+
+@dataclass(frozen=True)
+class Illegal:
+    """An illegal answer, with what is needed to see why."""
+
+    event: int
+    """Number of the ACCESS in the stream, from 0."""
+    access: np.void
+    """The event itself."""
+    satp: int
+    """Of the access's hart (unsigned)."""
+    party: str
+    answer: int
+    """A PA, or ``fault_pa(cause)``."""
+    today: Translation
+    """By the guest's own tables as they were at the access."""
+    origin: tuple[PastEntry, ...]
+    """The path, root first, by which the loaded tables once led to the answer, whatever was
+    fenced since; empty where they never did, as far as is kept."""
+
+
+class _Run(NamedTuple):
+    """What the kernel needs besides the history."""
+
+    counts: NDArray[np.int64]
+    """(parties, 4)."""
+    verdicts: NDArray[np.int64]
+    """(parties,): of the last access."""
+    no_entries: NDArray[np.int64]
+    no_clock: NDArray[np.int64]
+    no_trace: NDArray[np.int64]
+
+
+class LegalityTracker:
+    """Judges the answers of several parties to every access of one stream.
+
+    Args:
+        machine: what the stream comes from.
+        parties: their names, in the order of the answers.
+        limits: how much is kept.
+    """
+
+    def __init__(
+        self, machine: MachineModel, parties: Sequence[str], limits: Limits | None = None
+    ) -> None:
+        self.machine = machine
+        self.parties = tuple(parties)
+        self.memory = GuestMemory(machine.ram_base, machine.ram_size)
+        """The guest's tables after the last event."""
+        self.findings: list[Illegal] = []
+        """The first ``Limits.findings`` illegal answers."""
+        self._limits = limits or Limits()
+        self._history = _empty_history(machine, self.memory.ram, self._limits)
+        nothing = caches.make(0)
+        self._run = _Run(
+            counts=np.zeros((len(self.parties), 4), np.int64),
+            verdicts=np.zeros(len(self.parties), np.int64),
+            no_entries=nothing.entries,
+            no_clock=nothing.clock,
+            no_trace=np.zeros((0, 5), np.int64),
+        )
+        self._events = 0
+
+    def feed(self, batch: EventBatch, answers: NDArray[np.int64]) -> None:
+        """Consume ``batch`` in order, and judge what each party answered to its accesses.
+
+        Args:
+            batch: follows the one before.
+            answers: int64, (parties, events of the batch): a PA or ``fault_pa(cause)`` where the
+                event is an ACCESS; the rest is not looked at.
+
+        Raises:
+            ModelError: not a batch of events, a hart that the machine does not have, or answers
+                of another shape.
+        """
+        check_batch(batch, self.machine)
+        if answers.shape != (len(self.parties), len(batch)) or answers.dtype != np.int64:
+            raise ModelError(
+                f"answers of shape {answers.shape}, {answers.dtype}; expected int64 of "
+                f"{len(self.parties)} parties x {len(batch)} events"
+            )
+        answers = np.ascontiguousarray(answers)
+        at = 0
+        while at < len(batch):
+            stop = len(self.findings) < self._limits.findings
+            reached = _consume(self._history, self._run, batch, answers, self._events, at, stop)
+            if reached < 0:
+                at = -1 - int(reached)
+                self._grow()
+            else:
+                at = int(reached)
+                if stop and at and batch["kind"][at - 1] == _ACCESS:
+                    self._report(batch[at - 1], answers[:, at - 1], self._events + at - 1)
+        self._events += len(batch)
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """What was judged so far, by party."""
+        return {
+            name: Counts(*(int(n) for n in row))
+            for name, row in zip(self.parties, self._run.counts, strict=True)
+        }
+
+    def _grow(self) -> None:
+        old = self._history.spaces
+        rows = min(2 * old.shape[1], self._limits.spaces)
+        spaces = np.zeros((old.shape[0], rows, old.shape[2]), np.int64)
+        spaces[:, : old.shape[1]] = old
+        self._history = self._history._replace(spaces=spaces)
+
+    def _report(self, access: np.void, answers: NDArray[np.int64], event: int) -> None:
+        """Keep what the parties with an illegal answer to the last access said."""
+        for row in np.flatnonzero(self._run.verdicts == _ILLEGAL):
+            if len(self.findings) < self._limits.findings:
+                answer = int(answers[row])
+                self.findings.append(
+                    Illegal(
+                        event=event,
+                        access=access.copy(),
+                        satp=unsigned(self._satp(access)),
+                        party=self.parties[row],
+                        answer=answer,
+                        today=self._walk(access),
+                        origin=self._origin(access, answer),
+                    )
+                )
+
+    def _satp(self, access: np.void) -> int:
+        return int(self._history.harts[access["hart"], history.HART_SATP])
+
+    def _walk(self, access: np.void) -> Translation:
+        flags, machine = int(access["flags"]), self.machine
+        status = Status(
+            priv=Priv(int(access["priv"]) & 3),
+            sum=bool(flags & FLAG_SUM),
+            mxr=bool(flags & FLAG_MXR),
+            adue=machine.svadu,
+            pbmte=machine.svpbmt,
+            svnapot=machine.svnapot,
+        )
+        mmu = Mmu(self.memory, satp=self._satp(access), status=status)
+        return mmu.translate(int(access["a"]), Access(int(access["sub"])))
+
+    def _origin(self, access: np.void, answer: int) -> tuple[PastEntry, ...]:
+        h = self._history
+        if not _find_origin(h, np.array([access]), answer):
+            return ()
+        steps = [(h.work[history.WORK_PA], h.work[history.WORK_VALUE], h.work[history.WORK_UNTIL])]
+        at = h.work[history.WORK_AT]
+        levels = [int(h.states[at, history.LEVEL])]
+        while h.states[at, history.PARENT] >= 0:
+            state = h.states[at]
+            steps.append(
+                (state[history.ENTRY_PA], state[history.ENTRY_VALUE], state[history.ENTRY_UNTIL])
+            )
+            at = state[history.PARENT]
+            levels.append(int(h.states[at, history.LEVEL]))
+        path = (
+            PastEntry(
+                level=level,
+                address=int(pa),
+                value=unsigned(value),
+                until=None if until == history.NOW else _event_at(int(until)),
+            )
+            for level, (pa, value, until) in zip(levels, steps, strict=True)
+        )
+        return tuple(path)[::-1]
+
+
+def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
+    scalars = np.zeros(4, np.int64)
+    scalars[history.TIME] = history.START
+    return History(
+        ram=ram,
+        newest=np.zeros(machine.ram_size >> 3, np.int64),
+        pages=np.zeros((machine.ram_size >> 12, 2), np.int64),
+        records=np.zeros((limits.records, 4), np.int64),
+        fences=np.zeros((limits.fences, 4), np.int64),
+        spaces=np.zeros((machine.harts, min(64, limits.spaces), 4), np.int64),
+        first_space=np.zeros((machine.harts, _ASIDS), np.int64),
+        harts=np.zeros((machine.harts, 3), np.int64),
+        scalars=scalars,
+        states=np.zeros((limits.states + 1, 9), np.int64),
+        work=np.zeros(7, np.int64),
+        flags=machine.walk_flags,
+        svvptc=int(machine.svvptc),
+        max_spaces=limits.spaces,
+        max_steps=limits.steps,
+    )
+
+
+def _event_at(time: int) -> int:
+    """The number of the event at a time of the history."""
+    return time - history.START - 1
+
+
+@kernel
+def _consume(
+    h: History,
+    run: _Run,
+    batch: EventBatch,
+    answers: NDArray[np.int64],
+    first: int,
+    start: int,
+    stop: bool,
+) -> int:
+    """Consume from ``start`` on; ``first`` is the number in the stream of ``batch[0]``.
+
+    Returns the index of the next event: after the batch, after an access with an illegal answer
+    if ``stop``, or -1-index of the event that there is no room for.
+    """
+    for i in range(start, batch.shape[0]):
+        event = event_at(batch, i)
+        kind = event.kind
+        if kind == _ACCESS:
+            if _judge(h, run, event, answers, i) and stop:
+                return i + 1
+        elif kind == _PTE_WRITE:
+            h.scalars[history.TIME] = first + i + 1 + history.START
+            history.pte_written(h, event.a, event.c)
+        elif kind == _FENCE:
+            if is_own_fence(event.sub):
+                h.scalars[history.TIME] = first + i + 1 + history.START
+                history.fenced(h, event.hart, event.sub & _FORM, event.a, event.b)
+        elif kind == _SATP_WRITE:
+            if event.sub == 0:
+                if not history.has_room(h, event.hart):
+                    return -1 - i
+                h.scalars[history.TIME] = first + i + 1 + history.START
+                history.satp_written(h, event.hart, event.b)
+        elif kind == _TABLE_ENTRY:
+            history.table_entry(h, event.a, event.c)
+        elif kind == _TABLE_ADD:
+            history.table_added(h, event.a)
+        elif kind == _TABLE_DROP:
+            history.table_dropped(h, event.a)
+    return batch.shape[0]  # type: ignore[no-any-return]
+
+
+@inner
+def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: int) -> bool:
+    """Count what every party answered to an access; whether an answer was illegal."""
+    satp = h.harts[event.hart, history.HART_SATP]
+    translated = not is_untranslated(satp, event.priv)
+    today = event.a
+    if translated:
+        cache = WalkCache(run.no_entries, run.no_clock)
+        flags = h.flags | (event.flags & _RIGHTS) | PROBE
+        walk = walk1(h.ram, cache, satp, event.a, event.sub, event.priv, flags, run.no_trace)
+        today = walk.pa if walk.cause == OK else -1 - walk.cause
+    found = False
+    for party in range(answers.shape[0]):
+        answer = answers[party, i]
+        if answer == today:
+            verdict = _FRESH
+        elif translated:
+            verdict = _STALE_LEGAL + history.search(h, _query(h, event, answer))
+        else:
+            verdict = _ILLEGAL
+        run.counts[party, verdict] += 1
+        run.verdicts[party] = verdict
+        found |= verdict == _ILLEGAL
+    return found
+
+
+@inner
+def _query(h: History, event: Event, answer: int) -> Query:
+    flags = h.flags | (event.flags & _RIGHTS)
+    return Query(event.hart, event.a, event.sub, event.priv, flags, answer)
+
+
+@kernel
+def _find_origin(h: History, accesses: EventBatch, answer: int) -> bool:
+    event = event_at(accesses, 0)
+    if is_untranslated(h.harts[event.hart, history.HART_SATP], event.priv):
+        return False
+    return history.find_origin(h, _query(h, event, answer))
