@@ -34,11 +34,12 @@ static void make_crc_table(void)
     }
 }
 
-/* CRC-32 of IEEE 802.3, eight bytes a step. */
-static uint32_t crc32(const uint8_t *data, size_t length)
+/* CRC-32 of IEEE 802.3 of what `before` is the CRC of and more, eight bytes a step. */
+static uint32_t crc32(uint32_t before, const void *from, size_t length)
 {
     uint32_t(*table)[256] = stream.crc_table;
-    uint32_t crc = ~0u;
+    const uint8_t *data = from;
+    uint32_t crc = ~before;
     for (; length >= 8; data += 8, length -= 8) {
         uint64_t word;
         memcpy(&word, data, 8);
@@ -81,8 +82,9 @@ static void send_block(enum block_type type, const void *data, size_t length)
                                   .type = type,
                                   .sequence = stream.sequence++,
                                   .instructions = stream.instructions(),
-                                  .length = length,
-                                  .crc = crc32(data, length)};
+                                  .length = length};
+    header.crc = crc32(0, &header, offsetof(struct block_header, crc));
+    header.crc = crc32(header.crc, data, length);
     send_all(&header, sizeof(header));
     send_all(data, length);
 }

@@ -18,7 +18,8 @@ struct block_header {
     uint16_t version, type;
     uint64_t sequence;
     uint64_t instructions; /* retired by all harts when the block was sent */
-    uint32_t length, crc;  /* of what follows; zlib's CRC-32 */
+    uint32_t length;       /* of what follows */
+    uint32_t crc;          /* of the header before it and of what follows; zlib's CRC-32 */
 };
 _Static_assert(sizeof(struct block_header) == 32, "the header is 32 bytes");
 

@@ -98,7 +98,7 @@ class StreamReader:
                 f"the plugin's stream is damaged: block {sequence} came, {self._sequence} was due"
             )
         payload = self._read(length)
-        if zlib.crc32(payload) != crc:
+        if zlib.crc32(payload, zlib.crc32(header[:-4])) != crc:
             raise MachineError(
                 f"the plugin's stream is damaged: block {sequence} has the wrong checksum"
             )
