@@ -1,0 +1,41 @@
+"""``cosim report``: a page that can be read, printed and passed on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cosim.output import note, print_json, print_table, progress
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim run linux --json > result.json; cosim report result.json\n"
+    "  cosim report results/fork -o fork.html\n"
+)
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The page; by default beside PATH."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(path: Path, output: Path | None, as_json: bool) -> None:
+    """Make one self-contained HTML page of PATH, and print its tables.
+
+    PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
+    `cosim reproduce`, or a trace, which is replayed with the default models.  By default the page
+    of a file is FILE.html beside it, that of a folder report.html in it.  The page needs no
+    network and no script.
+    """
+    from cosim.report import source
+
+    with progress("report") as step:
+        report = source.load(path, step)
+    target = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
+    size = source.write(report.page, target)
+    if as_json:
+        sections = [section.slug for section in report.page.sections]
+        print_json({"page": str(target), "bytes": size, "sections": sections})
+        return
+    print_table(report.terminal)
+    note(f"the page: {target}")

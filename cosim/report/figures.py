@@ -1,0 +1,179 @@
+"""What the page shows of each figure of ``cosim reproduce`` (:mod:`cosim.report.document`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from cosim.report import scale
+from cosim.report.document import FigureDocument, Row
+from cosim.report.page import Figure, Section
+from cosim.report.plot import Axis, Bar, Bars, Group, Lines, Plot, Series
+from cosim.report.tables import Cell, Table, of_mapping
+
+Rows = list[Row]
+
+_FENCES = {"va": "fences by address", "all": "global fences"}
+_UNITS = {None: scale.number, "share": scale.percent, "ratio": scale.ratio}
+
+
+def section(document: FigureDocument) -> Section:
+    """The figure's chapter of the page; raises UsageError for a row that is not as it should be."""
+    settings = (of_mapping("Settings", document.settings),) if document.settings else ()
+    return Section(
+        slug=document.figure,
+        heading=document.title,
+        texts=document.texts,
+        figures=_FIGURES.get(document.figure, _small_multiples)(document),
+        tables=settings,
+        notes=document.notes,
+        data=document.data,
+    )
+
+
+def claims(documents: Iterable[FigureDocument]) -> tuple[Table, ...]:
+    """The figures' numbers next to the paper's, if they have any."""
+    rows = tuple(
+        (Cell(f"{claim} ({document.figure})"), _claimed(measured), _claimed(paper))
+        for document in documents
+        for claim, measured, paper in document.claims
+    )
+    if not rows:
+        return ()
+    return (Table("Measured, next to the paper's numbers", ("", "measured", "paper"), rows),)
+
+
+def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
+    figures = []
+    for program, rows in _by(document.rows, "program").items():
+        for row in rows:
+            if not 0 <= row.number("share") <= 1:
+                row.refuse("share", "a number from 0 to 1")
+        x = Axis("share of modifications", scale.percent)
+        plot = Lines("", x, Axis("VM exits"), _series(rows, "policy", "share", "exits"))
+        caption = "VM exits over the share of modifications"
+        figures.append(Figure(f"{caption}: {program}" if program else caption, (plot,)))
+    return tuple(figures)
+
+
+def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
+    plots = []
+    for fence, rows in _by(document.rows, "fence").items():
+        x = _axis("modifications for each fence", rows, "window")
+        series = _series(rows, "policy", "window", "exits")
+        plots.append(Lines(_FENCES.get(fence, fence), x, Axis("VM exits"), series))
+    return (Figure("VM exits that the global page table causes", tuple(plots)),)
+
+
+def _refs(document: FigureDocument) -> tuple[Figure, ...]:
+    axis = Axis("memory references for each TLB miss")
+    groups = _groups(document.rows, "mode", "policy", "refs_per_miss", "expected")
+    return (Figure("Walk references", (Bars("", axis, groups),)),)
+
+
+def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
+    labels = {row.text("program"): _program(row) for row in document.rows}
+    plots, counts = [], []
+    for count, key, what, baseline in (
+        ("tlb_misses", "tlb_misses_vs_nested", "TLB misses", "nested"),
+        ("exits", "exits_vs_shadow", "VM exits", "shadow"),
+    ):
+        groups = _groups(document.rows, "program", "policy", key, labels=labels)
+        axis = Axis(f"{what}, {baseline} = 1", scale.ratio)
+        plots.append(Bars("", axis, groups, baseline=1.0))
+        counts.append(_count_table(document.rows, count, what, labels))
+    return (Figure("Memory-intensive programs", tuple(plots), tuple(counts)),)
+
+
+def _small_multiples(document: FigureDocument) -> tuple[Figure, ...]:
+    plots: list[Plot] = []
+    for panel, rows in _by(document.rows, "panel").items():
+        first = rows[0].fields
+        unit = first.get("y_unit")
+        if unit not in _UNITS:
+            rows[0].refuse("y_unit", "share or ratio")
+        y = Axis(str(first.get("y_label", "")), _UNITS[unit])
+        if all(isinstance(row.fields.get("x"), str) for row in rows):
+            plots.append(Bars(panel, y, _groups(rows, "x", "series", "y")))
+        else:
+            x = _axis(str(first.get("x_label", "")), rows, "x")
+            plots.append(Lines(panel, x, y, _series(rows, "series", "x", "y")))
+    return (Figure(document.title, tuple(plots)),)
+
+
+_FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
+    "fig5": _fig5,
+    "fig6": _fig6,
+    "refs": _refs,
+    "fig7": _fig7,
+}
+
+
+def _claimed(value: str | float | None) -> Cell:
+    return Cell(value) if isinstance(value, str) else Cell.of(value)
+
+
+def _axis(label: str, rows: Rows, key: str) -> Axis:
+    return Axis(label, log=scale.is_geometric(row.number(key) for row in rows))
+
+
+def _series(rows: Rows, name: str, x: str, y: str) -> tuple[Series, ...]:
+    """A measured series for each ``name`` and, where rows have ``expected``, that beside it."""
+    made = []
+    for policy, own in _by(rows, name).items():
+        own = sorted(own, key=lambda row: row.number(x))
+        xs = [row.number(x) for row in own]
+        for before, row in zip(xs, own[1:], strict=False):
+            if row.number(x) == before:
+                row.refuse(x, f"new: {policy} has it twice")
+        measured = tuple(zip(xs, (row.maybe(y) for row in own), strict=True))
+        made.append(Series(policy, measured))
+        expected = tuple(zip(xs, (row.maybe("expected") for row in own), strict=True))
+        if any(value is not None for _, value in expected):
+            made.append(Series(policy, expected, expected=True))
+    return tuple(made)
+
+
+def _groups(
+    rows: Rows,
+    group: str,
+    name: str,
+    value: str,
+    expected: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[Group, ...]:
+    made = []
+    for label, own in _by(rows, group).items():
+        bars: dict[str, Bar] = {}
+        for row in own:
+            series = row.text(name)
+            if series in bars:
+                row.refuse(name, f"new: {label} has it twice")
+            bars[series] = Bar(row.maybe(value), row.maybe(expected) if expected else None)
+        made.append(Group(labels[label] if labels else label, bars))
+    return tuple(made)
+
+
+def _count_table(rows: Rows, key: str, what: str, labels: Mapping[str, str]) -> Table:
+    policies = list(_by(rows, "policy"))
+    lines = []
+    for program, own in _by(rows, "program").items():
+        values = {row.text("policy"): row.maybe(key) for row in own}
+        cells = (Cell.of(values.get(policy)) for policy in policies)
+        lines.append((Cell(labels[program]), *cells))
+    return Table(what, ("", *policies), tuple(lines))
+
+
+def _program(row: Row) -> str:
+    name, other = row.text("program"), row.fields.get("stands_for")
+    if other is None:
+        return name
+    return f"{name} (stand-in for {other})" if row.fields.get("stand_in") else f"{name} ({other})"
+
+
+def _by(rows: Rows, key: str) -> dict[str, Rows]:
+    """Rows by the text in ``key``, in the order of their first; "" where ``key`` is missing."""
+    parts: dict[str, Rows] = {}
+    for row in rows:
+        part = row.text(key) if key in row.fields else ""
+        parts.setdefault(part, []).append(row)
+    return parts

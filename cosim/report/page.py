@@ -1,0 +1,128 @@
+"""The page: one HTML file with everything in it, for the screen, dark or light, and for paper.
+
+Nothing on it is fetched or run: plots are inline SVG, colours come from the style sheet inside,
+and a content security policy forbids the rest.  Behind each section its data stand as JSON in a
+``<script type="application/json">``, for people's own plots and for the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cosim.report import tables
+from cosim.report.draw import svg
+from cosim.report.plot import Lines, Plot, equal_series, slots
+from cosim.report.svg import NARROW, WIDE, dashed_swatch, swatch
+from cosim.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Plots side by side with one legend, and below them their numbers and further tables."""
+
+    caption: str
+    plots: tuple[Plot, ...]
+    tables: tuple[Table, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of the page; ``texts`` are pairs of a label and of what stands below it."""
+
+    slug: str
+    """Its id on the page."""
+    heading: str
+    texts: tuple[tuple[str, str], ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    data: Any = None
+    """What the section was made from, as JSON."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole; ``warnings`` stand first and stand out."""
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    warnings: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    """Of the page as a whole, before the sections."""
+
+
+def render(page: Page) -> str:
+    """``page`` as HTML."""
+    loader = PackageLoader("cosim.report", package_path="")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", text.strip())
+    environment.filters["data"] = _json
+    environment.globals["tables_of"] = tables_of
+    environment.globals["legend"] = _legend
+    environment.globals["drawings"] = _drawings
+    environment.globals["notes_on"] = _notes_on
+    style = Markup(loader.get_source(environment, "page.css")[0])
+    return environment.get_template("page.html.j2").render(page=page, style=style)
+
+
+def tables_of(figure: Figure) -> list[Table]:
+    """The tables below ``figure``: the numbers of its plots, then its further ones."""
+    return [*(tables.of_plot(plot) for plot in figure.plots), *figure.tables]
+
+
+def _names(figure: Figure) -> dict[str, int]:
+    return slots(name for plot in figure.plots for name in plot.names)
+
+
+def _legend(figure: Figure) -> list[tuple[Markup, str]]:
+    """Signs and names of the curves; bars have their names beside them."""
+    curves = [one for plot in figure.plots if isinstance(plot, Lines) for one in plot.series]
+    drawn = {one.name for one in curves}
+    names = ((name, slot) for name, slot in _names(figure).items() if name in drawn)
+    entries = [(Markup(swatch(slot)), name) for name, slot in names]
+    if any(one.expected for one in curves):
+        entries.append((Markup(dashed_swatch()), "expected"))
+    return entries if len(entries) > 1 else []
+
+
+def _drawings(figure: Figure, name: str) -> list[tuple[str, str, Markup]]:
+    """Each plot as (class, title, drawing); one alone is drawn for wide and for narrow columns."""
+    colours = _names(figure)
+    made = []
+    alone = len(figure.plots) == 1 and isinstance(figure.plots[0], Lines)
+    widths = {"wide": WIDE, "narrow": NARROW} if alone else {"small": NARROW}
+    for index, plot in enumerate(figure.plots):
+        about = f"{figure.caption}: the numbers are in the table below."
+        for kind, width in widths.items():
+            drawing = svg(plot, width, colours, f"{name}-{index}-{kind}", about)
+            made.append((kind, plot.title, Markup(drawing)))
+    return made
+
+
+def _notes_on(figure: Figure) -> list[str]:
+    """What the eye cannot see: curves on top of each other."""
+    notes = []
+    for plot in figure.plots:
+        for names in equal_series(plot):
+            where = f"{plot.title}: " if plot.title else ""
+            listed = f"{', '.join(names[:-1])} and {names[-1]}"
+            notes.append(f"{where}{listed} are equal at every point, one curve on the other.")
+    return notes
+
+
+def _json(data: Any) -> Markup:
+    # "<" could end the script element or begin a comment in it.
+    return Markup(json.dumps(data).replace("<", "\\u003c"))

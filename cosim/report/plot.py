@@ -1,0 +1,124 @@
+"""What a plot shows, apart from how it is drawn (:mod:`cosim.report.draw`).
+
+A series is named after what it is of, most often a policy; a policy has the same colour and
+marker on every plot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cosim.report import scale
+
+COLOURS = 9
+"""How many colours ``page.css`` has: ``--c0`` .. ``--c8``."""
+
+POLICIES = ("native", "nested", "shadow", "lsp", "vtlb", "unsync", "oos", "ssp", "asp")
+"""The policies that have a colour of their own, in the order of the colours."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """``label`` says what is counted, and in which unit; ``text`` writes a value out."""
+
+    label: str
+    text: Callable[[float], str] = scale.number
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve; a point that is not known has the value None and leaves a gap."""
+
+    name: str
+    points: tuple[tuple[float, float | None], ...]
+    """``(x, y)`` by ascending x."""
+    expected: bool = False
+    """What theory says of the series of that name: dashed, without markers."""
+
+    @property
+    def label(self) -> str:
+        """The name, which says so where it is an expectation."""
+        return f"{self.name}, expected" if self.expected else self.name
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A line plot with markers; y begins at 0."""
+
+    title: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the series, each once."""
+        return tuple(dict.fromkeys(series.name for series in self.series))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A value of one series in one group; None where it is not known."""
+
+    value: float | None
+    expected: float | None = None
+    """What theory says, drawn as a line across the bar."""
+    at_least: bool = False
+    """The value is a lower bound."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Bars that belong together, by the names of their series."""
+
+    label: str
+    bars: dict[str, Bar]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Horizontal bars in groups, from 0."""
+
+    title: str
+    axis: Axis
+    groups: tuple[Group, ...]
+    baseline: float | None = None
+    """A value to compare with, drawn as a line through all groups."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the series, each once."""
+        return tuple(dict.fromkeys(name for group in self.groups for name in group.bars))
+
+
+Plot = Lines | Bars
+
+
+def slots(names: Iterable[str]) -> dict[str, int]:
+    """The number of the colour and marker of each series; a policy has always the same.
+
+    A model with options (``shadow:roots=4``) has its policy's number when no other has it.
+    Numbers from :data:`COLOURS` on are the colours again, with hollow markers.
+    """
+    names = list(dict.fromkeys(names))
+    given: dict[str, int] = {name: POLICIES.index(name) for name in names if name in POLICIES}
+    for name in names:
+        base = name.partition(":")[0]
+        if name not in given and base in POLICIES and POLICIES.index(base) not in given.values():
+            given[name] = POLICIES.index(base)
+    # From 1: the first colour is the grey of the floor.
+    free = (slot for slot in range(1, len(names) + COLOURS + 1) if slot not in given.values())
+    return {name: given[name] if name in given else next(free) for name in names}
+
+
+def equal_series(plot: Plot) -> list[tuple[str, ...]]:
+    """Names of measured curves that are the same at every point and so hide each other."""
+    if isinstance(plot, Bars):
+        return []
+    alike: dict[tuple[tuple[float, float | None], ...], list[str]] = {}
+    for series in plot.series:
+        if not series.expected:
+            alike.setdefault(series.points, []).append(series.name)
+    return [tuple(names) for names in alike.values() if len(names) > 1]

@@ -1,0 +1,78 @@
+"""Axes: where a value lies, which values get a tick, how a number reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+_SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps ``low``..``high`` to the pixels ``start``..``end``; by logarithms if ``log``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """The pixel of ``value``."""
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        share = (value - low) / (high - low) if high > low else 0.5
+        return self.start + share * (self.end - self.start)
+
+
+def ticks(values: Iterable[float], about: int = 5) -> list[float]:
+    """Round values around all ``values``, with at most ``about`` steps between these.
+
+    Steps are 1, 2 or 5 times a power of ten, and no fraction where all are whole numbers.
+    """
+    values = list(values)
+    low, high = min(values), max(values)
+    if high <= low:
+        high = low + 1
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
+    if all(value == int(value) for value in values):
+        step = max(step, 1.0)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # Through text: 3 * 0.1 is not 0.3.
+    return [float(f"{step * n:.12g}") for n in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """``value`` for a table: whole numbers in full, others to four digits."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+
+
+def percent(value: float) -> str:
+    """A share of 1 as a percentage, to one place, or to two digits where it is small."""
+    return f"{100 * value:.2g} %" if abs(value) < 0.01 else f"{round(100 * value, 1):g} %"
+
+
+def ratio(value: float) -> str:
+    """A quotient, to two places, or to two digits where it is small."""
+    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def short(value: float, largest: float) -> str:
+    """``value`` for a tick of an axis up to ``largest``: of 0 to 200000, 50000 is 50k."""
+    for size, suffix in _SUFFIXES:
+        if largest >= max(size, 10_000):
+            return f"{value / size:.4g}{suffix}" if value else "0"
+    return f"{value:,.4g}" if abs(value) < 1000 else number(value)
+
+
+def is_geometric(values: Iterable[float]) -> bool:
+    """Whether ``values`` are powers of two, as window, TLB and footprint sizes are."""
+    distinct = set(values)
+    return len(distinct) > 2 and all(v > 0 and math.log2(v).is_integer() for v in distinct)

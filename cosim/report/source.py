@@ -1,0 +1,123 @@
+"""From what a user names - a result, a trace, a folder of figures - to its page."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Group, RenderableType
+
+from cosim.batch import RESULT
+from cosim.errors import StorageError, UsageError
+from cosim.modelling import make_pipeline
+from cosim.output import Step
+from cosim.replay import replay
+from cosim.report import document, figures, page, results, table, tables
+from cosim.report.document import FigureDocument
+from cosim.report.page import Page
+from cosim.result import FORMAT, VERSION
+from cosim.trace import manifest
+from cosim.trace.reader import TraceReader
+
+
+class Report(NamedTuple):
+    """The page, and the same for the terminal."""
+
+    page: Page
+    terminal: RenderableType
+
+
+def load(path: Path, step: Step) -> Report:
+    """The report of ``path``: a result document, a figure's document, or a folder.
+
+    A folder is one of ``cosim reproduce`` (every figure in it), one with a ``result.json``, or a
+    trace, which is replayed with the default models; ``step`` is told of that.
+
+    :raise UsageError: it is none of these, or a document in it is malformed.
+    """
+    if not path.is_dir():
+        return _of_document(_read(path), path)
+    if (path / RESULT).is_file():
+        return _of_document(_read(path / RESULT), path / RESULT)
+    if (path / manifest.NAME).is_file():
+        trace = TraceReader(path)
+        result: Any = replay(trace, make_pipeline(trace.origin), step)
+        return _of_result(json.loads(json.dumps(result)), path)
+    documents = []
+    for file in sorted(path.glob("*.json")):
+        data = _read(file)
+        if isinstance(data, dict) and "figure" in data:
+            documents.append(FigureDocument(data, str(file)))
+    if not documents:
+        raise UsageError(f"{path}: holds no result, no trace and no figure of `cosim reproduce`")
+    return _of_figures(documents, "The experiments of the LSP paper, on real guests")
+
+
+def write(report: Page, path: Path) -> int:
+    """Write the page to ``path``, whole or not at all; return its size in bytes.
+
+    :raise StorageError: it cannot be written.
+    """
+    data = page.render(report).encode()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    return len(data)
+
+
+def _of_document(data: Any, path: Path) -> Report:
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        return _of_result(data, path)
+    if isinstance(data, dict) and "figure" in data:
+        document = FigureDocument(data, str(path))
+        return _of_figures([document], document.title)
+    raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
+
+
+def _of_result(data: Any, path: Path) -> Report:
+    if data.get("version") != VERSION:
+        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
+    try:
+        return Report(results.page(data), table.render(data))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
+
+
+def _of_figures(documents: list[FigureDocument], title: str) -> Report:
+    documents.sort(key=_place)
+    for before, after in pairwise(documents):
+        if before.figure == after.figure:
+            raise UsageError(f"two documents are both figure {after.figure}")
+    claims = figures.claims(documents)
+    whole = Page(
+        title=title,
+        lead="Measured with lsp-cosim under QEMU. Every section says what was measured, what the "
+        "paper states, and where and why the two differ. Counts, not times.",
+        sections=tuple(figures.section(one) for one in documents),
+        tables=claims,
+    )
+    drawn = (figure for section in whole.sections for figure in section.figures)
+    shown = [*claims, *(one for figure in drawn for one in page.tables_of(figure))]
+    return Report(whole, Group(*map(tables.to_rich, shown)))
+
+
+def _place(one: FigureDocument) -> tuple[int, str]:
+    known = document.ORDER
+    return known.index(one.figure) if one.figure in known else len(known), one.figure
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file or folder") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path}: is no JSON document") from None
