@@ -144,6 +144,11 @@ class Interception:
         self._sink = sink
         self._mark_at = mark_at
         self._stepping = stepping or Stepping()
+        self._bytes = ram.view(np.uint8)
+        self._base = base
+        self._code: dict[int, tuple[Instruction, int]] = {}
+        self._priv = 0
+        self._sstatus = 0
         self._log = EventLog()
         self.tables = LiveTables(ram, base, self._log)
         self._text = Text(ram, base, extents)
@@ -201,6 +206,10 @@ class Interception:
             self._points.sync(self._stub)
         self.flush()
 
+    def points(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The addresses of the breakpoints and of the page watchpoints held now."""
+        return frozenset(self._points.breaks), frozenset(self._points.watches)
+
     def flush(self) -> None:
         """Hand the events collected so far to the sink."""
         self._last_batch = time.monotonic()
@@ -229,11 +238,17 @@ class Interception:
 
     def registers(self) -> list[int]:
         """x0..x31 and pc of the stopped guest."""
-        return target.general(self._stub.request(b"g"))
+        general, priv, sstatus = self._stub.ask(
+            b"g", self._registers.read("priv"), self._registers.read("sstatus")
+        )
+        self._priv = self._privilege(target.value(priv))
+        self._sstatus = target.value(sstatus)
+        return target.general(general)
 
     def execute(self, regs: list[int]) -> bool:
         """Execute the one instruction at pc and record what it does.
 
+        :param regs: what :meth:`registers` has just answered.
         :return: False when it is a mark that gdb is to see: it is not executed then.
         """
         self.stops += 1
@@ -243,45 +258,50 @@ class Interception:
         if not self.active:
             self._step()
             return True
-        code, priv, sstatus = self._stub.ask(
-            b"m%x,4" % pc, self._registers.read("priv"), self._registers.read("sstatus")
-        )
-        privilege = self._privilege(target.value(priv))
-        status = target.value(sstatus)
-        flags = (FLAG_SUM if status & _SSTATUS_SUM else 0) | (
-            FLAG_MXR if status & _SSTATUS_MXR else 0
-        )
-        if self._returns and privilege != Priv.M:
+        if self._returns and self._priv != Priv.M:
             self._points.breaks -= self._returns - self._wanted_breaks()
             self._returns.clear()
-        instruction = decode(bytes.fromhex(code.decode()))
-        self._execute(instruction, regs, privilege, flags)
+        self._execute(self._instruction(pc), regs)
         if self._one_by_one:
             self.flush()
         return True
 
-    def _execute(self, inst: Instruction, regs: list[int], priv: int, flags: int) -> None:
-        pc = regs[_PC]
+    def _instruction(self, pc: int) -> Instruction:
+        """The instruction at ``pc``: what was read there before, if RAM still has it."""
+        known = self._code.get(pc)
+        if known is not None:
+            instruction, pa = known
+            first = pa - self._base
+            if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
+                return instruction
+        code = self._stub.request(b"m%x,4" % pc)
+        if len(code) < 8:
+            # The end of the last mapped page: a compressed instruction may still be there.
+            code = self._stub.request(b"m%x,2" % pc)
+        return decode(bytes.fromhex(code.decode()))
+
+    def _execute(self, inst: Instruction, regs: list[int]) -> None:
+        pc, priv, stub = regs[_PC], self._priv, self._stub
+        flags = (FLAG_SUM if self._sstatus & _SSTATUS_SUM else 0) | (
+            FLAG_MXR if self._sstatus & _SSTATUS_MXR else 0
+        )
         operands = self._operands(inst, regs)
         spots = [pc, regs[_SP], *(operand.va for operand in operands)]
-        stub = self._stub
-        stub.post(*(stub.monitor(f"gva2gpa {spot:#x}") for spot in spots))
-        places = [_gpa(stub.monitor_answer()) for _ in spots]
-        writes = self._table_writes(inst, operands, places[2:])
         old_satp = self._read(_ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
         vector = inst.kind is InstructionKind.VECTOR_STORE
         touched = {(operand.va & -pte.PAGE) for operand in operands}
         hidden = self._hide(set(self._points.watches) if vector else touched)
+        stub.post(*(stub.monitor(f"gva2gpa {spot:#x}") for spot in spots), b"vCont;s")
         if inst.kind is InstructionKind.FENCE:
-            self._stub.resume(b"vCont;s")
             # The fence itself writes no table, so this is the moment to look, for nothing.
             self._check()
-            self._stepped_stop()
-        else:
-            self._step()
-        after = self.registers()
+        places = [_gpa(stub.monitor_answer()) for _ in spots]
+        self._stepped_stop()
         self._reveal(hidden)
-        trap = self._trap(pc, after, inst)
+        if places[0] is not None and self.tables.holds(places[0]):
+            self._code[pc] = (inst, places[0])
+        after = self._after(inst)
+        trap = self._trap(pc, after[_PC], inst)
         if self.stepping and self._in_firmware:
             self._skip_firmware(pc, inst)
         if trap is not None and trap < 0:
@@ -297,7 +317,14 @@ class Interception:
             if trap in (causes.FETCH_PAGE_FAULT, causes.LOAD_PAGE_FAULT, causes.STORE_PAGE_FAULT):
                 self._log.add(Kind.PAGE_FAULT, self._read("stval"), trap)
             return
+        writes = self._table_writes(inst, operands, places[2:])
         self._log_effects(inst, regs, after, writes, old_satp)
+
+    def _after(self, inst: Instruction) -> list[int]:
+        """The registers after the step, as far as they are needed: pc, for ``sc`` all."""
+        if inst.kind is InstructionKind.SC:
+            return target.general(self._stub.request(b"g"))
+        return [0] * _PC + [self._read("pc")]
 
     def _log_effects(
         self,
@@ -484,14 +511,14 @@ class Interception:
     def _privilege(priv: int) -> int:
         return priv & 7
 
-    def _trap(self, pc: int, after: list[int], inst: Instruction) -> int | None:
+    def _trap(self, pc: int, after: int, inst: Instruction) -> int | None:
         """What the step did instead of completing: None = completed, a cause, or -1 = interrupted.
 
         A completed instruction that is no jump ends behind itself; for others the trap registers
         decide.
         """
         self._in_firmware = False
-        if after[_PC] == pc + inst.length:
+        if after == pc + inst.length:
             return None
         for status, vector, epc in (("scause", "stvec", "sepc"), ("mcause", "mtvec", "mepc")):
             if self._read(epc) != pc:
@@ -500,7 +527,7 @@ class Interception:
             interrupt = bool(cause >> 63)
             base = self._read(vector)
             offset = 4 * (cause & 0xFF) if interrupt and base & 1 else 0
-            if after[_PC] == (base & ~3) + offset:
+            if after == (base & ~3) + offset:
                 self._in_firmware = epc == "mepc"
                 return -1 if interrupt else cause
         return None

@@ -7,6 +7,7 @@ writable ones.
 
 from __future__ import annotations
 
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 
@@ -14,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture import sites
-from cosim.errors import RemoteError
 from cosim.gdb.rsp import Stub
 from hypervisor_model.isa import pte
 
@@ -30,24 +30,19 @@ class Points:
     def __init__(self) -> None:
         self.breaks: set[int] = set()
         self.watches: set[int] = set()
-        self._inserted: set[tuple[bytes, int]] = set()
+        self._breaks: set[int] = set()
+        self._watches: set[int] = set()
 
     def sync(self, stub: Stub) -> None:
-        """Insert and remove points until QEMU has what is wanted.
-
-        :raise RemoteError: when QEMU refuses a point.
-        """
-        wanted = {(b"0,%x,4", address) for address in self.breaks}
-        wanted |= {(b"2,%x,1000", address) for address in self.watches}
-        if wanted == self._inserted:
-            return
-        packets = [b"z" + form % address for form, address in self._inserted - wanted]
-        packets += [b"Z" + form % address for form, address in wanted - self._inserted]
-        for start in range(0, len(packets), 64):
-            for answer in stub.ask(*packets[start : start + 64]):
-                if answer != b"OK":
-                    raise RemoteError(f"QEMU's stub refused a break- or watchpoint: {answer!r}")
-        self._inserted = wanted
+        """Have points inserted and removed until QEMU has what is wanted, with the next request."""
+        if self.breaks != self._breaks:
+            stub.defer(*(b"z0,%x,4" % address for address in self._breaks - self.breaks))
+            stub.defer(*(b"Z0,%x,4" % address for address in self.breaks - self._breaks))
+            self._breaks = set(self.breaks)
+        if self.watches != self._watches:
+            stub.defer(*(b"z2,%x,1000" % address for address in self._watches - self.watches))
+            stub.defer(*(b"Z2,%x,1000" % address for address in self.watches - self._watches))
+            self._watches = set(self.watches)
 
 
 class Aliases:
@@ -92,8 +87,10 @@ class Aliases:
 class Text:
     """The intercepted instructions of the guest's privileged text.
 
-    A page is scanned when it first becomes executable, and again while another mapping lets the
-    kernel write to it: that is how Linux patches its text (static keys, alternatives).
+    A page is scanned when it first becomes executable.  Text that is mapped read-only is scanned
+    again while another mapping lets the kernel write to it: that is how Linux patches its text
+    (static keys, alternatives).  Text that appears later in a mapping that is writable *and*
+    executable all the time is not seen.
 
     :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
     :param extents: the parts of RAM that hold anything, as (physical address, bytes).
@@ -107,6 +104,8 @@ class Text:
         self._extents = extents
         self._executable = Aliases(pte.X)
         self._ranges: list[tuple[int, int]] = []
+        self._guarded: list[tuple[int, int]] = []
+        self._checksums: dict[int, int] = {}
         self._hits: dict[int, set[int]] = defaultdict(set)
         self._rewritten: dict[int, int] = {}
 
@@ -120,7 +119,9 @@ class Text:
             size = 1 << int(pte.level_bits(level))
             for hit in self.scan(first & -size, size):
                 found.add(va + hit - (first & -size))
-        elif level == 0 and entry & pte.W and not entry & pte.U and self._scanned(first):
+            if not entry & pte.W:
+                self._guarded.append((first & -size, size))
+        elif level == 0 and entry & pte.W and not entry & pte.U and self._is_guarded(first):
             self._rewritten[va] = first
         return found
 
@@ -144,11 +145,16 @@ class Text:
 
     def _scan_again(self, page: int) -> set[int]:
         # Two bytes more: an instruction may straddle the end of the page.
+        start = page - self._base
+        checksum = zlib.crc32(self._ram.view(np.uint8)[start : start + _PAGE + 2].data)
+        if self._checksums.get(page) == checksum:
+            return set()
+        self._checksums[page] = checksum
         self._hits[page].update(sites.scan(self._ram, self._base, page, _PAGE + 2))
         return {va + hit - page for va in self._executable.of(page) for hit in self._hits[page]}
 
     def _covered(self, first: int, size: int) -> bool:
         return any(low <= first and first + size <= low + n for low, n in self._ranges)
 
-    def _scanned(self, page: int) -> bool:
-        return any(low <= page < low + size for low, size in self._ranges)
+    def _is_guarded(self, page: int) -> bool:
+        return any(low <= page < low + size for low, size in self._guarded)

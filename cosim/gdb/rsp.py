@@ -80,7 +80,7 @@ class Decoder:
 
 @dataclass(frozen=True)
 class StopReply:
-    """What a stop reply says: ``signal`` (5 = trap, 2 = interrupted), or the guest's end.
+    """What a stop reply says: ``signal`` (5 = trap, 2 = interrupted), None when QEMU exits.
 
     ``watch`` is the base of the watchpoint that fired.  QEMU names no pc: read the registers.
     """
@@ -91,8 +91,8 @@ class StopReply:
 
     @property
     def ended(self) -> bool:
-        """Whether the guest (or QEMU) has exited."""
-        return self.signal is None
+        """Whether the guest has ended (QEMU shows that as SIGQUIT where it stays), or QEMU."""
+        return self.signal in (None, 3)
 
 
 def parse_stop(payload: bytes) -> StopReply | None:
@@ -128,6 +128,8 @@ class Stub:
         self._line = line
         self._decoder = Decoder()
         self._packets: deque[bytes] = deque()
+        self._deferred: list[bytes] = []
+        self._owed = 0
         line.setblocking(True)
 
     def start(self) -> bytes:
@@ -141,6 +143,13 @@ class Stub:
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
         self._send(b"".join(frame(payload) for payload in payloads))
+
+    def defer(self, *payloads: bytes) -> None:
+        """Send requests that are answered ``OK`` along with whatever is sent next.
+
+        That saves a round trip; a refusal shows as an error of the next answer or stop.
+        """
+        self._deferred += payloads
 
     def answer(self) -> bytes:
         """The answer to the oldest request still open."""
@@ -168,6 +177,7 @@ class Stub:
 
     def stop(self, timeout: float) -> StopReply | None:
         """Wait for the running guest to stop; None after ``timeout`` seconds."""
+        self._settle()
         limit = time.monotonic() + timeout
         while True:
             payload = self._maybe(limit - time.monotonic())
@@ -200,12 +210,26 @@ class Stub:
     # -- the wire -----------------------------------------------------------------------------
 
     def _send(self, data: bytes) -> None:
+        if self._deferred:
+            data = b"".join(map(frame, self._deferred)) + data
+            self._owed += len(self._deferred)
+            self._deferred.clear()
         try:
             self._line.sendall(data)
         except OSError:
             raise RemoteError("QEMU closed the debug line") from None
 
+    def _settle(self) -> None:
+        """Take the answers to deferred requests."""
+        while self._owed:
+            self._owed -= 1
+            answer = self._next(self.deadline)
+            if answer != b"OK":
+                raise RemoteError(f"QEMU's stub refused a request: {_show(answer)}")
+
     def _next(self, timeout: float) -> bytes:
+        if self._owed:
+            self._settle()
         payload = self._maybe(timeout)
         if payload is None:
             raise RemoteError(f"QEMU's stub did not answer within {timeout:g} s")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.capture import sites
-from cosim.capture.points import Aliases, Text
+from cosim.capture.points import Aliases, Points, Text
 from hypervisor_model.isa import pte
 
 BASE = 0x8000_0000
@@ -78,7 +78,30 @@ def test_text_patched_through_a_writable_mapping_is_scanned_again() -> None:
     assert found.again() == set()
     put(memory, BASE + 0x1020, CSRW_SATP)
     assert found.again() == {0xFFFF_0020}
+    assert found.again() == set(), "nothing was written since"
     put(memory, BASE + 0x1030, SINVAL)
     assert found.learn(fixmap, 0, 0) == {0xFFFF_0020, 0xFFFF_0030}
     put(memory, BASE + 0x1040, SINVAL)
     assert found.again() == set(), "the mapping is gone, so nobody can write"
+
+
+def test_points_are_made_good_with_the_next_request() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.sent: list[bytes] = []
+
+        def defer(self, *payloads: bytes) -> None:
+            self.sent += payloads
+
+    stub = Recorder()
+    points = Points()
+    points.breaks = {0x1000}
+    points.watches = {0x2000, 0xFFFF_0000_0000_3000}
+    points.sync(stub)  # type: ignore[arg-type]
+    assert sorted(stub.sent) == [b"Z0,1000,4", b"Z2,2000,1000", b"Z2,ffff000000003000,1000"]
+    stub.sent.clear()
+    points.sync(stub)  # type: ignore[arg-type]
+    assert stub.sent == []
+    points.watches -= {0x2000}
+    points.sync(stub)  # type: ignore[arg-type]
+    assert stub.sent == [b"z2,2000,1000"]

@@ -69,6 +69,15 @@ def test_answers_come_in_the_order_of_the_requests() -> None:
     assert stub.answer() == b"22"
 
 
+def test_deferred_requests_go_along_and_must_be_granted() -> None:
+    stub = _answering({b"Z0,1,4": [b"OK"], b"g": [b"aa"], b"Z9,9,9": [b"E22"]})
+    stub.defer(b"Z0,1,4")
+    assert stub.request(b"g") == b"aa"
+    stub.defer(b"Z9,9,9")
+    with pytest.raises(RemoteError, match="refused a request: E22"):
+        stub.request(b"g")
+
+
 def test_a_silent_stub_and_a_closed_line_are_errors() -> None:
     ours, theirs = socket.socketpair()
     stub = Stub(ours)
