@@ -273,7 +273,8 @@ def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
 def _copy(tlb: Tlb, source: int, buffer: int) -> int:
     entry = tlb.entries[source]
     row = _place(tlb, buffer, entry[VA], entry[BITS], entry[VMID])
-    tlb.entries[row, ASID:] = entry[ASID:]
+    for column in range(ASID, entry.shape[0]):
+        tlb.entries[row, column] = entry[column]
     if entry[VS_BITS] > entry[BITS]:
         tlb.state[_FRACTURED] += 1
     return row

@@ -394,7 +394,8 @@ def forget_root(p: Pool, row: int) -> None:
     page = p.roots[row, ROOT_PAGE]
     level = p.roots[row, ROOT_LEVEL]
     p.scalars[N_ROOTS] -= 1
-    p.roots[row] = p.roots[p.scalars[N_ROOTS]]
+    for column in range(p.roots.shape[1]):
+        p.roots[row, column] = p.roots[p.scalars[N_ROOTS], column]
     for view in range(VIEWS):
         slot = p.guests[page, level * VIEWS + view]
         if slot and p.slots[slot, IS_ROOT]:

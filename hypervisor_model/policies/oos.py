@@ -158,8 +158,8 @@ def _resync(p: Pool, hart: int) -> None:
             if page >= 0 and p.guests[page, UNSYNCED]:
                 resync_page(p, page)
                 p.guests[page, UNSYNCED] = other != hart
-        if other == hart:
-            local[_TABLES:] = 0
+            if other == hart:
+                local[i] = 0
 
 
 @inner
