@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
+import traceback
 from typing import Any
 
 import click
 
+from cosim import interrupts
 from cosim.errors import CosimError
 
 _COMMANDS: dict[str, str] = {
@@ -19,6 +20,8 @@ _COMMANDS: dict[str, str] = {
     "guest": "List, fetch and build the guests that the tool makes itself.",
     "trace": "What a trace is of, its first events, whether it is whole.",
     "replay": "Run the models over a trace.",
+    "reproduce": "The experiments of the LSP paper, on real guests.",
+    "report": "One HTML page of a run, a trace or the paper's figures.",
     "query": "SQL over a trace.",
     "walk": "Translate addresses by the page tables in a RAM image, level by level.",
 }
@@ -58,9 +61,10 @@ def cosim() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; print one line for an error and exit with its status."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.install()
     try:
         status: Any = cosim.main(args=argv, prog_name="cosim", standalone_mode=False)
+        sys.stdout.flush()
     except CosimError as error:
         where = f" (log: {error.log})" if error.log else ""
         click.echo(f"cosim: {error}{where}", err=True)
@@ -73,11 +77,20 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our stdout went away (`cosim ... | head`): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon(sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        click.echo(f"cosim: {error}; free space, or check the permissions", err=True)
+        _abandon(sys.stdout.fileno())
+        sys.exit(3)
+    except Exception:
+        # Not 1, which is a finding.
+        traceback.print_exc()
+        click.echo("cosim: this is a fault of the tool; report it with the lines above", err=True)
+        sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _terminate(signum: int, frame: object) -> None:
-    # SIGTERM takes the same path as Ctrl-C, so that every teardown runs.
-    raise KeyboardInterrupt
+def _abandon(descriptor: int) -> None:
+    # What is still buffered for it would fail again when Python exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import Origin, ResultDocument, has_finding
 from cosim.runspec import Backend, RunSpec
-from cosim.session import Outcome, Session
+from cosim.session import Outcome, Session, View
 from cosim.terminal import attached
 from cosim.trace import manifest
 from cosim.trace.writer import TraceWriter
@@ -48,9 +48,10 @@ def execute(
     trace: Path | None = None,
     models: bool = True,
     step_all: bool = False,
+    view: View | None = None,
     **session_options: Any,
 ) -> Outcome:
-    """Run one session with its logs in ``folder``; the live view is on stderr.
+    """Run one session with its logs in ``folder``; ``view``, else a line on stderr, shows it.
 
     :param trace: keep the events as a trace in this folder.
     :param models: False: no policies, only the trace and the counts of events.
@@ -64,12 +65,12 @@ def execute(
     else:
         pipeline = Pipeline(origin, {})
     live: PluginSession | Session
-    with live_view() as view, ExitStack() as stack:
+    with live_view() if view is None else nullcontext(view) as shown, ExitStack() as stack:
         keeper = None if trace is None else _Keeper(trace, origin, stack, lambda: live.labels)
         if spec.backend == "plugin":
-            live = PluginSession(resolved, folder, pipeline, keep=keeper, view=view)
+            live = PluginSession(resolved, folder, pipeline, keep=keeper, view=shown)
         else:
-            live = Session(resolved, folder, pipeline, keep=keeper, view=view, **session_options)
+            live = Session(resolved, folder, pipeline, keep=keeper, view=shown, **session_options)
         outcome = live.run()
         if keeper is not None and keeper.writer is not None and outcome.ending is not None:
             keeper.writer.close(outcome.ending)

@@ -1,0 +1,49 @@
+"""``cosim reproduce``: the paper's experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cosim.output import note, print_json, print_table, progress
+
+_ALL = "all"
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim reproduce all -o paper\n"
+    "  cosim reproduce fig5 -o paper --quick\n"
+    "  cosim reproduce fig7 -o paper --json | jq '.figures[0].rows'\n"
+)
+@click.argument("what", metavar="fig5|fig6|refs|fig7|beyond|all")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option("--quick", is_flag=True, help="Small sizes: within two minutes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(what: str, output: Path, quick: bool, as_json: bool) -> None:
+    """Run the experiments behind the figures of the LSP paper on real guests.
+
+    fig5: exits of the micro-benchmark; fig6: exits by the global page table; refs: walk
+    references for each TLB miss; fig7: TLB misses and exits of programs; beyond: what the paper
+    could not show.  DIR gets NAME.json and NAME.csv of each with plain rows, and index.html, one
+    page of all that were run there.  Captures (DIR/traces) and counts are kept: a run that was
+    interrupted goes on where it was, and nothing is measured twice.
+    """
+    from cosim.errors import UsageError
+    from cosim.report import source
+    from cosim.reproduce import experiments
+
+    known = tuple(experiments.EXPERIMENTS)
+    if what not in (*known, _ALL):
+        raise UsageError(f"no experiment {what!r}: there are {', '.join((*known, _ALL))}")
+    with progress("reproduce") as step:
+        figures = experiments.run(known if what == _ALL else [what], output, quick=quick, step=step)
+        report = source.load(output, step)
+    page = output / "index.html"
+    source.write(report.page, page)
+    if as_json:
+        print_json({"page": str(page), "figures": [figure.to_json() for figure in figures]})
+    else:
+        print_table(report.terminal)
+        note(f"the page: {page}")

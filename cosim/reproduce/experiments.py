@@ -1,0 +1,82 @@
+"""Doing experiments: what is missing is measured, then data and page are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import guest
+from cosim.output import Step
+from cosim.reproduce import fig5
+from cosim.reproduce.figure import Figure
+from cosim.reproduce.lab import Lab, write_text
+from cosim.reproduce.measurement import Measurement
+from cosim.reproduce.timeline import Timeline
+
+
+class Experiment(Protocol):
+    """One module of this package."""
+
+    NAME: str
+
+    def plan(self, *, quick: bool) -> dict[str, Measurement]:
+        """What is measured, by names of its own."""
+        ...
+
+    def figure(self, results: Mapping[str, Timeline], *, quick: bool) -> Figure:
+        """The figure made of what was measured."""
+        ...
+
+
+EXPERIMENTS: dict[str, Experiment] = {module.NAME: module for module in (fig5,)}
+"""By name, in the order of the page."""
+
+
+def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[Figure]:
+    """Do the experiments ``names`` and leave ``NAME.json`` and ``NAME.csv`` in ``folder``.
+
+    What was measured before, also by an earlier call, is not measured again.  ``step`` is told
+    the seconds done and in all, as guessed.
+
+    :raise CosimError: a guest cannot be had, run or captured, or ``folder`` not be written.
+    """
+    plans = {name: EXPERIMENTS[name].plan(quick=quick) for name in names}
+    for needed in sorted(
+        {m.spec.guest for p in plans.values() for m in p.values() if m.spec.guest}
+    ):
+        guest.ensure(needed, step)
+    lab = Lab(folder)
+    left = {id(m): m.seconds for p in plans.values() for m in p.values() if not lab.is_measured(m)}
+    clock = _Clock(step, sum(left.values()))
+    figures = []
+    for name, plan in plans.items():
+        results = {}
+        for key, measurement in plan.items():
+            clock.begin(name, left.get(id(measurement), 0.0))
+            results[key] = lab.measure(measurement, clock)
+        made = EXPERIMENTS[name].figure(results, quick=quick)
+        write_text(folder / f"{name}.csv", made.to_csv())
+        write_text(folder / f"{name}.json", json.dumps(made.to_json(), indent=1))
+        figures.append(made)
+    return figures
+
+
+class _Clock:
+    """Turns how far one measurement is into how far all of them are."""
+
+    def __init__(self, step: Step, total: float) -> None:
+        self._step = step
+        self._total = total
+        self._before = self._seconds = 0.0
+        self._name = ""
+
+    def begin(self, name: str, seconds: float) -> None:
+        """The next measurement is one for experiment ``name`` and takes ``seconds``."""
+        self._before += self._seconds
+        self._name, self._seconds = name, seconds
+
+    def __call__(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        at = self._before + self._seconds * min(done / (total or 1), 1.0)
+        self._step(at, self._total or 1.0, f"{self._name}, {text}")

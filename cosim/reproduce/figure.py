@@ -1,0 +1,67 @@
+"""A figure: plain rows, and what is to be said of them; as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+"""A row of :mod:`cosim.report.document`."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A number of the paper's and ours for it."""
+
+    claim: str
+    measured: float | str | None
+    paper: float | str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A document of :mod:`cosim.report.document`."""
+
+    figure: str
+    title: str
+    rows: list[Row]
+    measured: str
+    """What was measured, and how our choices are defined where the paper leaves them open."""
+    paper: str
+    """What the paper says, in our words."""
+    difference: str
+    """By how much we differ, and the likely cause."""
+    settings: Mapping[str, Any]
+    claims: Sequence[Claim] = ()
+    notes: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The document."""
+        return {
+            "figure": self.figure,
+            "title": self.title,
+            "rows": self.rows,
+            "measured": self.measured,
+            "paper": self.paper,
+            "difference": self.difference,
+            "settings": dict(self.settings),
+            "claims": [vars(claim) for claim in self.claims],
+            "notes": list(self.notes),
+        }
+
+    def to_csv(self) -> str:
+        """The rows; an empty field is a count that could not be measured."""
+        keys = list(dict.fromkeys(key for row in self.rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, keys, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    """``part / whole``; None where either is not known, or ``whole`` is 0."""
+    return None if part is None or not whole else part / whole

@@ -1,0 +1,203 @@
+"""Measuring, each thing once: traces and counts are kept by what they are of, and found again.
+
+::
+
+    DIR/traces/NAME-KEY/    the capture of a guest; `cosim replay` and the others read it too
+    DIR/counts/KEY.json     the counts of one model over it
+    DIR/logs/               of captures that failed
+
+A key is a digest of everything that the content depends on: the run as it was asked for, the
+guest's files, QEMU, the CPU, and the sources of the tool that make it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import guest
+from cosim import launch, paths, tools
+from cosim.errors import StorageError
+from cosim.modelling import make_pipeline
+from cosim.output import Step
+from cosim.reproduce.measurement import Measurement
+from cosim.reproduce.timeline import Timeline, replay
+from cosim.runspec import RunSpec
+from cosim.session import Progress, View
+from cosim.trace.reader import TraceReader
+from guest import spec as guests
+
+Json = dict[str, Any]
+
+
+def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
+    """Tells nobody."""
+
+
+class Lab:
+    """A folder of captures and counts.
+
+    :raise StorageError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            for name in ("traces", "counts"):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+
+    def measure(self, measurement: Measurement, step: Step = _silent) -> Timeline:
+        """The counts of ``measurement``; what is there already is not measured again.
+
+        ``step`` is told how far it is, from 0 to 1.
+
+        :raise CosimError: the guest cannot be had, run or captured.
+        """
+        found = {model: self._read(measurement, model) for model in measurement.models}
+        missing = [model for model, timeline in found.items() if timeline is None]
+        if missing:
+            spec = measurement.spec
+            trace = TraceReader(self.trace(spec, step, step_all=measurement.step_all))
+            pipeline = make_pipeline(trace.origin, missing, dict(measurement.machine))
+            timeline = replay(
+                trace,
+                pipeline,
+                lambda done, total=None, _=None: step(
+                    0.5 + 0.5 * done / (total or 1), 1, f"{spec.name}: models"
+                ),
+            )
+            for model in missing:
+                # In a result it has its policy's name if no other has that policy.
+                name = model if model in timeline.end.policies else model.partition(":")[0]
+                found[model] = timeline.only(name, model)
+                self._write(measurement, model, timeline.only(name, model))
+        return Timeline.merged([part for part in found.values() if part is not None])
+
+    def is_measured(self, measurement: Measurement) -> bool:
+        """Whether :meth:`measure` would have nothing to do."""
+        return all(self._counts_file(measurement, model).exists() for model in measurement.models)
+
+    def trace(self, spec: RunSpec, step: Step = _silent, *, step_all: bool = False) -> Path:
+        """The folder of the capture of ``spec``, captured if it is not there.
+
+        :raise CosimError: the guest cannot be had, run or captured.
+        """
+        key = _trace_key(spec, step_all)
+        folder = self.folder / "traces" / f"{spec.name}-{key[:12]}"
+        if folder.is_dir():
+            return folder
+        part = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        logs = Path(tempfile.mkdtemp(prefix="cosim-"))
+        try:
+            outcome = launch.execute(
+                spec, logs, trace=part, models=False, step_all=step_all, view=_view(spec, step)
+            )
+            if outcome.error is not None:
+                raise outcome.error
+            part.rename(folder)
+        except BaseException:
+            kept = self.folder / "logs" / spec.name
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(logs, kept, ignore=shutil.ignore_patterns("*.bin", "ram*", "*.sock"))
+            raise
+        finally:
+            shutil.rmtree(logs, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
+        return folder
+
+    def _counts_file(self, measurement: Measurement, model: str) -> Path:
+        key = {
+            "trace": _trace_key(measurement.spec, measurement.step_all),
+            "model": model,
+            "machine": dict(measurement.machine),
+            "tool": _sources("hypervisor_model", "cosim/trace", "cosim/reproduce/timeline.py"),
+        }
+        return self.folder / "counts" / f"{_digest(key)[:24]}.json"
+
+    def _read(self, measurement: Measurement, model: str) -> Timeline | None:
+        try:
+            return Timeline.from_json(json.loads(self._counts_file(measurement, model).read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            # Torn by a crash: as good as absent.
+            return None
+
+    def _write(self, measurement: Measurement, model: str, timeline: Timeline) -> None:
+        about = {
+            "run": measurement.spec.to_json(),
+            "model": model,
+            "machine": dict(measurement.machine),
+        }
+        write_text(
+            self._counts_file(measurement, model),
+            json.dumps({"of": about, **timeline.to_json()}, indent=1),
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``path`` whole or not at all.
+
+    :raise StorageError: it cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _view(spec: RunSpec, step: Step) -> View:
+    def view(progress: Progress) -> None:
+        step(0, 1, f"{spec.name}: {progress.phase}, {progress.events:,} events")
+
+    return view
+
+
+def _trace_key(spec: RunSpec, step_all: bool) -> str:
+    asked = spec.to_json()
+    # The name says nothing about the run, and the models and their machine come after it.
+    for field in ("name", "models", "machine", "trace"):
+        del asked[field]
+    emulator = tools.qemu()
+    made = None if spec.guest is None else _guest(spec.guest)
+    return _digest(
+        {
+            "run": asked,
+            "step_all": step_all,
+            "guest": made,
+            "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
+            "tool": _sources("cosim/capture", "cosim/gdb", "cosim/machine.py"),
+        }
+    )
+
+
+@cache
+def _guest(name: str) -> Json:
+    made = guest.load(name)
+    return {"checksums": made.checksums, "append": made.append, "memory": made.memory}
+
+
+@cache
+def _sources(*names: str) -> str:
+    """A digest of the tool's source files below ``names``."""
+    files: list[Path] = []
+    for name in names:
+        path = paths.SOURCE / name
+        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [file for file in inside if file.suffix in (".py", ".c", ".h")]
+    return guests.digest(files)
+
+
+def _digest(key: Json) -> str:
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

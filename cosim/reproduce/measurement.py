@@ -1,0 +1,58 @@
+"""What is measured once: a guest, the models over its events, and the machine they model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosim.runspec import RunSpec
+from guest.workloads.catalog import Size
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One guest under some models on one modelled machine.
+
+    Measurements of the same guest share its capture.
+    """
+
+    spec: RunSpec
+    """The guest and its region; its own ``models`` and ``machine`` are not used."""
+    models: tuple[str, ...]
+    """As ``--model`` takes them."""
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of ``MachineModel`` that differ from its defaults."""
+    step_all: bool = False
+    """With gdb: step every instruction of the region, so that every access is seen."""
+    seconds: float = 1.0
+    """A guess of what it takes on a free core, for the time left."""
+
+
+def micro(name: str, *, mode: str = "sv39", backend: str = "plugin", **options: object) -> RunSpec:
+    """The micro-benchmark in the bare S-mode guest, with its ``options`` (guest/micro/bench.c).
+
+    It reads every page once and sets the mark ``measured`` before what is to be counted.
+    """
+    words = [f"{key}={value}" for key, value in options.items()]
+    return RunSpec(
+        name=name,
+        guest="micro",
+        workload=" ".join(["scenario=lsp-bench", f"mode={mode}", "warm=1", *words]),
+        backend="mi" if backend == "mi" else "plugin",
+        time_limit=600,
+    )
+
+
+def program(name: str, size: Size, *, cpu: str | None = None, append: str | None = None) -> RunSpec:
+    """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks."""
+    parts = [name, size, *([cpu.replace(",", "-").replace("=", "-")] if cpu else [])]
+    return RunSpec(
+        name="-".join([*parts, *(append or "").replace("=", "-").split()]),
+        guest="workloads",
+        workload=f"{name}:{size}",
+        backend="plugin",
+        cpu=cpu,
+        append=append,
+        time_limit=1800,
+    )

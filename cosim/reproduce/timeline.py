@@ -1,0 +1,174 @@
+"""Counts of a run from one mark of the guest's to the next, so that a warm-up can be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from cosim.errors import GuestError
+from cosim.output import Step
+from cosim.pipeline import Pipeline
+from cosim.trace.reader import TraceReader
+from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.exits import Counter
+
+Json = dict[str, Any]
+
+_GAUGES = {Counter.SHADOW_PAGES.key, Counter.SHADOW_PAGES_PEAK.key}
+"""Counters that say how much there is, not how much was added."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted in one stretch of a run."""
+
+    events: Json
+    """Events by kind, as in a result document."""
+    policies: Mapping[str, Json]
+    """By model, as in a result document."""
+
+    def exits(self, model: str, *kinds: str) -> int | None:
+        """The exits of ``model``: of these kinds (one that it cannot have counts as 0), or all.
+
+        None where one of them could not be counted.
+        """
+        counted = self.policies[model]["exits"]
+        total = 0
+        for kind in kinds or ("total",):
+            number = counted.get(kind, 0)
+            if number is None:
+                return None
+            total += number
+        return total
+
+    @property
+    def fences(self) -> dict[str, int]:
+        """Fences by the form of their operands: ``va``, ``va_asid``, ``asid``, ``all``."""
+        return dict(self.events["fence"])
+
+    def since(self, before: Counts) -> Counts:
+        """What was counted after ``before``, a stretch that ends where this one goes on."""
+        return Counts(
+            _difference(self.events, before.events), _difference(self.policies, before.policies)
+        )
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A run's counts up to each mark of the guest's, and up to its end."""
+
+    marks: tuple[tuple[str, Counts], ...]
+    """Label of each mark, and everything counted before it."""
+    end: Counts
+    """Everything."""
+
+    def after(self, label: str) -> Counts:
+        """The counts from the first mark ``label`` on.
+
+        :raise GuestError: the guest did not set it.
+        """
+        for mark, counts in self.marks:
+            if mark == label:
+                return self.end.since(counts)
+        known = ", ".join(dict.fromkeys(text for text, _ in self.marks)) or "none"
+        raise GuestError(f"the guest did not set the mark {label!r}; it set {known}")
+
+    def between(self, first: str, last: str) -> list[Counts]:
+        """The counts of each stretch from a mark ``first`` to the ``last`` that follows it.
+
+        A stretch that the end of the region cuts short is left out.
+        """
+        stretches, begun = [], None
+        for label, counts in self.marks:
+            if label == last and begun is not None:
+                stretches.append(counts.since(begun))
+                begun = None
+            elif label == first:
+                begun = counts
+        return stretches
+
+    def to_json(self) -> Json:
+        """A dictionary for JSON that :meth:`from_json` reads."""
+        return {
+            "marks": [{"label": label, **vars(counts)} for label, counts in self.marks],
+            "end": vars(self.end),
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> Timeline:
+        """The timeline in ``data``; raises KeyError or TypeError when it is none."""
+        return cls(
+            tuple((m["label"], Counts(m["events"], m["policies"])) for m in data["marks"]),
+            Counts(data["end"]["events"], data["end"]["policies"]),
+        )
+
+    @classmethod
+    def merged(cls, parts: list[Timeline]) -> Timeline:
+        """One timeline with the models of all ``parts``, which are of the same events."""
+        first = parts[0]
+        marks = [
+            (label, _merged([part.marks[number][1] for part in parts]))
+            for number, (label, _) in enumerate(first.marks)
+        ]
+        return cls(tuple(marks), _merged([part.end for part in parts]))
+
+    def only(self, model: str, name: str) -> Timeline:
+        """The same for one model, called ``name`` from now on."""
+        marks = tuple((label, _only(counts, model, name)) for label, counts in self.marks)
+        return Timeline(marks, _only(self.end, model, name))
+
+
+def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
+    """Feed ``trace`` to the models in ``pipeline`` and take their counts at every mark.
+
+    ``step`` is told the events done and in all.
+
+    :raise TraceDamage: a segment is damaged.
+    """
+    marks = []
+    done = 0
+    for batch in trace.batches():
+        for part, label in _parts(batch):
+            if label is not None:
+                marks.append((trace.labels[label], _counts(trace, pipeline)))
+            pipeline.feed(part)
+        done += len(batch)
+        step(done, trace.events)
+    return Timeline(tuple(marks), _counts(trace, pipeline))
+
+
+def _parts(batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
+    """``batch`` cut before each MARK, with the number of the label of the mark it begins with."""
+    cuts = np.flatnonzero(batch["kind"] == Kind.MARK).tolist()
+    yield batch[: (cuts or [len(batch)])[0]], None
+    for start, stop in pairwise([*cuts, len(batch)]):
+        yield batch[start:stop], int(batch["a"][start])
+
+
+def _counts(trace: TraceReader, pipeline: Pipeline) -> Counts:
+    document = pipeline.document(trace.ending)
+    return Counts(dict(document["events"]), document["policies"])
+
+
+def _difference(now: Any, before: Any) -> Any:
+    if isinstance(now, Mapping):
+        return {
+            key: value if key in _GAUGES else _difference(value, before[key])
+            for key, value in now.items()
+        }
+    if isinstance(now, int) and isinstance(before, int):
+        return now - before
+    return now
+
+
+def _merged(parts: list[Counts]) -> Counts:
+    policies = {name: policy for part in parts for name, policy in part.policies.items()}
+    return Counts(parts[0].events, policies)
+
+
+def _only(counts: Counts, model: str, name: str) -> Counts:
+    return Counts(counts.events, {name: counts.policies[model]})
