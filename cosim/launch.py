@@ -61,6 +61,8 @@ def execute(
     resolved = plan.resolve(spec, step_all=step_all)
     origin = session.origin(resolved)
     if models:
+        with output.progress("loading the models (the first time compiles them: a minute)"):
+            modelling.compile_models(origin, resolved.models)
         pipeline = modelling.make_pipeline(origin, resolved.models)
     else:
         pipeline = Pipeline(origin, {})

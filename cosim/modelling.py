@@ -10,7 +10,7 @@ from typing import Any
 from cosim.errors import UsageError
 from cosim.pipeline import Pipeline
 from cosim.result import Origin
-from hypervisor_model import policies
+from hypervisor_model import events, policies
 from hypervisor_model.policies.machine import replace_fields
 
 DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
@@ -77,3 +77,15 @@ def make_pipeline(
         for name, text in zip(names, models, strict=True)
     }
     return Pipeline(origin, made)
+
+
+def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
+    """Have the models' kernels compiled, or loaded from the cache, before they are needed.
+
+    The first run after a change of the models takes about a minute for that, which must not fall
+    between two stops of a guest.
+    """
+    pipeline = make_pipeline(origin, models)
+    batch = events.empty(1)
+    batch["kind"] = events.Kind.MARK
+    pipeline.feed(batch)

@@ -118,6 +118,7 @@ def bare(resolved: Plan, log: Path, folder: Path) -> Rate:
 
 def ours(resolved: Plan, log: Path, folder: Path) -> Rate:
     """(b)."""
+    modelling.compile_models(session.origin(resolved), resolved.models)
     pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
     outcome = Session(resolved, folder, pipeline, recording=log).run()
     if outcome.document is None or outcome.error is not None:
