@@ -12,6 +12,7 @@ import contextlib
 import mmap
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -26,9 +27,9 @@ from qemu.qmp.error import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 from qemu.qmp.protocol import ConnectError
 
-from cosim import process
+from cosim import interrupts, process
 from cosim.console import Console
-from cosim.errors import MachineError, UsageError
+from cosim.errors import MachineError, StorageError, UsageError
 
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
@@ -165,11 +166,12 @@ class Machine:
     # -- life ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        try:
-            self._launch()
-        except BaseException:
-            self.close()
-            raise
+        with interrupts.deferred():
+            try:
+                self._launch()
+            except BaseException:
+                self.close()
+                raise
         return self
 
     def __exit__(
@@ -198,9 +200,7 @@ class Machine:
         return [*words, *self.timing.arguments(), *config.extra]
 
     def _launch(self) -> None:
-        self._ram_fd = os.memfd_create("guest-ram")
-        os.ftruncate(self._ram_fd, self.config.memory)
-        self._ram = mmap.mmap(self._ram_fd, self.config.memory)
+        self._make_ram()
         words = self.arguments()
         words += [
             "-object",
@@ -218,7 +218,12 @@ class Machine:
         if self._hold:
             words.append("-no-shutdown")
         theirs = [line.fileno() for line in self._lines.theirs.values()]
-        with self.stderr_log.open("wb") as log:
+        try:
+            self._console = Console(self._lines.ours["console"], self.console_log)
+            log = self.stderr_log.open("wb")
+        except OSError as error:
+            raise StorageError(f"cannot write logs to {self.folder}: {error.strerror}") from None
+        with log:
             try:
                 self._process = process.spawn(
                     words,
@@ -229,13 +234,24 @@ class Machine:
             except OSError as error:
                 raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
         self._lines.close(self._lines.theirs)
-        self._console = Console(self._lines.ours["console"], self.console_log)
         self._qmp = QEMUMonitorProtocol(self._lines.ours["qmp"])
         self._qmp.settimeout(20)
         try:
             self._qmp.connect()
         except (TimeoutError, ConnectError, QMPError, OSError, EOFError):
             raise self._refused() from None
+
+    def _make_ram(self) -> None:
+        size = self.config.memory
+        try:
+            self._ram_fd = os.memfd_create("guest-ram")
+            os.ftruncate(self._ram_fd, size)
+            self._ram = mmap.mmap(self._ram_fd, size)
+        except (OSError, ValueError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise MachineError(
+                f"cannot have {size >> 20} MiB of guest RAM ({reason}); give less with --memory"
+            ) from None
 
     def _refused(self) -> MachineError:
         assert self._process is not None
@@ -250,6 +266,10 @@ class Machine:
 
     def close(self) -> None:
         """End QEMU and release everything; idempotent, never raises for a dead QEMU."""
+        with interrupts.deferred():
+            self._close()
+
+    def _close(self) -> None:
         if self._process is not None:
             if self._process.poll() is None and self._qmp is not None:
                 with contextlib.suppress(Exception):
@@ -328,7 +348,9 @@ class Machine:
         """
         assert self._qmp is not None
         try:
-            return self._qmp.cmd(command, **arguments)
+            # An interrupt inside the event loop would leave it with a task half done.
+            with interrupts.deferred():
+                return self._qmp.cmd(command, **arguments)
         except (TimeoutError, QMPError, OSError, EOFError) as error:
             if not self.alive():
                 raise MachineError(self.obituary(), log=str(self.stderr_log)) from None
@@ -341,6 +363,13 @@ class Machine:
     def alive(self) -> bool:
         """Whether QEMU still runs."""
         return self._process is not None and self._process.poll() is None
+
+    def died(self, within: float) -> bool:
+        """Whether QEMU is gone, or goes within so many seconds."""
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(within)
+        return not self.alive()
 
     def ended(self) -> bool:
         """Whether the guest has ended (QEMU may still be there, see ``hold``)."""
@@ -364,7 +393,7 @@ class Machine:
             time.sleep(wait)
             return
         try:
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(asyncio.TimeoutError), interrupts.deferred():
                 self._events += [dict(event) for event in self._qmp.get_events(wait=wait)]
         except (QMPError, OSError, EOFError):
             # QEMU is going away: all events that came before are taken.
@@ -386,5 +415,7 @@ class Machine:
         assert self._process is not None
         status = self._process.poll()
         if status is not None and status < 0:
-            return f"QEMU was killed by signal {-status}"
+            name = signal.Signals(-status).name
+            hint = "; was memory short? give the guest less with --memory" * (status == -9)
+            return f"QEMU was killed by signal {-status} ({name}){hint}"
         return f"QEMU ended with status {status} ({self.end_reason() or 'no reason given'})"

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from cosim import interrupts
+from cosim.errors import MachineError, StorageError
 from cosim.machine import Machine, Timing
 from cosim.plan import Plan
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked|PANIC", re.IGNORECASE)
+_PANIC_END = re.compile(r"end Kernel panic")
+_SPARE = 64 << 10
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How a recording ended."""
+
+    reason: str | None
+    """Why the guest ended (:meth:`Machine.end_reason`); None: it was cut."""
+    late: bool
+    """Whether the time limit cut it."""
+    panic: str | None
+    """What the guest said when it panicked."""
 
 
 def record(
     plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
-) -> str | None:
+) -> Recorded:
     """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
 
     :param log: receives the recording.
     :param folder: where the machine's logs go.
     :param limit: when to stop all the same (monotonic seconds); the recording is good up to there.
     :param show: told a few times a second: the phase, and the guest's last line.
-    :return: what the guest said when it panicked; None when it did not.
     :raise CosimError: QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     with Machine(
@@ -35,27 +52,55 @@ def record(
         hold=True,
     ) as machine:
         machine.resume()
-        for step in plan.spec.console:
-            machine.console.expect(step.expect, step.within)
-            machine.console.send(step.send)
-        pattern = plan.end.pattern
-        while not machine.wait(_TICK) and time.monotonic() < limit:
-            if pattern and machine.console.seen(pattern):
-                break
-            show("recording", machine.console.last_line())
-        panic = panic_line(machine)
+        with interrupts.allowed():
+            for step in plan.spec.console:
+                machine.console.expect(step.expect, step.within)
+                machine.console.send(step.send)
+        late = not _run(machine, plan.end.pattern, limit, show)
+        if not machine.alive():
+            raise MachineError(machine.obituary(), log=str(machine.stderr_log))
+        recorded = Recorded(machine.end_reason(), late, panic_line(machine))
         machine.console.check_log()
-    return panic
+    _check_whole(log, folder)
+    return recorded
+
+
+def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
+    """Wait for the guest's end or what stands for it; False when ``limit`` passed before."""
+    while not machine.wait(_TICK):
+        interrupts.check()
+        last = machine.console.last_line()
+        # A kernel that is not told to reboot on a panic (panic=N) waits for ever.
+        if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+            return True
+        if time.monotonic() > limit:
+            return False
+        show("recording", last)
+    return True
+
+
+def _check_whole(log: Path, folder: Path) -> None:
+    # QEMU goes on where it cannot write its recording: so see whether there is still space.
+    try:
+        with tempfile.TemporaryFile(dir=folder) as spare:
+            spare.write(bytes(_SPARE))
+    except OSError as error:
+        size = log.stat().st_size >> 10
+        raise StorageError(
+            f"no space for the recording in {folder} ({error.strerror} after {size} KiB); "
+            "free space, or choose a folder with --logs or COSIM_CACHE"
+        ) from None
 
 
 def panic_line(machine: Machine) -> str | None:
-    """What a guest that ended by a reset said of it; None when it did not end so.
+    """What a guest that panicked said of it; None when it did not.
 
     ``panic=1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
     """
-    if machine.end_reason() not in ("guest-reset", "guest-panic"):
+    last = machine.console.last_line()
+    ended = machine.end_reason() in ("guest-reset", "guest-panic")
+    if not ended and not _PANIC_END.search(last):
         return None
     lines = machine.console_log.read_text(errors="replace").split("\n")
-    last = machine.console.last_line() or "it said nothing"
-    said = next((line for line in lines if _PANIC.search(line)), last)
+    said = next((line for line in lines if _PANIC.search(line)), last or "it said nothing")
     return re.sub(r"^\[[ 0-9.]+\] *", "", said.strip())

@@ -7,7 +7,10 @@ be stopped anywhere without changing it; ``live`` sessions work on the guest as 
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,19 +18,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosim import tools
+from cosim import interrupts, tools
 from cosim.capture.mi import Interception
 from cosim.console import Console
-from cosim.errors import CosimError, GuestError, RemoteError
+from cosim.errors import (
+    CosimError,
+    GdbError,
+    GuestError,
+    MachineError,
+    RemoteError,
+    StorageError,
+)
 from cosim.gdb.interposer import Interposer
 from cosim.gdb.mi import GdbMi
 from cosim.gdb.rsp import Stub
 from cosim.machine import RAM_BASE, Machine, Timing
 from cosim.pipeline import Pipeline
 from cosim.plan import Plan
-from cosim.recording import record
+from cosim.recording import Recorded, panic_line, record
 from cosim.region import Edge
 from cosim.result import Ending, Origin, ResultDocument
+from cosim.tools import Tool
 from hypervisor_model.events import EventBatch
 from hypervisor_model.policies._base import Accesses, Stream
 from hypervisor_model.policies.machine import MachineModel
@@ -142,34 +153,28 @@ class Session:
         self._attach = attach or (lambda console: contextlib.nullcontext())
         self._started = time.monotonic()
         self._deadline = self._started + plan.time_limit
+        if live and plan.spec.time_limit is None:
+            self._deadline = math.inf
         self._events = 0
         self._began = False
         self._interception: Interception | None = None
         self._instructions: int | None = None
         self._first_instruction: int | None = None
-        self._panic: str | None = None
+        self._recorded: Recorded | None = None
+        self._region_started = 0.0
+        self._region_seconds: float | None = None
 
     def run(self) -> Outcome:
         """Do all of it; never raises for what a user can do something about.
 
         The outcome has a document as soon as the region was reached, whatever happened then.
         """
-        log = self._recording or self._folder / "record.bin"
         error: BaseException | None = None
         try:
-            if self._live:
-                timing = Timing("live")
-            else:
-                if self._recording is None:
-                    limit = self._started + self._plan.time_limit / 2
-                    self._panic = record(self._plan, log, self._folder, limit, self._show)
-                timing = Timing("replay", log)
-            self._intercept(timing)
+            with interrupts.deferred():
+                self._run()
         except (CosimError, KeyboardInterrupt) as problem:
             error = problem
-        finally:
-            if self._recording is None:
-                log.unlink(missing_ok=True)
         if not self._began:
             return Outcome(None, error)
         ending = self._ending(error)
@@ -180,81 +185,122 @@ class Session:
         """Labels of the marks met, by their number in MARK events."""
         return [] if self._interception is None else self._interception.labels.names
 
+    def _run(self) -> None:
+        with interrupts.allowed():
+            gdb = tools.gdb()
+        if self._live:
+            self._intercept(Timing("live"), gdb)
+        elif self._recording is not None:
+            self._intercept(Timing("replay", self._recording), gdb)
+        else:
+            with _nameless(self._folder) as log:
+                limit = time.monotonic() + self._plan.time_limit / 2
+                self._recorded = record(self._plan, log, self._folder, limit, self._show)
+                self._intercept(Timing("replay", log), gdb)
+
     # -- interception ---------------------------------------------------------------------------
 
-    def _intercept(self, timing: Timing) -> None:
+    def _intercept(self, timing: Timing, gdb_tool: Tool) -> None:
         plan = self._plan
-        name = "live" if self._live else "replay"
         with Machine(
             plan.qemu.path,
             plan.machine,
             folder=self._folder,
-            name=name,
+            name="live" if self._live else "replay",
             timing=timing,
             stub=True,
             hold=True,
         ) as machine:
-            stub = Stub(machine.stub)
-            stub.start()
-            interception = self._interception = Interception(
-                stub,
-                machine.ram_words(),
-                RAM_BASE,
-                extents=machine.ram_extents,
-                firmware=plan.firmware_ranges,
-                kernel=plan.kernel_ranges,
-                sink=self._take,
-                mark_at=plan.mark_at,
-                stepping=plan.stepping,
-                one_by_one=plan.spec.stop_on_divergence,
-            )
-            with self._interposed(stub, interception) as interposer:
-                gdb_tool = tools.gdb()
+            interposer: Interposer | None = None
+            try:
+                interposer = self._interpose(machine)
                 with GdbMi(gdb_tool.path, transcript=self._mi_log) as gdb:
                     if plan.image.kind == "elf":
-                        gdb.load_symbols(plan.machine.kernel)
+                        with interrupts.allowed():
+                            gdb.load_symbols(plan.machine.kernel)
                     gdb.connect(interposer.path)
                     with self._attach(machine.console):
                         self._drive(machine, interposer, gdb)
+                gdb.check_log()
+                machine.console.check_log()
+            except (GdbError, RemoteError) as error:
+                if interposer is not None:
+                    interposer.close()
+                raise self._cause(error, machine, interposer) from error
+            finally:
+                if interposer is not None:
+                    interposer.close()
+                    self._finish(machine, interposer)
 
-    @contextmanager
-    def _interposed(self, stub: Stub, interception: Interception) -> Iterator[Interposer]:
-        interposer = Interposer(stub, interception, self._folder / "gdb.sock")
-        try:
-            yield interposer
-        except CosimError as error:
-            # What gdb or the stub report may only be what interception's own failure left behind.
-            raise interposer.failure or error from error
-        finally:
-            interposer.close()
+    def _interpose(self, machine: Machine) -> Interposer:
+        plan = self._plan
+        stub = Stub(machine.stub)
+        stub.start()
+        self._interception = Interception(
+            stub,
+            machine.ram_words(),
+            RAM_BASE,
+            extents=machine.ram_extents,
+            firmware=plan.firmware_ranges,
+            kernel=plan.kernel_ranges,
+            sink=self._take,
+            mark_at=plan.mark_at,
+            stepping=plan.stepping,
+            one_by_one=plan.spec.stop_on_divergence,
+        )
+        return Interposer(stub, self._interception, self._folder / "gdb.sock")
+
+    def _cause(
+        self, error: CosimError, machine: Machine, interposer: Interposer | None
+    ) -> CosimError:
+        """What is behind ``error``, which may only be what another part's end looks like."""
+        if machine.died(1.0):
+            return MachineError(machine.obituary(), log=str(machine.stderr_log))
+        return (interposer and interposer.failure) or error
+
+    def _finish(self, machine: Machine, interposer: Interposer) -> None:
+        """Close the region, with the last audit where the guest stands between two instructions."""
+        interception = self._interception
+        if interception is None or not interception.active or interposer.busy:
+            return
+        if interposer.failure is None and machine.alive():
+            interception.end(alive=False)
+        else:
+            with contextlib.suppress(CosimError):
+                interception.flush()
 
     def _drive(self, machine: Machine, interposer: Interposer, gdb: GdbMi) -> None:
         plan = self._plan
         if plan.begin.form != "boot" and not self._reach(plan.begin, machine, interposer, gdb):
-            said = machine.console.last_line()
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the region began "
-                f"(--from {plan.begin.text}); last line on the console: {said!r}",
+                f"(--from {plan.begin.text}); {self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         with interposer.stopped() as interception:
             interception.begin()
         self._began = True
         self._first_instruction = self._icount(machine)
+        self._region_started = time.monotonic()
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
-            if not interposer.running:
-                with contextlib.suppress(RemoteError), interposer.stopped() as interception:
-                    interception.end(alive=not interposer.ended and machine.alive())
-        machine.console.check_log()
+            self._region_seconds = round(time.monotonic() - self._region_started, 3)
         if not reached and plan.end.form != "power-off":
             raise GuestError(
-                f"{self._end_of_guest(machine)} before the region's end (--to {plan.end.text})",
+                f"{self._end_of_guest(machine)} before the region's end (--to {plan.end.text}); "
+                f"{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
-        if self._panic:
-            raise GuestError(f"the guest panicked: {self._panic}", log=str(machine.console_log))
+        if not reached and self._recorded is not None and self._recorded.late:
+            raise GuestError(
+                f"{self._end_of_guest(machine)} before the guest powered off; "
+                f"{self._last_line(machine)}",
+                log=str(machine.console_log),
+            )
+        panic = self._panic(machine)
+        if not reached and panic:
+            raise GuestError(f"the guest panicked: {panic}", log=str(machine.console_log))
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         """Let the guest run up to ``edge``; False when it ended before."""
@@ -266,6 +312,7 @@ class Session:
         asked = False
         while True:
             stop = gdb.wait_stop(_TICK)
+            interrupts.check()
             self._show("in the region" if self._began else "to the region", self._place())
             if interposer.failure is not None:
                 raise interposer.failure
@@ -278,8 +325,7 @@ class Session:
                 self._out_of_time(edge, machine, gdb)
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
-        if not interposer.ended:
-            self._instructions = self._icount(machine)
+        self._instructions = self._icount(machine)
         if interception.halted:
             return True
         return not interposer.ended
@@ -290,21 +336,33 @@ class Session:
         edge_name = "--to" if self._began else "--from"
         raise GuestError(
             f"{self._plan.time_limit:g} s passed and {edge_name} {edge.text} was not reached; "
-            f"the guest is at {self._place()}, its last line was {machine.console.last_line()!r}; "
+            f"the guest is at {self._place()}, {self._last_line(machine)}; "
             "raise --time-limit or choose another edge",
             log=str(machine.console_log),
         )
 
     def _end_of_guest(self, machine: Machine) -> str:
-        if self._panic:
-            return f"the guest panicked ({self._panic})"
-        machine.wait(2)
-        reason = machine.end_reason()
+        panic = self._panic(machine)
+        if panic:
+            return f"the guest panicked ({panic})"
+        recorded = self._recorded
+        if recorded is not None and recorded.late:
+            limit = self._plan.time_limit
+            return f"the recording was cut after {limit / 2:g} s, half of --time-limit {limit:g},"
+        # A replay does not say it reliably: it ends as QEMU's recording was ended.
+        reason = recorded.reason if recorded is not None else machine.end_reason()
         if reason == "guest-shutdown":
             return "the guest powered off"
         if reason == "guest-reset":
             return "the guest reset itself"
         return machine.obituary() if not machine.alive() else "the recorded run ended"
+
+    def _panic(self, machine: Machine) -> str | None:
+        return self._recorded.panic if self._recorded is not None else panic_line(machine)
+
+    @staticmethod
+    def _last_line(machine: Machine) -> str:
+        return f"its last line was {machine.console.last_line()!r}"
 
     def _icount(self, machine: Machine) -> int | None:
         if self._live or not machine.alive():
@@ -337,7 +395,11 @@ class Session:
         return Ending(
             complete=error is None,
             reason=None if error is None else str(error) or "interrupted",
-            region={"instructions": instructions, "stops": interception.stops},
+            region={
+                "instructions": instructions,
+                "stops": interception.stops,
+                "seconds": self._region_seconds,
+            },
             stepped=stepped,
             audit={
                 "checks": audit.checks,
@@ -355,6 +417,17 @@ class Session:
         if self._view is not None:
             seconds = time.monotonic() - self._started
             self._view(Progress(phase, seconds, self._events, place, self._pipeline.exits()))
+
+
+@contextmanager
+def _nameless(folder: Path) -> Iterator[Path]:
+    """A file on the disk of ``folder`` that is gone with us, whatever ends us."""
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}") from None
+    with file:
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
 def interactive() -> bool:

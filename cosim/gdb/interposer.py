@@ -9,6 +9,7 @@ of it.  gdb sees its own stops, marks that the session waits for, and the guest'
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import threading
@@ -17,11 +18,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cosim.capture.mi import GuestEnded, Interception
-from cosim.errors import CosimError, RemoteError
-from cosim.gdb.rsp import INTERRUPT, Decoder, StopReply, Stub, frame
+from cosim.errors import CosimError, RemoteError, StorageError
+from cosim.gdb.rsp import INTERRUPT, Decoder, StopReply, Stub, frame, parse_stop
 
 _POLL_SECONDS = 0.05
+_CLOSE_SECONDS = 25.0
+"""Longer than any wait of the serving thread; it may also be in the models' first compilation."""
+_STOP_SECONDS = 10.0
 _TRAP = b"T05thread:01;"
+_INTERRUPTED = b"T02thread:01;"
 
 
 class Interposer:
@@ -29,33 +34,35 @@ class Interposer:
 
     :param stub: QEMU's stub, which the interposer alone talks to from now on.
     :param interception: owns the stops that gdb is not to see.
-    :param path: the socket's path; must not exist.
+    :param path: where the socket is made, and unlinked at once: gdb gets at it by :attr:`path`
+        for as long as we live, and whatever ends us, no stale socket stays.
+    :raise StorageError: the socket cannot be made.
     """
 
     def __init__(self, stub: Stub, interception: Interception, path: Path) -> None:
-        self.path = path
         self._stub = stub
         self._interception = interception
         self._lock = threading.Lock()
         self._closing = False
-        self._pause = threading.Event()
         self._last_stop = _TRAP
         self.failure: CosimError | None = None
         self.ended = False
         self.running = False
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
+        self._listener, self._handle = _listen(path)
+        self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
+        """What gdb connects to."""
         self._listener.settimeout(_POLL_SECONDS)
         self._thread = threading.Thread(target=self._serve, name="interposer", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving; the guest stays as it is.  Idempotent."""
+        """Stop the guest, then serving.  Idempotent."""
+        if self._closing:
+            return
         self._closing = True
-        self._thread.join(5)
+        self._thread.join(_CLOSE_SECONDS)
         self._listener.close()
-        self.path.unlink(missing_ok=True)
+        os.close(self._handle)
 
     @contextmanager
     def stopped(self) -> Iterator[Interception]:
@@ -89,6 +96,11 @@ class Interposer:
                     raise
 
     @property
+    def busy(self) -> bool:
+        """Whether the serving thread is still at work, which it may be after a failed close."""
+        return self._thread.is_alive()
+
+    @property
     def closing(self) -> bool:
         """Whether :meth:`close` has been called."""
         return self._closing
@@ -105,7 +117,7 @@ class _Client:
         self._decoder = Decoder()
         self._acks = True
         self._breaks: set[int] = set()
-        self._waiting: list[bytes] = []
+        self._stop_asked = False
 
     def serve(self) -> None:
         """Answer this gdb until it goes away."""
@@ -183,13 +195,16 @@ class _Client:
     def _resume(self, payload: bytes) -> None:
         one = payload[:1] == b"s" or payload.startswith(b"vCont;s")
         self._owner.running = True
+        self._stop_asked = False
         try:
-            reply = self._run(one)
+            reply = b"W00" if self._owner.ended else self._run(one)
         except GuestEnded:
             reply = b"W00"
         finally:
             self._owner.running = False
-        self._owner.ended = reply[:1] in (b"W", b"X")
+        stop = parse_stop(reply)
+        assert stop is not None
+        self._owner.ended = stop.ended
         self._owner._last_stop = reply
         self._answer(reply)
 
@@ -207,7 +222,7 @@ class _Client:
                 if one or interception.halted:
                     return _TRAP
                 if self._interrupted():
-                    return b"T02thread:01;"
+                    return _INTERRUPTED
                 if interception.stepping:
                     interception.idle()
                     regs, stop, first = interception.registers(), None, False
@@ -226,24 +241,44 @@ class _Client:
                 return stop.raw
 
     def _interrupted(self) -> bool:
-        """Whether gdb asked for a stop, between two stops of ours."""
+        """Whether the guest is to stop: gdb asked for it, or is gone, or the session ends."""
         packets = self._receive(0)
-        if packets is None:
-            raise RemoteError("gdb is gone")
-        return INTERRUPT in packets
+        # Kept until gdb is answered: a stop of ours may come before the one that is asked for.
+        self._stop_asked |= packets is None or INTERRUPT in packets
+        return self._stop_asked or self._owner.closing
 
     def _wait(self) -> StopReply:
-        """Wait for the guest to stop, passing an interrupt of gdb's on."""
+        """Wait for the guest to stop, by itself or because it is to."""
+        stub, line = self._stub.fileno(), self._line.fileno()
         while True:
-            stub, line = self._stub.fileno(), self._line.fileno()
             ready = select.select([stub, line], [], [], _POLL_SECONDS)[0]
-            if line in ready and self._interrupted():
-                self._stub.interrupt()
             if stub in ready:
                 stop = self._stub.stop(0)
                 if stop is not None:
                     return stop
-            if self._owner.closing:
+            if (line in ready or self._owner.closing) and self._interrupted():
                 self._stub.interrupt()
-                stop = self._stub.stop(5)
-                return stop or StopReply(b"X09", None)
+                stop = self._stub.stop(_STOP_SECONDS)
+                if stop is None:
+                    raise RemoteError(f"QEMU did not stop the guest within {_STOP_SECONDS:g} s")
+                return stop
+
+
+def _listen(path: Path) -> tuple[socket.socket, int]:
+    """A listening socket without a name, and a descriptor of its inode to connect through."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            # Relative to the folder: the name of a socket holds only 107 bytes.
+            short = f"/proc/self/fd/{folder}/{path.name}"
+            listener.bind(short)
+            handle = os.open(short, os.O_PATH | os.O_NOFOLLOW)
+            os.unlink(path.name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise StorageError(f"cannot make a socket in {path.parent}: {error.strerror}") from None
+    return listener, handle
