@@ -127,11 +127,12 @@ class Policy(ABC):
         complete = self.stream.accesses == "all"
         reason = f"needs every access; the stream has {self.stream.accesses}"
         reasons: dict[str, str] = {}
-        missing = set() if complete else set(self._access_bound())
+        # By name: an Exit and a Counter of the same number are equal.
+        missing = set() if complete else {bound.key for bound in self._access_bound()}
         exits: dict[Exit, int | None] = {}
         for kind in self.kinds:
             exits[kind] = int(self._hw.counts[kind])
-            if kind in missing:
+            if kind.key in missing:
                 exits[kind] = None
                 reasons[f"exits.{kind.key}"] = reason
         if Exit.GUEST_FAULT in exits and not self.stream.page_faults:
@@ -142,8 +143,8 @@ class Policy(ABC):
         counters: dict[Counter, int | None] = {}
         for counter in self.extra:
             count = int(self._hw.counts[COUNTERS + counter])
-            counters[counter] = None if counter in missing else count
-            if counter in missing:
+            counters[counter] = None if counter.key in missing else count
+            if counter.key in missing:
                 reasons[counter.key] = reason
         hardware = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
         if not complete:

@@ -1,0 +1,47 @@
+"""What cannot be counted where accesses are missing: these counts and no others are null."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hypervisor_model.events import EVENT, EventBatch, Fence, Kind
+from hypervisor_model.exits import Exit
+from hypervisor_model.isa import atp
+from hypervisor_model.policies import MachineModel, Stream, make
+
+RAM = 0x8000_0000
+TABLE, ENTRY = RAM, RAM + 8
+
+
+def _events() -> EventBatch:
+    """A root, loaded; one entry of it stored to and fenced."""
+    batch = np.zeros(4, EVENT)
+    batch["kind"] = [Kind.TABLE_ADD, Kind.SATP_WRITE, Kind.PTE_WRITE, Kind.FENCE]
+    batch["priv"] = 1
+    batch["a"] = [TABLE, 0, ENTRY, 1 << 30]
+    batch["b"][1] = atp.make(atp.Mode.SV39, RAM, 0)
+    batch["size"][2] = 8
+    batch["sub"][3] = Fence.VA | Fence.SFENCE_VMA
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("policy", "fence"), [("shadow", Exit.FENCE), ("lsp", Exit.FENCE_FAST), ("vtlb", Exit.FENCE)]
+)
+def test_fences_need_no_accesses(policy: str, fence: Exit) -> None:
+    model = make(policy, MachineModel(), Stream(accesses="none", page_faults=False))
+    model.feed(_events())
+    result = model.result()
+    assert result.exits[fence] == 1
+    assert result.exits[Exit.SATP_WRITE] == 1
+    assert result.total is None
+    assert result.exits[Exit.GUEST_FAULT] is None
+    nulls = {kind.key for kind, count in result.exits.items() if count is None}
+    assert {f"exits.{key}" for key in nulls} <= set(result.reasons)
+
+
+def test_only_fills_are_missing() -> None:
+    result = make("lsp", MachineModel(), Stream(accesses="none")).result()
+    missing = {kind for kind, count in result.exits.items() if count is None}
+    assert missing == {Exit.SHADOW_FILL, Exit.DIRTY_FILL}
