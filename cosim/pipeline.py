@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cosim.compare import Comparison
 from cosim.counts import EventCounter
 from cosim.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
@@ -25,17 +26,18 @@ class Pipeline:
         self.origin = origin
         self._policies = dict(policies)
         self._counter = EventCounter()
+        self._comparison = Comparison(origin.machine, list(policies))
 
     def feed(self, batch: EventBatch) -> None:
         """Give ``batch``, which follows the one before, to every consumer."""
         self._counter.feed(batch)
-        for policy in self._policies.values():
-            policy.feed(batch)
+        answers = {name: policy.feed(batch) for name, policy in self._policies.items()}
+        self._comparison.feed(batch, answers)
 
     @property
     def illegal(self) -> int:
         """Illegal translations so far, of all parties."""
-        return 0
+        return self._comparison.illegal
 
     def exits(self) -> dict[str, int]:
         """The exits counted so far, by policy; at least so many where a kind is not known."""
@@ -48,5 +50,6 @@ class Pipeline:
             ending,
             self._counter.counts(),
             {name: policy.result().to_json() for name, policy in self._policies.items()},
-            {},
+            self._comparison.counts(),
+            self._comparison.findings(),
         )

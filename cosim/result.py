@@ -7,7 +7,7 @@ from the events, so :func:`document` is all that a live run and a replay have to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
@@ -52,12 +52,13 @@ class EventCounts(TypedDict):
 
 
 class TranslationCounts(TypedDict):
-    """Answers of one party compared with the legal ones (paging-models section 6)."""
+    """Answers of one party compared with the legal ones (:mod:`hypervisor_model.legality`)."""
 
     compared: int
     fresh: int
     stale_legal: int
     illegal: int
+    undecided: int
 
 
 class ResultDocument(TypedDict):
@@ -77,6 +78,7 @@ class ResultDocument(TypedDict):
     audit: Json | None
     policies: dict[str, Json]
     translations: dict[str, TranslationCounts]
+    illegal_translations: list[Json]
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ def document(
     events: EventCounts,
     policies: Mapping[str, Json],
     translations: Mapping[str, TranslationCounts],
+    illegal_translations: Sequence[Json] = (),
 ) -> ResultDocument:
     """The result of a run, as docs/architecture.md describes it."""
     result = ResultDocument(
@@ -171,6 +174,7 @@ def document(
         audit=ending.audit,
         policies=dict(policies),
         translations=dict(translations),
+        illegal_translations=list(illegal_translations),
     )
     if ending.reason is not None:
         result["incomplete_because"] = ending.reason

@@ -232,6 +232,11 @@ class LegalityTracker:
             for name, row in zip(self.parties, self._run.counts, strict=True)
         }
 
+    @property
+    def illegal(self) -> int:
+        """Illegal answers so far, of all parties."""
+        return int(self._run.counts[:, _ILLEGAL].sum())
+
     def _grow(self) -> None:
         old = self._history.spaces
         rows = min(2 * old.shape[1], self._limits.spaces)

@@ -10,10 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cosim.report.divergence import describe
 from cosim.result import ResultDocument
 
 POLICIES_A_TABLE = 5
 """More policies than this go into a further table below."""
+
+DIVERGENCES = 3
+"""Illegal translations that are shown whole."""
 
 _NONE = object()
 
@@ -27,6 +31,7 @@ def render(result: ResultDocument) -> RenderableType:
         parts.append(_policies({name: result["policies"][name] for name in shown}))
     if result["translations"]:
         parts.append(_translations(result))
+        parts.extend(_divergences(result))
     parts.extend(Text(line) for line in _notes(result))
     return Group(*parts)
 
@@ -90,13 +95,22 @@ def _policies(policies: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _translations(result: ResultDocument) -> Table:
     table = Table("translations", box=box.SIMPLE)
-    columns = ("compared", "fresh", "stale_legal", "illegal")
+    columns = ("compared", "fresh", "stale_legal", "illegal", "undecided")
     for column in columns:
         table.add_column(column.replace("_", "-"), justify="right")
     for name, counts in result["translations"].items():
         row: Mapping[str, Any] = counts
         table.add_row(name, *(_cell(row[column]) for column in columns))
     return table
+
+
+def _divergences(result: ResultDocument) -> Iterable[Text]:
+    """The first illegal translations, both walks level by level."""
+    illegal = result["illegal_translations"]
+    for finding in illegal[:DIVERGENCES]:
+        yield Text(describe(finding) + "\n")
+    if len(illegal) > DIVERGENCES:
+        yield Text(f"{len(illegal) - DIVERGENCES} more of the first {len(illegal)} are in --json\n")
 
 
 def _notes(result: ResultDocument) -> list[str]:

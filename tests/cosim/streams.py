@@ -59,7 +59,9 @@ def write_trace(folder: Path, batch: EventBatch, *, segment_events: int = 64) ->
 
 def result_document(*, illegal: int = 0, missed_writes: int = 0) -> ResultDocument:
     """The result of a run without events."""
-    counts = TranslationCounts(compared=9, fresh=9 - illegal, stale_legal=0, illegal=illegal)
+    counts = TranslationCounts(
+        compared=9, fresh=9 - illegal, stale_legal=0, illegal=illegal, undecided=0
+    )
     ending = Ending(complete=True, audit={"checks": 1, "missed_writes": missed_writes})
     whole = document(ORIGIN, ending, EventCounter().counts(), {}, {"reference": counts})
     read: ResultDocument = json.loads(json.dumps(whole))
