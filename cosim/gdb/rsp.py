@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from cosim.errors import RemoteError
 
 INTERRUPT = b"\x03"
+_AT_ONCE = 64
 _ESCAPED = frozenset(b"#$}*")
 
 
@@ -210,10 +211,19 @@ class Stub:
     # -- the wire -----------------------------------------------------------------------------
 
     def _send(self, data: bytes) -> None:
+        while len(self._deferred) > _AT_ONCE:
+            # More would fill both directions of the line, and each side wait for the other.
+            self._write(b"".join(map(frame, self._deferred[:_AT_ONCE])))
+            self._owed += _AT_ONCE
+            del self._deferred[:_AT_ONCE]
+            self._settle()
         if self._deferred:
             data = b"".join(map(frame, self._deferred)) + data
             self._owed += len(self._deferred)
             self._deferred.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
         try:
             self._line.sendall(data)
         except OSError:
@@ -222,14 +232,16 @@ class Stub:
     def _settle(self) -> None:
         """Take the answers to deferred requests."""
         while self._owed:
+            answer = self._receive(self.deadline)
             self._owed -= 1
-            answer = self._next(self.deadline)
             if answer != b"OK":
                 raise RemoteError(f"QEMU's stub refused a request: {_show(answer)}")
 
     def _next(self, timeout: float) -> bytes:
-        if self._owed:
-            self._settle()
+        self._settle()
+        return self._receive(timeout)
+
+    def _receive(self, timeout: float) -> bytes:
         payload = self._maybe(timeout)
         if payload is None:
             raise RemoteError(f"QEMU's stub did not answer within {timeout:g} s")

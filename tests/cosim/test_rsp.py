@@ -73,6 +73,8 @@ def test_deferred_requests_go_along_and_must_be_granted() -> None:
     stub = _answering({b"Z0,1,4": [b"OK"], b"g": [b"aa"], b"Z9,9,9": [b"E22"]})
     stub.defer(b"Z0,1,4")
     assert stub.request(b"g") == b"aa"
+    stub.defer(*[b"Z0,1,4"] * 3000)
+    assert stub.request(b"g") == b"aa"
     stub.defer(b"Z9,9,9")
     with pytest.raises(RemoteError, match="refused a request: E22"):
         stub.request(b"g")
