@@ -4,7 +4,8 @@
     scripts/bench_replay.py [--json] [--model NAME[:K=V,..],..] [--encodings] [TRACE...]
 
 Without a TRACE (a folder that `cosim capture -o` wrote) it makes a synthetic one.  All figures of
-a trace come from one run, best of three where time is taken, so the ratios hold on a busy machine:
+a trace come from one run; times are processor time, best of three, so that a second is one of one
+core and the ratios hold on a busy machine:
 
 - ``read``: events a second of reading and decoding the Parquet files alone;
 - ``policies.NAME``: events a second of that model fed from memory;
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -47,13 +49,23 @@ IN_MEMORY = 1 << 21
 """Events that are held in memory at most (100 MB)."""
 
 
+_PEAK = """
+import resource, sys
+from cosim.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+
+
 def best(task: Callable[[], object]) -> float:
-    """Seconds of the fastest of some rounds."""
+    """Processor seconds of the fastest of some rounds."""
     times = []
     for _ in range(ROUNDS):
-        started = time.perf_counter()
+        started = time.process_time()
         task()
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)
 
 
@@ -94,21 +106,17 @@ def copy(trace: TraceReader, folder: Path, batches: Iterator[EventBatch]) -> Non
 
 def peak_memory(folder: Path, models: list[str]) -> int:
     """Peak resident bytes of a `cosim replay` process over the trace in ``folder``."""
-    program = (
-        "import resource, sys; from cosim.cli import main\n"
-        "try: main(sys.argv[1:])\n"
-        "finally: print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", program, "replay", folder, "--json", "--model", ",".join(models)],
+        [sys.executable, "-c", _PEAK, "replay", folder, "--json", "--model", ",".join(models)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
-    if done.returncode not in (0, 1):
-        raise SystemExit(f"cosim replay failed: {done.stderr}")
-    return int(done.stderr.split()[-1]) * 1024
+    found = re.search(r"^peak (\d+)$", done.stderr, re.MULTILINE)
+    if found is None or done.returncode not in (0, 1):
+        raise SystemExit(f"cosim replay failed:\n{done.stderr}")
+    return int(found[1]) * 1024
 
 
 def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, Any]:
@@ -138,9 +146,9 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
     replayed = best(replay)
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
         part = Path(scratch)
-        started = time.perf_counter()
+        started = time.process_time()
         copy(trace, part / "whole", iter(sample))
-        written = time.perf_counter() - started
+        written = time.process_time() - started
         quarter = np.concatenate(sample)[: events // 4]
         copy(trace, part / "quarter", iter([quarter]))
         sizes = [peak_memory(part / name, models) for name in ("quarter", "whole")]

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -19,6 +19,7 @@ from hypervisor_model.policies import MachineModel, Stream
 from tests.cosim.streams import ORIGIN, batches, result_document
 
 
+@settings(deadline=None)
 @given(st.lists(batches, max_size=4))
 def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
     counter = EventCounter()
@@ -46,6 +47,7 @@ def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
 words = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers(), max_size=3)
 
 
+@settings(deadline=None)
 @given(words, words, st.sampled_from(["all", "partial", "none"]), st.booleans())
 def test_what_a_source_says_survives_json(
     guest: dict[str, Any], region: dict[str, Any], accesses: Any, flag: bool

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim import runfile, toml_lines
@@ -243,6 +243,7 @@ def test_lines_of_keys(path: toml_lines.Path, line: int) -> None:
     assert toml_lines.find(TOML, path) == line
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["x", "# c", "", "s", "a"]), max_size=12))
 def test_lines_of_keys_in_any_layout(parts: list[str]) -> None:
     """Statements of one, three and two lines between comments and blank lines."""

@@ -1,0 +1,136 @@
+"""Traces of real guests: a replay is the live run, a killed capture is a cut trace, run files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import guest
+from cosim.trace.manifest import NAME
+from cosim.trace.reader import TraceReader, verify
+
+pytestmark = pytest.mark.system
+
+COSIM = Path(sys.executable).with_name("cosim")
+MODELS = "native,nested,shadow,lsp"
+
+
+@pytest.fixture(autouse=True)
+def micro() -> None:
+    guest.ensure("micro", lambda *_: None)
+
+
+def cosim(*arguments: str | Path, status: int = 0) -> Any:
+    """What `cosim` with --json prints; its exit status must be ``status``."""
+    done = subprocess.run(
+        [COSIM, *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_replay_agrees_with_the_run(tmp_path: Path) -> None:
+    live = cosim("run", "micro", "--backend", "plugin", "--model", MODELS)
+    captured = cosim("capture", "micro", "-o", tmp_path / "t")
+    assert captured["events"] == live["events"]
+    replayed = cosim("replay", tmp_path / "t", "--model", MODELS)
+    assert replayed == live
+    assert live["events"]["pte_write"] > 100
+    assert live["policies"]["shadow"]["exits"]["total"] > 0
+    assert live["policies"]["nested"]["walk_refs"]["g"] > 0
+    assert verify(tmp_path / "t") == []
+
+
+def _children(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for path in threads for child in path.read_text().split()]
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def _until(true: Any, seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < limit, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_a_capture_that_is_killed_leaves_a_cut_trace(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    workload = "scenario=lsp-bench pages=1024 ops=5000000 share=50"
+    process = subprocess.Popen(
+        [
+            *(COSIM, "capture", "micro", "--workload", workload, "-o", folder),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    children: list[int] = []
+    try:
+
+        def a_segment() -> bool:
+            assert process.poll() is None, "the capture ended before it could be killed"
+            return len(list(folder.glob("events-*.parquet"))) >= 1
+
+        _until(a_segment, 50)
+        children = _children(process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert children
+    _until(lambda: all(map(_gone, children)), 10)
+    trace = TraceReader(folder)
+    assert trace.cut is not None
+    assert trace.events == sum(len(batch) for batch in trace.batches()) > 0
+    assert any("the trace is cut" in finding for finding in verify(folder))
+    result = cosim("replay", folder, "--model", "native")
+    assert result["complete"] is False
+    assert result["events"]["total"] == trace.events
+
+
+def test_the_runs_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "runs.toml"
+    file.write_text(
+        """
+guest = "micro"
+backend = "plugin"
+models = ["shadow", "lsp"]
+time_limit = 50
+[[run]]
+name = "small"
+[run.matrix]
+workload = ["scenario=lsp-bench pages=16 ops=200 share=100", "scenario=asid"]
+[[run]]
+name = "never"
+from = "mark:nowhere"
+"""
+    )
+    output = tmp_path / "results"
+    first = cosim("capture", file, "-o", output, status=3)
+    names = [run["name"] for run in first["runs"]]
+    assert [run["status"] for run in first["runs"]] == ["done", "done", "failed"]
+    assert "mark:nowhere" in first["runs"][2]["error"]
+    for name in names[:2]:
+        live = json.loads((output / name / "result.json").read_text())
+        replayed = cosim("replay", output / name / "trace", "--model", "shadow,lsp")
+        assert replayed == live
+    traces = [output / name / "trace" / NAME for name in names[:2]]
+    stamps = [trace.stat().st_mtime_ns for trace in traces]
+    second = cosim("capture", file, "-o", output, status=3)
+    assert [run["earlier"] for run in second["runs"]] == [True, True, False]
+    assert stamps == [trace.stat().st_mtime_ns for trace in traces]
