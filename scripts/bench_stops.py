@@ -2,13 +2,12 @@
 """How fast stops are handled: our session against a bare loop, and against gdb alone.
 
 On one recording of one guest, over one region, in one run:
-  (a) bare     a loop on the remote protocol that holds the breakpoints and watchpoints of a
-               session and does nothing at a stop but step over it and resume;
+  (a) bare     a loop on the remote protocol that does nothing at a stop but step over it and
+               resume, with the breakpoints and watchpoints that the session had at that stop;
   (b) session  ours: gdb attached over MI, interception, all models, translations compared;
-  (c) gdb      the same points as gdb's own break- and watchpoints, resumed over MI, for as many
-               stops as fit into --gdb-seconds.
-Prints stops per second of each; (b)/(a) is what interception costs.  The points of (a) and (c)
-are those of the region's start; a session also follows the tables that are made later.
+  (c) gdb      the points of the region's start as gdb's own break- and watchpoints, resumed over
+               MI, for as many stops as fit into --gdb-seconds.
+Prints stops per second of each; (b)/(a) is what interception costs.
 
 Example: .venv/bin/python scripts/bench_stops.py --guest micro --json
 """
@@ -24,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 from cosim import modelling, plan, session, tools
 from cosim.capture import marks
@@ -96,35 +96,65 @@ def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, I
         yield stub, interception
 
 
-def bare(resolved: Plan, log: Path, folder: Path) -> Rate:
-    """(a)."""
-    with at_region(resolved, log, folder) as (stub, _):
+Points = tuple[frozenset[int], frozenset[int]]
+"""Addresses of breakpoints and of page watchpoints."""
+
+
+def bare(resolved: Plan, log: Path, folder: Path, wanted: dict[int, Points]) -> Rate:
+    """(a); ``wanted`` are the points from a number of stops on."""
+    with at_region(resolved, log, folder) as (stub, interception):
+        breaks, watches = interception.points()
         stops, started = 0, time.monotonic()
         while True:
+            if stops in wanted:
+                more_breaks, more_watches = wanted[stops]
+                stub.defer(*(b"z0,%x,4" % at for at in breaks - more_breaks))
+                stub.defer(*(b"Z0,%x,4" % at for at in more_breaks - breaks))
+                stub.defer(*(b"z2,%x,1000" % at for at in watches - more_watches))
+                stub.defer(*(b"Z2,%x,1000" % at for at in more_watches - watches))
+                breaks, watches = more_breaks, more_watches
             stub.resume(b"vCont;c" if stops else b"vCont;s")
             stop = stub.stop(120)
             if stop is None or stop.signal != 5:
                 return Rate(stops, time.monotonic() - started)
             stops += 1
-            if stop.watch is None:
-                stub.resume(b"vCont;s")
-                stub.stop(20)
-            else:
-                stub.post(b"z2,%x,1000" % stop.watch, b"vCont;s")
-                stub.answer()
-                stub.stop(20)
-                stub.command(b"Z2,%x,1000" % stop.watch)
+            if stops == 1 or stop.watch is None:
+                if stops > 1:
+                    stub.resume(b"vCont;s")
+                    stub.stop(20)
+                continue
+            stub.defer(b"z2,%x,1000" % stop.watch)
+            stub.resume(b"vCont;s")
+            stub.stop(20)
+            stub.defer(b"Z2,%x,1000" % stop.watch)
 
 
-def ours(resolved: Plan, log: Path, folder: Path) -> Rate:
-    """(b)."""
+def ours(resolved: Plan, log: Path, folder: Path) -> tuple[Rate, dict[int, Points]]:
+    """(b), and its points from each stop on at which they changed."""
     modelling.compile_models(session.origin(resolved), resolved.models)
     pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
-    outcome = Session(resolved, folder, pipeline, recording=log).run()
+    wanted: dict[int, Points] = {}
+    execute = Interception.execute
+    last: list[Points] = []
+
+    def noted(self: Interception, regs: list[int]) -> bool:
+        done = execute(self, regs)
+        if self.active:
+            points = self.points()
+            if [points] != last:
+                wanted[self.stops - before[0]] = points
+                last[:] = [points]
+        else:
+            before[0] = self.stops
+        return done
+
+    before = [0]
+    with patch.object(Interception, "execute", noted):
+        outcome = Session(resolved, folder, pipeline, recording=log).run()
     if outcome.document is None or outcome.error is not None:
         sys.exit(f"bench_stops: the session failed: {outcome.error}")
     region = outcome.document["region"]
-    return Rate(region["stops"], region["seconds"])
+    return Rate(region["stops"] - before[0], region["seconds"]), wanted
 
 
 def gdb_alone(resolved: Plan, log: Path, folder: Path, seconds: float) -> Rate:
@@ -174,14 +204,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-stops-") as scratch:
         log = Path(scratch) / "record.bin"
         record(resolved, log, Path(scratch), time.monotonic() + 120, lambda *_: None)
-        rates = {}
-        for name, measure in (("bare", bare), ("session", ours)):
-            folder = Path(scratch) / name
+        rates: dict[str, Rate] = {}
+        folders = {name: Path(scratch) / name for name in ("bare", "session", "gdb")}
+        for folder in folders.values():
             folder.mkdir()
-            rates[name] = measure(resolved, log, folder)
-        folder = Path(scratch) / "gdb"
-        folder.mkdir()
-        rates["gdb"] = gdb_alone(resolved, log, folder, options.gdb_seconds)
+        session_rate, wanted = ours(resolved, log, folders["session"])
+        rates["bare"] = bare(resolved, log, folders["bare"], wanted)
+        rates["session"] = session_rate
+        rates["gdb"] = gdb_alone(resolved, log, folders["gdb"], options.gdb_seconds)
     figures = {name: rate.to_json() for name, rate in rates.items()}
     base = figures["bare"]["stops_per_second"]
     ratios = {
