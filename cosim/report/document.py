@@ -74,6 +74,10 @@ class Row:
         """Raise UsageError: ``key`` is not what is ``wanted``."""
         raise UsageError(f"{self.where}: {key} is {self.fields.get(key)!r}, not {wanted}")
 
+    def refuse_second(self, key: str, name: str) -> NoReturn:
+        """Raise UsageError: another row of ``name`` has the same ``key``."""
+        raise UsageError(f"{self.where}: a second row of {name} with {key} {self.fields[key]!r}")
+
 
 class FigureDocument:
     """One figure's document; raises UsageError when ``data`` is none, naming ``where`` it is."""

@@ -124,7 +124,7 @@ def _series(rows: Rows, name: str, x: str, y: str) -> tuple[Series, ...]:
         xs = [row.number(x) for row in own]
         for before, row in zip(xs, own[1:], strict=False):
             if row.number(x) == before:
-                row.refuse(x, f"new: {policy} has it twice")
+                row.refuse_second(x, policy)
         measured = tuple(zip(xs, (row.maybe(y) for row in own), strict=True))
         made.append(Series(policy, measured))
         expected = tuple(zip(xs, (row.maybe("expected") for row in own), strict=True))
@@ -147,7 +147,7 @@ def _groups(
         for row in own:
             series = row.text(name)
             if series in bars:
-                row.refuse(name, f"new: {label} has it twice")
+                row.refuse_second(name, label)
             bars[series] = Bar(row.maybe(value), row.maybe(expected) if expected else None)
         made.append(Group(labels[label] if labels else label, bars))
     return tuple(made)

@@ -21,17 +21,14 @@ def draw_lines(root: Element, plot: Lines, width: int, slots: Mapping[str, int])
     xs = sorted({x for series in plot.series for x, _ in series.points}) or [0.0, 1.0]
     y_ticks = scale.ticks([0.0, *known])
     log = plot.x.log and xs[0] > 0
-    few = log or (len(xs) <= 6 and width == WIDE)
-    x_ticks = xs if few else scale.ticks(xs, 10 if width == WIDE else 5)
-    low, high = (xs[0], xs[-1]) if few else (x_ticks[0], x_ticks[-1])
-    if log and len(xs) > 8:
-        x_ticks = xs[:: -(-len(xs) // 8)]
+    x_ticks = xs[:: -(-len(xs) // 8)] if log else scale.ticks(xs, 10 if width == WIDE else 5)
+    ends = (xs[0], xs[-1]) if log else (x_ticks[0], x_ticks[-1])
 
     y_texts = tick_texts(plot.y, y_ticks)
     labels = width == WIDE and len(plot.names) > 1
     left = 10 + max(map(length, y_texts))
     right = 34 + max(map(length, plot.names)) if labels else 16.0
-    x = Scale(low, high, left + 6, width - right, log)
+    x = Scale(*ends, left + 6, width - right, log)
     y = Scale(y_ticks[0], y_ticks[-1], height - _BOTTOM, TOP)
 
     add(root, "text", plot.y.label, x=0, y=11, class_="axis")

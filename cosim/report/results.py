@@ -24,11 +24,11 @@ def page(result: ResultDocument) -> Page:
     sections = []
     exits = _there(_totals(policies), _kinds(policies))
     if exits:
-        figure = Figure("VM exits by policy and by kind", exits)
+        figure = Figure("VM exits", exits)
         sections.append(Section("exits", "VM exits", figures=(figure,)))
     misses = _there(_misses(policies), _walks(policies))
     if misses:
-        figure = Figure("TLB misses by policy, and the walks after them", misses)
+        figure = Figure("TLB misses", misses)
         sections.append(Section("tlb", "TLB misses", figures=(figure,)))
     return Page(
         title=f"{name}: {', '.join(policies) or 'no policy'}",
@@ -49,7 +49,7 @@ def _totals(policies: Policies) -> Plot | None:
         total = policy["exits"]["total"]
         known = total if total is not None else policy["exits"]["at_least"]
         bars[name] = Bar(known, at_least=total is None)
-    return Bars("All exits", Axis("VM exits"), (Group("", bars),)) if bars else None
+    return Bars("", Axis("VM exits, all kinds"), (Group("", bars),)) if bars else None
 
 
 def _kinds(policies: Policies) -> Plot | None:
@@ -60,12 +60,12 @@ def _kinds(policies: Policies) -> Plot | None:
         bars = {name: Bar(count[kind]) for name, count in counts.items() if kind in count}
         if kind not in ("total", "at_least") and any(bar.value != 0 for bar in bars.values()):
             groups.append(Group(kind, bars))
-    return Bars("By kind", Axis("VM exits"), tuple(groups)) if groups else None
+    return Bars("", Axis("VM exits by kind"), tuple(groups)) if groups else None
 
 
 def _misses(policies: Policies) -> Plot | None:
     bars = {name: Bar(policy.get("tlb_misses")) for name, policy in policies.items()}
-    return _known("TLB misses", Axis("TLB misses"), bars)
+    return _known(Axis("TLB misses"), bars)
 
 
 def _walks(policies: Policies) -> Plot | None:
@@ -73,13 +73,13 @@ def _walks(policies: Policies) -> Plot | None:
     for name, policy in policies.items():
         refs, misses = policy.get("walk_refs"), policy.get("tlb_misses")
         bars[name] = Bar(sum(refs.values()) / misses if refs and misses else None)
-    return _known("Walk length", Axis("references for each TLB miss", scale.ratio), bars)
+    return _known(Axis("references for each TLB miss", scale.ratio), bars)
 
 
-def _known(title: str, axis: Axis, bars: dict[str, Bar]) -> Plot | None:
+def _known(axis: Axis, bars: dict[str, Bar]) -> Plot | None:
     if all(bar.value is None for bar in bars.values()):
         return None
-    return Bars(title, axis, (Group("", bars),))
+    return Bars("", axis, (Group("", bars),))
 
 
 def _numbers(result: ResultDocument) -> Section:

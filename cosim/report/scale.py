@@ -35,8 +35,8 @@ def ticks(values: Iterable[float], about: int = 5) -> list[float]:
     """
     values = list(values)
     low, high = min(values), max(values)
-    if high <= low:
-        high = low + 1
+    if high - low < 1e-300:
+        high = low + max(1.0, abs(low) / 1000)
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * 0.999)
@@ -44,7 +44,7 @@ def ticks(values: Iterable[float], about: int = 5) -> list[float]:
         step = max(step, 1.0)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     # Through text: 3 * 0.1 is not 0.3.
-    return [float(f"{step * n:.12g}") for n in range(first, last + 1)]
+    return [float(f"{step * n:.15g}") for n in range(first, last + 1)]
 
 
 def number(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,44 +53,14 @@ def load(path: Path, step: Step) -> Report:
             documents.append(FigureDocument(data, str(file)))
     if not documents:
         raise UsageError(f"{path}: holds no result, no trace and no figure of `cosim reproduce`")
-    return _of_figures(documents, "The experiments of the LSP paper, on real guests")
+    return of_figures(documents, "The experiments of the LSP paper, on real guests")
 
 
-def write(report: Page, path: Path) -> int:
-    """Write the page to ``path``, whole or not at all; return its size in bytes.
+def of_figures(documents: list[FigureDocument], title: str) -> Report:
+    """The report of figures in the order of the paper.
 
-    :raise StorageError: it cannot be written.
+    :raise UsageError: two are the same figure, or a row is not as it should be.
     """
-    data = page.render(report).encode()
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
-    return len(data)
-
-
-def _of_document(data: Any, path: Path) -> Report:
-    if isinstance(data, dict) and data.get("format") == FORMAT:
-        return _of_result(data, path)
-    if isinstance(data, dict) and "figure" in data:
-        document = FigureDocument(data, str(path))
-        return _of_figures([document], document.title)
-    raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
-
-
-def _of_result(data: Any, path: Path) -> Report:
-    if data.get("version") != VERSION:
-        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
-    try:
-        return Report(results.page(data), table.render(data))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
-
-
-def _of_figures(documents: list[FigureDocument], title: str) -> Report:
     documents.sort(key=_place)
     for before, after in pairwise(documents):
         if before.figure == after.figure:
@@ -105,6 +76,41 @@ def _of_figures(documents: list[FigureDocument], title: str) -> Report:
     drawn = (figure for section in whole.sections for figure in section.figures)
     shown = [*claims, *(one for figure in drawn for one in page.tables_of(figure))]
     return Report(whole, Group(*map(tables.to_rich, shown)))
+
+
+def write(made: Page, path: Path) -> int:
+    """Write ``made`` as HTML to ``path``, whole or not at all; return its size in bytes.
+
+    :raise StorageError: it cannot be written.
+    """
+    data = page.render(made).encode()
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    return len(data)
+
+
+def _of_document(data: Any, path: Path) -> Report:
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        return _of_result(data, path)
+    if isinstance(data, dict) and "figure" in data:
+        document = FigureDocument(data, str(path))
+        return of_figures([document], document.title)
+    raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
+
+
+def _of_result(data: Any, path: Path) -> Report:
+    if data.get("version") != VERSION:
+        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
+    try:
+        return Report(results.page(data), table.render(data))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
 
 
 def _place(one: FigureDocument) -> tuple[int, str]:

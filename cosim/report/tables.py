@@ -114,7 +114,10 @@ def _of_bars(plot: Bars) -> Table:
     for group in plot.groups:
         cells = [Cell(group.label)]
         for name, expected in columns:
-            bar = group.bars.get(name, Bar(None))
+            bar = group.bars.get(name)
+            if bar is None:
+                cells.append(Cell(""))
+                continue
             cell = Cell.of(bar.expected if expected else bar.value, plot.axis.text)
             cells.append(Cell(f"\u2265 {cell.text}", cell.value) if bar.at_least else cell)
         rows.append(tuple(cells))
@@ -134,9 +137,18 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, s
     for name, value in mapping.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, (list, tuple)):
-            yield prefix + name, ", ".join(map(str, value))
-        elif isinstance(value, int) and not isinstance(value, bool):
-            yield prefix + name, scale.number(value)
         else:
-            yield prefix + name, UNKNOWN if value is None else str(value)
+            yield prefix + name, _text(name, value)
+
+
+def _text(name: str, value: Any) -> str:
+    match value:
+        case None:
+            return UNKNOWN
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return hex(value) if name.endswith("base") else scale.number(value)
+        case list() | tuple():
+            return ", ".join(_text(name, item) for item in value)
+    return str(value)

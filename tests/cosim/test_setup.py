@@ -114,7 +114,7 @@ def test_only_missing_packages_are_installed(box: Sandbox) -> None:
 def test_tests_need_more(box: Sandbox) -> None:
     status, _, calls = box.run("--tests")
     assert status == 0
-    assert _calls(calls, "apt-get")[-1].endswith(" cpio")
+    assert _calls(calls, "apt-get")[-1].endswith(" cpio chromium")
 
 
 def test_a_qemu_below_7_2_counts_as_missing(box: Sandbox) -> None:

@@ -1,0 +1,198 @@
+"""The page in a real browser: phone, laptop, paper; dark and light; its figures are its data."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosim.report import source
+from tests.cosim.report_documents import DOCUMENTS, write_all
+from tests.system.chromium import Chromium, chromium
+
+pytestmark = pytest.mark.system
+
+PHONE, LAPTOP = 390, 1280
+PAPERS = {"light": "rgb(252, 252, 251)", "dark": "rgb(26, 26, 25)"}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_all(tmp_path_factory.mktemp("report") / "r")
+    source.write(source.load(folder, lambda *_: None).page, folder / "report.html")
+    return folder / "report.html"
+
+
+def open_page(browser: Chromium, path: Path, width: int, scheme: str = "light") -> None:
+    """Open, and check what holds for every page: nothing fetched, nothing said, nothing cut."""
+    browser.console.clear()
+    browser.requests.clear()
+    browser.open(path, width=width, scheme=scheme)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelector('h1').textContent.length") > 0
+    assert browser.console == []
+    # The one other address is the empty icon inside the page.
+    assert [url for url in browser.requests if not url.startswith("data:")] == [path.as_uri()]
+
+
+# The boxes of all texts in each plot that shows, and of the plot itself.
+_BOXES = """
+[...document.querySelectorAll('figure svg[role=img]')].filter(svg => svg.checkVisibility()).map(
+  svg => {
+    const box = e => { const b = e.getBoundingClientRect();
+                       return [b.left, b.top, b.right, b.bottom]; };
+    return {plot: box(svg), size: parseFloat(getComputedStyle(svg.querySelector('text')).fontSize)
+              * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width,
+            texts: [...svg.querySelectorAll('text')].map(t => [t.textContent, box(t)])};
+  })
+"""
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    """Whether two boxes share more than a hair's breadth."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    # A line of text is higher than its letters.
+    return width > 1 and height > 3
+
+
+@pytest.mark.parametrize("scheme", PAPERS)
+@pytest.mark.parametrize("width", [PHONE, LAPTOP])
+def test_the_page_renders(browser: Chromium, figures: Path, width: int, scheme: str) -> None:
+    open_page(browser, figures, width, scheme)
+    colour = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert colour == PAPERS[scheme]
+    plots = browser.evaluate(_BOXES)
+    # fig5 has two, fig6 two, refs one, fig7 two, beyond three.
+    assert len(plots) == 10
+    for plot in plots:
+        left, top, right, bottom = plot["plot"]
+        assert right - left > 0.7 * min(width, 430)
+        assert plot["size"] >= 10
+        for text, box in plot["texts"]:
+            assert box[0] >= left - 2 and box[2] <= right + 8, text
+            assert box[1] >= top - 2 and box[3] <= bottom + 2, text
+        for number, (text, box) in enumerate(plot["texts"]):
+            for other, other_box in plot["texts"][number + 1 :]:
+                assert not overlap(box, other_box), (text, other)
+
+
+# The marks of the plots that show, with where the browser put them, and the ticks of the axes.
+_MARKS = """
+[...document.querySelectorAll('#SECTION figure svg[role=img]')]
+  .filter(svg => svg.checkVisibility()).map(svg => {
+    const middle = e => { const b = e.getBoundingClientRect();
+                          return [(b.left + b.right) / 2, (b.top + b.bottom) / 2]; };
+    const end = e => { const b = e.getBoundingClientRect(); return [b.right, b.top]; };
+    return {
+      ticks: [...svg.querySelectorAll('[data-axis]')].map(
+        t => [t.dataset.axis, parseFloat(t.dataset.value), ...middle(t)]),
+      marks: [...svg.querySelectorAll('path[data-x]')].map(
+        m => [m.dataset.series, parseFloat(m.dataset.x), parseFloat(m.dataset.y), ...middle(m)]),
+      bars: [...svg.querySelectorAll('rect[data-x]')].map(
+        m => [m.dataset.group, m.dataset.series, parseFloat(m.dataset.x), ...end(m)]),
+    };
+  })
+"""
+
+
+def read(browser: Chromium, section: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What a section's plots show, and the rows of its data."""
+    data = f"JSON.parse(document.getElementById('{section}-data').textContent).rows"
+    marks: list[dict[str, Any]] = browser.evaluate(_MARKS.replace("SECTION", section))
+    return marks, browser.evaluate(data)
+
+
+def line(plot: dict[str, Any], axis: str) -> tuple[float, float]:
+    """Pixels at 0 and per unit along a linear axis, from its first and last tick."""
+    at = 2 if axis == "x" else 3
+    ticks = sorted((tick[1], tick[at]) for tick in plot["ticks"] if tick[0] == axis)
+    (low, start), (high, end) = ticks[0], ticks[-1]
+    unit = (end - start) / (high - low)
+    return start - low * unit, unit
+
+
+@pytest.mark.parametrize("width", [PHONE, LAPTOP])
+def test_the_curves_are_the_data(browser: Chromium, figures: Path, width: int) -> None:
+    open_page(browser, figures, width)
+    plots, rows = read(browser, "fig5")
+    assert rows == DOCUMENTS["fig5"]()["rows"]
+    programs = list(dict.fromkeys(row["program"] for row in rows))
+    for program, plot in zip(programs, plots, strict=True):
+        known = sorted(
+            (row["policy"], row["share"], row["exits"])
+            for row in rows
+            if row["program"] == program and row["exits"] is not None
+        )
+        assert sorted((name, x, y) for name, x, y, _, _ in plot["marks"]) == known
+        (x_zero, x_unit), (y_zero, y_unit) = line(plot, "x"), line(plot, "y")
+        for name, x, y, at_x, at_y in plot["marks"]:
+            assert abs(at_x - (x_zero + x * x_unit)) < 1, name
+            # The middle of a triangle's box is a little off its point.
+            assert abs(at_y - (y_zero + y * y_unit)) < 1.5, name
+
+
+def test_the_bars_are_the_data(browser: Chromium, figures: Path) -> None:
+    open_page(browser, figures, LAPTOP)
+    plots, rows = read(browser, "fig7")
+    assert rows == DOCUMENTS["fig7"]()["rows"]
+    for key, plot in zip(("tlb_misses_vs_nested", "exits_vs_shadow"), plots, strict=True):
+        known = [(row["policy"], row[key]) for row in rows if row[key] is not None]
+        assert [(name, value) for _, name, value, _, _ in plot["bars"]] == known
+        zero, unit = line(plot, "x")
+        for group, name, value, end, _ in plot["bars"]:
+            assert abs(end - (zero + value * unit)) < 1, (group, name)
+
+
+def test_the_page_on_paper(browser: Chromium, figures: Path) -> None:
+    # A reader who prefers dark prints on white paper all the same.
+    open_page(browser, figures, 700, "dark")
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    ink = browser.evaluate("getComputedStyle(document.body).color")
+    assert ink == "rgb(28, 28, 26)"
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 700
+    assert browser.evaluate("document.querySelector('.plot.wide').checkVisibility()")
+    assert not browser.evaluate("document.querySelector('.plot.narrow').checkVisibility()")
+    cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    assert browser.evaluate(f"{cut}.length") == 0
+    data = browser.pdf()
+    assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF")
+    pages = len(re.findall(rb"/Type\s*/Page\b", data))
+    assert 4 <= pages <= 16
+
+
+def test_the_page_of_a_real_run(browser: Chromium, tmp_path: Path) -> None:
+    workload = "scenario=lsp-bench pages=64 ops=500 share=50"
+    cosim = [sys.executable, "-c", "from cosim.cli import main; main()"]
+    arguments = ["run", "micro", "--backend", "plugin", "--workload", workload, "--json"]
+    run = subprocess.run(
+        [*cosim, *arguments], capture_output=True, text=True, timeout=280, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)
+    (tmp_path / "result.json").write_text(run.stdout)
+    report = source.load(tmp_path / "result.json", lambda *_: None)
+    source.write(report.page, tmp_path / "page.html")
+    for width in (PHONE, LAPTOP):
+        open_page(browser, tmp_path / "page.html", width)
+        totals, kinds = browser.evaluate(_MARKS.replace("SECTION", "exits"))
+        assert {name: value for _, name, value, _, _ in totals["bars"]} == {
+            name: policy["exits"]["total"] for name, policy in result["policies"].items()
+        }
+        for kind, name, value, _, _ in kinds["bars"]:
+            assert result["policies"][name]["exits"][kind] == value
+        # Of 250 modifications each was a trapped store and a fence, or a fence on the fast path.
+        shown = {(kind, name): value for kind, name, value, _, _ in kinds["bars"]}
+        assert shown["pt_write", "shadow"] == shown["fence_fast", "lsp"] == 250
