@@ -9,7 +9,7 @@ from typing import Protocol
 
 import guest
 from cosim.output import Step
-from cosim.reproduce import fig5
+from cosim.reproduce import fig5, fig6, fig7, refs
 from cosim.reproduce.figure import Figure
 from cosim.reproduce.lab import Lab, write_text
 from cosim.reproduce.measurement import Measurement
@@ -30,7 +30,7 @@ class Experiment(Protocol):
         ...
 
 
-EXPERIMENTS: dict[str, Experiment] = {module.NAME: module for module in (fig5,)}
+EXPERIMENTS: dict[str, Experiment] = {module.NAME: module for module in (fig5, fig6, refs, fig7)}
 """By name, in the order of the page."""
 
 

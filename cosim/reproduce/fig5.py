@@ -77,27 +77,22 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
     size = QUICK if quick else FULL
     made: dict[str, Measurement] = {}
     for share in size.shares:
-        spec = micro(f"micro-{share}", pages=size.pages, ops=size.operations, share=share, seed=1)
+        options = {"pages": size.pages, "ops": size.operations, "share": share}
+        spec = micro(f"micro-{share}", options)
         made[f"micro {share}"] = Measurement(spec, MODELS, BASE, seconds=size.operations / 3e4)
     made["linux"] = Measurement(_linux(size), MODELS, BASE, seconds=12 + len(size.linux_shares))
-    for backend in ("plugin", "mi"):
-        for name, pages, operations in _gdb_sizes(size):
-            spec = micro(
-                f"{name}-{backend}",
-                backend=backend,
-                pages=pages,
-                ops=operations,
-                share=_GDB_SHARE,
-                seed=1,
-            )
-            seconds = 1 if backend == "plugin" else operations / (200 if name == "gdb" else 40)
-            made[f"{name} {backend}"] = Measurement(
-                spec,
-                ("shadow", "lsp"),
-                BASE,
-                step_all=backend == "mi" and name == "gdb-stepped",
-                seconds=seconds,
-            )
+    for name, pages, operations, stepped in _gdb_sizes(size):
+        options = {"pages": pages, "ops": operations, "share": _GDB_SHARE}
+        models = ("shadow", "lsp")
+        through_plugin, through_gdb = micro(name, options), micro(name, options, backend="mi")
+        made[f"{name} plugin"] = Measurement(through_plugin, models, BASE)
+        made[f"{name} mi"] = Measurement(
+            through_gdb,
+            models,
+            BASE,
+            step_all=stepped,
+            seconds=operations / (40 if stepped else 200),
+        )
     return made
 
 
@@ -184,10 +179,11 @@ def _linux(size: Size) -> RunSpec:
     )
 
 
-def _gdb_sizes(size: Size) -> tuple[tuple[str, int, int], ...]:
+def _gdb_sizes(size: Size) -> tuple[tuple[str, int, int, bool], ...]:
+    """Name, pages, operations, and whether every instruction is stepped."""
     return (
-        ("gdb", _GDB_PAGES, size.gdb_operations),
-        ("gdb-stepped", _STEPPED_PAGES, size.stepped_operations),
+        ("gdb", _GDB_PAGES, size.gdb_operations, False),
+        ("gdb-stepped", _STEPPED_PAGES, size.stepped_operations, True),
     )
 
 

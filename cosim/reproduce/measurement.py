@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosim.runspec import RunSpec
+from cosim.runspec import Backend, RunSpec
 from guest.workloads.catalog import Size
 
 
@@ -29,8 +29,8 @@ class Measurement:
     """A guess of what it takes on a free core, for the time left."""
 
 
-def micro(name: str, *, mode: str = "sv39", backend: str = "plugin", **options: object) -> RunSpec:
-    """The micro-benchmark in the bare S-mode guest, with its ``options`` (guest/micro/bench.c).
+def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugin") -> RunSpec:
+    """The micro-benchmark in the bare S-mode guest, with ``options`` of guest/micro/bench.c.
 
     It reads every page once and sets the mark ``measured`` before what is to be counted.
     """
@@ -38,8 +38,8 @@ def micro(name: str, *, mode: str = "sv39", backend: str = "plugin", **options: 
     return RunSpec(
         name=name,
         guest="micro",
-        workload=" ".join(["scenario=lsp-bench", f"mode={mode}", "warm=1", *words]),
-        backend="mi" if backend == "mi" else "plugin",
+        workload=" ".join(["scenario=lsp-bench", "warm=1", "seed=1", *words]),
+        backend=backend,
         time_limit=600,
     )
 
