@@ -28,6 +28,9 @@ class Sandbox:
         shutil.copy(_SETUP, self.root / "scripts" / "setup")
         (self.root / "scripts" / "requirements.txt").write_text("click==8\n")
         (self.root / "pyproject.toml").write_text("")
+        (self.root / "hypervisor_model" / "policies").mkdir(parents=True)
+        for module in ("walk.py", "policies/lsp.py"):
+            (self.root / "hypervisor_model" / module).write_text("")
         for name in _UNIX.split():
             path = shutil.which(name)
             assert path is not None, name
@@ -91,6 +94,16 @@ def test_with_everything_there_only_python_packages_are_installed_once(box: Sand
     status, said, calls = box.run()
     assert (status, said) == (0, "")
     assert not _calls(calls, "apt-get") and not any("-m pip" in call for call in calls)
+
+
+def test_models_are_compiled_again_only_when_they_changed(box: Sandbox) -> None:
+    def compiled(calls: list[str]) -> int:
+        return sum("hypervisor_model.precompile" in call for call in calls)
+
+    assert compiled(box.run()[2]) == 1
+    assert compiled(box.run()[2]) == 0
+    (box.root / "hypervisor_model" / "policies" / "lsp.py").write_text("# changed\n")
+    assert compiled(box.run()[2]) == 1
 
 
 def test_changed_requirements_are_installed_again(box: Sandbox) -> None:
