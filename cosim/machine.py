@@ -34,6 +34,8 @@ from cosim.errors import MachineError, StorageError, UsageError
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
 
+_QUIT_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class MachineConfig:
@@ -271,10 +273,7 @@ class Machine:
 
     def _close(self) -> None:
         if self._process is not None:
-            if self._process.poll() is None and self._qmp is not None:
-                with contextlib.suppress(Exception):
-                    self._qmp.settimeout(2)
-                    self._qmp.cmd("quit")
+            self._ask_to_quit()
             process.end(self._process)
         if self._qmp is not None:
             self._pull_events(0.001)
@@ -287,6 +286,28 @@ class Machine:
         if self._ram_fd >= 0:
             os.close(self._ram_fd)
             self._ram_fd = -1
+
+    def _ask_to_quit(self) -> None:
+        if self.alive() and self._qmp is not None:
+            with contextlib.suppress(Exception):
+                self._qmp.settimeout(2)
+                self._qmp.cmd("quit")
+
+    def quit(self) -> None:
+        """End QEMU in order: it completes its recording only then.
+
+        :raise MachineError: it was gone before, or does not end within 30 s.
+        """
+        if not self.alive():
+            raise MachineError(self.obituary(), log=str(self.stderr_log))
+        with interrupts.deferred():
+            self._ask_to_quit()
+        if not self.died(_QUIT_SECONDS):
+            raise MachineError(
+                f"QEMU did not end within {_QUIT_SECONDS:g} s of being asked to; run again, with "
+                "less going on beside it",
+                log=str(self.stderr_log),
+            )
 
     # -- parts --------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim import interrupts
-from cosim.errors import MachineError, StorageError
+from cosim.errors import GuestError, MachineError, StorageError
 from cosim.machine import Machine, Timing
 from cosim.plan import Plan
 
 _TICK = 0.25
-_PANIC = re.compile(r"Kernel panic|panicked|PANIC", re.IGNORECASE)
-_PANIC_END = re.compile(r"end Kernel panic")
+_PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
+_PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
 _SPARE = 64 << 10
 
 
@@ -57,9 +57,17 @@ def record(
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
         late = not _run(machine, plan.end.pattern, limit, show)
-        if not machine.alive():
-            raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         recorded = Recorded(machine.end_reason(), late, panic_line(machine))
+        try:
+            machine.quit()
+        except MachineError as error:
+            if recorded.panic is None:
+                raise
+            raise GuestError(
+                f"the guest panicked ({recorded.panic}), and waits so that its recording cannot "
+                "be completed; boot it with panic=-1 (--append)",
+                log=str(machine.console_log),
+            ) from error
         machine.console.check_log()
     _check_whole(log, folder)
     return recorded
@@ -70,7 +78,7 @@ def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str]
     while not machine.wait(_TICK):
         interrupts.check()
         last = machine.console.last_line()
-        # A kernel that is not told to reboot on a panic (panic=N) waits for ever.
+        # A kernel that is not told to reboot on a panic (panic=-1) waits for ever.
         if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
             return True
         if time.monotonic() > limit:
@@ -95,7 +103,7 @@ def _check_whole(log: Path, folder: Path) -> None:
 def panic_line(machine: Machine) -> str | None:
     """What a guest that panicked said of it; None when it did not.
 
-    ``panic=1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
+    ``panic=-1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
     """
     last = machine.console.last_line()
     ended = machine.end_reason() in ("guest-reset", "guest-panic")
