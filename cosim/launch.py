@@ -10,7 +10,7 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from cosim import modelling, output, paths, plan, session, tools
+from cosim import interrupts, modelling, output, paths, plan, session, tools
 from cosim.capture.plugin import build
 from cosim.errors import CosimError, MissingTool, StorageError, UsageError
 from cosim.pipeline import Pipeline
@@ -131,25 +131,22 @@ def run_and_print(
 ) -> int:
     """Run one session with its models, print its result, return the exit status.
 
-    Logs are kept where ``logs`` says, else only when something went wrong.
+    Logs are kept where ``logs`` says, else only when the session did not go through.
     """
     options: dict[str, Any] = {"live": live, "mi_log": mi_log} if spec.backend != "plugin" else {}
     if live:
-        options["attach"] = attached
+        # What the guest prints is the view.
+        options |= {"attach": attached, "view": lambda progress: None}
     return _run_and_print(spec, as_json=as_json, logs=logs, step_all=step_all, **options)
 
 
 def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options: Any) -> int:
     folder = _logs_folder(logs)
-    keep_logs = logs is not None
+    outcome = None
     try:
         outcome = execute(spec, folder, **options)
-        keep_logs |= outcome.error is not None
-    except CosimError as error:
-        keep_logs |= error.log is not None
-        raise
     finally:
-        if not keep_logs:
+        if logs is None and (outcome is None or outcome.error is None):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:
         if as_json:
@@ -157,9 +154,11 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
         else:
             output.print_table(table.render(outcome.document))
     if isinstance(outcome.error, KeyboardInterrupt):
-        output.note("cosim: interrupted")
+        interrupts.forget()
+        output.note(f"cosim: interrupted (logs: {folder})")
         return _INTERRUPTED
-    if outcome.error is not None:
+    if isinstance(outcome.error, CosimError):
+        outcome.error.log = outcome.error.log or str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))
 

@@ -12,7 +12,6 @@ import contextlib
 import mmap
 import os
 import re
-import signal
 import socket
 import subprocess
 import time
@@ -436,7 +435,5 @@ class Machine:
         assert self._process is not None
         status = self._process.poll()
         if status is not None and status < 0:
-            name = signal.Signals(-status).name
-            hint = "; was memory short? give the guest less with --memory" * (status == -9)
-            return f"QEMU was killed by signal {-status} ({name}){hint}"
+            return f"QEMU {process.how_it_ended(status)}"
         return f"QEMU ended with status {status} ({self.end_reason() or 'no reason given'})"

@@ -71,7 +71,7 @@ class PluginSession:
 
         The outcome has a document as soon as the region was reached, whatever happened then.
         """
-        error: BaseException | None = None
+        error: CosimError | KeyboardInterrupt | None = None
         try:
             self._run()
         except (CosimError, KeyboardInterrupt) as problem:
@@ -186,7 +186,7 @@ class PluginSession:
         if panic:
             raise GuestError(f"the guest panicked: {panic}", log=log)
 
-    def _ending(self, error: BaseException | None) -> Ending:
+    def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         summary = self._source.summary
         audit = None
         if summary is not None:

@@ -65,3 +65,12 @@ def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:
         except subprocess.TimeoutExpired:
             continue
     return process.wait()
+
+
+def how_it_ended(status: int) -> str:
+    """What the exit status of a child says, in words."""
+    if status >= 0:
+        return f"ended with status {status}"
+    number = signal.Signals(-status)
+    why = "; was memory short?" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number:d} ({number.name}{why})"

@@ -71,7 +71,7 @@ class Outcome:
     """How a session ended: what was measured, and what cut it short, if anything did."""
 
     document: ResultDocument | None
-    error: BaseException | None = None
+    error: CosimError | KeyboardInterrupt | None = None
     ending: Ending | None = None
 
 
@@ -169,7 +169,7 @@ class Session:
 
         The outcome has a document as soon as the region was reached, whatever happened then.
         """
-        error: BaseException | None = None
+        error: CosimError | KeyboardInterrupt | None = None
         try:
             with interrupts.deferred():
                 self._run()
@@ -274,7 +274,7 @@ class Session:
         if plan.begin.form != "boot" and not self._reach(plan.begin, machine, interposer, gdb):
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the region began "
-                f"(--from {plan.begin.text}); {self._last_line(machine)}",
+                f"(--from {plan.begin.text}){self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         with interposer.stopped() as interception:
@@ -288,13 +288,13 @@ class Session:
             self._region_seconds = round(time.monotonic() - self._region_started, 3)
         if not reached and plan.end.form != "power-off":
             raise GuestError(
-                f"{self._end_of_guest(machine)} before the region's end (--to {plan.end.text}); "
+                f"{self._end_of_guest(machine)} before the region's end (--to {plan.end.text})"
                 f"{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         if not reached and self._recorded is not None and self._recorded.late:
             raise GuestError(
-                f"{self._end_of_guest(machine)} before the guest powered off; "
+                f"{self._end_of_guest(machine)} before the guest powered off"
                 f"{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
@@ -336,7 +336,7 @@ class Session:
         edge_name = "--to" if self._began else "--from"
         raise GuestError(
             f"{self._plan.time_limit:g} s passed and {edge_name} {edge.text} was not reached; "
-            f"the guest is at {self._place()}, {self._last_line(machine)}; "
+            f"the guest is at {self._place()}{self._last_line(machine)}; "
             "raise --time-limit or choose another edge",
             log=str(machine.console_log),
         )
@@ -360,9 +360,11 @@ class Session:
     def _panic(self, machine: Machine) -> str | None:
         return self._recorded.panic if self._recorded is not None else panic_line(machine)
 
-    @staticmethod
-    def _last_line(machine: Machine) -> str:
-        return f"its last line was {machine.console.last_line()!r}"
+    def _last_line(self, machine: Machine) -> str:
+        line = machine.console.last_line()
+        if self._panic(machine):
+            return ""
+        return f"; its last line was {line!r}" if line else "; it printed nothing"
 
     def _icount(self, machine: Machine) -> int | None:
         if self._live or not machine.alive():
@@ -382,7 +384,7 @@ class Session:
             assert self._interception is not None
             self._interception.halted = True
 
-    def _ending(self, error: BaseException | None) -> Ending:
+    def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         interception = self._interception
         assert interception is not None
         instructions = None

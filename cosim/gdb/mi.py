@@ -249,7 +249,7 @@ class GdbMi:
         except subprocess.TimeoutExpired:
             how = "closed its output"
         else:
-            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            how = process.how_it_ended(status)
         with self._changed:
             said = f": {self._last_message}" if self._last_message else ""
             self._death = f"gdb {how}{said}"
