@@ -739,6 +739,10 @@ bool capture_open(unsigned vcpus)
     tables_open(filter_tables_grew);
     filter_open(options.filter, vcpus);
     learn_vectors();
+    if (phase == ACTIVE && vcpus == 1) {
+        struct stamp at = stamp_now(0);
+        begin_hart(0, &at);
+    }
     return true;
 }
 

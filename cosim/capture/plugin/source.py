@@ -13,7 +13,7 @@ from cosim.capture.plugin.stream import StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
 from hypervisor_model.events import EventBatch
 
-FILTER_SLOTS = 64
+FILTER_SLOTS = 256
 """Default size of the first-level filter of accesses, for data and for instructions each (ours)."""
 
 FILTER_LARGEST = 512
