@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from cosim.report import tables
+from cosim.report import scale, tables
 from cosim.report.draw import svg
-from cosim.report.plot import Lines, Plot, equal_series, slots
+from cosim.report.plot import Lines, Plot, hidden, slots
 from cosim.report.svg import NARROW, WIDE, dashed_swatch, swatch
 from cosim.report.tables import Table
 
@@ -70,6 +70,7 @@ def render(page: Page) -> str:
     )
     environment.filters["paragraphs"] = lambda text: re.split(r"\n\s*\n", text.strip())
     environment.filters["data"] = _json
+    environment.filters["prose"] = _prose
     environment.globals["tables_of"] = tables_of
     environment.globals["legend"] = _legend
     environment.globals["drawings"] = _drawings
@@ -116,11 +117,24 @@ def _notes_on(figure: Figure) -> list[str]:
     """What the eye cannot see: curves on top of each other."""
     notes = []
     for plot in figure.plots:
-        for names in equal_series(plot):
+        for names, apart in hidden(plot):
             where = f"{plot.title}: " if plot.title else ""
+            how = f"at most {scale.number(apart)} apart" if apart else "equal"
             listed = f"{', '.join(names[:-1])} and {names[-1]}"
-            notes.append(f"{where}{listed} are equal at every point, one curve on the other.")
+            notes.append(f"{where}{listed} are {how} at every point, one curve on the other.")
     return notes
+
+
+def _prose(text: str) -> Markup:
+    """``text`` with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        return escape(text)
+    marked = (
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
+    return Markup("").join(marked)
 
 
 def _json(data: Any) -> Markup:

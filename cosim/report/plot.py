@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cosim.report import scale
 
 COLOURS = 9
 """How many colours ``page.css`` has: ``--c0`` .. ``--c8``."""
+
+_LINE = 0.005
+"""Of the height of a plot, less than a curve is thick."""
 
 POLICIES = ("native", "nested", "shadow", "lsp", "vtlb", "unsync", "oos", "ssp", "asp")
 """The policies that have a colour of their own, in the order of the colours."""
@@ -113,12 +117,38 @@ def slots(names: Iterable[str]) -> dict[str, int]:
     return {name: given[name] if name in given else next(free) for name in names}
 
 
-def equal_series(plot: Plot) -> list[tuple[str, ...]]:
-    """Names of measured curves that are the same at every point and so hide each other."""
+class Hidden(NamedTuple):
+    """Measured curves that lie on each other."""
+
+    names: tuple[str, ...]
+    apart: float
+    """The largest difference between them at any point."""
+
+
+def hidden(plot: Plot) -> list[Hidden]:
+    """The curves of ``plot`` that nobody can tell apart by the eye."""
     if isinstance(plot, Bars):
         return []
-    alike: dict[tuple[tuple[float, float | None], ...], list[str]] = {}
-    for series in plot.series:
-        if not series.expected:
-            alike.setdefault(series.points, []).append(series.name)
-    return [tuple(names) for names in alike.values() if len(names) > 1]
+    measured = [series for series in plot.series if not series.expected]
+    largest = max((abs(y) for s in measured for _, y in s.points if y is not None), default=0)
+    found: list[tuple[Series, Hidden]] = []
+    for series in measured:
+        for index, (first, group) in enumerate(found):
+            apart = _apart(first, series)
+            if apart is not None and apart <= _LINE * largest:
+                group = Hidden((*group.names, series.name), max(group.apart, apart))
+                found[index] = (first, group)
+                break
+        else:
+            found.append((series, Hidden((series.name,), 0)))
+    return [group for _, group in found if len(group.names) > 1]
+
+
+def _apart(one: Series, other: Series) -> float | None:
+    """The largest difference of two curves; None where they do not have the same points."""
+    if [(x, y is None) for x, y in one.points] != [(x, y is None) for x, y in other.points]:
+        return None
+    pairs = zip(one.points, other.points, strict=True)
+    return max(
+        (abs(a - b) for (_, a), (_, b) in pairs if a is not None and b is not None), default=0
+    )

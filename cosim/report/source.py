@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Group, RenderableType
+from rich.text import Text
 
 from cosim.batch import RESULT
 from cosim.errors import StorageError, UsageError
@@ -73,9 +75,7 @@ def of_figures(documents: list[FigureDocument], title: str) -> Report:
         sections=tuple(figures.section(one) for one in documents),
         tables=claims,
     )
-    drawn = (figure for section in whole.sections for figure in section.figures)
-    shown = [*claims, *(one for figure in drawn for one in page.tables_of(figure))]
-    return Report(whole, Group(*map(tables.to_rich, shown)))
+    return Report(whole, Group(*map(tables.to_rich, claims), *_terminal(whole)))
 
 
 def write(made: Page, path: Path) -> int:
@@ -99,8 +99,8 @@ def _of_document(data: Any, path: Path) -> Report:
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return _of_result(data, path)
     if isinstance(data, dict) and "figure" in data:
-        document = FigureDocument(data, str(path))
-        return of_figures([document], document.title)
+        figure = FigureDocument(data, str(path))
+        return of_figures([figure], figure.title)
     raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
 
 
@@ -111,6 +111,15 @@ def _of_result(data: Any, path: Path) -> Report:
         return Report(results.page(data), table.render(data))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
+
+
+def _terminal(made: Page) -> Iterator[RenderableType]:
+    for section in made.sections:
+        yield Text(section.heading, style="bold")
+        for figure in section.figures:
+            if figure.caption != section.heading:
+                yield Text(figure.caption)
+            yield from map(tables.to_rich, page.tables_of(figure))
 
 
 def _place(one: FigureDocument) -> tuple[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import rich.table
 from rich import box
@@ -18,8 +18,8 @@ UNKNOWN = "-"
 """Stands where a count is not known."""
 
 
-_NAME_WIDTH = 40
-"""Columns of the terminal that the names of rows have at most."""
+_NAME_WIDTH, _CELL_WIDTH = 40, 24
+"""Columns of the terminal that the first and any other column of a table have at most."""
 _PADDING = 3
 
 
@@ -67,27 +67,31 @@ def of_rich(table: rich.table.Table) -> Table:
 
 def to_rich(table: Table) -> RenderableType:
     """The table for the terminal; where it is too wide, its columns in several tables."""
-    widths = [
-        max(len(word) for word in [*column.split(), *(row[index].text for row in table.rows), ""])
-        for index, column in enumerate(table.columns)
-    ]
+    widths = [_width(table, index) for index in range(len(table.columns))]
     parts: list[list[int]] = [[]]
-    room = space = WIDTH - min(widths[0], _NAME_WIDTH) - _PADDING
+    # Each column has blanks around it and one before the next; the table has one at its end.
+    room = space = WIDTH - 1 - widths[0] - _PADDING
     for index, width in enumerate(widths[1:], 1):
         if width + _PADDING > room and parts[-1]:
             parts.append([])
             room = space
         parts[-1].append(index)
         room -= width + _PADDING
-    return Group(*(_rich_part(table, [0, *part]) for part in parts))
+    return Group(*(_rich_part(table, [0, *part], widths) for part in parts))
 
 
-def _rich_part(table: Table, columns: list[int]) -> rich.table.Table:
+def _width(table: Table, index: int) -> int:
+    """Headers are wrapped between words; cells only where they are longer than a column can be."""
+    words = map(len, table.columns[index].split())
+    cells = (len(row[index].text) for row in table.rows)
+    return min(max([1, *words, *cells]), _NAME_WIDTH if index == 0 else _CELL_WIDTH)
+
+
+def _rich_part(table: Table, columns: list[int], widths: list[int]) -> rich.table.Table:
     made = rich.table.Table(title=table.caption, title_justify="left", box=box.SIMPLE)
     for index in columns:
-        right = table.numeric and index > 0
-        word = max(map(len, table.columns[index].split()), default=0)
-        made.add_column(table.columns[index], justify="right" if right else "left", min_width=word)
+        justify: Literal["left", "right"] = "right" if table.numeric and index else "left"
+        made.add_column(table.columns[index], justify=justify, width=widths[index], overflow="fold")
     for row in table.rows:
         made.add_row(*(row[index].text for index in columns))
     return made

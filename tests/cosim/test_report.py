@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console, RenderableType
 
 from cosim import cli
-from cosim.report import page, source
+from cosim.report import page, source, tables
 from cosim.report.page import Page, Section
+from cosim.report.tables import Cell, Table
 from cosim.trace.synthetic import SyntheticGuest
 from tests.cosim.report_documents import DOCUMENTS, beyond, document, fig5, fig7, write_all
 from tests.cosim.streams import result_document, write_trace
@@ -225,6 +228,15 @@ def test_hostile_text_stays_text() -> None:
     assert read.data["beyond-data"] == made
 
 
+def test_backticks_are_code() -> None:
+    def prose(text: str) -> str:
+        whole = page.render(Page("t", text, ()))
+        return whole[whole.index("<p>") : whole.index("</header>")].split("</p>")[0]
+
+    assert prose("`a<b` and `c`") == "<p><code>a&lt;b</code> and <code>c</code>"
+    assert prose("it`s <b>") == "<p>it`s &lt;b&gt;"
+
+
 def test_an_empty_section_is_no_error() -> None:
     text = page.render(Page("t", "l", (Section("s", "h"),)))
     assert "<h2>h</h2>" in text and "<figure" not in text
@@ -302,12 +314,31 @@ def test_a_page_that_cannot_be_written(report: Run, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"fig5.json", "page.html"}
 
 
-def test_terminal_tables_fit_and_lose_nothing(tmp_path: Path) -> None:
-    made = source.load(write_all(tmp_path / "r"), lambda *_: None)
+def shown(terminal: RenderableType) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=100).print(made.terminal)
-    text = file.getvalue()
+    Console(file=file, width=100).print(terminal)
+    return file.getvalue().splitlines()
+
+
+@given(
+    st.lists(st.text("abcdefgh ", max_size=30), min_size=2, max_size=12),
+    st.integers(1, 10**12),
+    st.integers(0, 60),
+)
+def test_terminal_tables_fit_and_lose_nothing(
+    columns: list[str], largest: int, name_width: int
+) -> None:
+    numbers = [largest - n for n in range(len(columns) - 1)]
+    cells = (Cell("n" * name_width), *map(Cell.of, numbers))
+    lines = shown(tables.to_rich(Table("caption", tuple(columns), (cells,))))
+    assert max(map(len, lines)) <= 100
+    assert "…" not in "".join(lines)
+    found = [int(text.replace(",", "")) for text in re.findall(r"-?\d[\d,]*", " ".join(lines))]
+    assert found == numbers
+
+
+def test_the_terminal_shows_every_count(tmp_path: Path) -> None:
+    text = "\n".join(shown(source.load(write_all(tmp_path / "r"), lambda *_: None).terminal))
     for row in fig5()["rows"]:
         if row["exits"] is not None:
             assert f"{row['exits']:,}" in text
-    assert "…" not in text

@@ -26,7 +26,7 @@ from cosim.report.plot import (
     Lines,
     Plot,
     Series,
-    equal_series,
+    hidden,
     slots,
 )
 from cosim.report.svg import NARROW, WIDE
@@ -240,11 +240,19 @@ def test_no_two_series_look_alike(names: list[str]) -> None:
 
 
 def test_curves_that_hide_each_other_are_named() -> None:
-    same = ((0.0, 1.0), (1.0, 2.0))
-    other = Series("shadow", ((0, 1), (1, 3)))
-    expected = Series("lsp", same, expected=True)
-    plot = line_plot(Series("lsp", same), other, Series("ssp", same), expected)
-    assert equal_series(plot) == [("lsp", "ssp")]
+    same = ((0.0, 1.0), (1.0, 2000.0))
+    near = ((0.0, 6.0), (1.0, 1996.0))
+    gap = ((0.0, None), (1.0, 2000.0))
+    plot = line_plot(
+        Series("lsp", same),
+        Series("shadow", ((0, 1), (1, 1970))),
+        Series("oos", gap),
+        Series("ssp", same),
+        Series("vtlb", near),
+        Series("lsp", same, expected=True),
+        Series("unsync", gap),
+    )
+    assert hidden(plot) == [(("lsp", "ssp", "vtlb"), 5), (("oos", "unsync"), 0)]
 
 
 def test_a_table_has_the_numbers_of_its_plot() -> None:
