@@ -9,7 +9,7 @@ from typing import Protocol
 
 import guest
 from cosim.output import Step
-from cosim.reproduce import fig5, fig6, fig7, refs
+from cosim.reproduce import beyond, fig5, fig6, fig7, refs
 from cosim.reproduce.figure import Figure
 from cosim.reproduce.lab import Lab, write_text
 from cosim.reproduce.measurement import Measurement
@@ -30,7 +30,9 @@ class Experiment(Protocol):
         ...
 
 
-EXPERIMENTS: dict[str, Experiment] = {module.NAME: module for module in (fig5, fig6, refs, fig7)}
+EXPERIMENTS: dict[str, Experiment] = {
+    module.NAME: module for module in (fig5, fig6, refs, fig7, beyond)
+}
 """By name, in the order of the page."""
 
 
@@ -48,13 +50,14 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
     ):
         guest.ensure(needed, step)
     lab = Lab(folder)
-    left = {id(m): m.seconds for p in plans.values() for m in p.values() if not lab.is_measured(m)}
+    wanted = [measurement for plan in plans.values() for measurement in plan.values()]
+    left = {lab.key(m): m.seconds for m in wanted if not lab.is_measured(m)}
     clock = _Clock(step, sum(left.values()))
     figures = []
     for name, plan in plans.items():
         results = {}
         for key, measurement in plan.items():
-            clock.begin(name, left.get(id(measurement), 0.0))
+            clock.begin(name, left.pop(lab.key(measurement), 0.0))
             results[key] = lab.measure(measurement, clock)
         made = EXPERIMENTS[name].figure(results, quick=quick)
         write_text(folder / f"{name}.csv", made.to_csv())

@@ -84,6 +84,11 @@ class Lab:
         """Whether :meth:`measure` would have nothing to do."""
         return all(self._counts_file(measurement, model).exists() for model in measurement.models)
 
+    def key(self, measurement: Measurement) -> str:
+        """The same for measurements of the same."""
+        files = [self._counts_file(measurement, model).name for model in measurement.models]
+        return " ".join(files)
+
     def trace(self, spec: RunSpec, step: Step = _silent, *, step_all: bool = False) -> Path:
         """The folder of the capture of ``spec``, captured if it is not there.
 

@@ -23,11 +23,12 @@ class Size:
     """How much of it is measured."""
 
     pages: int
+    """More than the capture's filter holds, or reads would be dropped."""
     operations: int
 
 
 FULL = Size(pages=1024, operations=20_000)
-QUICK = Size(pages=256, operations=3_000)
+QUICK = Size(pages=1024, operations=4_000)
 
 
 def expected(policy: str, mode: str, gstage: str) -> int:
