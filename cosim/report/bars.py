@@ -66,7 +66,7 @@ def _bar(
         end = max(end, at)
     if bar.expected is not None:
         at = x(bar.expected)
-        line = add(root, "line", x1=at, x2=at, y1=top - 2, y2=top + _BAR + 2, class_="expected")
+        line = add(root, "line", x1=at, x2=at, y1=top - 2, y2=top + _BAR + 2, class_="target")
         add(line, "title", f"{name}, expected: {axis.text(bar.expected)}")
         end = max(end, at)
     # The name stands at the bar, so that nobody has to tell it by the colour.

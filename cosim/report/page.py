@@ -17,8 +17,8 @@ from markupsafe import Markup, escape
 
 from cosim.report import scale, tables
 from cosim.report.draw import svg
-from cosim.report.plot import Lines, Plot, hidden, slots
-from cosim.report.svg import NARROW, WIDE, dashed_swatch, swatch
+from cosim.report.plot import Bars, Lines, Plot, hidden, slots
+from cosim.report.svg import NARROW, WIDE, expected_swatch, swatch
 from cosim.report.tables import Table
 
 
@@ -89,14 +89,19 @@ def _names(figure: Figure) -> dict[str, int]:
 
 
 def _legend(figure: Figure) -> list[tuple[Markup, str]]:
-    """Signs and names of the curves; bars have their names beside them."""
+    """Signs and names of the curves, and of what is expected; bars have their names beside them."""
     curves = [one for plot in figure.plots if isinstance(plot, Lines) for one in plot.series]
     drawn = {one.name for one in curves}
     names = ((name, slot) for name, slot in _names(figure).items() if name in drawn)
     entries = [(Markup(swatch(slot)), name) for name, slot in names]
+    if len(entries) == 1:
+        entries = []
     if any(one.expected for one in curves):
-        entries.append((Markup(dashed_swatch()), "expected"))
-    return entries if len(entries) > 1 else []
+        entries.append((Markup(expected_swatch(line=True)), "expected"))
+    bars = [bar for plot in figure.plots if isinstance(plot, Bars) for bar in plot.bars]
+    if any(bar.expected is not None for bar in bars):
+        entries.append((Markup(expected_swatch(line=False)), "expected"))
+    return entries
 
 
 def _drawings(figure: Figure, name: str) -> list[tuple[str, str, Markup]]:

@@ -96,6 +96,11 @@ class Bars:
         """The names of the series, each once."""
         return tuple(dict.fromkeys(name for group in self.groups for name in group.bars))
 
+    @property
+    def bars(self) -> tuple[Bar, ...]:
+        """All bars, from above."""
+        return tuple(bar for group in self.groups for bar in group.bars.values())
+
 
 Plot = Lines | Bars
 

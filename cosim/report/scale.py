@@ -56,12 +56,20 @@ def number(value: float) -> str:
 
 def percent(value: float) -> str:
     """A share of 1 as a percentage, to one place, or to two digits where it is small."""
-    return f"{100 * value:.2g} %" if abs(value) < 0.01 else f"{round(100 * value, 1):g} %"
+    share = 100 * value
+    return f"{_two_digits(share) if abs(share) < 1 else f'{share:.1f}'.removesuffix('.0')} %"
 
 
 def ratio(value: float) -> str:
     """A quotient, to two places, or to two digits where it is small."""
-    return f"{value:.2f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) >= 0.1 else _two_digits(value)
+
+
+def _two_digits(value: float) -> str:
+    """Without an exponent, down to where nobody wants to read it."""
+    if abs(value) < 1e-9:
+        return "0"
+    return f"{value:.{1 - math.floor(math.log10(abs(value)))}f}"
 
 
 def short(value: float, largest: float) -> str:

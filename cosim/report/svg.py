@@ -38,10 +38,13 @@ def swatch(slot: int) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def dashed_swatch() -> str:
-    """The sign of what is expected, for the legend."""
+def expected_swatch(*, line: bool) -> str:
+    """The sign of what is expected, for the legend: of a curve or of a bar."""
     root = Element("svg", {"class": "swatch", "viewBox": "0 0 24 12", "aria-hidden": "true"})
-    add(root, "path", d="M1,6H23", class_="expected")
+    if line:
+        add(root, "path", d="M1,6H23", class_="expected")
+    else:
+        add(root, "path", d="M12,-1V13", class_="target")
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -53,12 +53,13 @@ def _run(result: ResultDocument) -> Table:
         if stepped["share"] is not None:
             share += f" ({100 * stepped['share']:.2f} % of the region)"
     table.add_row("source", f"{result['backend']}, accesses: {result['accesses']}{share}")
+    accesses = "unseen" if events["access"] is None else f"{events['access']:,}"
     table.add_row(
         "events",
         f"{events['pte_write']:,} table stores, {fences:,} fences "
         f"({fence['va']:,} va, {fence['va_asid']:,} va+asid, {fence['asid']:,} asid, "
         f"{fence['all']:,} all), {events['satp_write']:,} satp writes, "
-        f"{events['access']:,} accesses",
+        f"{accesses} accesses",
     )
     audit = result["audit"]
     if audit is None:
