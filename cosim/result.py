@@ -45,10 +45,14 @@ class EventCounts(TypedDict):
     pte_write_continued: int
     fence: FenceCounts
     satp_write: int
-    access: int
+    access: int | None
+    """None where the source sees no accesses."""
     sample: int
-    page_fault: int
+    page_fault: int | None
+    """None where the source does not see the guest's own page faults."""
     mark: int
+    reasons: NotRequired[dict[str, str]]
+    """Why a count is None."""
 
 
 class TranslationCounts(TypedDict):
@@ -170,7 +174,7 @@ def document(
         accesses=origin.stream.accesses,
         machine=origin.machine.to_json(),
         stepped=ending.stepped,
-        events=events,
+        events=_measured(events, origin),
         audit=ending.audit,
         policies=dict(policies),
         translations=dict(translations),
@@ -179,6 +183,21 @@ def document(
     if ending.reason is not None:
         result["incomplete_because"] = ending.reason
     return result
+
+
+def _measured(events: EventCounts, origin: Origin) -> EventCounts:
+    """``events`` without the counts that the source cannot know."""
+    known = EventCounts(**events)
+    reasons = {}
+    if origin.stream.accesses == "none":
+        known["access"] = None
+        reasons["access"] = f"the source ({origin.backend}) was not asked for accesses"
+    if not origin.stream.page_faults:
+        known["page_fault"] = None
+        reasons["page_fault"] = "the source does not report the guest's page faults"
+    if reasons:
+        known["reasons"] = reasons
+    return known
 
 
 def has_finding(result: ResultDocument) -> bool:
