@@ -85,7 +85,9 @@ def tables_of(figure: Figure) -> list[Table]:
 
 
 def _names(figure: Figure) -> dict[str, int]:
-    return slots(name for plot in figure.plots for name in plot.names)
+    # Curves have one legend for all plots, bars have their names beside them.
+    curves = [name for plot in figure.plots if isinstance(plot, Lines) for name in plot.names]
+    return slots(curves, *(plot.names for plot in figure.plots if isinstance(plot, Bars)))
 
 
 def _legend(figure: Figure) -> list[tuple[Markup, str]]:

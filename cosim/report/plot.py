@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 from cosim.report import scale
@@ -105,21 +106,28 @@ class Bars:
 Plot = Lines | Bars
 
 
-def slots(names: Iterable[str]) -> dict[str, int]:
-    """The number of the colour and marker of each series; a policy has always the same.
+def slots(*plots: Iterable[str]) -> dict[str, int]:
+    """The number of the colour and marker of each series, by the names on each of ``plots``.
 
-    A model with options (``shadow:roots=4``) has its policy's number when no other has it.
-    Numbers from :data:`COLOURS` on are the colours again, with hollow markers.
+    A policy has always the same; a model with options (``shadow:roots=4``) has its policy's when
+    no other has it.  Others have numbers that no policy here has, and no other on their plot: the
+    same on every plot, as long as there are such.  Numbers from :data:`COLOURS` on are the
+    colours again, with hollow markers.
     """
-    names = list(dict.fromkeys(names))
-    given: dict[str, int] = {name: POLICIES.index(name) for name in names if name in POLICIES}
+    groups = [list(dict.fromkeys(names)) for names in plots]
+    names = list(dict.fromkeys(name for group in groups for name in group))
+    given = {name: POLICIES.index(name) for name in names if name in POLICIES}
     for name in names:
         base = name.partition(":")[0]
         if name not in given and base in POLICIES and POLICIES.index(base) not in given.values():
             given[name] = POLICIES.index(base)
-    # From 1: the first colour is the grey of the floor.
-    free = (slot for slot in range(1, len(names) + COLOURS + 1) if slot not in given.values())
-    return {name: given[name] if name in given else next(free) for name in names}
+    policies = set(given.values())
+    for group in groups:
+        for name in group:
+            taken = policies | {given[other] for other in group if other in given}
+            # From 1: the first colour is the grey of the floor.
+            given.setdefault(name, next(slot for slot in count(1) if slot not in taken))
+    return {name: given[name] for name in names}
 
 
 class Hidden(NamedTuple):

@@ -234,6 +234,14 @@ def test_a_policy_keeps_its_colour() -> None:
     assert two["shadow"] == 2 and len(set(two.values())) == 3
 
 
+def test_a_name_keeps_its_colour_on_all_plots() -> None:
+    kinds = ["pt_write", "fence", "fill"]
+    given_ = slots(["lsp", "shadow"], kinds, ["fence", "fast", "fault"], ["on", "off"])
+    for names in (kinds, ["fence", "fast", "fault", "lsp", "shadow"], ["on", "off", "lsp"]):
+        assert len({given_[name] for name in names}) == len(names)
+    assert max(given_.values()) < COLOURS
+
+
 @given(st.lists(st.sampled_from([*POLICIES, "lsp:a=1", "x", "y", "z", "u", "v"]), max_size=14))
 def test_no_two_series_look_alike(names: list[str]) -> None:
     given_ = slots(names)
