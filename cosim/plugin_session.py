@@ -31,7 +31,8 @@ class PluginSession:
     :param pipeline: the models.
     :param keep: takes every batch too.
     :param view: told about progress a few times a second.
-    :param timing: how the guest's time runs: ``icount``, or the ``replay`` of a recording.
+    :param timing: how the guest's time runs: a recording that is made (the default) or replayed.
+        Instruction counting alone does not repeat a run: two boots of Linux drift apart.
     """
 
     def __init__(
@@ -49,10 +50,11 @@ class PluginSession:
         self._pipeline = pipeline
         self._keep = keep
         self._view = view
-        self._timing = timing or Timing("icount")
+        self._timing = timing or Timing("record", folder / "record.bin")
         self._started = time.monotonic()
         self._shown = 0.0
         self._events = 0
+        self._icounts: tuple[int, int] | None = None
         self._out_of_time = False
         self._dialogue_error: CosimError | None = None
         self._source = PluginSource(
@@ -120,6 +122,8 @@ class PluginSession:
 
     def _take(self, batch: EventBatch) -> None:
         self._events += len(batch)
+        first, last = int(batch["icount"][0]), int(batch["icount"][-1])
+        self._icounts = (self._icounts[0] if self._icounts else first, last)
         if self._keep is not None:
             self._keep(batch)
         self._pipeline.feed(batch)
@@ -198,9 +202,21 @@ class PluginSession:
         return Ending(
             complete=error is None,
             reason=None if error is None else str(error) or "interrupted",
-            region={"instructions": None if summary is None else summary.instructions},
+            region={"instructions": self._instructions()},
             audit=audit,
         )
+
+    def _instructions(self) -> int | None:
+        """Instructions in the region, the same in every run of it.
+
+        Where the machine's end is the region's, up to the last event: how long the guest spins
+        after it asked to be switched off is up to QEMU.
+        """
+        summary = self._source.summary
+        if summary is None or self._icounts is None:
+            return None
+        first, last = self._icounts
+        return summary.instructions if summary.region_ended else last - first
 
 
 def _limit(edge: Edge) -> str:

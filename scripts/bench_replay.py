@@ -152,12 +152,11 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
         quarter = np.concatenate(sample)[: events // 4]
         copy(trace, part / "quarter", iter([quarter]))
         sizes = [peak_memory(part / name, models) for name in ("quarter", "whole")]
-        size = TraceReader(part / "whole").size
     result = {
         "trace": str(folder),
         "events": trace.events,
         "measured_events": events,
-        "bytes_per_event": size / events,
+        "bytes_per_event": trace.size / trace.events,
         "write_per_second": events / written,
         "read_per_second": events / read,
         "policies": {

@@ -21,11 +21,6 @@ COSIM = Path(sys.executable).with_name("cosim")
 MODELS = "native,nested,shadow,lsp"
 
 
-@pytest.fixture(autouse=True)
-def micro() -> None:
-    guest.ensure("micro", lambda *_: None)
-
-
 def cosim(*arguments: str | Path, status: int = 0) -> Any:
     """What `cosim` with --json prints; its exit status must be ``status``."""
     done = subprocess.run(
@@ -39,9 +34,11 @@ def cosim(*arguments: str | Path, status: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def test_replay_agrees_with_the_run(tmp_path: Path) -> None:
-    live = cosim("run", "micro", "--backend", "plugin", "--model", MODELS)
-    captured = cosim("capture", "micro", "-o", tmp_path / "t")
+@pytest.mark.parametrize("name", ["micro", "linux"])
+def test_replay_agrees_with_the_run(tmp_path: Path, name: str) -> None:
+    guest.ensure(name, lambda *_: None)
+    live = cosim("run", name, "--backend", "plugin", "--model", MODELS)
+    captured = cosim("capture", name, "-o", tmp_path / "t")
     assert captured["events"] == live["events"]
     replayed = cosim("replay", tmp_path / "t", "--model", MODELS)
     assert replayed == live
@@ -71,6 +68,7 @@ def _until(true: Any, seconds: float) -> None:
 
 
 def test_a_capture_that_is_killed_leaves_a_cut_trace(tmp_path: Path) -> None:
+    guest.ensure("micro", lambda *_: None)
     folder = tmp_path / "t"
     workload = "scenario=lsp-bench pages=1024 ops=5000000 share=50"
     process = subprocess.Popen(
@@ -104,6 +102,7 @@ def test_a_capture_that_is_killed_leaves_a_cut_trace(tmp_path: Path) -> None:
 
 
 def test_the_runs_of_a_file(tmp_path: Path) -> None:
+    guest.ensure("micro", lambda *_: None)
     file = tmp_path / "runs.toml"
     file.write_text(
         """
