@@ -157,6 +157,8 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     ways = tlb.geometry[buffer, _WAYS]
     if ways == 0:
         return -1
+    # Global mappings belong to every address space; where the first stage is Bare there is none.
+    either = 0 if asid == NO_TABLES else pte.G
     for bits in PAGE_BITS:
         if tlb.population[bits] == 0:
             continue
@@ -168,7 +170,7 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
                 and tlb.entries[i, LAST_USE] != 0
                 and tlb.entries[i, BITS] == bits
                 and tlb.entries[i, VMID] == vmid
-                and (tlb.entries[i, ASID] == asid or tlb.entries[i, PERM] & pte.G)
+                and (tlb.entries[i, ASID] == asid or tlb.entries[i, PERM] & either)
             ):
                 return i
     return -1

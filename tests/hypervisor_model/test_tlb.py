@@ -448,6 +448,23 @@ def test_faults_and_bare_translations_are_not_cached():
     assert tlb.population.sum() == 0
 
 
+def test_global_entries_translate_no_bare_access():
+    memory = GuestMemory(BASE, 1 << 20)
+    root = BASE
+    memory.write(root, 0x8000_0000 >> 2 | ALL | pte.G)
+    tlb = tlbs.make()
+    mapped = Mmu(memory, satp=8 << 60 | root >> 12, tlb=tlb)
+    assert mapped.translate(0x1000).pa == 0x8000_1000
+    assert (
+        Mmu(memory, satp=8 << 60 | 7 << 44 | root >> 12, tlb=tlb).translate(0x1000).level
+        is not None
+    )
+    assert Mmu(memory, satp=0, tlb=tlb).translate(0x1000).pa == 0x1000
+    two_stage = Mmu(memory, vsatp=8 << 60 | root >> 12, hgatp=0, tlb=tlb)
+    assert two_stage.translate(0x1000).pa == 0x8000_1000
+    assert Mmu(memory, vsatp=0, hgatp=0, tlb=tlb).translate(0x1000).pa == 0x1000
+
+
 def test_an_exit_displaces_entries_until_the_hypervisor_is_warm():
     tlb = small(Replacement.LRU, ways=16)
     for page in range(16):
