@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,48 @@ def test_linux_boots_and_no_table_store_is_missed(tmp_path: Path) -> None:
     # What is live is what was added and not dropped.
     added = (events["kind"] == Kind.TABLE_ADD).sum()
     assert added - (events["kind"] == Kind.TABLE_DROP).sum() == source.summary.tables
+
+
+def test_a_region_between_requests(tmp_path: Path) -> None:
+    spec = guest.ensure("linux", lambda *_: None)
+    # The guest waits for a line before and after what lies in the region.
+    steps = "echo ready; read x; cosim-mark inside; ls; echo over; read x; cosim-mark outside"
+    config = config_of(spec, f'{spec.append} cosim.run="{steps}"')
+    with running(config, tmp_path, start="request", end="request") as (source, machine):
+        machine.resume()
+        held: list[EventBatch] = []
+        reader = threading.Thread(target=lambda: held.extend(source.batches()))
+        reader.start()
+        machine.console.expect(r"\nready", SECONDS)
+        source.begin()
+        machine.console.send("\n")
+        machine.console.expect(r"\nover", SECONDS)
+        source.end()
+        machine.console.send("\n")
+        assert machine.wait(SECONDS)
+        reader.join(SECONDS)
+    events = np.concatenate(held)
+    assert source.summary is not None
+    assert source.summary.region_ended and source.summary.missed == 0
+    assert source.labels == ["inside"]
+    assert 100_000 < source.summary.instructions < 200_000_000
+    kinds = Counter(events["kind"].tolist())
+    assert kinds[Kind.PTE_WRITE] > 50 and kinds[Kind.PAGE_FAULT] > 20
+
+
+def test_two_harts_and_no_store_missed(tmp_path: Path) -> None:
+    spec = guest.ensure("linux", lambda *_: None)
+    config = replace(config_of(spec, spec.append), harts=2)
+    run = capture(config, tmp_path, Timing("live"), accesses="all")
+    assert run.labels == ["init", "done"]
+    assert set(run.events["hart"].tolist()) == {0, 1}
+    assert run.summary.missed == 0 and run.summary.tables > 100
+
+
+def test_harts_that_take_turns_are_refused(tmp_path: Path) -> None:
+    config, mark = micro("scenario=map")
+    with (
+        pytest.raises(MachineError, match="use one hart, or live time"),
+        running(replace(config, harts=2), tmp_path, Timing("icount"), **mark),
+    ):
+        pass

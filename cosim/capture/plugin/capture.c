@@ -37,9 +37,10 @@ static unsigned label_count;
 static uint64_t vector_offsets[PAGE / 2 / 64]; /* a bit for each even offset in a page */
 static uint64_t first_instruction;             /* of the region */
 
+/* QEMU refuses to find the counters of a hart whose thread has not begun yet; they lie in a row. */
 static struct hart_counters *counters_of(unsigned vcpu)
 {
-    return qemu_plugin_scoreboard_find(counters, vcpu);
+    return (struct hart_counters *)qemu_plugin_scoreboard_find(counters, 0) + vcpu;
 }
 
 int64_t all_instructions(void)
@@ -358,13 +359,51 @@ static void vector_begins(struct site site)
     }
 }
 
+static void start_region(unsigned vcpu, const struct stamp *at)
+{
+    phase = ACTIVE;
+    first_instruction = all_instructions() - 1;
+    begin_hart(vcpu, at);
+    if (options.accesses && at->priv != PRIV_M) {
+        struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
+        enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
+        if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {
+            class = CLASS_SUM;
+        }
+        access_event(vcpu, at, class, FETCH, at->priv, at->pc, walk.pa, 4);
+    }
+    translate_anew();
+}
+
+static void return_begins(unsigned vcpu, struct site site)
+{
+    harts[vcpu].returned = counters_of(vcpu)->started;
+    harts[vcpu].returned_from = pc_of(site);
+    /* Any guest returns from a trap every few milliseconds: often enough to look for a request. */
+    bool waits = phase == WAITING && options.from.kind == AT_REQUEST;
+    bool ends = phase == ACTIVE && options.to.kind == AT_REQUEST;
+    if (!waits && !ends) {
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    enum request request = stream_request();
+    if (waits && request == REQUEST_BEGIN) {
+        struct stamp at = stamp_of(vcpu, site);
+        start_region(vcpu, &at);
+    } else if (ends && request == REQUEST_END) {
+        settle(vcpu);
+        end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
+        translate_anew();
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 void on_execute(unsigned vcpu, void *data)
 {
     struct site site = ((union packed_site){.data = data}).site;
     /* Returns and vectors are followed outside of the region too, for the instruction count. */
     if (site.op == OP_RETURN) {
-        harts[vcpu].returned = counters_of(vcpu)->started;
-        harts[vcpu].returned_from = pc_of(site);
+        return_begins(vcpu, site);
         return;
     }
     if (site.op == OP_VECTOR) {
@@ -661,22 +700,6 @@ static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
 {
     return (limit->kind == AT_PC && pc == limit->pc) ||
            (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
-}
-
-static void start_region(unsigned vcpu, const struct stamp *at)
-{
-    phase = ACTIVE;
-    first_instruction = all_instructions() - 1;
-    begin_hart(vcpu, at);
-    if (options.accesses && at->priv != PRIV_M) {
-        struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
-        enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
-        if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {
-            class = CLASS_SUM;
-        }
-        access_event(vcpu, at, class, FETCH, at->priv, at->pc, walk.pa, 4);
-    }
-    translate_anew();
 }
 
 void on_place(unsigned vcpu, void *data)

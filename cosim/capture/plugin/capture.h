@@ -46,7 +46,7 @@ _Static_assert(sizeof(union packed_fetch) == sizeof(void *), "a fetch site fits 
 
 /* One end of a region. */
 struct limit {
-    enum { AT_NOTHING, AT_BOOT, AT_MARK, AT_PC } kind;
+    enum { AT_NOTHING, AT_BOOT, AT_MARK, AT_PC, AT_REQUEST } kind;
     uint64_t pc;
     char label[33];
 };

@@ -220,6 +220,10 @@ static bool parse_limit(const char *text, struct limit *limit)
         limit->kind = AT_BOOT;
         return true;
     }
+    if (strcmp(text, "request") == 0) {
+        limit->kind = AT_REQUEST;
+        return true;
+    }
     if (strcmp(text, "end") == 0) {
         limit->kind = AT_NOTHING;
         return true;
@@ -279,6 +283,25 @@ static bool parse_option(const char *argument)
     return *end == 0;
 }
 
+/*
+ * With -icount, or on one thread by request, QEMU 10 translates for one hart what all harts run:
+ * callbacks and counters get the wrong hart.
+ */
+static bool runs_harts_in_turn(void)
+{
+    static char line[1 << 16];
+    FILE *file = fopen("/proc/self/cmdline", "re");
+    size_t length = file ? fread(line, 1, sizeof(line) - 1, file) : 0;
+    bool found = false;
+    if (file) {
+        fclose(file);
+    }
+    for (char *word = line; word < line + length; word += strlen(word) + 1) {
+        found |= strcmp(word, "-icount") == 0 || strstr(word, "thread=single") != NULL;
+    }
+    return found;
+}
+
 COSIM_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, int argc,
                                      char **argv)
 {
@@ -299,6 +322,11 @@ COSIM_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, 
         info->machine.vcpus_max > MAX_HARTS) {
         fprintf(stderr, "cosim plugin: this is no riscv64 machine of at most %d harts\n",
                 MAX_HARTS);
+        return 1;
+    }
+    if (info->machine.vcpus_max > 1 && runs_harts_in_turn()) {
+        fprintf(stderr, "cosim plugin: with -icount (and record and replay) QEMU's plugins see one "
+                        "hart only: use one hart, or live time\n");
         return 1;
     }
     if (options.fd < 0 || !options.ram_name || options.ram_size == 0 || options.from.kind == AT_NOTHING ||

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,9 +37,9 @@ class PluginSource:
     :param accesses: ``all`` for ACCESS events, passed through a filter of ``slots`` (a power of
         two up to 512; 1: every change of page); ``none`` for none.
     :param start: where the region begins, before the instruction named: ``boot``, ``mark:LABEL``
-        or ``pc:ADDRESS``.
+        or ``pc:ADDRESS``; ``request``: soon after :meth:`begin`, before a return from a trap.
     :param end: where it ends, before the instruction named: ``end`` (of the machine),
-        ``mark:LABEL`` or ``pc:ADDRESS``.
+        ``mark:LABEL`` or ``pc:ADDRESS``; ``request``: soon after :meth:`end`.
     :param mark: virtual address of the mark instruction; None: the guest has none.
     :param mark_in_user: the mark counts in U-mode only.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
@@ -132,6 +133,20 @@ class PluginSource:
             self._theirs.close()
             self._theirs = None
 
+    def begin(self) -> None:
+        """Ask that a region with ``start="request"`` begins."""
+        self._request(b"b")
+
+    def end(self) -> None:
+        """Ask that a region with ``end="request"`` ends."""
+        self._request(b"e")
+
+    def _request(self, byte: bytes) -> None:
+        if self._ours is not None:
+            # A QEMU that is gone shows in `batches`.
+            with contextlib.suppress(OSError):
+                self._ours.send(byte)
+
     def batches(self) -> Iterator[EventBatch]:
         """The region's events in program order, to the end of the region or of the machine.
 
@@ -161,7 +176,7 @@ class PluginSource:
 
 def _check_limit(text: str) -> None:
     kind, _, rest = text.partition(":")
-    if text in ("boot", "end"):
+    if text in ("boot", "end", "request"):
         return
     if kind == "mark" and 1 <= len(rest.encode()) <= LABEL_LARGEST and rest.isascii():
         return
@@ -171,4 +186,6 @@ def _check_limit(text: str) -> None:
             return
         except ValueError:
             pass
-    raise UsageError(f"{text!r} is no end of a region: write boot, end, mark:LABEL or pc:ADDRESS")
+    raise UsageError(
+        f"{text!r} is no end of a region: write boot, end, request, mark:LABEL or pc:ADDRESS"
+    )

@@ -131,6 +131,15 @@ void stream_block(enum block_type type, const void *data, size_t length)
     }
 }
 
+enum request stream_request(void)
+{
+    unsigned char byte;
+    if (stream.fd < 0 || recv(stream.fd, &byte, 1, MSG_DONTWAIT) != 1) {
+        return NO_REQUEST;
+    }
+    return byte;
+}
+
 void stream_close(void)
 {
     if (stream.fd >= 0) {

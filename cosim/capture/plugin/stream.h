@@ -23,6 +23,9 @@ struct block_header {
 };
 _Static_assert(sizeof(struct block_header) == 32, "the header is 32 bytes");
 
+/* What the tool may ask for, a byte each. */
+enum request { NO_REQUEST = 0, REQUEST_BEGIN = 'b', REQUEST_END = 'e' };
+
 void stream_open(int fd, int64_t (*instructions)(void));
 bool stream_is_open(void);
 /* Room for one more event; the caller fills it in. */
@@ -31,6 +34,8 @@ uint64_t stream_events(void);
 void stream_flush(void);
 /* Send one block of another type, after the events so far. */
 void stream_block(enum block_type type, const void *data, size_t length);
+/* The next request, without waiting for one. */
+enum request stream_request(void);
 void stream_close(void);
 
 #endif
