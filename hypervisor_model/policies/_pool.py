@@ -378,10 +378,15 @@ def load_root(p: Pool, hart: int, satp: int) -> int:
     if row < 0:
         row = p.scalars[N_ROOTS]
         p.scalars[N_ROOTS] += 1
+        level = atp.levels(atp.mode(satp)) - 1
         p.roots[row, ROOT_PAGE] = page
-        p.roots[row, ROOT_LEVEL] = atp.levels(atp.mode(satp)) - 1
+        p.roots[row, ROOT_LEVEL] = level
         p.roots[row, ROOT_ASID] = asid_of(p, satp)
         p.roots[row, ROOT_STALE] = 0
+        for view in range(VIEWS):
+            # Shadowed for another space, whose fences were not those of this one.
+            if p.guests[page, level * VIEWS + view]:
+                p.roots[row, ROOT_STALE] = 1
     p.scalars[CLOCK] += 1
     p.roots[row, ROOT_USED] = p.scalars[CLOCK]
     make_root(p, satp, _FIRST_VIEW)

@@ -137,9 +137,13 @@ def sync_page(p: Pool, slot: int, spare_global: int) -> None:
             sync_entry(p, slot, index)
             continue
         p.counts[_SYNC_READS] += 1
-        if not _is_same_link(p, entry, guest_entry_of(p, slot, index)):
+        guest_entry = guest_entry_of(p, slot, index)
+        if not _is_same_link(p, entry, guest_entry):
             p.counts[_SYNC_CHANGES] += 1
             put(p, slot, index, EMPTY)
+        elif (entry ^ guest_entry) & pte.G:
+            p.counts[_SYNC_CHANGES] += 1
+            link(p, slot, index, child_of(entry), guest_entry)
 
 
 @inner
