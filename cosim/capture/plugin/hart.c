@@ -1,0 +1,117 @@
+#include "hart.h"
+
+#include <pthread.h>
+
+struct options options;
+enum phase phase;
+struct qemu_plugin_scoreboard *counters;
+struct hart harts[MAX_HARTS];
+unsigned hart_count;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* QEMU refuses to find the counters of a hart whose thread has not begun yet; they lie in a row. */
+struct hart_counters *counters_of(unsigned vcpu)
+{
+    return (struct hart_counters *)qemu_plugin_scoreboard_find(counters, 0) + vcpu;
+}
+
+int64_t all_instructions(void)
+{
+    int64_t sum = 0;
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        sum += counters_of(hart)->started;
+    }
+    return sum;
+}
+
+struct event *emit(enum kind kind, const struct stamp *at)
+{
+    struct event *event = stream_event();
+    *event = (struct event){.icount = at->icount,
+                            .pc = at->pc,
+                            .kind = kind,
+                            .hart = at->hart,
+                            .priv = at->priv};
+    return event;
+}
+
+bool is_loaded_root(uint64_t page)
+{
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        if (atp_levels(harts[hart].satp) && atp_root(harts[hart].satp) == page) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void forget_fetched(void)
+{
+    for (unsigned hart = 0; options.accesses && hart < hart_count; hart++) {
+        counters_of(hart)->fetch_page = 0;
+    }
+}
+
+void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
+{
+    filter_pte_written(entry, levels, old);
+    forget_fetched();
+}
+
+/*
+ * pc of an instruction of the running block.  QEMU keeps env.pc at the block's first instruction
+ * or a later one of it; a block is shorter than a page, so the offset tells which.
+ */
+uint64_t pc_of(struct site site)
+{
+    uint64_t pc = reg_read(REG_PC);
+    return pc - ((pc - site.block) & (PAGE - 1)) + site.offset;
+}
+
+struct stamp stamp_of(unsigned vcpu, struct site site)
+{
+    return (struct stamp){.icount = counters_of(vcpu)->started - 1,
+                          .pc = pc_of(site),
+                          .hart = vcpu,
+                          .priv = site.priv};
+}
+
+struct stamp stamp_now(unsigned vcpu)
+{
+    return (struct stamp){.icount = counters_of(vcpu)->started,
+                          .pc = reg_read(REG_PC),
+                          .hart = vcpu,
+                          .priv = reg_read(REG_PRIV)};
+}
+
+bool enter(unsigned vcpu)
+{
+    if (phase != ACTIVE) {
+        return false;
+    }
+    pthread_mutex_lock(&lock);
+    if (phase == ACTIVE && stream_is_open()) {
+        if (!harts[vcpu].begun) {
+            struct stamp at = stamp_now(vcpu);
+            begin_hart(vcpu, &at);
+        }
+        return true;
+    }
+    if (phase == ACTIVE) {
+        phase = DONE;
+        translate_anew();
+    }
+    pthread_mutex_unlock(&lock);
+    return false;
+}
+
+void leave(void)
+{
+    pthread_mutex_unlock(&lock);
+}
+
+void lock_harts(void)
+{
+    pthread_mutex_lock(&lock);
+}

@@ -1,0 +1,172 @@
+#include "hart.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static char (*labels)[33];
+static unsigned label_count;
+static uint64_t first_instruction; /* of the region */
+
+void begin_hart(unsigned vcpu, const struct stamp *at)
+{
+    struct hart *hart = &harts[vcpu];
+    hart->begun = true;
+    hart->satp = at->priv & PRIV_VIRT ? 0 : reg_read(REG_SATP);
+    hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
+    tables_load_root(hart->satp, at);
+    struct event *event = emit(SATP_WRITE, at);
+    event->a = event->b = hart->satp;
+    event->flags = FLAG_STOP;
+}
+
+enum end_reason { END_OF_MACHINE, END_OF_REGION };
+
+static void end_region(enum end_reason reason, uint64_t instructions)
+{
+    struct audit audit = tables_audit();
+    uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
+                      audit.pages,   audit.entries,    audit.differ,    audit.differ_only_ad};
+    stream_block(BLOCK_END, end, sizeof(end));
+    stream_close();
+    phase = DONE;
+}
+
+void end_region_here(void)
+{
+    end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
+    translate_anew();
+}
+
+void begin_region(unsigned vcpu, const struct stamp *at)
+{
+    phase = ACTIVE;
+    first_instruction = all_instructions() - 1;
+    begin_hart(vcpu, at);
+    if (options.accesses && at->priv != PRIV_M) {
+        struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
+        enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
+        if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {
+            class = CLASS_SUM;
+        }
+        access_event(vcpu, at, class, FETCH, at->priv, at->pc, walk.pa, 4);
+    }
+    translate_anew();
+}
+
+void take_requests(unsigned vcpu, struct site site)
+{
+    /* Any guest returns from a trap every few milliseconds: often enough to look for a request. */
+    bool waits = phase == WAITING && options.from.kind == AT_REQUEST;
+    bool ends = phase == ACTIVE && options.to.kind == AT_REQUEST;
+    if (!waits && !ends) {
+        return;
+    }
+    lock_harts();
+    enum request request = stream_request();
+    if (waits && request == REQUEST_BEGIN) {
+        struct stamp at = stamp_of(vcpu, site);
+        begin_region(vcpu, &at);
+    } else if (ends && request == REQUEST_END) {
+        settle(vcpu);
+        end_region_here();
+    }
+    leave();
+}
+
+static int label_number(const char *label)
+{
+    for (unsigned i = 0; i < label_count; i++) {
+        if (strcmp(labels[i], label) == 0) {
+            return i;
+        }
+    }
+    labels = realloc(labels, (label_count + 1) * sizeof(*labels));
+    if (!labels) {
+        abort();
+    }
+    strcpy(labels[label_count], label);
+    stream_block(BLOCK_LABEL, label, strlen(label));
+    return label_count++;
+}
+
+static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
+{
+    return (limit->kind == AT_PC && pc == limit->pc) ||
+           (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
+}
+
+void on_place(unsigned vcpu, void *data)
+{
+    struct site site = ((union packed_site){.data = data}).site;
+    uint64_t pc = pc_of(site);
+    char text[33] = "";
+    const char *label = NULL;
+    if (options.mark_given && pc == options.mark &&
+        (options.mark_priv == ANY_PRIVILEGE || site.priv == options.mark_priv)) {
+        for (int i = 0; i < 4; i++) {
+            uint64_t word = reg_read(10 + i);
+            memcpy(text + 8 * i, &word, 8);
+        }
+        label = text;
+    }
+    struct stamp at = stamp_of(vcpu, site);
+    if (phase == WAITING && is_at(&options.from, pc, label)) {
+        lock_harts();
+        begin_region(vcpu, &at);
+        leave();
+    }
+    if (!enter(vcpu)) {
+        return;
+    }
+    settle(vcpu);
+    if (is_at(&options.to, pc, label)) {
+        end_region_here();
+    } else if (label) {
+        int number = label_number(label);
+        emit(MARK, &at)->a = number;
+        stream_flush();
+    }
+    leave();
+}
+
+void on_idle(uint64_t id, unsigned vcpu)
+{
+    static struct timespec last;
+    struct timespec now;
+    (void)id;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
+    if (passed > 100 && enter(vcpu)) {
+        stream_flush();
+        last = now;
+        leave();
+    }
+}
+
+bool capture_open(unsigned vcpus)
+{
+    hart_count = vcpus;
+    if (!ram_find(options.ram_name, options.ram_base, options.ram_size) || !registers_find()) {
+        return false;
+    }
+    tables_open(filter_tables_grew);
+    filter_open(options.filter, vcpus);
+    learn_vectors();
+    if (phase == ACTIVE && vcpus == 1) {
+        struct stamp at = stamp_now(0);
+        begin_hart(0, &at);
+    }
+    return true;
+}
+
+void capture_close(void)
+{
+    lock_harts();
+    if (phase != DONE) {
+        uint64_t instructions = phase == ACTIVE ? all_instructions() - first_instruction : 0;
+        end_region(END_OF_MACHINE, instructions);
+    }
+    leave();
+}
