@@ -260,8 +260,7 @@ def _difference(results: Mapping[str, Timeline], programs: Mapping[str, Counts])
     if even:
         parts.append(
             f" LSP's exits may cost {min(even):,.1f} to {max(even):,.1f} memory references each,"
-            " depending on the program, before nested paging does less work: without hardware"
-            " that makes exits that cheap, LSP is for machines that cannot nest."
+            " depending on the program, before nested paging does less work."
         )
     return "".join(parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -60,10 +61,29 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
             clock.begin(name, left.pop(lab.key(measurement), 0.0))
             results[key] = lab.measure(measurement, clock)
         made = EXPERIMENTS[name].figure(results, quick=quick)
+        made = replace(made, notes=[*made.notes, checked(results.values())])
         write_text(folder / f"{name}.csv", made.to_csv())
         write_text(folder / f"{name}.json", json.dumps(made.to_json(), indent=1))
         figures.append(made)
     return figures
+
+
+def checked(timelines: Iterable[Timeline]) -> str:
+    """What the checks of the captures and of the models' answers found, as a note."""
+    timelines = list(timelines)
+    answers = [counts for timeline in timelines for counts in timeline.translations.values()]
+    compared = sum(counts["compared"] for counts in answers)
+    illegal = sum(counts["illegal"] for counts in answers)
+    missed = sum(timeline.missed_writes for timeline in timelines)
+    if illegal or missed:
+        return (
+            f"DO NOT RELY ON THIS: {illegal:,} of {compared:,} translations were illegal, and the"
+            f" captures missed {missed:,} stores to page tables."
+        )
+    return (
+        f"Checked: {compared:,} translations of QEMU's and the models' against what the guest's"
+        " tables allowed at the time, none illegal; the captures missed no store to a page table."
+    )
 
 
 class _Clock:

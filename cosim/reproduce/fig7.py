@@ -193,7 +193,7 @@ def _difference(counts: Mapping[str, Counts], rows: list[Row], papers: list[str]
 
 def _second_misses(counts: Counts) -> float:
     """Fills of LSP, over the TLB misses that it has more than nested paging."""
-    misses = {model: counts.policies[model]["tlb_misses"] for model in ("lsp", "nested")}
+    misses: dict[str, int] = {m: counts.policies[m]["tlb_misses"] for m in ("lsp", "nested")}
     fills = counts.exits("lsp", "shadow_fill", "dirty_fill") or 0
     return fills / max(misses["lsp"] - misses["nested"], 1)
 

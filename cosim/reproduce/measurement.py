@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cosim.runspec import Backend, RunSpec
-from guest.workloads.catalog import Size
+from guest.workloads.catalog import WORKLOADS, Size
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,12 @@ def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugi
     )
 
 
-def program(name: str, size: Size, *, cpu: str | None = None, append: str | None = None) -> RunSpec:
+def program(name: str, size: Size) -> RunSpec:
     """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks."""
-    parts = [name, size, *([cpu.replace(",", "-").replace("=", "-")] if cpu else [])]
     return RunSpec(
-        name="-".join([*parts, *(append or "").replace("=", "-").split()]),
+        name=f"{name}-{size}",
         guest="workloads",
-        workload=f"{name}:{size}",
+        workload=WORKLOADS[name].run(size),
         backend="plugin",
-        cpu=cpu,
-        append=append,
         time_limit=1800,
     )

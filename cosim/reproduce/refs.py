@@ -46,7 +46,9 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
         spec = micro(f"refs-{mode}", options)
         models = ("nested", *SHADOWS) if mode == gstage else ("nested",)
         machine = {"tlb": TLB, "gstage_mode": gstage}
-        made[f"{mode} {gstage}"] = Measurement(spec, models, machine, seconds=2)
+        made[f"{mode} {gstage}"] = Measurement(
+            spec, models, machine, seconds=1 + size.operations / 1e4
+        )
     return made
 
 

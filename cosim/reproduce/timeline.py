@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.compare import REFERENCE
 from cosim.errors import GuestError
 from cosim.output import Step
 from cosim.pipeline import Pipeline
@@ -65,6 +66,10 @@ class Timeline:
     """Label of each mark, and everything counted before it."""
     end: Counts
     """Everything."""
+    translations: Mapping[str, Json]
+    """Answers by party and how they compare, as in a result document."""
+    missed_writes: int
+    """Stores to page tables that the capture's audit found missing."""
 
     def after(self, label: str) -> Counts:
         """The counts from the first mark ``label`` on.
@@ -96,6 +101,8 @@ class Timeline:
         return {
             "marks": [{"label": label, **vars(counts)} for label, counts in self.marks],
             "end": vars(self.end),
+            "translations": dict(self.translations),
+            "missed_writes": self.missed_writes,
         }
 
     @classmethod
@@ -104,6 +111,8 @@ class Timeline:
         return cls(
             tuple((m["label"], Counts(m["events"], m["policies"])) for m in data["marks"]),
             Counts(data["end"]["events"], data["end"]["policies"]),
+            data["translations"],
+            data["missed_writes"],
         )
 
     @classmethod
@@ -114,12 +123,22 @@ class Timeline:
             (label, _merged([part.marks[number][1] for part in parts]))
             for number, (label, _) in enumerate(first.marks)
         ]
-        return cls(tuple(marks), _merged([part.end for part in parts]))
+        return cls(
+            tuple(marks),
+            _merged([part.end for part in parts]),
+            {name: counts for part in parts for name, counts in part.translations.items()},
+            first.missed_writes,
+        )
 
     def only(self, model: str, name: str) -> Timeline:
         """The same for one model, called ``name`` from now on."""
         marks = tuple((label, _only(counts, model, name)) for label, counts in self.marks)
-        return Timeline(marks, _only(self.end, model, name))
+        translations = {
+            name if party == model else party: counts
+            for party, counts in self.translations.items()
+            if party in (model, REFERENCE)
+        }
+        return Timeline(marks, _only(self.end, model, name), translations, self.missed_writes)
 
 
 def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
@@ -138,7 +157,13 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
             pipeline.feed(part)
         done += len(batch)
         step(done, trace.events)
-    return Timeline(tuple(marks), _counts(trace, pipeline))
+    end = pipeline.document(trace.ending)
+    return Timeline(
+        tuple(marks),
+        _counts(trace, pipeline),
+        {party: dict(counts) for party, counts in end["translations"].items()},
+        (trace.ending.audit or {}).get("missed_writes") or 0,
+    )
 
 
 def _parts(batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:

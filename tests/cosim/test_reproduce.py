@@ -1,0 +1,396 @@
+"""The experiments' arithmetic, cache and documents, on traces and counts made by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cosim import cli, launch
+from cosim.errors import GuestError, UsageError
+from cosim.modelling import make_pipeline
+from cosim.report.document import FigureDocument
+from cosim.reproduce import Counts, Lab, Measurement, Timeline, experiments, fig5, fig7, lab, refs
+from cosim.reproduce.figure import Claim, Figure
+from cosim.reproduce.measurement import micro, program
+from cosim.reproduce.timeline import replay
+from cosim.result import Ending, Origin
+from cosim.runspec import RunSpec
+from cosim.session import Outcome
+from cosim.trace.reader import TraceReader
+from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
+from cosim.trace.writer import TraceWriter
+from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.policies import MachineModel, Stream
+
+ORIGIN = Origin(
+    guest={"name": "synthetic", "qemu": "none"},
+    backend="plugin",
+    region={"from": "boot", "to": "power-off"},
+    stream=Stream("all"),
+    machine=MachineModel(ram_base=RAM_BASE, ram_size=RAM_SIZE),
+)
+ENDING = Ending(complete=True, audit={"checks": 1, "missed_writes": 0})
+LABELS = ("measured", "begin", "end")
+SPEC = RunSpec(name="made", guest="micro", backend="plugin")
+
+
+def _marked(label: str) -> EventBatch:
+    mark = np.zeros(1, EVENT)
+    mark["kind"] = Kind.MARK
+    mark["a"] = LABELS.index(label)
+    return mark
+
+
+@pytest.fixture(scope="module")
+def stretches() -> list[EventBatch]:
+    """Three stretches of a synthetic guest's events."""
+    events = np.concatenate(list(SyntheticGuest(pages=40, turns=5).batches(3000)))
+    return list(np.array_split(events, 3))
+
+
+def _write(folder: Path, parts: list[EventBatch], segment_events: int = 500) -> None:
+    with TraceWriter(folder, ORIGIN, segment_events=segment_events) as writer:
+        for number, label in enumerate(LABELS):
+            writer.label(number, label)
+        for part in parts:
+            writer.write(part)
+        writer.close(ENDING)
+
+
+def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
+    pass
+
+
+def _timeline(folder: Path, models: tuple[str, ...] = ("shadow", "lsp")) -> Timeline:
+    trace = TraceReader(folder)
+    return replay(trace, make_pipeline(trace.origin, models), _silent)
+
+
+def test_counts_between_marks(stretches: list[EventBatch], tmp_path: Path) -> None:
+    """A mark's counts are what feeding up to it gives; a stretch is the difference."""
+    first, second, third = stretches
+    _write(tmp_path / "t", [first, _marked("begin"), second, _marked("end"), third])
+    timeline = _timeline(tmp_path / "t")
+    assert [label for label, _ in timeline.marks] == ["begin", "end"]
+
+    pipeline = make_pipeline(ORIGIN, ["shadow", "lsp"])
+    pipeline.feed(first)
+    before = pipeline.document(ENDING)["policies"]["shadow"]["exits"]["total"]
+    pipeline.feed(second)
+    until = pipeline.document(ENDING)["policies"]["shadow"]["exits"]["total"]
+    assert before != until
+    (between,) = timeline.between("begin", "end")
+    assert between.exits("shadow") == until - before
+    assert between.events["total"] == len(second) + 1
+    assert timeline.after("begin").events["total"] == len(second) + len(third) + 2
+    assert timeline.end.exits("shadow", "pt_write", "fence") == sum(
+        timeline.end.policies["shadow"]["exits"][kind] for kind in ("pt_write", "fence")
+    )
+
+
+def test_marks_at_the_ends_and_side_by_side(stretches: list[EventBatch], tmp_path: Path) -> None:
+    parts = [_marked("begin"), _marked("end"), stretches[0], _marked("begin"), _marked("measured")]
+    _write(tmp_path / "t", parts, segment_events=1)
+    timeline = _timeline(tmp_path / "t", ("lsp",))
+    (between,) = timeline.between("begin", "end")
+    assert between.exits("lsp") == 0
+    assert timeline.marks[0][1].events["total"] == 0
+    assert timeline.after("measured").events["mark"] == 1
+
+
+def test_a_missing_mark_is_named(stretches: list[EventBatch], tmp_path: Path) -> None:
+    _write(tmp_path / "t", [_marked("begin"), stretches[0]])
+    with pytest.raises(GuestError, match="'measured'; it set begin"):
+        _timeline(tmp_path / "t", ("lsp",)).after("measured")
+
+
+def test_gauges_and_unknown_counts_are_not_subtracted() -> None:
+    def counts(pages: int, exits: int, misses: int | None) -> Counts:
+        policy = {"exits": {"total": exits}, "tlb_misses": misses, "shadow_pages": pages}
+        return Counts({"total": exits}, {"lsp": policy})
+
+    difference = counts(7, 90, None).since(counts(9, 40, None)).policies["lsp"]
+    assert difference == {"exits": {"total": 50}, "tlb_misses": None, "shadow_pages": 7}
+
+
+def test_timeline_goes_through_json(stretches: list[EventBatch], tmp_path: Path) -> None:
+    _write(tmp_path / "t", [stretches[0], _marked("begin"), stretches[1]])
+    timeline = _timeline(tmp_path / "t")
+    assert Timeline.from_json(json.loads(json.dumps(timeline.to_json()))) == timeline
+    parts = [timeline.only("shadow", "shadow"), timeline.only("lsp", "lsp:fence_global=drop")]
+    merged = Timeline.merged(parts)
+    assert set(merged.end.policies) == {"shadow", "lsp:fence_global=drop"}
+    assert set(merged.translations) == {"reference", "shadow", "lsp:fence_global=drop"}
+    assert merged.after("begin").exits("shadow") == timeline.after("begin").exits("shadow")
+
+
+# -- the lab -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch, stretches: list[EventBatch]) -> list[RunSpec]:
+    """Captures are made from the synthetic guest; the list says of what, in order."""
+    made: list[RunSpec] = []
+
+    def execute(spec: RunSpec, folder: Path, *, trace: Path, **_: Any) -> Outcome:
+        made.append(spec)
+        (folder / "console.log").write_text("hello\n")
+        _write(trace, [stretches[0], _marked("measured"), stretches[1]])
+        if spec.name == "broken":
+            return Outcome(None, GuestError("the guest panicked: no init"))
+        return Outcome(None, None, ENDING)
+
+    monkeypatch.setattr(launch, "execute", execute)
+    monkeypatch.setattr(lab, "_trace_key", lambda spec, step_all: f"{spec.workload}{step_all}")
+    return made
+
+
+def test_nothing_is_measured_twice(captures: list[RunSpec], tmp_path: Path) -> None:
+    measurement = Measurement(SPEC, ("shadow", "lsp"), {"setup": "base"})
+    first = Lab(tmp_path).measure(measurement)
+    assert len(captures) == 1
+    assert Lab(tmp_path).is_measured(measurement)
+    # Without the trace: only counts are read.
+    shutil.rmtree(tmp_path / "traces")
+    assert Lab(tmp_path).measure(measurement) == first
+    assert len(captures) == 1
+
+
+def test_a_capture_serves_other_models_and_machines(
+    captures: list[RunSpec], tmp_path: Path
+) -> None:
+    room = Lab(tmp_path)
+    small = room.measure(Measurement(SPEC, ("lsp",), {"tlb": {"second": None}}))
+    large = room.measure(Measurement(SPEC, ("lsp", "lsp:fence_global=drop", "nested")))
+    assert len(captures) == 1
+    assert set(large.end.policies) == {"lsp", "lsp:fence_global=drop", "nested"}
+    misses = [t.end.policies["lsp"]["tlb_misses"] for t in (small, large)]
+    assert misses[0] > misses[1]
+    assert not room.is_measured(Measurement(SPEC, ("lsp", "shadow")))
+    assert not room.is_measured(Measurement(replace(SPEC, workload="other"), ("lsp",)))
+
+
+def test_torn_counts_are_measured_again(captures: list[RunSpec], tmp_path: Path) -> None:
+    measurement = Measurement(SPEC, ("lsp",))
+    first = Lab(tmp_path).measure(measurement)
+    (file,) = (tmp_path / "counts").iterdir()
+    file.write_text(file.read_text()[:100])
+    assert Lab(tmp_path).measure(measurement) == first
+    assert json.loads(file.read_text())["of"]["model"] == "lsp"
+
+
+def test_a_capture_that_was_cut_is_made_again(captures: list[RunSpec], tmp_path: Path) -> None:
+    room = Lab(tmp_path)
+    room.measure(Measurement(SPEC, ("lsp",)))
+    (whole,) = (tmp_path / "traces").iterdir()
+    # What a killed process leaves.
+    whole.rename(whole.with_name(f".{whole.name}.part"))
+    room.measure(Measurement(SPEC, ("nested",)))
+    assert len(captures) == 2
+    assert [path.name for path in (tmp_path / "traces").iterdir()] == [whole.name]
+
+
+def test_a_failed_capture_leaves_its_logs_and_no_trace(
+    captures: list[RunSpec], tmp_path: Path
+) -> None:
+    with pytest.raises(GuestError, match="no init"):
+        Lab(tmp_path).measure(Measurement(replace(SPEC, name="broken"), ("lsp",)))
+    assert list((tmp_path / "traces").iterdir()) == []
+    assert list((tmp_path / "counts").iterdir()) == []
+    assert (tmp_path / "logs" / "broken" / "console.log").read_text() == "hello\n"
+
+
+def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "_guest", lambda name: {"checksums": {"kernel": "1"}})
+    keys = {
+        lab._trace_key(spec, stepped)
+        for spec in (
+            SPEC,
+            replace(SPEC, workload="x"),
+            replace(SPEC, cpu="rv64"),
+            replace(SPEC, backend="mi"),
+            replace(SPEC, region_to="mark:done"),
+        )
+        for stepped in (False, True)
+    }
+    assert len(keys) == 10
+    same = replace(SPEC, name="called otherwise", models=("lsp",), machine={"setup": "base"})
+    assert lab._trace_key(same, False) == lab._trace_key(SPEC, False)
+    before = lab._trace_key(SPEC, False)
+    monkeypatch.setattr(lab, "_guest", lambda name: {"checksums": {"kernel": "2"}})
+    assert lab._trace_key(SPEC, False) != before
+
+
+# -- the figures -------------------------------------------------------------------------------
+
+
+def _counts(**policies: dict[str, Any]) -> Counts:
+    fences = {"va": 10, "va_asid": 30, "asid": 0, "all": 10}
+    return Counts({"fence": fences}, policies)
+
+
+def _zero(counts: Counts) -> Counts:
+    return counts.since(counts)
+
+
+def _measured(counts: Counts, label: str = "measured") -> Timeline:
+    return Timeline(((label, _zero(counts)),), counts, {"reference": _compared()}, 0)
+
+
+def _compared(illegal: int = 0) -> dict[str, int]:
+    return {"compared": 100, "fresh": 100 - illegal, "stale_legal": 0, "illegal": illegal}
+
+
+def _exits(**kinds: int | None) -> dict[str, Any]:
+    known = [number for number in kinds.values() if number is not None]
+    total = sum(known) if len(known) == len(kinds) else None
+    return {"exits": {"total": total, "at_least": sum(known), **kinds}}
+
+
+@pytest.mark.parametrize(
+    ("share", "tsp", "lsp"), [(0, 0, 0), (0.25, 50, 43.75), (0.5, 100, 75), (1, 200, 100)]
+)
+def test_expected_exits(share: float, tsp: float, lsp: float) -> None:
+    """By hand: 100 operations; a load fills if the operation before on its page was a change."""
+    assert fig5.expected("shadow", share, 100) == tsp
+    assert fig5.expected("lsp", share, 100) == lsp
+    assert fig5.expected("unsync", share, 100) is None
+
+
+def _fig5_results(gdb_writes: int) -> dict[str, Timeline]:
+    results = {}
+    for key in fig5.plan(quick=True):
+        policies = {
+            "shadow": _exits(pt_write=50, fence=50, shadow_fill=0),
+            **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in fig5.MODELS[1:]},
+        }
+        if key == "gdb mi":
+            policies["shadow"] = _exits(pt_write=gdb_writes, fence=50, shadow_fill=None)
+        counts = _counts(**policies)
+        results[key] = _measured(counts)
+        if key == "linux":
+            marks = []
+            for _ in fig5.QUICK.linux_shares:
+                marks += [("begin", _zero(counts)), ("end", counts)]
+            results[key] = Timeline(tuple(marks), counts, {}, 0)
+    return results
+
+
+def test_fig5_says_whether_gdb_agrees() -> None:
+    agreeing = fig5.figure(_fig5_results(50), quick=True)
+    assert "gives the same counts" in agreeing.measured
+    differing = fig5.figure(_fig5_results(49), quick=True)
+    assert "does NOT give" in differing.measured
+    assert any("plugin 100, gdb 99" in note for note in differing.notes)
+
+
+def test_fig5_rows() -> None:
+    figure = fig5.figure(_fig5_results(50), quick=True)
+    rows = [row for row in figure.rows if row["policy"] == "shadow" and row["share"] == 0.5]
+    micro_row, linux_row = rows
+    assert micro_row["exits"] == linux_row["exits"] == 100
+    assert micro_row["expected"] == fig5.QUICK.operations
+    assert linux_row["expected"] is None
+
+
+@pytest.mark.parametrize(("mode", "gstage", "nested"), [
+    ("sv39", "sv39", 15), ("sv39", "sv48", 19), ("sv39", "sv57", 23),
+    ("sv48", "sv48", 24), ("sv57", "sv57", 35),
+])  # fmt: skip
+def test_expected_references(mode: str, gstage: str, nested: int) -> None:
+    """The figures that paging-models section 4 lists."""
+    assert refs.expected("nested", mode, gstage) == nested
+    assert refs.expected("lsp", mode, gstage) == int(mode[2:]) // 9 - 1
+
+
+def test_fig7_ratios_and_stand_ins() -> None:
+    policies = {
+        "nested": {**_exits(gstage_fault=5), "tlb_misses": 100, "walk_refs": {"vs": 300, "g": 900}},
+        "shadow": {**_exits(pt_write=40), "tlb_misses": 110, "walk_refs": {"vs": 330, "g": 0}},
+        "lsp": {**_exits(shadow_fill=20), "tlb_misses": 125, "walk_refs": {"vs": 375, "g": 0}},
+        "unsync": {**_exits(pt_write=10), "tlb_misses": 120, "walk_refs": {"vs": 360, "g": 0}},
+    }
+    results = {name: _measured(_counts(**policies), "begin") for name in fig7.PROGRAMS}
+    figure = fig7.figure(results, quick=False)
+    lsp = {row["program"]: row for row in figure.rows if row["policy"] == "lsp"}
+    assert lsp["mcf-like"]["exits_vs_shadow"] == 0.5
+    assert lsp["mcf-like"]["tlb_misses_vs_nested"] == 1.25
+    assert (lsp["mcf-like"]["stands_for"], lsp["mcf-like"]["stand_in"]) == ("429.mcf", True)
+    assert (lsp["cc1"]["stands_for"], lsp["cc1"]["stand_in"]) == ("403.gcc", False)
+    assert lsp["redis"]["stands_for"] is None
+    claims = {claim.claim: claim.measured for claim in figure.claims}
+    assert claims["fewer exits than TSP, LSP, the paper's four"] == "50.0 to 50.0 %"
+    # 20 fills are 80 % of the 25 misses that LSP has more than nested.
+    assert "80.0 to 80.0 %" in figure.difference
+
+
+def test_break_even_by_hand() -> None:
+    """Nested makes 1,200 references and 5 exits, LSP 375 and 20: 825 references buy 15 exits."""
+    from cosim.reproduce import beyond
+
+    policies = {
+        "nested": {**_exits(gstage_fault=5), "walk_refs": {"vs": 300, "g": 900}},
+        "lsp": {**_exits(shadow_fill=20), "walk_refs": {"vs": 375, "g": 0}},
+    }
+    assert beyond.break_even(_counts(**policies)) == 55
+    policies["lsp"] = {**_exits(shadow_fill=5), "walk_refs": {"vs": 375, "g": 0}}
+    assert beyond.break_even(_counts(**policies)) is None
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_plans(name: str) -> None:
+    """A full plan has more to do than a quick one; guests and models are ones that exist."""
+    experiment = experiments.EXPERIMENTS[name]
+    full, quick = experiment.plan(quick=False), experiment.plan(quick=True)
+    assert sum(m.seconds for m in full.values()) > sum(m.seconds for m in quick.values())
+    for measurement in (*full.values(), *quick.values()):
+        make_pipeline(ORIGIN, measurement.models, dict(measurement.machine))
+        assert measurement.spec.guest in ("micro", "workloads")
+
+
+def test_document_and_csv() -> None:
+    figure = Figure(
+        figure="fig5",
+        title="T",
+        rows=[{"share": 0.5, "policy": "lsp", "exits": None, "expected": 3.0}],
+        measured="m",
+        paper="p",
+        difference="d",
+        settings={"pages": 4},
+        claims=(Claim("c", 1, 2),),
+    )
+    document = FigureDocument(json.loads(json.dumps(figure.to_json())), "here")
+    assert document.claims == [("c", 1, 2)]
+    (row,) = csv.DictReader(io.StringIO(figure.to_csv()))
+    assert row == {"share": "0.5", "policy": "lsp", "exits": "", "expected": "3.0"}
+
+
+def test_checks_are_reported() -> None:
+    fine = _measured(_counts())
+    assert "none illegal" in experiments.checked([fine, fine])
+    assert "200 translations" in experiments.checked([fine, fine])
+    bad = replace(fine, translations={"reference": _compared(illegal=3)})
+    assert "3 of 200" in experiments.checked([fine, bad])
+    assert "missed 2 stores" in experiments.checked([replace(fine, missed_writes=2)])
+
+
+def test_specs() -> None:
+    spec = micro("x", {"pages": 64, "share": 50}, backend="mi")
+    assert spec.workload == "scenario=lsp-bench warm=1 seed=1 pages=64 share=50"
+    assert spec.backend == "mi"
+    assert program("cc1", "full").workload == "cc1:full"
+
+
+def test_unknown_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["reproduce", "fig9", "-o", str(tmp_path)])
+    assert caught.value.code == UsageError.exit_status
+    assert "there are fig5, fig6, refs, fig7, beyond, all" in capsys.readouterr().err
