@@ -83,6 +83,9 @@ def main(argv: list[str] | None = None) -> None:
         click.echo(f"cosim: {error}; free space, or check the permissions", err=True)
         _abandon(sys.stdout.fileno())
         sys.exit(3)
+    except MemoryError as error:
+        click.echo(f"cosim: {error}; run less beside it, or give the guest less --memory", err=True)
+        sys.exit(3)
     except Exception:
         # Not 1, which is a finding.
         traceback.print_exc()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 import time
@@ -14,15 +15,26 @@ from pexpect.spawnbase import SpawnBase
 
 from cosim.errors import GuestError, StorageError
 
+_PIECE = 8
+"""Bytes typed at once: half of what a 16550 UART holds."""
+_ECHO_SECONDS = 0.5
 _KEEP = 1 << 20
 _LOG_LIMIT = 64 << 20
+_SEARCHED = 64 << 10
 
 
 class _Stream(SpawnBase):  # type: ignore[misc]
     """The bytes that the reader thread has collected, as pexpect wants to read them."""
 
     def __init__(self) -> None:
-        super().__init__(timeout=30, encoding="utf-8", codec_errors="replace")
+        super().__init__(
+            timeout=30,
+            maxread=_SEARCHED,
+            # Without a bound, a flood is searched again from its start with every piece.
+            searchwindowsize=_SEARCHED,
+            encoding="utf-8",
+            codec_errors="replace",
+        )
         self.delayafterread = None
         self.delaybeforesend = None
         self.closed = False
@@ -58,6 +70,7 @@ class Console:
         self._line = line
         self._stream = _Stream()
         self._tail = bytearray()
+        self._unseen = bytearray()
         self._mirror: Callable[[bytes], object] | None = None
         self.bytes_seen = 0
         self.log = log
@@ -78,12 +91,14 @@ class Console:
                     stream.ended = True
                     stream.arrived.notify_all()
                     break
-                stream.pending += chunk
-                if len(stream.pending) > _KEEP:
-                    del stream.pending[: len(stream.pending) - _KEEP]
+                for kept in (stream.pending, self._unseen):
+                    kept += chunk
+                    del kept[: max(0, len(kept) - _KEEP)]
                 stream.arrived.notify_all()
             if self._mirror is not None:
-                self._mirror(chunk)
+                # A terminal that is gone is the session's to notice.
+                with contextlib.suppress(OSError):
+                    self._mirror(chunk)
             self._tail += chunk
             del self._tail[: max(0, len(self._tail) - 4096)]
             self._write_log(chunk)
@@ -113,6 +128,8 @@ class Console:
         stream = self._stream
         found = stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=timeout)
         if found == 0:
+            with stream.arrived:
+                self._unseen[:] = str(stream.buffer).encode() + stream.pending
             return str(stream.after)
         what = "the guest ended" if found == 1 else f"{timeout:g} s passed"
         raise GuestError(
@@ -120,19 +137,44 @@ class Console:
             log=str(self.log) if self.log else None,
         )
 
-    def seen(self, pattern: str) -> bool:
-        """Whether ``pattern`` has appeared since the last match, without waiting."""
-        return bool(self._stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=0) == 0)
+    def seen(self, pattern: str, within: float = 0.0) -> bool:
+        """Whether ``pattern`` has appeared since the last match, or does ``within`` seconds."""
+        searched = re.compile(pattern.encode(), re.MULTILINE)
+        deadline = time.monotonic() + within
+        with self._stream.arrived:
+            while True:
+                match = searched.search(self._unseen)
+                left = deadline - time.monotonic()
+                if match or left <= 0 or self._stream.ended:
+                    break
+                self._stream.arrived.wait(left)
+            if match:
+                del self._unseen[: match.end()]
+        return match is not None
 
     def send(self, text: str) -> None:
-        """Type ``text`` on the guest's console.
+        """Type ``text`` on the guest's console, no faster than the guest takes it.
+
+        A guest that is being recorded loses what its UART has no room for, so every piece but
+        the first waits for the echo of the one before.
 
         :raise GuestError: when the line is closed.
         """
-        try:
-            self._line.sendall(text.encode())
-        except OSError as error:
-            raise GuestError(f"the guest's console is closed ({error.strerror})") from None
+        data, stream = text.encode(), self._stream
+        for start in range(0, len(data), _PIECE):
+            before = len(stream.pending)
+            try:
+                self._line.sendall(data[start : start + _PIECE])
+            except OSError as error:
+                raise GuestError(f"the guest's console is closed ({error.strerror})") from None
+            if start + _PIECE < len(data):
+                with stream.arrived:
+                    stream.arrived.wait_for(
+                        lambda before=before: (
+                            len(stream.pending) >= before + _PIECE or stream.ended
+                        ),
+                        _ECHO_SECONDS,
+                    )
 
     def mirror(self, to: Callable[[bytes], object] | None) -> None:
         """From now on hand everything that the guest prints to ``to`` as well (None: no more)."""

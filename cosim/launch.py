@@ -158,7 +158,9 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
         output.note(f"cosim: interrupted (logs: {folder})")
         return _INTERRUPTED
     if isinstance(outcome.error, CosimError):
-        outcome.error.log = outcome.error.log or str(folder)
+        named = outcome.error.log
+        if named is None or not Path(named).is_relative_to(folder):
+            outcome.error.log = str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))
 

@@ -33,6 +33,8 @@ from cosim.errors import MachineError, StorageError, UsageError
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
 
+_QMP_SECONDS = 20.0
+_SHORT_SECONDS = 2.0
 _QUIT_SECONDS = 30.0
 
 
@@ -64,12 +66,16 @@ class Timing:
 
     mode: Literal["live", "icount", "record", "replay"] = "icount"
     log: Path | None = None
+    typed: bool = False
+    """Something is typed into the guest while it is recorded.  Then it must wait in real time when
+    it is idle, or QEMU never takes the input, and two recordings differ; a recording is replayed
+    as it was made."""
 
     def arguments(self) -> list[str]:
         """The QEMU arguments of this mode (qemu-gdb-facts, "Determinism")."""
         if self.mode == "live":
             return []
-        icount = "shift=0,sleep=off"
+        icount = f"shift=0,sleep={'on' if self.typed else 'off'}"
         if self.mode != "icount":
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
@@ -236,7 +242,7 @@ class Machine:
                 raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
         self._lines.close(self._lines.theirs)
         self._qmp = QEMUMonitorProtocol(self._lines.ours["qmp"])
-        self._qmp.settimeout(20)
+        self._qmp.settimeout(_QMP_SECONDS)
         try:
             self._qmp.connect()
         except (TimeoutError, ConnectError, QMPError, OSError, EOFError):
@@ -255,15 +261,19 @@ class Machine:
             ) from None
 
     def _refused(self) -> MachineError:
+        """Why QEMU, which has just been started, does not talk to us."""
         assert self._process is not None
+        log = str(self.stderr_log)
+        if not self.died(1.0):
+            return MachineError(f"QEMU does not answer within {_QMP_SECONDS:g} s", log=log)
         status = process.end(self._process)
+        if status < 0:
+            return MachineError(self.obituary(), log=log)
         lines = [line for line in self.stderr_log.read_text(errors="replace").split("\n") if line]
         prefix = f"{self.qemu.name}: "
         said = next((x for x in lines if "warning" not in x), "it said nothing")
         said = said.removeprefix(prefix).removeprefix(f"{self.qemu}: ")
-        return MachineError(
-            f"QEMU refused to start (status {status}): {said}", log=str(self.stderr_log)
-        )
+        return MachineError(f"QEMU refused to start (status {status}): {said}", log=log)
 
     def close(self) -> None:
         """End QEMU and release everything; idempotent, never raises for a dead QEMU."""
@@ -289,24 +299,23 @@ class Machine:
     def _ask_to_quit(self) -> None:
         if self.alive() and self._qmp is not None:
             with contextlib.suppress(Exception):
-                self._qmp.settimeout(2)
-                self._qmp.cmd("quit")
+                self._ask("quit", _SHORT_SECONDS)
 
     def quit(self) -> None:
         """End QEMU in order: it completes its recording only then.
 
-        :raise MachineError: it was gone before, or does not end within 30 s.
+        :raise MachineError: it has died, or does not end within 30 s.
         """
-        if not self.alive():
-            raise MachineError(self.obituary(), log=str(self.stderr_log))
-        with interrupts.deferred():
-            self._ask_to_quit()
+        self._ask_to_quit()
         if not self.died(_QUIT_SECONDS):
             raise MachineError(
                 f"QEMU did not end within {_QUIT_SECONDS:g} s of being asked to; run again, with "
                 "less going on beside it",
                 log=str(self.stderr_log),
             )
+        assert self._process is not None
+        if self._process.returncode != 0:
+            raise MachineError(self.obituary(), log=str(self.stderr_log))
 
     # -- parts --------------------------------------------------------------------------------
 
@@ -366,19 +375,40 @@ class Machine:
 
         :raise MachineError: when QEMU is gone, silent for 20 s, or refuses the command.
         """
+        try:
+            return self._ask(command, _QMP_SECONDS, **arguments)
+        except TimeoutError:
+            raise MachineError(
+                f"QEMU does not answer {command!r} within {_QMP_SECONDS:g} s",
+                log=str(self.stderr_log),
+            ) from None
+
+    def _ask(self, command: str, timeout: float, **arguments: object) -> Any:
+        """As :meth:`qmp`; raises TimeoutError when QEMU lives and is silent."""
         assert self._qmp is not None
         try:
             # An interrupt inside the event loop would leave it with a task half done.
             with interrupts.deferred():
+                self._qmp.settimeout(timeout)
                 return self._qmp.cmd(command, **arguments)
         except (TimeoutError, QMPError, OSError, EOFError) as error:
-            if not self.alive():
+            if self.died(0.1):
                 raise MachineError(self.obituary(), log=str(self.stderr_log)) from None
-            raise MachineError(f"QEMU does not take {command!r}: {error}") from None
+            if isinstance(error, TimeoutError):
+                raise
+            raise MachineError(
+                f"QEMU does not take {command!r}: {error}", log=str(self.stderr_log)
+            ) from None
 
     def resume(self) -> None:
-        """Let the guest run (used where no stub is in charge)."""
-        self.qmp("cont")
+        """Let the guest run (used where no stub is in charge).
+
+        :raise MachineError: as :meth:`qmp`.
+        """
+        # While it records or counts instructions, QEMU is deaf until the guest's next timer,
+        # which may be far: this answer comes late then.
+        with contextlib.suppress(TimeoutError):
+            self._ask("cont", _SHORT_SECONDS)
 
     def alive(self) -> bool:
         """Whether QEMU still runs."""
@@ -428,6 +458,9 @@ class Machine:
         for event in self._events:
             if event.get("event") == "SHUTDOWN":
                 return str(event["data"]["reason"])
+        # QEMU 7.2's power-off device ends QEMU at once, without an event.
+        if self._process is not None and self._process.poll() == 0:
+            return "guest-shutdown"
         return None
 
     def obituary(self) -> str:

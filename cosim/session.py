@@ -191,12 +191,15 @@ class Session:
         if self._live:
             self._intercept(Timing("live"), gdb)
         elif self._recording is not None:
-            self._intercept(Timing("replay", self._recording), gdb)
+            self._intercept(self._replay(self._recording), gdb)
         else:
             with _nameless(self._folder) as log:
                 limit = time.monotonic() + self._plan.time_limit / 2
                 self._recorded = record(self._plan, log, self._folder, limit, self._show)
-                self._intercept(Timing("replay", log), gdb)
+                self._intercept(self._replay(log), gdb)
+
+    def _replay(self, log: Path) -> Timing:
+        return Timing("replay", log, typed=bool(self._plan.spec.console))
 
     # -- interception ---------------------------------------------------------------------------
 
@@ -326,17 +329,20 @@ class Session:
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
         self._instructions = self._icount(machine)
-        if interception.halted:
+        if interception.halted or not interposer.ended:
             return True
-        return not interposer.ended
+        # What the guest printed last may still be on its way.
+        return edge.form == "console" and not asked and machine.console.seen(edge.pattern, 1.0)
 
     def _out_of_time(self, edge: Edge, machine: Machine, gdb: GdbMi) -> None:
         gdb.interrupt()
-        gdb.wait_stop(5)
+        place = "an unknown place"
+        if gdb.wait_stop(5) is not None:
+            place = self._plan.symbols.describe(gdb.registers(["pc"])["pc"])
         edge_name = "--to" if self._began else "--from"
         raise GuestError(
             f"{self._plan.time_limit:g} s passed and {edge_name} {edge.text} was not reached; "
-            f"the guest is at {self._place()}{self._last_line(machine)}; "
+            f"the guest is at {place}{self._last_line(machine)}; "
             "raise --time-limit or choose another edge",
             log=str(machine.console_log),
         )

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -235,7 +236,7 @@ class GdbMi:
     def _take_text(self, kind: str, text: str) -> None:
         with self._changed:
             if kind in ("log", "output") and text.strip():
-                self._last_message = text.strip()
+                self._last_message = " ".join(text.split())
             self._console.append(text)
             self._console_size += len(text)
             while self._console_size > _CONSOLE_LIMIT:
@@ -244,14 +245,14 @@ class GdbMi:
                 self._check_lost(text)
 
     def _die(self) -> None:
-        try:
+        status: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
             status = self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            how = "closed its output"
-        else:
-            how = process.how_it_ended(status)
+        how = "closed its output" if status is None else process.how_it_ended(status)
         with self._changed:
-            said = f": {self._last_message}" if self._last_message else ""
+            # What it said last is a reason only where it ended by itself.
+            killed = status == -signal.SIGKILL
+            said = "" if killed or not self._last_message else f": {self._last_message}"
             self._death = f"gdb {how}{said}"
             self.connected = self.running = False
             waiting, self._pending = list(self._pending.values()), {}
