@@ -9,6 +9,7 @@ from hypervisor_model.memory import load
 from hypervisor_model.policies._hardware import COUNTERS, VIEWS
 from hypervisor_model.policies._pool import (
     EMPTY,
+    LINK_RESYNC,
     LIVE,
     MARK,
     MARKED,
@@ -78,6 +79,8 @@ def _mirror(p: Pool, slot: int, index: int, guest_entry: int) -> int:
         child = new_page(p, page, role - VIEWS)
     if child:
         link(p, slot, index, child, guest_entry)
+        if p.link_rule == LINK_RESYNC:
+            resync_below(p, child)
     elif entry:
         put(p, slot, index, EMPTY)
     return child if fresh else 0
