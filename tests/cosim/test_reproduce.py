@@ -17,7 +17,18 @@ from cosim import cli, launch
 from cosim.errors import GuestError, UsageError
 from cosim.modelling import make_pipeline
 from cosim.report.document import FigureDocument
-from cosim.reproduce import Counts, Lab, Measurement, Timeline, experiments, fig5, fig7, lab, refs
+from cosim.reproduce import (
+    Counts,
+    Lab,
+    Measurement,
+    Timeline,
+    beyond,
+    experiments,
+    fig5,
+    fig7,
+    lab,
+    refs,
+)
 from cosim.reproduce.figure import Claim, Figure
 from cosim.reproduce.measurement import micro, program
 from cosim.reproduce.timeline import replay
@@ -334,15 +345,13 @@ def test_fig7_ratios_and_stand_ins() -> None:
 
 def test_break_even_by_hand() -> None:
     """Nested makes 1,200 references and 5 exits, LSP 375 and 20: 825 references buy 15 exits."""
-    from cosim.reproduce import beyond
-
     policies = {
         "nested": {**_exits(gstage_fault=5), "walk_refs": {"vs": 300, "g": 900}},
-        "lsp": {**_exits(shadow_fill=20), "walk_refs": {"vs": 375, "g": 0}},
+        "lsp": {**_exits(shadow_fill=20), "walk_refs": {"vs": 375, "g": 0}, "sync_reads": 0},
     }
-    assert beyond.break_even(_counts(**policies)) == 55
-    policies["lsp"] = {**_exits(shadow_fill=5), "walk_refs": {"vs": 375, "g": 0}}
-    assert beyond.break_even(_counts(**policies)) is None
+    assert beyond._exit_cost(_counts(**policies), "lsp") == 825 * beyond.COSTS.reference / 15
+    policies["lsp"]["walk_refs"] = {"vs": 1300, "g": 0}
+    assert beyond._exit_cost(_counts(**policies), "lsp") is None
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import guest
+from cosim.paths import SOURCE
 from cosim.reproduce import Counts, Lab, Measurement, fig5, fig6, fig7, micro, refs
 from cosim.runspec import RunSpec
 
@@ -154,6 +156,21 @@ def test_fig6_batches_fences(lab: Lab) -> None:
         changes = of_all.policies["lsp"]["sync_changes"]
         # Two modifications of a page in one window undo each other.
         assert changes == modifications if window == 1 else 0 < changes < modifications
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("refs.py", [], r"sv57 +lsp +(4\.9|5\.0)"),
+        ("fig7.py", ["mcf-like"], r"mcf-like +1\.\d+ +0\.\d+"),
+    ],
+)
+def test_scripts(script: str, arguments: list[str], expected: str, tmp_path: Path) -> None:
+    """The scripts that document the API run as they stand."""
+    command = [sys.executable, str(SOURCE / "scripts" / script), str(tmp_path), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(expected, ran.stdout), ran.stdout
 
 
 def test_the_command_leaves_data_and_page_and_resumes(tmp_path: Path) -> None:
