@@ -168,13 +168,14 @@ class Console:
             except OSError as error:
                 raise GuestError(f"the guest's console is closed ({error.strerror})") from None
             if start + _PIECE < len(data):
-                with stream.arrived:
-                    stream.arrived.wait_for(
-                        lambda before=before: (
-                            len(stream.pending) >= before + _PIECE or stream.ended
-                        ),
-                        _ECHO_SECONDS,
-                    )
+                self._await_output(before + _PIECE)
+
+    def _await_output(self, pending: int) -> None:
+        stream = self._stream
+        with stream.arrived:
+            stream.arrived.wait_for(
+                lambda: stream.ended or len(stream.pending) >= pending, _ECHO_SECONDS
+            )
 
     def mirror(self, to: Callable[[bytes], object] | None) -> None:
         """From now on hand everything that the guest prints to ``to`` as well (None: no more)."""

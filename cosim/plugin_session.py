@@ -50,7 +50,9 @@ class PluginSession:
         self._pipeline = pipeline
         self._keep = keep
         self._view = view
-        self._timing = timing or Timing("record", folder / "record.bin")
+        self._timing = timing or Timing(
+            "record", folder / "record.bin", typed=bool(plan.spec.console)
+        )
         self._started = time.monotonic()
         self._shown = 0.0
         self._events = 0

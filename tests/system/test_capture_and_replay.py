@@ -18,6 +18,7 @@ from cosim.trace.reader import TraceReader, verify
 pytestmark = pytest.mark.system
 
 COSIM = Path(sys.executable).with_name("cosim")
+RUNS = Path(__file__).parents[2] / "scripts" / "runs"
 MODELS = "native,nested,shadow,lsp"
 
 
@@ -133,3 +134,21 @@ from = "mark:nowhere"
     second = cosim("capture", file, "-o", output, status=3)
     assert [run["earlier"] for run in second["runs"]] == [True, True, False]
     assert stamps == [trace.stat().st_mtime_ns for trace in traces]
+
+
+@pytest.mark.parametrize("backend", ["plugin", "mi"])
+def test_a_dialogue_with_a_recorded_guest(tmp_path: Path, backend: str) -> None:
+    """The shipped example: what is typed arrives whole, though the guest is being recorded."""
+    guest.ensure("linux", lambda *_: None)
+    example = (RUNS / "console.toml").read_text()
+    file = tmp_path / "console.toml"
+    file.write_text(example.replace('backend = "plugin"', f'backend = "{backend}"'))
+    done = cosim("run", file, "-o", tmp_path / "results")
+    assert [run["error"] for run in done["runs"]] == [None]
+    log = "plugin.console.log" if backend == "plugin" else "record.console.log"
+    text = (tmp_path / "results" / "console" / log).read_text(errors="replace")
+    assert "mount | sort | head -n 3" in text
+    assert " on /proc type proc" in text
+    result = json.loads((tmp_path / "results" / "console" / "result.json").read_text())
+    assert result["complete"] is True
+    assert result["events"]["pte_write"] > 100
