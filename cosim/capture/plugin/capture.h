@@ -77,6 +77,8 @@ struct hart_counters {
     uint64_t fetch_page; /* packed_fetch word of the last page fetched from */
 };
 extern struct qemu_plugin_scoreboard *counters;
+/* To be called whenever a hart begins to run. */
+void find_counters(void);
 
 /* False when guest RAM is not found; called when the first code is translated. */
 bool capture_open(unsigned harts);

@@ -97,7 +97,7 @@ bool registers_find(void)
 
 uint64_t reg_read(int reg)
 {
-    static _Thread_local struct glib_bytes *buffer;
+    static _Thread_local struct glib_bytes *buffer __attribute__((tls_model("initial-exec")));
     uint64_t value = 0;
     if (!handles[reg]) {
         return 0;
@@ -105,7 +105,7 @@ uint64_t reg_read(int reg)
     if (!buffer) {
         buffer = g_byte_array_new();
     }
-    g_byte_array_set_size(buffer, 0);
+    buffer->length = 0;
     int size = qemu_plugin_read_register(handles[reg], buffer);
     if (size > 0) {
         memcpy(&value, buffer->data, size < 8 ? (size_t)size : 8);

@@ -10,10 +10,18 @@ unsigned hart_count;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* QEMU refuses to find the counters of a hart whose thread has not begun yet; they lie in a row. */
+/* QEMU refuses to find the counters of a hart whose thread has not begun yet; they lie in a row,
+ * which moves only when a hart begins. */
+static struct hart_counters *row;
+
+void find_counters(void)
+{
+    row = qemu_plugin_scoreboard_find(counters, 0);
+}
+
 struct hart_counters *counters_of(unsigned vcpu)
 {
-    return (struct hart_counters *)qemu_plugin_scoreboard_find(counters, 0) + vcpu;
+    return &row[vcpu];
 }
 
 int64_t all_instructions(void)

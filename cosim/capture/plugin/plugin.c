@@ -191,6 +191,13 @@ static void on_machine_exit(uint64_t id, void *data)
     capture_close();
 }
 
+static void on_hart_begins(uint64_t id, unsigned vcpu)
+{
+    (void)id;
+    (void)vcpu;
+    find_counters();
+}
+
 static void register_callbacks(uint64_t id)
 {
     renewing = false;
@@ -198,6 +205,7 @@ static void register_callbacks(uint64_t id)
     if (phase == DONE) {
         return;
     }
+    qemu_plugin_register_vcpu_init_cb(id, on_hart_begins);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_idle_cb(id, on_idle);
     qemu_plugin_register_atexit_cb(id, on_machine_exit, NULL);

@@ -56,7 +56,6 @@ struct glib_bytes {
     unsigned int length;
 };
 struct glib_bytes *g_byte_array_new(void);
-struct glib_bytes *g_byte_array_set_size(struct glib_bytes *array, unsigned int length);
 char *g_array_free(struct glib_array *array, int free_segment);
 
 typedef void (*id_callback)(uint64_t id);
