@@ -7,7 +7,8 @@ On one recording of one guest, over one region, in one run:
   (b) session  ours: gdb attached over MI, interception, all models, translations compared;
   (c) gdb      the points of the region's start as gdb's own break- and watchpoints, resumed over
                MI, for as many stops as fit into --gdb-seconds.
-Prints stops per second of each; (b)/(a) is what interception costs.
+Prints stops per second of each, and the median over some rounds of (b)/(a): what interception
+costs.
 
 Example: .venv/bin/python scripts/bench_stops.py --guest micro --json
 """
@@ -15,6 +16,7 @@ Example: .venv/bin/python scripts/bench_stops.py --guest micro --json
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
@@ -52,11 +54,15 @@ class Rate:
     stops: int
     seconds: float
 
+    @property
+    def per_second(self) -> float:
+        return self.stops / self.seconds
+
     def to_json(self) -> dict[str, float]:
         return {
             "stops": self.stops,
             "seconds": round(self.seconds, 3),
-            "stops_per_second": round(self.stops / self.seconds, 1),
+            "stops_per_second": round(self.per_second, 1),
         }
 
 
@@ -190,6 +196,7 @@ def gdb_alone(resolved: Plan, log: Path, folder: Path, seconds: float) -> Rate:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--guest", choices=list(WORKLOADS), default="linux")
+    parser.add_argument("--rounds", type=int, default=5, help="of (b) and (a) in turns")
     parser.add_argument("--gdb-seconds", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -204,19 +211,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-stops-") as scratch:
         log = Path(scratch) / "record.bin"
         record(resolved, log, Path(scratch), time.monotonic() + 120, lambda *_: None)
-        rates: dict[str, Rate] = {}
-        folders = {name: Path(scratch) / name for name in ("bare", "session", "gdb")}
-        for folder in folders.values():
+        folders = iter(Path(scratch) / str(number) for number in itertools.count())
+
+        def fresh() -> Path:
+            folder = next(folders)
             folder.mkdir()
-        session_rate, wanted = ours(resolved, log, folders["session"])
-        rates["bare"] = bare(resolved, log, folders["bare"], wanted)
-        rates["session"] = session_rate
-        rates["gdb"] = gdb_alone(resolved, log, folders["gdb"], options.gdb_seconds)
-    figures = {name: rate.to_json() for name, rate in rates.items()}
-    base = figures["bare"]["stops_per_second"]
-    ratios = {
-        "session_to_bare": round(figures["session"]["stops_per_second"] / base, 3),
-        "gdb_to_bare": round(figures["gdb"]["stops_per_second"] / base, 3),
+            return folder
+
+        # In turns, so that what else the machine does falls on both alike.
+        pairs = []
+        for _ in range(options.rounds):
+            session_rate, wanted = ours(resolved, log, fresh())
+            pairs.append((bare(resolved, log, fresh(), wanted), session_rate))
+        alone = gdb_alone(resolved, log, fresh(), options.gdb_seconds)
+    pairs.sort(key=lambda pair: pair[1].per_second / pair[0].per_second)
+    middle, session_middle = pairs[len(pairs) // 2]
+    figures = {
+        "bare": middle.to_json(),
+        "session": session_middle.to_json(),
+        "gdb": alone.to_json(),
+    }
+    ratios: dict[str, object] = {
+        "session_to_bare": round(session_middle.per_second / middle.per_second, 3),
+        "session_to_bare_all": [round(b.per_second / a.per_second, 3) for a, b in pairs],
+        "gdb_to_bare": round(alone.per_second / middle.per_second, 4),
     }
     if options.json:
         print(json.dumps({"guest": options.guest, "ratios": ratios, **figures}, indent=2))
@@ -227,7 +245,10 @@ def main() -> None:
             f"  {name:8} {figure['stops']:7,.0f} stops {figure['seconds']:8.2f} s"
             f" {figure['stops_per_second']:9.1f} stops/s"
         )
-    print(f"  session/bare {ratios['session_to_bare']:.2f}   gdb/bare {ratios['gdb_to_bare']:.3f}")
+    print(
+        f"  session/bare {ratios['session_to_bare']} (median of {ratios['session_to_bare_all']})"
+        f"   gdb/bare {ratios['gdb_to_bare']}"
+    )
 
 
 if __name__ == "__main__":
