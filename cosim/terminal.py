@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import signal
@@ -48,15 +49,19 @@ def attached(console: Console) -> Iterator[None]:
 
 
 def _type(keyboard: int, console: Console, done: threading.Event) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while not done.is_set():
         if not select.select([keyboard], [], [], 0.1)[0]:
             continue
-        keys = os.read(keyboard, 1024)
+        try:
+            keys = os.read(keyboard, 1024)
+        except OSError:
+            keys = b""
         if not keys or _LEAVE in keys:
-            # As Ctrl-C would, were the terminal not in raw mode.
+            # As Ctrl-C would, were the terminal not in raw mode; no keys: it is gone.
             os.kill(os.getpid(), signal.SIGINT)
             return
         try:
-            console.send(keys.decode("utf-8", "replace"))
+            console.send(decoder.decode(keys))
         except CosimError:
             return
