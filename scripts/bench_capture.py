@@ -8,7 +8,7 @@ ratio is that of the fastest runs.  Time is QEMU's processor time, which neighbo
 machine disturb least; the reader's is apart.
 
 - ``boot``: the linux guest from reset to power-off;
-- ``fork``: the workloads guest's fork-bench from its init to power-off;
+- ``fork``: the workloads guest's stress-ng --fork from its init to power-off;
 - ``tables``: fences, ``satp`` writes, table stores, page faults and marks;
 - ``accesses.N``: ACCESS events too, with N slots in the first-level filter;
 - ``waiting``: the plugin loaded, with a region that never begins.
@@ -181,7 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slots", default="64", help="filter sizes to measure")
+    parser.add_argument("--slots", default="256", help="filter sizes to measure")
     parser.add_argument("--work", default="boot,fork")
     options = parser.parse_args()
     modes = ["plain", "waiting", "tables"]
@@ -197,7 +197,7 @@ def main() -> None:
             if name == "boot":
                 work = Work("linux", None, None)
             else:
-                work = Work("workloads", "fork-bench:full", "Run /init as init process")
+                work = Work("workloads", "stress-fork:test", "Run /init as init process")
             document[name] = measure(work, modes, options.rounds)
     except CosimError as error:
         sys.exit(f"bench_capture: {error}")
