@@ -193,6 +193,8 @@ class Interception:
         self._steps_left = -1 if self._stepping.all else 0
         self._update_points()
         self._points.sync(self._stub)
+        # Once here, so that loading its kernel does not fall between two stops.
+        self.tables.differences()
 
     def end(self, *, alive: bool) -> None:
         """The region ends at this stop (or with the guest, when not ``alive``)."""
