@@ -34,6 +34,13 @@ from guest import spec as guests
 
 Json = dict[str, Any]
 
+_CAPTURING = {
+    "plugin": ("cosim/capture/plugin",),
+    "mi": ("cosim/capture", "cosim/gdb"),
+    None: ("cosim/capture", "cosim/gdb"),
+}
+"""The sources that events come from, by backend; gdb is the default."""
+
 
 def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
     """Tells nobody."""
@@ -182,7 +189,7 @@ def _trace_key(spec: RunSpec, step_all: bool) -> str:
             "step_all": step_all,
             "guest": made,
             "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
-            "tool": _sources("cosim/capture", "cosim/gdb", "cosim/machine.py"),
+            "tool": _sources("cosim/machine.py", *_CAPTURING[spec.backend]),
         }
     )
 
