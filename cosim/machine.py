@@ -313,8 +313,7 @@ class Machine:
                 "less going on beside it",
                 log=str(self.stderr_log),
             )
-        assert self._process is not None
-        if self._process.returncode != 0:
+        if self.failed():
             raise MachineError(self.obituary(), log=str(self.stderr_log))
 
     # -- parts --------------------------------------------------------------------------------
@@ -420,6 +419,10 @@ class Machine:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(within)
         return not self.alive()
+
+    def failed(self) -> bool:
+        """Whether QEMU, which is gone or just going, was killed or reports an error."""
+        return self.died(1.0) and self._process is not None and self._process.returncode != 0
 
     def ended(self) -> bool:
         """Whether the guest has ended (QEMU may still be there, see ``hold``)."""

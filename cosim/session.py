@@ -329,6 +329,8 @@ class Session:
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
         self._instructions = self._icount(machine)
+        if interposer.gone and machine.failed():
+            raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         if interception.halted or not interposer.ended:
             return True
         # What the guest printed last may still be on its way.
@@ -361,7 +363,7 @@ class Session:
             return "the guest powered off"
         if reason == "guest-reset":
             return "the guest reset itself"
-        return machine.obituary() if not machine.alive() else "the recorded run ended"
+        return "the guest ended" if self._live else "the recorded run ended"
 
     def _panic(self, machine: Machine) -> str | None:
         return self._recorded.panic if self._recorded is not None else panic_line(machine)

@@ -47,6 +47,9 @@ class Interposer:
         self._last_stop = _TRAP
         self.failure: CosimError | None = None
         self.ended = False
+        """Whether the guest has ended; QEMU may still hold it."""
+        self.gone = False
+        """Whether QEMU has ended with it."""
         self.running = False
         self._listener, self._handle = _listen(path)
         self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
@@ -205,6 +208,7 @@ class _Client:
         stop = parse_stop(reply)
         assert stop is not None
         self._owner.ended = stop.ended
+        self._owner.gone = stop.signal is None
         self._owner._last_stop = reply
         self._answer(reply)
 
