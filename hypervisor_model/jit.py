@@ -77,6 +77,8 @@ def _one_version(dispatcher: Any) -> Any:
     numba would compile one for each combination of constants in the calls, which doubles the time
     to compile this package; after inlining LLVM knows the constants anyway.
     """
+    if numba.config.DISABLE_JIT:
+        return dispatcher
     resolve = dispatcher.get_call_template
 
     def get_call_template(args: Any, kws: dict[str, Any]) -> Any:

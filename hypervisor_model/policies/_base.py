@@ -19,6 +19,8 @@ from hypervisor_model.jit import unsigned
 from hypervisor_model.policies._hardware import COUNTERS, REFS_G, REFS_VS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 
+_MODES = frozenset(int(mode) for mode in Mode)
+
 Accesses = Literal["all", "partial", "none"]
 
 
@@ -118,9 +120,14 @@ class Policy(ABC):
         raise NotImplementedError
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
-        """What cannot be counted where accesses are missing (ours: all fills)."""
+        """What cannot be counted where accesses are missing: fills, and what depends on which
+        entries they filled."""
         fills = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GSTAGE_FAULT)
-        return [*(kind for kind in self.kinds if kind in fills), *self.extra]
+        traps = (Counter.SINVAL, Counter.ROOT_HITS)
+        return [
+            *(kind for kind in self.kinds if kind in fills),
+            *(counter for counter in self.extra if counter not in traps),
+        ]
 
     def result(self) -> PolicyResult:
         """The counts so far."""
@@ -185,7 +192,8 @@ def check_batch(batch: EventBatch, machine: MachineModel) -> None:
             "set `harts` of the machine"
         )
     written = batch["b"][batch["kind"] == Kind.SATP_WRITE]
-    reserved = ~np.isin((written >> MODE_SHIFT) & 15, list(Mode))
-    if reserved.any():
-        value = unsigned(int(written[reserved][0]))
-        raise ModelError(f"satp {value:#x} has a reserved MODE, which no register holds")
+    for value in written.tolist():
+        if unsigned(value) >> MODE_SHIFT not in _MODES:
+            raise ModelError(
+                f"satp {unsigned(value):#x} has a reserved MODE, which no register holds"
+            )

@@ -30,12 +30,12 @@ def event_at(batch: EventBatch, i: int) -> Event:
     """Event ``i`` of a batch."""
     e = batch[i]
     return Event(
-        _wide(e.kind),
-        _wide(e.sub),
-        _wide(e.hart),
-        _wide(e.priv),
-        _wide(e.flags),
-        e.a,
-        e.b,
-        e.c,
+        _wide(e["kind"]),
+        _wide(e["sub"]),
+        _wide(e["hart"]),
+        _wide(e["priv"]),
+        _wide(e["flags"]),
+        e["a"],
+        e["b"],
+        e["c"],
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hypervisor_model.exits import Counter
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
-from hypervisor_model.memory import Ram, holds
+from hypervisor_model.memory import Ram, holds, sparse
 from hypervisor_model.policies._hardware import COUNTERS, SATP, VIEWS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import usable_leaf
@@ -41,9 +41,11 @@ OWNER, ROLE, REFS, IS_ROOT, MARKED, FREE, STACK, VISIT = range(8)
 whether it is a root, mark of the last traversal.  The last three are lists of shadow pages, not
 properties of one: free, to be given up, to be traversed."""
 
-ROOT_PAGE, ROOT_LEVEL, ROOT_ASID, ROOT_STALE, ROOT_USED = range(5)
-"""Columns of ``roots``: guest page, its level, the ASID it was loaded with last, whether a fence
-covered it while it was not loaded, time of last use."""
+ROOT_PAGE, ROOT_LEVEL, ROOT_USED, ROOT_HARTS = range(4)
+"""Columns of ``roots``: guest page, its level, time of last use; and from ROOT_HARTS on, by hart,
+the ASID that the hart loaded it with last, or UNREACHED after a fence of that hart that covers it
+and did not reach it.  Fences are a hart's own, and so is what it may still hold."""
+UNREACHED = -1
 
 N_FREE, N_HIGH, N_ROOTS, N_LIVE, CLOCK, MARK, STORE_TRAPPED = range(7)
 """Elements of ``scalars``: free pages on the list, pages ever used (page 0 is never one), roots,
@@ -121,11 +123,11 @@ def make(
     scalars = np.zeros(7, np.int64)
     scalars[N_HIGH] = 1
     return Pool(
-        guest=Ram(np.zeros(machine.ram_size >> 3, np.int64), machine.ram_base),
+        guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
         shadow=Ram(np.zeros(_MIN_PAGES * pte.ENTRIES, np.int64), POOL_BASE),
-        guests=np.zeros((machine.ram_size // PAGE_BYTES, ROLES + 4), np.int64),
+        guests=sparse(machine.ram_size // PAGE_BYTES, ROLES + 4),
         slots=np.zeros((_MIN_PAGES, 8), np.int64),
-        roots=np.zeros((16, 5), np.int64),
+        roots=np.zeros((16, ROOT_HARTS + machine.harts), np.int64),
         scalars=scalars,
         harts=hardware.harts,
         counts=hardware.counts,
@@ -365,32 +367,30 @@ def _is_loaded(p: Pool, row: int) -> bool:
 
 
 @inner
-def load_root(p: Pool, hart: int, satp: int) -> int:
-    """Write ``satp``; its row in ``roots`` (a new one where it is not known), -1 for Bare.
+def load_root(p: Pool, hart: int, satp: int) -> tuple[int, bool]:
+    """Write ``satp``.  Its row in ``roots`` (a new one where it is not known), -1 for Bare; and
+    whether all fences since the hart ran it last, with the same ASID, have reached it.
 
     The root's page in the first view is made at once, so that the table counts as shadowed.
     """
     p.harts[hart, SATP] = satp
     page = page_of(p, atp.root(satp))
     if atp.mode(satp) == 0 or page < 0:
-        return -1
+        return -1, True
     row = find_root(p, satp)
     if row < 0:
         row = p.scalars[N_ROOTS]
         p.scalars[N_ROOTS] += 1
-        level = atp.levels(atp.mode(satp)) - 1
         p.roots[row, ROOT_PAGE] = page
-        p.roots[row, ROOT_LEVEL] = level
-        p.roots[row, ROOT_ASID] = asid_of(p, satp)
-        p.roots[row, ROOT_STALE] = 0
-        for view in range(VIEWS):
-            # Shadowed for another space, whose fences were not those of this one.
-            if p.guests[page, level * VIEWS + view]:
-                p.roots[row, ROOT_STALE] = 1
+        p.roots[row, ROOT_LEVEL] = atp.levels(atp.mode(satp)) - 1
+        for column in range(ROOT_HARTS, p.roots.shape[1]):
+            p.roots[row, column] = UNREACHED
     p.scalars[CLOCK] += 1
     p.roots[row, ROOT_USED] = p.scalars[CLOCK]
     make_root(p, satp, _FIRST_VIEW)
-    return row
+    in_step = p.roots[row, ROOT_HARTS + hart] == asid_of(p, satp)
+    p.roots[row, ROOT_HARTS + hart] = asid_of(p, satp)
+    return row, in_step
 
 
 @inner

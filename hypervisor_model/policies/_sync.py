@@ -172,7 +172,7 @@ def _push_children(p: Pool, slot: int, depth: int) -> int:
 @inner
 def sync_below(p: Pool, slot: int, spare_global: int) -> None:
     """Synchronise a shadow page and every one that can be reached from it."""
-    p.counts[_SYNC_RUNS] += 1
+    reads = p.counts[_SYNC_READS]
     _begin(p, slot)
     depth = 1
     while depth:
@@ -182,6 +182,7 @@ def sync_below(p: Pool, slot: int, spare_global: int) -> None:
         if p.slots[x, OWNER] >= 0:
             sync_page(p, x, spare_global)
             depth = _push_children(p, x, depth)
+    p.counts[_SYNC_RUNS] += p.counts[_SYNC_READS] != reads
 
 
 @inner

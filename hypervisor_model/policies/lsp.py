@@ -10,8 +10,9 @@
 - SATP_WRITE: exit ``satp_write``, as in ``shadow``.
 
 *Address spaces that are not loaded.*  A fence with an ASID and an address reaches their leaf by
-ASID.  Any other fence that covers them marks them, and loading a marked one synchronises it; so
-does loading one with another ASID than before, whose fences it has missed.
+ASID.  Any other fence that covers them marks them for its hart, and when that hart loads a marked
+one it is synchronised; so is one that the hart loads with another ASID than before, or for the
+first time: what other harts may still hold is not legal there.
 
 *Links.*  A fill walks the guest's tables from the root, so that a changed link on its way takes
 effect there, earlier than it must.  Linking a table that has a shadow already synchronises all
@@ -44,12 +45,11 @@ from hypervisor_model.policies._pool import (
     EMPTY,
     LINK_SYNC_ALL,
     N_ROOTS,
-    ROOT_ASID,
+    ROOT_HARTS,
     ROOT_LEVEL,
     ROOT_PAGE,
-    ROOT_STALE,
+    UNREACHED,
     Pool,
-    asid_of,
     entry_at,
     find_root,
     load_root,
@@ -129,25 +129,21 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     spare_global = sub & _ASID
     for row in range(p.scalars[N_ROOTS]):
         here = row == loaded
-        if not is_covered(p, hart, row, here, sub, asid):
+        if not is_covered(p, hart, row, sub, asid):
             continue
         if sub & _VA and (here or sub & _ASID):
             _invalidate(p, row, va, spare_global)
         elif here:
             synchronise(p, row, spare_global, p.options[_DROP])
         else:
-            p.roots[row, ROOT_STALE] = 1
+            p.roots[row, ROOT_HARTS + hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
-def is_covered(p: Pool, hart: int, row: int, here: bool, sub: int, asid: int) -> bool:
-    """Whether a fence concerns an address space; ``here``: it is the one that the hart runs."""
-    if not sub & _ASID:
-        return True
-    if here:
-        return asid_of(p, p.harts[hart, SATP]) == asid
-    return p.roots[row, ROOT_ASID] == asid  # type: ignore[no-any-return]
+def is_covered(p: Pool, hart: int, row: int, sub: int, asid: int) -> bool:
+    """Whether a fence concerns what its hart may hold of an address space."""
+    return not sub & _ASID or p.roots[row, ROOT_HARTS + hart] == asid
 
 
 @inner
@@ -165,7 +161,6 @@ def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
 @inner
 def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
     """Synchronise an address space with the guest's tables, or drop its shadow."""
-    p.roots[row, ROOT_STALE] = spare_global and p.roots[row, ROOT_STALE]
     first = p.roots[row, ROOT_LEVEL] * VIEWS
     for role in range(first, first + VIEWS):
         root = p.guests[p.roots[row, ROOT_PAGE], role]
@@ -178,12 +173,10 @@ def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
 
 @inner
 def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> None:
-    """Write ``satp``; synchronise what was not reached by fences while it was not loaded."""
-    row = load_root(p, hart, satp)
-    if row >= 0:
-        if p.roots[row, ROOT_STALE] or p.roots[row, ROOT_ASID] != asid_of(p, satp):
-            synchronise(p, row, _ALL, drop)
-        p.roots[row, ROOT_ASID] = asid_of(p, satp)
+    """Write ``satp``; synchronise what fences of the hart have not reached."""
+    row, in_step = load_root(p, hart, satp)
+    if not in_step:
+        synchronise(p, row, _ALL, drop)
 
 
 @inner

@@ -25,7 +25,7 @@ from hypervisor_model.isa.causes import (
     STORE_GUEST_PAGE_FAULT,
 )
 from hypervisor_model.jit import inner, kernel
-from hypervisor_model.memory import Ram, apply, holds, load, store
+from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import _hardware
 from hypervisor_model.policies._base import Policy, Stream
@@ -87,7 +87,7 @@ class Nested(Policy):
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
         super().__init__(machine, stream, _hardware.make(machine))
         self._g = _GStage(
-            guest=Ram(np.zeros(machine.ram_size >> 3, np.int64), machine.ram_base),
+            guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
             host=Ram(np.zeros(4 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
             used=np.array([_ROOT_PAGES], np.int64),
             hgatp=atp.make(machine.gstage_mode, HOST_BASE, GUEST_ID),
@@ -158,12 +158,30 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
             return walk.pa
         if not _is_guest_page_fault(walk.cause):
             return -1 - walk.cause
+        if not _is_mappable(g, walk.gpa):
+            # Beyond the width of the G-stage: no memory is there, the hypervisor emulates it.
+            return _first_stage(hw, g, vsatp, va, kind, priv, flags)
         _map(hw, g, hart, walk.gpa)
 
 
 @inner
 def _is_guest_page_fault(cause: int) -> bool:
     return cause in (LOAD_GUEST_PAGE_FAULT, STORE_GUEST_PAGE_FAULT, FETCH_GUEST_PAGE_FAULT)
+
+
+@inner
+def _is_mappable(g: _GStage, gpa: int) -> bool:
+    bits = pte.level_bits(atp.levels(atp.mode(g.hgatp))) + atp.GPA_EXTRA_BITS
+    return gpa >> bits == 0
+
+
+@inner
+def _first_stage(
+    hw: Hardware, g: _GStage, vsatp: int, va: int, kind: int, priv: int, flags: int
+) -> int:
+    """What the guest's own tables say; the G-stage never changes an address."""
+    walk = walk1(g.guest, no_cache(hw), vsatp, va, kind, priv, flags | PROBE, hw.no_trace)
+    return walk.pa if walk.cause == OK else -1 - walk.cause
 
 
 @inner
@@ -221,6 +239,5 @@ def _probe(
         hw.no_trace,
     )
     if _is_guest_page_fault(walk.cause):
-        # The G-stage would be filled; it never changes an address, so the first stage is enough.
-        walk = walk1(g.guest, no_cache(hw), vsatp, va, kind, priv, flags, hw.no_trace)
+        return _first_stage(hw, g, vsatp, va, kind, priv, flags)
     return walk.pa if walk.cause == OK else -1 - walk.cause

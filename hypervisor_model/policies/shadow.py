@@ -104,6 +104,7 @@ def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
 @inner
 def load(p: Pool, hart: int, satp: int) -> None:
     """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
-    if load_root(p, hart, satp) >= 0 and p.whole:
+    row, _ = load_root(p, hart, satp)
+    if row >= 0 and p.whole:
         for view in range(VIEWS if p.by_view else 1):
             build(p, make_root(p, satp, view))

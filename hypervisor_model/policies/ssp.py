@@ -29,10 +29,11 @@ from hypervisor_model.policies._hardware import (
 from hypervisor_model.policies._pool import (
     LINK_SYNC_ALL,
     N_ROOTS,
+    ROOT_HARTS,
     ROOT_LEVEL,
     ROOT_PAGE,
-    ROOT_STALE,
     ROOT_USED,
+    UNREACHED,
     Pool,
     find_root,
 )
@@ -80,7 +81,6 @@ class SwiftShadowPaging(ShadowPolicy):
         *SYNC_COUNTERS,
         *SHADOW_COUNTERS,
     )
-    exact: ClassVar[frozenset[Counter]] = frozenset({Counter.SINVAL, Counter.ROOT_HITS})
 
     def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
         hardware = _hardware.make(machine)
@@ -97,14 +97,14 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     spare_global = sub & _ASID
     for row in range(p.scalars[N_ROOTS]):
         here = row == loaded
-        if not is_covered(p, hart, row, here, sub, asid):
+        if not is_covered(p, hart, row, sub, asid):
             continue
         if sub & _VA and (here or sub & _ASID):
             _refresh(p, row, va, spare_global)
         elif here:
             synchronise(p, row, spare_global, _SYNC)
         else:
-            p.roots[row, ROOT_STALE] = 1
+            p.roots[row, ROOT_HARTS + hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
