@@ -56,7 +56,7 @@ def run(specs: Iterable[RunSpec], output: Path, execute: Execute) -> Iterator[Ou
     cannot be kept and UsageError when a run's folder holds something else or another process
     does runs in ``output``.
     """
-    with _sole(output):
+    with sole(output):
         for spec in specs:
             yield _run_one(spec, output / spec.name, execute)
 
@@ -85,8 +85,11 @@ def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
 
 
 @contextmanager
-def _sole(output: Path) -> Iterator[None]:
-    """Hold ``output``: two batches in one folder would undo each other's runs."""
+def sole(output: Path) -> Iterator[None]:
+    """Hold ``output``, made if need be: two batches in it would undo each other's runs.
+
+    Raises StorageError when it cannot be written, UsageError when another process holds it.
+    """
     try:
         output.mkdir(parents=True, exist_ok=True)
         folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

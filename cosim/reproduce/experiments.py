@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import guest
+from cosim.batch import sole
 from cosim.output import Step
 from cosim.reproduce import beyond, fig5, fig6, fig7, refs
 from cosim.reproduce.figure import Figure
@@ -43,28 +44,28 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
     What was measured before, also by an earlier call, is not measured again.  ``step`` is told
     the seconds done and in all, as guessed.
 
-    :raise CosimError: a guest cannot be had, run or captured, or ``folder`` not be written.
+    :raise CosimError: a guest cannot be had, run or captured, ``folder`` cannot be written, or
+        another process measures there.
     """
     plans = {name: EXPERIMENTS[name].plan(quick=quick) for name in names}
     for needed in sorted(
         {m.spec.guest for p in plans.values() for m in p.values() if m.spec.guest}
     ):
         guest.ensure(needed, step)
-    lab = Lab(folder)
-    wanted = [measurement for plan in plans.values() for measurement in plan.values()]
-    left = {lab.key(m): m.seconds for m in wanted if not lab.is_measured(m)}
-    clock = _Clock(step, sum(left.values()))
-    figures = []
-    for name, plan in plans.items():
-        results = {}
-        for key, measurement in plan.items():
-            clock.begin(name, left.pop(lab.key(measurement), 0.0))
-            results[key] = lab.measure(measurement, clock)
-        made = EXPERIMENTS[name].figure(results, quick=quick)
-        made = replace(made, notes=[*made.notes, checked(results.values())])
-        write_text(folder / f"{name}.csv", made.to_csv())
-        write_text(folder / f"{name}.json", json.dumps(made.to_json(), indent=1))
-        figures.append(made)
+    with sole(folder):
+        lab = Lab(folder)
+        lab.drop_leftovers()
+        wanted = [measurement for plan in plans.values() for measurement in plan.values()]
+        left = {lab.key(m): m.seconds for m in wanted if not lab.is_measured(m)}
+        clock = _Clock(step, left)
+        figures = []
+        for name, plan in plans.items():
+            results = {key: clock.measure(name, lab, one) for key, one in plan.items()}
+            made = EXPERIMENTS[name].figure(results, quick=quick)
+            made = replace(made, notes=[*made.notes, checked(results.values())])
+            write_text(folder / f"{name}.csv", made.to_csv())
+            write_text(folder / f"{name}.json", json.dumps(made.to_json(), indent=1))
+            figures.append(made)
     return figures
 
 
@@ -87,19 +88,25 @@ def checked(timelines: Iterable[Timeline]) -> str:
 
 
 class _Clock:
-    """Turns how far one measurement is into how far all of them are."""
+    """Turns how far one measurement is into how far all of them are.
 
-    def __init__(self, step: Step, total: float) -> None:
+    ``left`` has the seconds of those to be made, by their keys.
+    """
+
+    def __init__(self, step: Step, left: dict[str, float]) -> None:
         self._step = step
-        self._total = total
-        self._before = self._seconds = 0.0
-        self._name = ""
+        self._left = left
+        self._total = sum(left.values()) or 1.0
+        self._done = 0.0
 
-    def begin(self, name: str, seconds: float) -> None:
-        """The next measurement is one for experiment ``name`` and takes ``seconds``."""
-        self._before += self._seconds
-        self._name, self._seconds = name, seconds
+    def measure(self, name: str, lab: Lab, measurement: Measurement) -> Timeline:
+        """Make ``measurement`` for the experiment ``name``."""
+        seconds = self._left.pop(lab.key(measurement), 0.0)
 
-    def __call__(self, done: float, total: float | None = None, text: str | None = None) -> None:
-        at = self._before + self._seconds * min(done / (total or 1), 1.0)
-        self._step(at, self._total or 1.0, f"{self._name}, {text}")
+        def step(done: float, total: float | None = None, text: str | None = None) -> None:
+            at = self._done + seconds * min(done / (total or 1), 1.0)
+            self._step(at, self._total, f"{name}, {text}")
+
+        timeline = lab.measure(measurement, step)
+        self._done += seconds
+        return timeline

@@ -91,6 +91,11 @@ class Lab:
         """Whether :meth:`measure` would have nothing to do."""
         return all(self._counts_file(measurement, model).exists() for model in measurement.models)
 
+    def drop_leftovers(self) -> None:
+        """Remove what a killed process left of captures; nobody else may be measuring here."""
+        for part in (self.folder / "traces").glob(".*.part"):
+            shutil.rmtree(part, ignore_errors=True)
+
     def key(self, measurement: Measurement) -> str:
         """The same for measurements of the same."""
         files = [self._counts_file(measurement, model).name for model in measurement.models]

@@ -44,12 +44,15 @@ def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugi
     )
 
 
-def program(name: str, size: Size) -> RunSpec:
-    """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks."""
+def program(name: str, size: Size, arguments: str = "") -> RunSpec:
+    """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks.
+
+    ``arguments`` stand in for those that it has at that size.
+    """
     return RunSpec(
         name=f"{name}-{size}",
         guest="workloads",
-        workload=WORKLOADS[name].run(size),
+        workload=f"{WORKLOADS[name].run(size)} {arguments}".strip(),
         backend="plugin",
         time_limit=1800,
     )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cosim import cli, launch
+from cosim.batch import sole
 from cosim.errors import GuestError, UsageError
 from cosim.modelling import make_pipeline
 from cosim.report.document import FigureDocument
@@ -207,6 +208,34 @@ def test_a_capture_that_was_cut_is_made_again(captures: list[RunSpec], tmp_path:
     room.measure(Measurement(SPEC, ("nested",)))
     assert len(captures) == 2
     assert [path.name for path in (tmp_path / "traces").iterdir()] == [whole.name]
+
+
+def test_leftovers_of_a_killed_process_go(captures: list[RunSpec], tmp_path: Path) -> None:
+    room = Lab(tmp_path)
+    room.measure(Measurement(SPEC, ("lsp",)))
+    (tmp_path / "traces" / ".other-0123.part").mkdir()
+    room.drop_leftovers()
+    (left,) = (tmp_path / "traces").iterdir()
+    assert left.name.startswith("made-")
+
+
+def test_two_do_not_measure_in_one_folder(tmp_path: Path) -> None:
+    with sole(tmp_path), pytest.raises(UsageError, match="another cosim"):
+        experiments.run([], tmp_path, quick=True, step=_silent)
+
+
+def test_time_left(captures: list[RunSpec], tmp_path: Path) -> None:
+    """Seconds done and in all; what was measured before takes none."""
+    told: list[tuple[float, float | None]] = []
+    measurements = [Measurement(SPEC, (model,), seconds=4) for model in ("lsp", "shadow")]
+    room = Lab(tmp_path)
+    room.measure(measurements[0])
+    left = {room.key(m): m.seconds for m in measurements if not room.is_measured(m)}
+    clock = experiments._Clock(lambda done, total=None, text=None: told.append((done, total)), left)
+    for measurement in measurements:
+        clock.measure("fig5", room, measurement)
+    assert told[-1] == (4, 4)
+    assert all(done <= 4 and total == 4 for done, total in told)
 
 
 def test_a_failed_capture_leaves_its_logs_and_no_trace(
