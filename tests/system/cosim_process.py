@@ -83,7 +83,10 @@ class Home:
 
 
 class Command:
-    """A running `cosim`, in a session of its own; whatever is left of it is killed at the end."""
+    """A running `cosim`, in a session of its own; whatever is left of it is killed at the end.
+
+    :param terminal: a terminal for stdin and stderr; without, both are no terminals.
+    """
 
     def __init__(
         self,
