@@ -53,7 +53,7 @@ from hypervisor_model.errors import ModelError
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv
 from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, kernel, unsigned
-from hypervisor_model.memory import GuestMemory, Ram
+from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
 from hypervisor_model.policies._base import check_batch
 from hypervisor_model.policies._event import Event, event_at
@@ -308,8 +308,8 @@ def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
     scalars[history.TIME] = history.START
     return History(
         ram=ram,
-        newest=np.zeros(machine.ram_size >> 3, np.int64),
-        pages=np.zeros((machine.ram_size >> 12, 2), np.int64),
+        newest=sparse(machine.ram_size >> 3),
+        pages=sparse(machine.ram_size >> 12, 2),
         records=np.zeros((limits.records, 4), np.int64),
         fences=np.zeros((limits.fences, 4), np.int64),
         spaces=np.zeros((machine.harts, min(64, limits.spaces), 4), np.int64),

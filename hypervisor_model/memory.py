@@ -7,6 +7,8 @@ shared RAM of a live session) that is mapped, not copied.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import mmap
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +76,20 @@ def _apply_batch(
         apply(ram, np.int64(kind[i]), a[i], c[i])  # type: ignore[arg-type]
 
 
+def sparse(*shape: int) -> NDArray[np.int64]:
+    """An int64 array of zeros whose untouched 4 KiB pages cost nothing.
+
+    NumPy asks for 2 MiB pages for large arrays.  Page tables lie scattered over the guest's RAM,
+    so that nearly all of it would be allocated, and cleared, for a few pages in use.
+    """
+    count = math.prod(shape)
+    pages = mmap.mmap(-1, max(8 * count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):
+        # Refused by a kernel without huge pages, which then needs no telling.
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(pages, dtype=np.int64, count=count).reshape(shape)
+
+
 class GuestMemory:
     """RAM of ``size`` bytes at physical address ``base``, zero at first.
 
@@ -85,7 +101,7 @@ class GuestMemory:
 
     def __init__(self, base: int, size: int) -> None:
         _check(base, size)
-        self.ram = Ram(np.zeros(size >> 3, dtype=np.int64), base)
+        self.ram = Ram(sparse(size >> 3), base)
 
     @classmethod
     def map_image(cls, path: Path, base: int, *, shared: bool = False) -> GuestMemory:

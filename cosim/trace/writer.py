@@ -232,7 +232,10 @@ class _Appender:
 
 
 def _storage(folder: Path, error: OSError) -> StorageError:
-    return StorageError(f"{folder}: the trace cannot be written ({error.strerror})")
+    return StorageError(
+        f"{folder}: the trace cannot be written ({error.strerror}); "
+        "free space, or name a folder on another disk"
+    )
 
 
 def _reason(error: BaseException | None) -> str:
