@@ -211,20 +211,33 @@ def page(number: int) -> int:
     return BASE + number * 4096
 
 
-FLAGS = st.sampled_from([0, 0x01, 0x01, 0x01, 0x01, 0xC7, 0xD7, 0xCF, 0x11, 0x41, 0x03])
-ENTRY = st.one_of(
-    st.just(0),
-    st.builds(lambda number, flags: (page(number) >> 2) | flags, st.integers(0, PAGES + 1), FLAGS),
-    st.builds(lambda number: (page(number) >> 2) | 1 << 57 | 1, st.integers(0, PAGES - 1)),
-    st.sampled_from([0x1000_0000 >> 2 | 0xC7, 0x12_3456_7000 >> 2 | 0xC7, 1 << 63 | 1]),
+TABLES = 6
+"""Pages 1..TABLES are linked to each other over and over; the others are leaves' targets."""
+
+LINKS = st.builds(lambda number: page(number) >> 2 | 1, st.integers(1, TABLES))
+LEAVES = st.builds(
+    lambda number, flags: page(number) >> 2 | flags,
+    st.integers(0, PAGES + 1),
+    st.sampled_from([0xC7, 0xD7, 0xCF, 0x11, 0x41, 0x03]),
 )
-INDEX = st.one_of(st.integers(0, 3), st.sampled_from([2, 256, 511]))
-PC = st.sampled_from([BASE, 0x2_0000_0000, 2 << 30, 0xFFFF_FFFF_8000_0000])
+STRANGE = st.sampled_from(
+    [
+        page(3) >> 2 | 1 << 57 | 1,  # a reserved bit
+        1 << 63 | 1,
+        0x1000_0000 >> 2 | 0xC7,  # a device
+        0x12_3456_7000 >> 2 | 0xC7,  # nowhere
+        BASE >> 2 | 1 << 10,  # not valid
+    ]
+)
+ENTRY = st.one_of(st.just(0), LINKS, LINKS, LINKS, LEAVES, STRANGE)
+INDEX = st.sampled_from([0, 1, 2, 511])
+PC = st.sampled_from([BASE, 2 << 39, 2 << 48, 0xFFFF_FFFF_8000_0000])
+"""Translated by entry 2 of a root in one of the modes, or by the last one."""
 
 
 @st.composite
 def stores(draw: st.DrawFn) -> tuple[list[tuple[int, bytes]], PteOp]:
-    where = page(draw(st.integers(0, PAGES - 2))) + 8 * draw(INDEX)
+    where = page(draw(st.integers(1, TABLES + 1))) + 8 * draw(INDEX)
     kind = draw(st.sampled_from(["sd", "sd", "sd", "sd", "sw", "sb", "zero", "split", "cross"]))
     value = draw(ENTRY).to_bytes(8, "little")
     if kind == "sw":
@@ -236,7 +249,7 @@ def stores(draw: st.DrawFn) -> tuple[list[tuple[int, bytes]], PteOp]:
     if kind == "split" and where & 4095 < 4088:
         return [(where + 4, value)], PteOp.STORE
     if kind == "cross":
-        other = page(draw(st.integers(0, PAGES - 2)))
+        other = page(draw(st.integers(1, TABLES + 1)))
         return [((where & -4096) + 4092, value[:4]), (other, value[4:])], PteOp.STORE
     return [(where & -8, value)], draw(st.sampled_from([PteOp.STORE, PteOp.AMO, PteOp.SC]))
 
@@ -247,19 +260,16 @@ def test_tables_in_c_and_in_python_write_the_same_events(
     library: ctypes.CDLL, data: st.DataObject
 ) -> None:
     both = Both(library)
-    for number in range(1, 8):
-        for _ in range(data.draw(st.integers(0, 3))):
-            at = (page(number) - BASE) // 8 + data.draw(INDEX)
-            both.ram[at] = signed(data.draw(ENTRY))
+    for number in range(1, TABLES + 1):
+        for index in (0, 1, 2, 511):
+            both.ram[(page(number) - BASE) // 8 + index] = signed(data.draw(ENTRY))
     mode = data.draw(st.sampled_from([8, 9, 10]))
     both.load(mode << 60 | page(1) >> 12, BASE)
     both.compare()
-    for _ in range(data.draw(st.integers(1, 25))):
-        if data.draw(st.integers(0, 9)) == 0:
-            satp = (
-                data.draw(st.sampled_from([0, mode << 60]))
-                | page(data.draw(st.integers(1, 4))) >> 12
-            )
+    for _ in range(data.draw(st.integers(1, 40))):
+        if data.draw(st.integers(0, 5)) == 0:
+            root = page(data.draw(st.integers(1, TABLES)))
+            satp = data.draw(st.sampled_from([0, mode << 60, mode << 60])) | root >> 12
             both.load(satp, data.draw(PC))
         else:
             parts, op = data.draw(stores())
