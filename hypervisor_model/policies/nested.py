@@ -59,7 +59,9 @@ _VMID = GUEST_ID
 _VIEW = 0
 _MACHINE = 3
 _ROOT_PAGES = 4
-_PER_EVENT = 256
+_PER_EVENT = 64
+"""More tables than one event can need: 7 pages (tables of 5 levels, one to be updated, the page
+itself), each below 4 tables."""
 _LEAF = pte.V | pte.R | pte.W | pte.X | pte.U | pte.A | pte.D
 _SUPERPAGE = 21
 
@@ -88,7 +90,7 @@ class Nested(Policy):
         super().__init__(machine, stream, _hardware.make(machine))
         self._g = _GStage(
             guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
-            host=Ram(np.zeros(4 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
+            host=Ram(np.zeros(2 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
             used=np.array([_ROOT_PAGES], np.int64),
             hgatp=atp.make(machine.gstage_mode, HOST_BASE, GUEST_ID),
             page_bits=machine.gstage_page.bit_length() - 1,

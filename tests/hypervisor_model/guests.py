@@ -56,6 +56,8 @@ class Guest:
         self.links: dict[int, dict[int, int]] = {}
         self.roots: set[int] = set()
         self.satp = [0] * harts
+        self.root = 0
+        self.where = 0
         self.events: list[tuple[int, ...]] = []
         self._next = base + PAGE
 

@@ -1,0 +1,208 @@
+"""What distinguishes the neighbours of shadow and lazy shadow paging."""
+
+from __future__ import annotations
+
+import pytest
+
+from hypervisor_model.exits import Counter, Exit
+from tests.hypervisor_model.guests import PAGE, leaf
+from tests.hypervisor_model.test_policy_lsp import Host
+
+VA = 0x4000_0000
+REGION = 2 << 20
+
+
+def host(spec: str, *, regions: int = 1) -> tuple[Host, list[int]]:
+    """``regions`` leaf tables with one page each, touched; PAs of the entries."""
+    one = Host(spec)
+    where = [one.guest.map(one.root, VA + REGION * i, one.guest.page()) for i in range(regions)]
+    for i in range(regions):
+        one.access(VA + REGION * i)
+    return one, where
+
+
+# -- vtlb: a cache, wiped -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "fills"), [("vtlb", 3), ("lsp", 1), ("shadow", 1)])
+def test_vtlb_forgets_at_satp_writes(spec: str, fills: int) -> None:
+    one, _ = host(spec)
+    other = one.guest.page()
+    for _ in range(2):
+        one.guest.load(other, 2)
+        one.guest.load(one.root, 1)
+        one.guest.fence(VA + PAGE)
+        one.access(VA)
+    assert one.exits(Exit.SHADOW_FILL) == fills
+    assert one.exits(Exit.SATP_WRITE) == 5
+
+
+@pytest.mark.parametrize(("spec", "fills"), [("vtlb", 3), ("lsp", 2)])
+def test_vtlb_wipes_at_fences_without_address_whatever_asid(spec: str, fills: int) -> None:
+    one, _ = host(spec, regions=1)
+    one.guest.fence(asid=7)
+    one.access(VA)
+    one.guest.fence(VA, asid=7)
+    one.guest.fence(VA, asid=1)
+    one.access(VA)
+    assert one.exits(Exit.SHADOW_FILL) == fills
+
+
+def test_vtlb_ignores_table_writes() -> None:
+    one, where = host("vtlb")
+    one.guest.store(where[0], leaf(one.guest.page()))
+    assert one.result.total == 2, "one satp write, one fill"
+    assert Exit.PT_WRITE not in one.result.exits
+
+
+# -- unsync: leaf tables go out of sync -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "writes"), [("shadow", 10), ("unsync", 1), ("oos", 1)])
+def test_out_of_sync_leaf_tables_take_one_exit_between_fences(spec: str, writes: int) -> None:
+    one, where = host(spec)
+    before = one.exits(Exit.PT_WRITE)
+    for _ in range(10):
+        one.guest.store(where[0], leaf(one.guest.page()))
+    assert one.exits(Exit.PT_WRITE) == before + writes
+    frame = one.guest.page()
+    one.guest.store(where[0], leaf(frame))
+    one.guest.fence()
+    assert one.access(VA) == frame
+    assert one.exits(Exit.SHADOW_FILL) == 1
+
+
+@pytest.mark.parametrize("spec", ["unsync", "oos"])
+def test_a_global_fence_protects_again_one_by_address_does_not(spec: str) -> None:
+    one, where = host(spec)
+    before = one.exits(Exit.PT_WRITE)
+    for fence, writes, resyncs in ((VA, 1, 0), (VA, 1, 0), (None, 1, 1), (VA, 2, 1)):
+        frame = one.guest.page()
+        one.guest.store(where[0], leaf(frame))
+        one.guest.fence(fence)
+        assert one.access(VA) == frame
+        assert one.exits(Exit.PT_WRITE) == before + writes
+        assert one.count(Counter.RESYNCS) == resyncs
+
+
+@pytest.mark.parametrize("spec", ["unsync", "oos"])
+def test_satp_writes_resynchronise(spec: str) -> None:
+    one, where = host(spec)
+    one.guest.store(where[0], leaf(one.guest.page()))
+    one.guest.load(one.root, 1)
+    assert one.count(Counter.RESYNCS) == 1
+
+
+def test_unsync_resynchronises_below_the_loaded_root_only() -> None:
+    one, where = host("unsync")
+    one.guest.store(where[0], leaf(one.guest.page()))
+    one.guest.load(one.guest.page(), 2)
+    one.guest.fence()
+    assert one.count(Counter.RESYNCS) == 0
+    one.guest.load(one.root, 1)
+    assert one.count(Counter.RESYNCS) == 1
+
+
+@pytest.mark.parametrize(("flood", "writes"), [(1, 1), (3, 3), (9, 5)])
+def test_unsync_gives_up_a_flooded_table(flood: int, writes: int) -> None:
+    one, _ = host(f"unsync:flood={flood}")
+    link = one.guest.entry(one.root, VA, 1)
+    before = one.exits(Exit.PT_WRITE)
+    given_up = one.count(Counter.UNSHADOWED)
+    for i in range(1, 6):
+        one.guest.store(link + 8 * i, 0)
+    assert one.exits(Exit.PT_WRITE) == before + writes
+    assert one.count(Counter.UNSHADOWED) == given_up + int(writes < 5)
+
+
+def test_a_use_between_stores_is_no_flood() -> None:
+    one, _ = host("unsync")
+    link = one.guest.entry(one.root, VA, 1)
+    for i in range(1, 6):
+        one.guest.store(link + 8 * i, 0)
+        one.guest.map(one.root, VA + PAGE * i * 8, one.guest.page())
+        one.access(VA + PAGE * i * 8)
+    assert one.count(Counter.UNSHADOWED) == 0
+
+
+@pytest.mark.parametrize(("prefetch", "fills"), [(1, 8), (4, 2), (8, 1)])
+def test_unsync_fills_a_window(prefetch: int, fills: int) -> None:
+    one = Host(f"unsync:prefetch={prefetch}")
+    for i in range(8):
+        one.guest.map(one.root, VA + PAGE * i, one.guest.page())
+    for i in range(8):
+        one.access(VA + PAGE * i)
+    assert one.exits(Exit.SHADOW_FILL) == fills
+    assert one.count(Counter.PREFETCHED) == 8 - fills
+
+
+# -- oos: a few of them ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "writes"), [("unsync", 4), ("oos", 12), ("oos:tables=4", 4)])
+def test_oos_lets_only_so_many_go(spec: str, writes: int) -> None:
+    one, where = host(spec, regions=4)
+    before = one.exits(Exit.PT_WRITE)
+    for _ in range(3):
+        for entry in where:
+            one.guest.store(entry, leaf(one.guest.page()))
+    assert one.exits(Exit.PT_WRITE) == before + writes
+    resyncs = one.count(Counter.RESYNCS)
+    assert resyncs == (9 if writes == 12 else 0)
+    one.guest.fence()
+    assert one.count(Counter.RESYNCS) == resyncs + (3 if writes == 12 else 4)
+
+
+@pytest.mark.parametrize(("zeroes", "writes"), [(1, 1), (2, 2), (3, 3)])
+def test_oos_unshadows_a_table_that_is_taken_apart(zeroes: int, writes: int) -> None:
+    one, _ = host(f"oos:zero_writes={zeroes}")
+    link = one.guest.entry(one.root, VA, 1)
+    before = one.exits(Exit.PT_WRITE)
+    for i in range(1, 6):
+        one.guest.store(link + 8 * i, 0)
+    assert one.exits(Exit.PT_WRITE) == before + writes
+    assert one.count(Counter.UNSHADOWED) == 1
+
+
+def test_oos_counts_zeroes_in_a_row() -> None:
+    one, _ = host("oos")
+    link = one.guest.entry(one.root, VA, 1)
+    for i in range(1, 6):
+        one.guest.store(link + 8 * i, 2 * (i % 2))
+    assert one.count(Counter.UNSHADOWED) == 0
+
+
+# -- ssp: at once, in M-mode ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "fills"), [("lsp", 2), ("ssp", 1)])
+def test_ssp_synchronises_at_the_fence(spec: str, fills: int) -> None:
+    one, where = host(spec)
+    frame = one.guest.page()
+    one.guest.store(where[0], leaf(frame))
+    one.guest.fence(VA)
+    reads = one.count(Counter.SYNC_READS)
+    assert one.access(VA) == frame
+    assert one.exits(Exit.SHADOW_FILL) == fills
+    assert one.exits(Exit.FENCE_FAST) == 1
+    assert reads == (1 if spec == "ssp" else 0)
+
+
+def test_every_fence_of_ssp_is_fast() -> None:
+    one, _ = host("ssp")
+    one.guest.fence()
+    one.guest.fence(asid=1)
+    one.guest.fence(VA)
+    assert one.exits(Exit.FENCE_FAST) == 3
+    assert Exit.FENCE_GLOBAL not in one.result.exits
+
+
+@pytest.mark.parametrize(("buffer", "exits", "hits"), [(1, 7, 2), (2, 6, 3), (3, 3, 6)])
+def test_ssp_buffers_roots(buffer: int, exits: int, hits: int) -> None:
+    one = Host(f"ssp:root_buffer={buffer}")
+    roots = [one.root, one.guest.page(), one.guest.page()]
+    # After root 0: with one place only loading the same again hits, with two also the last 1.
+    for i in (1, 2, 0, 1, 2, 2, 2, 1):
+        one.guest.load(roots[i], i + 1)
+    assert one.exits(Exit.SATP_WRITE) == exits
+    assert one.count(Counter.ROOT_HITS) == hits
