@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -79,12 +80,11 @@ def main(argv: list[str] | None = None) -> None:
         # The reader of our stdout went away (`cosim ... | head`): not an error of ours.
         _abandon(sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:
-        click.echo(f"cosim: {error}; free space, or check the permissions", err=True)
+    except (OSError, MemoryError) as error:
+        short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
+        advice = "run less beside it" if short else "free space, or check the permissions"
+        click.echo(f"cosim: {error or 'out of memory'}; {advice}", err=True)
         _abandon(sys.stdout.fileno())
-        sys.exit(3)
-    except MemoryError as error:
-        click.echo(f"cosim: {error}; run less beside it, or give the guest less --memory", err=True)
         sys.exit(3)
     except Exception:
         # Not 1, which is a finding.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from cosim import interrupts, modelling, output, paths, plan, session, tools
 from cosim.capture.plugin import build
-from cosim.errors import CosimError, MissingTool, StorageError, UsageError
+from cosim.errors import CosimError, EnvironmentFault, MissingTool, StorageError, UsageError
 from cosim.pipeline import Pipeline
 from cosim.plugin_session import PluginSession
 from cosim.report import table
@@ -61,9 +62,17 @@ def execute(
     resolved = plan.resolve(spec, step_all=step_all)
     origin = session.origin(resolved)
     if models:
-        with output.progress("loading the models (the first time compiles them: a minute)"):
-            modelling.compile_models(origin, resolved.models)
-        pipeline = modelling.make_pipeline(origin, resolved.models)
+        try:
+            with output.progress("loading the models (the first time compiles them: a minute)"):
+                modelling.compile_models(origin, resolved.models)
+            pipeline = modelling.make_pipeline(origin, resolved.models)
+        except (MemoryError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise
+            raise EnvironmentFault(
+                f"not enough memory to model {resolved.machine.memory >> 20} MiB of guest RAM "
+                f"({error}); give the guest less with --memory"
+            ) from None
     else:
         pipeline = Pipeline(origin, {})
     live: PluginSession | Session

@@ -102,7 +102,7 @@ def test_a_truncated_initrd(home: Home) -> None:
     ("options", "said"),
     [
         (["--cpu", "nonsense"], ("QEMU refused to start", "nonsense")),
-        (["--memory", "900G"], ("900", "--memory")),
+        (["--memory", "900G"], ("not enough memory", "921600 MiB", "--memory")),
     ],
 )
 def test_what_the_machine_cannot_be(options: list[str], said: tuple[str, ...], home: Home) -> None:
