@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import guest
+from cosim.trace import manifest
+from cosim.trace.reader import TraceReader, verify
 from guest import compiler
 from tests.system.cosim_process import Command, Ended, Home, run
 
@@ -433,3 +435,30 @@ def test_two_sessions_side_by_side(home: Home) -> None:
     assert both[0].document["events"] == both[1].document["events"]
     assert home.sessions() == []
     assert home.leftovers() == []
+
+
+# -- traces ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "status"),
+    [((), signal.SIGINT, INTERRUPTED), (("rr=replay",), signal.SIGKILL, ENVIRONMENT)],
+)
+def test_a_trace_that_is_cut_short_is_kept(
+    words: tuple[str, ...], number: signal.Signals, status: int, home: Home
+) -> None:
+    trace = home.folder / "trace"
+    line = ["capture", "micro", "--backend", "mi", "--workload", LONG, "-o", str(trace)]
+    with Command(line, home.environment()) as command:
+        command.until(lambda: (trace / manifest.NAME).exists(), "the trace")
+        time.sleep(2)
+        os.kill(command.await_child(*words) if words else command.process.pid, number)
+        ended = command.end(20)
+    assert ended.status == status, ended.stderr
+    _logs(ended, home)
+    # That it is not complete is all that is wrong with it.
+    (problem,) = verify(trace)
+    assert "the capture is incomplete" in problem
+    kept = TraceReader(trace)
+    assert kept.ending.complete is False
+    assert sum(len(batch) for batch in kept.batches()) == kept.events > 0
