@@ -19,6 +19,11 @@ filled read-only is a ``dirty_fill``; with Svade a clear bit is the guest's own 
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
 ``dirty_fill``), and the shadow gets what that walk met, links included.  Then the access starts
 over: a second TLB miss, a second walk, as on hardware.
+
+*Guest faults* are counted where they are first told: at a failing access, or at a PAGE_FAULT event
+that is not the report of the access before it (same hart and cause, ``tval`` less than a page on).
+
+*Untranslated* accesses (Bare, or M-mode) cost nothing and get the address itself.
 """
 
 from __future__ import annotations
