@@ -32,7 +32,7 @@ PROGRAMS = {
 
 QUICK = ("cc1", "mcf-like", "milc-like", "astar-like", "sqlite3", "stress-fork")
 
-ARGUMENTS = {"stress-vm": "8M 4000"}
+ARGUMENTS = {"stress-vm": "8M 500"}
 """Where a program's own full size has more accesses than fifteen minutes hold."""
 
 _ONE_BOOT = "programs"
