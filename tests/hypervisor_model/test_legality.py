@@ -300,7 +300,7 @@ def test_the_rights_are_those_of_the_access() -> None:
 @pytest.mark.parametrize("svadu", [False, True])
 def test_a_and_d(svadu: bool) -> None:
     small = Small(svadu=svadu)
-    small.store(LEAF, 3, leaf(ONE, V | R | W | A))
+    small.store(LEAF, 3, leaf(ONE, RWX & ~D))
     fault = small.says(STORE_FAULT, access=Access.WRITE)
     store = small.says(ONE, access=Access.WRITE)
     assert (fault, store) == (("illegal", "fresh") if svadu else ("fresh", "stale_legal"))
@@ -417,6 +417,15 @@ def test_a_table_that_comes_back_holds_what_the_events_say() -> None:
     assert small.says(ONE) == "stale_legal"
     small.fence(Fence.ALL)
     assert small.says(ONE) == "illegal"
+
+
+def test_a_table_in_use_that_the_source_drops_is_no_excuse() -> None:
+    small = Small()
+    drop = empty(1)
+    drop["kind"], drop["a"] = Kind.TABLE_DROP, LEAF
+    small.feed([drop])
+    assert small.says(ONE) == "fresh"
+    assert small.says(THREE) == "illegal", "a capture that loses a table must show"
 
 
 def test_fences_concern_their_own_hart() -> None:
