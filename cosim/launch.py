@@ -155,7 +155,8 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
     try:
         outcome = execute(spec, folder, **options)
     finally:
-        if logs is None and (outcome is None or outcome.error is None):
+        went_through = outcome is None or outcome.error is None
+        if logs is None and (went_through or not any(folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:
         if as_json:
@@ -164,11 +165,11 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
             output.print_table(table.render(outcome.document))
     if isinstance(outcome.error, KeyboardInterrupt):
         interrupts.forget()
-        output.note(f"cosim: interrupted (logs: {folder})")
+        output.note("cosim: interrupted" + (f" (logs: {folder})" if folder.exists() else ""))
         return _INTERRUPTED
     if isinstance(outcome.error, CosimError):
         named = outcome.error.log
-        if named is None or not Path(named).is_relative_to(folder):
+        if folder.exists() and (named is None or not Path(named).is_relative_to(folder)):
             outcome.error.log = str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))

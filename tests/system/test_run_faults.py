@@ -152,7 +152,7 @@ def test_no_gdb_for_riscv(there: bool, home: Home) -> None:
     environment = {**home.environment(), "PATH": str(tools)}
     said = "does not know RISC-V" if there else "not on PATH"
     _refused(run(MICRO, environment), ENVIRONMENT, "gdb-multiarch", said, "scripts/setup")
-    assert home.leftovers() == []
+    assert home.sessions() == []
 
 
 # -- the guest ------------------------------------------------------------------------------------
