@@ -9,10 +9,14 @@ struct page {
     uint32_t links[MAX_LEVELS]; /* what reaches it, by the level it is linked at */
     int root_level;
     uint64_t copy[ENTRIES]; /* its entries as events have shown them */
+    struct page *next;      /* among the dropped ones */
 };
 
 uint8_t *tables_live_map;
 static struct page **pages; /* index: page number within RAM */
+/* Dropped pages that may still be looked at: tables that lead to themselves are dropped while
+ * their own links are followed. */
+static struct page *dropped;
 static uint64_t *roots;
 static size_t root_count, root_room;
 static void (*on_grown)(void);
@@ -106,6 +110,16 @@ static void drop_link(uint64_t pa, int level, const struct stamp *at)
         emit(TABLE_DROP, at)->a = pa;
         pages[number(pa)] = NULL;
         tables_live_map[number(pa)] = 0;
+        page->next = dropped;
+        dropped = page;
+    }
+}
+
+static void free_dropped(void)
+{
+    while (dropped) {
+        struct page *page = dropped;
+        dropped = page->next;
         free(page);
     }
 }
@@ -237,6 +251,7 @@ void tables_store(const struct part *part, int parts, unsigned size, enum pte_op
                   const struct stamp *at)
 {
     bool small = size < 8 || (part->pa & 7) + size > 8;
+    free_dropped();
     for (int i = 0; i < parts; i++) {
         if (tables_live(part[i].pa)) {
             retire_for_store(&part[i], small, at);
