@@ -94,8 +94,10 @@ static inline struct insn decode(uint32_t word)
     case 0x27: /* floats have widths 1..4, vectors 0 and 5..7 */
         out.op = out.funct3 >= 1 && out.funct3 <= 4 ? OP_STORE : OP_VSTORE;
         break;
-    case 0x2f:
-        out.op = word >> 27 == 2 ? OP_LOAD : word >> 27 == 3 ? OP_SC : OP_AMO;
+    case 0x2f: /* widths b to q */
+        if (out.funct3 <= 4) {
+            out.op = word >> 27 == 2 ? OP_LOAD : word >> 27 == 3 ? OP_SC : OP_AMO;
+        }
         break;
     case 0x0f:
         if ((word & 0xfff07fff) == 0x0040200f) {

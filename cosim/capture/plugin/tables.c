@@ -30,6 +30,7 @@ void tables_open(void (*grown)(void))
         abort();
     }
     on_grown = grown;
+    root_count = 0;
 }
 
 static inline size_t number(uint64_t pa)
@@ -182,33 +183,23 @@ static void retire_for_store(const struct part *part, bool small, const struct s
     }
 }
 
-static int by_address(const void *left, const void *right)
-{
-    uint64_t a = *(const uint64_t *)left, b = *(const uint64_t *)right;
-    return (a > b) - (a < b);
-}
-
 /* Rule 5 (c): a leaf entry of user memory was written. */
 static void retire_mapped(uint64_t entry, int level, const struct stamp *at)
 {
     uint64_t size = 1ull << (PAGE_BITS + 9 * level);
     uint64_t first = pte_target(entry) & -size;
-    uint64_t found[16];
-    size_t count;
-    do {
-        count = 0;
-        for (size_t i = 0; i < root_count && count < 16; i++) {
-            if (roots[i] - first < size && !is_loaded_root(roots[i])) {
-                found[count++] = roots[i];
+    for (;;) {
+        uint64_t lowest = UINT64_MAX;
+        for (size_t i = 0; i < root_count; i++) {
+            if (roots[i] - first < size && roots[i] < lowest && !is_loaded_root(roots[i])) {
+                lowest = roots[i];
             }
         }
-        qsort(found, count, sizeof(*found), by_address);
-        for (size_t i = 0; i < count; i++) {
-            if (pages[number(found[i])] && pages[number(found[i])]->root_level != NO_ROOT) {
-                retire(found[i], at);
-            }
+        if (lowest == UINT64_MAX) {
+            return;
         }
-    } while (count == 16);
+        retire(lowest, at);
+    }
 }
 
 /* Rule 3, for one entry. */
