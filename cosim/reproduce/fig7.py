@@ -32,8 +32,14 @@ PROGRAMS = {
 
 QUICK = ("cc1", "mcf-like", "milc-like", "astar-like", "sqlite3", "stress-fork")
 
-ARGUMENTS = {"stress-vm": "8M 500"}
-"""Where a program's own full size has more accesses than fifteen minutes hold."""
+ARGUMENTS = {
+    "mcf-like": "200000 1000000 2 1",
+    "astar-like": "2048 4 1",
+    "stress-vm": "8M 500",
+    "python3": "30000",
+}
+"""Where a program's own full size has more accesses than fifteen minutes hold; the working sets of
+the stand-ins stay the same."""
 
 _ONE_BOOT = "programs"
 
