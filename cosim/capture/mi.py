@@ -193,8 +193,10 @@ class Interception:
         self._steps_left = -1 if self._stepping.all else 0
         self._update_points()
         self._points.sync(self._stub)
-        # Once here, so that loading its kernel does not fall between two stops.
+        # Once here, so that neither loading its kernel nor what the models make of the first tables
+        # falls between two stops.
         self.tables.differences()
+        self.flush()
 
     def end(self, *, alive: bool) -> None:
         """The region ends at this stop (or with the guest, when not ``alive``)."""
