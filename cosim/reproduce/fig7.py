@@ -175,6 +175,7 @@ def _span(rows: list[Row], programs: list[str], policy: str, key: str) -> tuple[
 def _difference(counts: Mapping[str, Counts], rows: list[Row], papers: list[str]) -> str:
     fewer = _span(rows, papers, "lsp", "exits_vs_shadow")
     misses = {policy: _span(rows, papers, policy, "tlb_misses_vs_nested") for policy in MODELS}
+    rarest = min(papers, key=lambda name: counts[name].policies["nested"]["tlb_misses"])
     second = [_second_misses(counts[name]) for name in papers]
     text = (
         f"For these four programs LSP takes {_between(1 - fewer[1], 1 - fewer[0])} fewer exits"
@@ -185,15 +186,17 @@ def _difference(counts: Mapping[str, Counts], rows: list[Row], papers: list[str]
         " the guest: this Linux fences rarely for what it stores to its tables. Where the hart"
         " has Svvptc, as QEMU's has, it leaves out the fence after a new mapping, so that TSP's"
         " exits are stores to protected tables, of which LSP takes none, while LSP's fences, which"
-        " do exit, are few; the panel on Svvptc under `beyond` has the same without it, nearer to"
-        " the paper. Programs and inputs differ as well: three of the four are stand-ins, and"
-        " shorter runs weigh the start-up, with its new mappings, more."
+        " do exit, are few; `beyond` has a panel with the same without Svvptc. Programs and inputs"
+        " differ as well: three of the four are stand-ins, and shorter runs weigh the start-up,"
+        " with its new mappings, more."
         "\n\nThe paper puts the additional TLB misses down to the context switches that exits"
         " cause. Here an access that meets an entry which is not filled yet misses, exits, and"
         f" misses again: these second misses are {_between(min(second), max(second))} of what LSP"
-        " has more than nested paging. What exits displace hardly shows, because the pages of the"
-        " hypervisor are the same at each exit and stay in the modelled TLB of 1,024 entries; the"
-        " paper states no TLB, and an emulator may flush all of it at an exit."
+        " has more than nested paging. They weigh most where a program misses least:"
+        f" {rarest} has {counts[rarest].policies['nested']['tlb_misses']:,} misses under nested"
+        " paging. What exits displace from the first level is found in the second, of 1,024"
+        " entries, and is no miss; the paper states no TLB, and an emulator may flush all of it at"
+        " an exit."
     )
     others = [name for name in counts if name not in papers]
     if others:
