@@ -117,7 +117,8 @@ class Policy(ABC):
         """Consume from ``start`` on; the index that was not consumed for want of room."""
 
     def _grow(self) -> None:
-        raise NotImplementedError
+        """Make room for what was not consumed; a policy without a pool always consumes all."""
+        raise AssertionError(f"{self.name} has nothing to grow")
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         """What cannot be counted where accesses are missing: fills, and what depends on which
