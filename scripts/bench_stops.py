@@ -41,7 +41,7 @@ from cosim.runspec import RunSpec
 from cosim.session import Session
 
 WORKLOADS = {
-    "linux": "cosim-mark begin; true; true; cosim-mark end",
+    "linux": "cosim-mark begin; busybox true; busybox true; cosim-mark end",
     "micro": "scenario=lsp-bench pages=64 ops=1000 share=50",
 }
 _PC = 32
@@ -135,32 +135,39 @@ def bare(resolved: Plan, log: Path, folder: Path, wanted: dict[int, Points]) -> 
             stub.defer(b"Z2,%x,1000" % stop.watch)
 
 
-def ours(resolved: Plan, log: Path, folder: Path) -> tuple[Rate, dict[int, Points]]:
-    """(b), and its points from each stop on at which they changed."""
-    modelling.compile_models(session.origin(resolved), resolved.models)
-    pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
+def watched(resolved: Plan, log: Path, folder: Path) -> tuple[int, dict[int, Points]]:
+    """A session not timed: its stops before the region, its points from each change of them on."""
     wanted: dict[int, Points] = {}
     execute = Interception.execute
     last: list[Points] = []
+    before = 0
 
     def noted(self: Interception, regs: list[int]) -> bool:
+        nonlocal before
         done = execute(self, regs)
         if self.active:
             points = self.points()
             if [points] != last:
-                wanted[self.stops - before[0]] = points
+                wanted[self.stops - before] = points
                 last[:] = [points]
         else:
-            before[0] = self.stops
+            before = self.stops
         return done
 
-    before = [0]
     with patch.object(Interception, "execute", noted):
-        outcome = Session(resolved, folder, pipeline, recording=log).run()
+        ours(resolved, log, folder, 0)
+    return before, wanted
+
+
+def ours(resolved: Plan, log: Path, folder: Path, before: int) -> Rate:
+    """(b); ``before`` of the session's stops do not count."""
+    modelling.compile_models(session.origin(resolved), resolved.models)
+    pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
+    outcome = Session(resolved, folder, pipeline, recording=log).run()
     if outcome.document is None or outcome.error is not None:
         sys.exit(f"bench_stops: the session failed: {outcome.error}")
     region = outcome.document["region"]
-    return Rate(region["stops"] - before[0], region["seconds"]), wanted
+    return Rate(region["stops"] - before, region["seconds"])
 
 
 def gdb_alone(resolved: Plan, log: Path, folder: Path, seconds: float) -> Rate:
@@ -219,9 +226,10 @@ def main() -> None:
             return folder
 
         # In turns, so that what else the machine does falls on both alike.
+        before, wanted = watched(resolved, log, fresh())
         pairs = []
         for _ in range(options.rounds):
-            session_rate, wanted = ours(resolved, log, fresh())
+            session_rate = ours(resolved, log, fresh(), before)
             pairs.append((bare(resolved, log, fresh(), wanted), session_rate))
         alone = gdb_alone(resolved, log, fresh(), options.gdb_seconds)
     pairs.sort(key=lambda pair: pair[1].per_second / pair[0].per_second)

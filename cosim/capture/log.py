@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from hypervisor_model.events import EVENT, EventBatch
-from hypervisor_model.jit import signed
 
 _Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+
+_MASK = (1 << 64) - 1
+_UNSIGNED = np.dtype(
+    [(name, EVENT[name].str.replace("i", "u")) for name in EVENT.names or ()], align=True
+)
+"""An event as the bits that it is collected with."""
 
 
 class EventLog:
@@ -33,11 +38,11 @@ class EventLog:
         """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern)."""
         self._records.append(
             (
-                -1,
-                signed(self.pc),
-                signed(a),
-                signed(b),
-                signed(c),
+                _MASK,
+                self.pc & _MASK,
+                a & _MASK,
+                b & _MASK,
+                c & _MASK,
                 kind,
                 sub,
                 self.hart,
@@ -50,6 +55,6 @@ class EventLog:
 
     def take(self) -> EventBatch:
         """The events collected so far, as a batch; the log is empty then."""
-        batch: EventBatch = np.array(self._records, dtype=EVENT)
+        batch: EventBatch = np.array(self._records, dtype=_UNSIGNED).view(EVENT)
         self._records.clear()
         return batch

@@ -158,6 +158,7 @@ class Interception:
         self._firmware_sites: set[int] = set()
         self._kernel_sites: set[int] = set()
         self._watched: dict[int, set[int]] = {}
+        self._bare: bool | None = None
         self._steps_left = 0
         self._returns: set[int] = set()
         self._in_firmware = False
@@ -175,7 +176,7 @@ class Interception:
         self._one_by_one = one_by_one
         self.halted = False
         """Set by the sink: the guest must not go on."""
-        self._points.breaks.add(mark_at)
+        self._points.breaks.add({mark_at})
         self._points.sync(stub)
 
     # -- the region -----------------------------------------------------------------------------
@@ -205,8 +206,8 @@ class Interception:
         self._check()
         self.active = False
         if alive:
-            self._points.breaks.clear()
-            self._points.watches.clear()
+            self._points.breaks.become(set())
+            self._points.watches.become(set())
             self._points.sync(self._stub)
         self.flush()
 
@@ -263,7 +264,7 @@ class Interception:
             self._step()
             return True
         if self._returns and self._priv != Priv.M:
-            self._points.breaks -= self._returns - self._wanted_breaks()
+            self._points.breaks.remove(self._returns - self._wanted_breaks())
             self._returns.clear()
         self._execute(self._instruction(pc), regs)
         if self._one_by_one:
@@ -304,7 +305,8 @@ class Interception:
         self._reveal(hidden)
         if places[0] is not None and self.tables.holds(places[0]):
             self._code[pc] = (inst, places[0])
-        after = self._after(inst)
+        writes = self._table_writes(inst, operands, places[2:])
+        after = self._after(inst, pc, writes)
         trap = self._trap(pc, after[_PC], inst)
         if self.stepping and self._in_firmware:
             self._skip_firmware(pc, inst)
@@ -321,14 +323,17 @@ class Interception:
             if trap in (causes.FETCH_PAGE_FAULT, causes.LOAD_PAGE_FAULT, causes.STORE_PAGE_FAULT):
                 self._log.add(Kind.PAGE_FAULT, self._read("stval"), trap)
             return
-        writes = self._table_writes(inst, operands, places[2:])
         self._log_effects(inst, regs, after, writes, old_satp)
 
-    def _after(self, inst: Instruction) -> list[int]:
-        """The registers after the step, as far as they are needed: pc, for ``sc`` all."""
+    def _after(self, inst: Instruction, pc: int, writes: list[tuple[int, int]]) -> list[int]:
+        """The registers after the step, as far as they are needed: pc, for ``sc`` all.
+
+        A live entry that has changed tells that its store was executed, without a question.
+        """
         if inst.kind is InstructionKind.SC:
             return target.general(self._stub.request(b"g"))
-        return [0] * _PC + [self._read("pc")]
+        done = any(self.tables.changed(pa, size) for pa, size in writes)
+        return [0] * _PC + [pc + inst.length if done else self._read("pc")]
 
     def _log_effects(
         self,
@@ -411,7 +416,7 @@ class Interception:
     def _skip_firmware(self, pc: int, inst: Instruction) -> None:
         """The step has entered M-mode, whose accesses are not translated: run until it returns."""
         self._returns = {pc, pc + inst.length, self._read("stvec") & ~3}
-        self._points.breaks |= self._returns
+        self._points.breaks.add(self._returns)
         self._points.sync(self._stub)
 
     # -- accesses -------------------------------------------------------------------------------
@@ -462,38 +467,38 @@ class Interception:
             self._more_sites(self._text.learn(va, entry, level))
         tables.leaves.clear()
         bare = atp.mode(tables.satp) == 0
+        pages = set(tables) if fresh else {page for page in tables.added if page in tables}
         for page in tables.dropped:
             self._watched.pop(page, None)
-        pages = set(tables) if fresh else {page for page in tables.added if page in tables}
-        tables.added.clear()
-        tables.dropped.clear()
         for page in pages:
             self._watched[page] = set(self._writable.of(page))
-        self._points.watches = set().union(*self._watched.values())
-        if bare:
-            self._points.watches |= set(tables)
-        self._points.breaks = self._wanted_breaks() | self._returns
+        if pages or tables.dropped or bare != self._bare:
+            physical = set(tables) if bare else set()
+            self._points.watches.become(physical.union(*self._watched.values()))
+        if bare != self._bare:
+            self._bare = bare
+            self._points.breaks.become(self._wanted_breaks() | self._returns)
+        tables.added.clear()
+        tables.dropped.clear()
 
     def _wanted_breaks(self) -> set[int]:
-        bare = atp.mode(self.tables.satp) == 0
-        sites = self._sites | self._firmware_sites | (self._kernel_sites if bare else set())
+        sites = self._sites | self._firmware_sites | (self._kernel_sites if self._bare else set())
         return sites | {self._mark_at}
 
     def _more_sites(self, found: set[int]) -> None:
         self._sites |= found
-        if not found <= self._points.breaks:
-            self._points.breaks |= found
+        self._points.breaks.add(found)
 
     def _hide(self, touched: set[int]) -> set[int]:
         """Take the watchpoints on the pages ``touched`` out: a step would stop at them again."""
-        hidden = touched & self._points.watches
+        hidden = {page for page in touched if page in self._points.watches}
         if hidden:
-            self._points.watches -= hidden
+            self._points.watches.remove(hidden)
             self._points.sync(self._stub)
         return hidden
 
     def _reveal(self, hidden: set[int]) -> None:
-        self._points.watches |= hidden
+        self._points.watches.add(hidden)
 
     # -- the machine ----------------------------------------------------------------------------
 

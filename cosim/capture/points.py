@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,71 @@ from cosim.gdb.rsp import Stub
 from hypervisor_model.isa import pte
 
 _PAGE = pte.PAGE
+_LEVEL_BITS = tuple(int(pte.level_bits(level)) for level in range(5))
+
+
+class PointSet:
+    """Addresses that should have a point of one kind, against those that have one in QEMU.
+
+    Work is done for the addresses that change, never for all: there are hundreds, at every stop.
+
+    :param kind: the type in ``Z`` and ``z`` packets; ``length``: their last field.
+    """
+
+    def __init__(self, kind: bytes, length: bytes) -> None:
+        self._form = kind + b",%x," + length
+        self._wanted: set[int] = set()
+        self._inserted: set[int] = set()
+        self._changed: set[int] = set()
+
+    def __contains__(self, address: int) -> bool:
+        return address in self._wanted
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._wanted)
+
+    def add(self, addresses: Set[int]) -> None:
+        """Want points at ``addresses``, too."""
+        self._changed |= addresses - self._wanted
+        self._wanted |= addresses
+
+    def remove(self, addresses: Set[int]) -> None:
+        """Want no points at ``addresses``."""
+        self._changed |= addresses & self._wanted
+        self._wanted -= addresses
+
+    def become(self, addresses: Set[int]) -> None:
+        """Want points at ``addresses`` and nowhere else."""
+        self._changed |= addresses ^ self._wanted
+        self._wanted = set(addresses)
+
+    def requests(self) -> list[bytes]:
+        """The packets that make the difference good, which is taken as done."""
+        if not self._changed:
+            return []
+        removed = (self._changed & self._inserted) - self._wanted
+        added = (self._changed & self._wanted) - self._inserted
+        self._changed.clear()
+        self._inserted -= removed
+        self._inserted |= added
+        return [b"z" + self._form % address for address in removed] + [
+            b"Z" + self._form % address for address in added
+        ]
 
 
 class Points:
-    """What should be inserted against what is; :meth:`sync` makes the difference good.
+    """What should be inserted: breakpoints, and watchpoints over a whole page each.
 
-    Breakpoints are ``Z0``, watchpoints ``Z2`` over a whole page (QEMU takes 4,096 bytes).
+    QEMU takes watchpoints of 4,096 bytes.
     """
 
     def __init__(self) -> None:
-        self.breaks: set[int] = set()
-        self.watches: set[int] = set()
-        self._breaks: set[int] = set()
-        self._watches: set[int] = set()
+        self.breaks = PointSet(b"0", b"4")
+        self.watches = PointSet(b"2", b"1000")
 
     def sync(self, stub: Stub) -> None:
         """Have points inserted and removed until QEMU has what is wanted, with the next request."""
-        if self.breaks != self._breaks:
-            stub.defer(*(b"z0,%x,4" % address for address in self._breaks - self.breaks))
-            stub.defer(*(b"Z0,%x,4" % address for address in self.breaks - self._breaks))
-            self._breaks = set(self.breaks)
-        if self.watches != self._watches:
-            stub.defer(*(b"z2,%x,1000" % address for address in self._watches - self.watches))
-            stub.defer(*(b"Z2,%x,1000" % address for address in self.watches - self._watches))
-            self._watches = set(self.watches)
+        stub.defer(*self.breaks.requests(), *self.watches.requests())
 
 
 class Aliases:
@@ -62,7 +103,7 @@ class Aliases:
 
     def learn(self, va: int, entry: int, level: int) -> bool:
         """Take in ``entry`` at ``va``; whether that changes what :meth:`of` answers."""
-        size = 1 << int(pte.level_bits(level))
+        size = 1 << _LEVEL_BITS[level]
         wanted = pte.is_leaf(entry) and entry & self._permission and not entry & pte.U
         place = int(pte.target(entry)) & -size if wanted else None
         before = self._leads.get((va, level))
@@ -78,8 +119,8 @@ class Aliases:
 
     def of(self, page: int) -> Iterable[int]:
         """Every virtual address known for the physical page ``page``."""
-        for level, mappings in enumerate(self._known):
-            start = page & -(1 << int(pte.level_bits(level)))
+        for bits, mappings in zip(_LEVEL_BITS, self._known, strict=True):
+            start = page & -(1 << bits)
             for va in mappings.get(start, ()):
                 yield va + page - start
 
@@ -116,7 +157,7 @@ class Text:
         if va in self._rewritten:
             found = self._scan_again(self._rewritten.pop(va))
         if self._executable.learn(va, entry, level) and entry & pte.X:
-            size = 1 << int(pte.level_bits(level))
+            size = 1 << _LEVEL_BITS[level]
             for hit in self.scan(first & -size, size):
                 found.add(va + hit - (first & -size))
             if not entry & pte.W:

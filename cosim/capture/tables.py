@@ -66,6 +66,10 @@ def _first_difference(
     return -1
 
 
+def _is_kernel_leaf(entry: int) -> bool:
+    return not entry & pte.U and bool(pte.is_leaf(entry))
+
+
 class LiveTables:
     """The live tables of one guest.
 
@@ -73,9 +77,9 @@ class LiveTables:
     :param base: physical address of ``ram[0]``.
     :param log: receives the events.
 
-    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the entries that
-    came into sight or replaced a leaf, as (virtual address, entry, level).  What a source must do
-    about them is its own affair; it empties the lists.
+    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the leaves without U
+    that came into sight, and what replaced one, as (virtual address, entry, level).  What a source
+    must do about them is its own affair; it empties the lists.
     """
 
     def __init__(self, ram: NDArray[np.int64], base: int, log: EventLog) -> None:
@@ -156,6 +160,20 @@ class LiveTables:
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         """An entry differs in RAM and no store explains it: take the change in as an event."""
         self._entry_written(pa, pa, 8, op, 0)
+
+    def changed(self, pa: int, size: int) -> bool:
+        """Whether an entry in ``size`` bytes at ``pa``, of a live page or not, was written.
+
+        What has changed only in A and D may be the MMU's work.
+        """
+        live = self._pages.get(pa & -_PAGE)
+        if live is None:
+            return False
+        copy = self._copies[live.slot]
+        return any(
+            (self.ram_entry(entry) ^ int(copy[(entry & (_PAGE - 1)) >> 3])) & ~(pte.A | pte.D)
+            for entry in range(pa & -8, pa + size, 8)
+        )
 
     def differences(self) -> list[tuple[int, int, int]]:
         """Compare every live page with RAM: (entry's PA, copy, RAM) of each difference."""
@@ -284,7 +302,7 @@ class LiveTables:
                     self._remove(int(pte.target(old)), level - 1)
             if pte.is_leaf(new):
                 self._leaf_written(new, level)
-            if pte.is_leaf(new) or pte.is_leaf(old):
+            if _is_kernel_leaf(new) or _is_kernel_leaf(old):
                 for b in live.bases.get(level, ()):
                     self.leaves.append((self._virtual(b, index, level), new, level))
 

@@ -6,6 +6,7 @@ The framing follows the gdb manual, appendix "Remote Serial Protocol": ``$payloa
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections import deque
@@ -52,30 +53,31 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._rest = b""
         self.damaged = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take ``data`` in; return the packets that it completes."""
-        buffer = self._buffer
-        buffer += data
+        data = self._rest + data
         packets = []
-        while buffer:
-            first = buffer[0]
+        at = 0
+        while at < len(data):
+            first = data[at]
             if first == 0x24:
-                end = buffer.find(b"#")
-                if end < 0 or len(buffer) < end + 3:
+                end = data.find(b"#", at)
+                if end < 0 or len(data) < end + 3:
                     break
-                body = bytes(buffer[1:end])
-                if b"%02x" % (sum(body) & 0xFF) == bytes(buffer[end + 1 : end + 3]).lower():
+                body = data[at + 1 : end]
+                if b"%02x" % (sum(body) & 0xFF) == data[end + 1 : end + 3].lower():
                     packets.append(_unpack(body))
                 else:
                     self.damaged += 1
-                del buffer[: end + 3]
+                at = end + 3
             else:
                 if first == 0x03:
                     packets.append(INTERRUPT)
-                del buffer[0]
+                at += 1
+        self._rest = data[at:]
         return packets
 
 
@@ -131,7 +133,9 @@ class Stub:
         self._packets: deque[bytes] = deque()
         self._deferred: list[bytes] = []
         self._owed = 0
-        line.setblocking(True)
+        line.setblocking(False)
+        self._readable = select.poll()
+        self._readable.register(line, select.POLLIN)
 
     def start(self) -> bytes:
         """Agree on features; return the stub's answer to ``qSupported``."""
@@ -230,10 +234,16 @@ class Stub:
         self._write(data)
 
     def _write(self, data: bytes) -> None:
-        try:
-            self._line.sendall(data)
-        except OSError:
-            raise RemoteError("QEMU closed the debug line") from None
+        while data:
+            try:
+                data = data[self._line.send(data) :]
+            except BlockingIOError:
+                if not select.select([], [self._line], [], self.deadline)[1]:
+                    raise RemoteError(
+                        f"QEMU's stub took no request within {self.deadline:g} s"
+                    ) from None
+            except OSError:
+                raise RemoteError("QEMU closed the debug line") from None
 
     def _settle(self) -> None:
         """Take the answers to deferred requests."""
@@ -254,21 +264,22 @@ class Stub:
         return payload
 
     def _maybe(self, timeout: float) -> bytes | None:
+        if not self._packets:
+            self._fetch(timeout)
+        return self._packets.popleft() if self._packets else None
+
+    def _fetch(self, timeout: float) -> None:
         limit = time.monotonic() + timeout
         while not self._packets:
-            self._line.settimeout(max(0.0, limit - time.monotonic()) or 1e-6)
+            if not self._readable.poll(max(0.0, limit - time.monotonic()) * 1000):
+                return
             try:
                 data = self._line.recv(65536)
-            except (TimeoutError, BlockingIOError):
-                return None
             except OSError:
                 data = b""
-            finally:
-                self._line.settimeout(None)
             if not data:
                 raise RemoteError("QEMU closed the debug line")
             self._packets.extend(self._decoder.feed(data))
-        return self._packets.popleft()
 
 
 def _show(payload: bytes) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from cosim.errors import RemoteError
 from cosim.gdb.rsp import Stub
+
+_GENERAL = struct.Struct("<33Q")
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,10 @@ def value(answer: bytes) -> int:
 
 def general(answer: bytes) -> list[int]:
     """x0..x31 and pc (index 32) out of the answer to a ``g`` packet."""
-    data = bytes.fromhex(answer[: 33 * 16].decode())
-    if len(data) < 33 * 8:
+    data = bytes.fromhex(answer[: 2 * _GENERAL.size].decode())
+    if len(data) < _GENERAL.size:
         raise RemoteError("QEMU's stub sent too few registers")
-    return [int.from_bytes(data[i * 8 : i * 8 + 8], "little") for i in range(33)]
+    return list(_GENERAL.unpack(data))
 
 
 def describe(stub: Stub) -> Registers:

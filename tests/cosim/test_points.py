@@ -95,13 +95,15 @@ def test_points_are_made_good_with_the_next_request() -> None:
 
     stub = Recorder()
     points = Points()
-    points.breaks = {0x1000}
-    points.watches = {0x2000, 0xFFFF_0000_0000_3000}
+    points.breaks.add({0x1000})
+    points.watches.become({0x2000, 0xFFFF_0000_0000_3000})
     points.sync(stub)  # type: ignore[arg-type]
     assert sorted(stub.sent) == [b"Z0,1000,4", b"Z2,2000,1000", b"Z2,ffff000000003000,1000"]
     stub.sent.clear()
     points.sync(stub)  # type: ignore[arg-type]
     assert stub.sent == []
-    points.watches -= {0x2000}
+    points.watches.remove({0x2000})
+    points.watches.remove({0xFFFF_0000_0000_3000})
+    points.watches.add({0xFFFF_0000_0000_3000})
     points.sync(stub)  # type: ignore[arg-type]
     assert stub.sent == [b"z2,2000,1000"]
