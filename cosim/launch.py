@@ -19,7 +19,7 @@ from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import Origin, ResultDocument, has_finding
 from cosim.runspec import Backend, RunSpec
-from cosim.session import Outcome, Session, View
+from cosim.session import Outcome, Progress, Session, View
 from cosim.terminal import attached
 from cosim.trace import manifest
 from cosim.trace.writer import TraceWriter
@@ -144,8 +144,7 @@ def run_and_print(
     """
     options: dict[str, Any] = {"live": live, "mi_log": mi_log} if spec.backend != "plugin" else {}
     if live:
-        # What the guest prints is the view.
-        options |= {"attach": attached, "view": lambda progress: None}
+        options |= {"attach": attached, "view": _beginning()}
     return _run_and_print(spec, as_json=as_json, logs=logs, step_all=step_all, **options)
 
 
@@ -165,7 +164,9 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
             output.print_table(table.render(outcome.document))
     if isinstance(outcome.error, KeyboardInterrupt):
         interrupts.forget()
-        output.note("cosim: interrupted" + (f" (logs: {folder})" if folder.exists() else ""))
+        when = " before the region began" if outcome.document is None else ""
+        logs_in = f" (logs: {folder})" if folder.exists() else ""
+        output.note(f"cosim: interrupted{when}{logs_in}")
         return _INTERRUPTED
     if isinstance(outcome.error, CosimError):
         named = outcome.error.log
@@ -173,6 +174,20 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
             outcome.error.log = str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))
+
+
+def _beginning() -> View:
+    """The view of a live session, which is what the guest prints, and a line where it counts."""
+    began = False
+
+    def view(progress: Progress) -> None:
+        nonlocal began
+        if progress.phase == "in the region" and not began:
+            began = True
+            # The terminal may be the guest's, where a line feed does not return.
+            output.note("\r\ncosim: the region has begun; what the guest does counts from here\r")
+
+    return view
 
 
 def _logs_folder(asked: Path | None) -> Path:

@@ -55,11 +55,16 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path) -> None:
     with Command(words, home.environment(), terminal=terminal.end) as command:
         screen.expect("Ctrl-] ends the session")
         screen.expect("guest# ")
+        screen.expect("the region has begun")
         assert terminal.raw
         assert command.child("rr=") is None
         assert command.child("-icount") is None
         screen.send("echo $((6 * 7)) gr\u00fcn\r")
         screen.expect("\r\n42 gr\u00fcn\r\n")
+        screen.expect("guest# ")
+        # A process of its own has tables of its own.
+        screen.send("(exit 7); echo $?\r")
+        screen.expect("\r\n7\r\n")
         screen.expect("guest# ")
         # Ctrl-C is the guest's, too: of what runs there, once the shell has read its line.
         screen.send("echo go''ing; sleep 1000\r")
