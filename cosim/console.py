@@ -95,12 +95,12 @@ class Console:
                     kept += chunk
                     del kept[: max(0, len(kept) - _KEEP)]
                 stream.arrived.notify_all()
+            self._tail += chunk
+            del self._tail[: max(0, len(self._tail) - 4096)]
             if self._mirror is not None:
                 # A terminal that is gone is the session's to notice.
                 with contextlib.suppress(OSError):
                     self._mirror(chunk)
-            self._tail += chunk
-            del self._tail[: max(0, len(self._tail) - 4096)]
             self._write_log(chunk)
             self.bytes_seen += len(chunk)
         if self._log_file:
@@ -180,6 +180,11 @@ class Console:
     def mirror(self, to: Callable[[bytes], object] | None) -> None:
         """From now on hand everything that the guest prints to ``to`` as well (None: no more)."""
         self._mirror = to
+
+    @property
+    def at_line_start(self) -> bool:
+        """Whether what the guest prints next begins a line."""
+        return not self._tail or self._tail.endswith(b"\n")
 
     def last_line(self) -> str:
         """The last non-empty line that the guest printed."""

@@ -43,6 +43,11 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
+def pending() -> bool:
+    """Whether a request is held back; for threads that can bring the main thread to its end."""
+    return _pending
+
+
 def forget() -> None:
     """Drop a request that was held back: what it asked for happens anyway."""
     global _pending

@@ -19,8 +19,8 @@ from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import Origin, ResultDocument, has_finding
 from cosim.runspec import Backend, RunSpec
-from cosim.session import Outcome, Progress, Session, View
-from cosim.terminal import attached
+from cosim.session import Outcome, Session, View
+from cosim.terminal import LiveTerminal
 from cosim.trace import manifest
 from cosim.trace.writer import TraceWriter
 from cosim.view import live_view
@@ -56,7 +56,7 @@ def execute(
 
     :param trace: keep the events as a trace in this folder.
     :param models: False: no policies, only the trace and the counts of events.
-    :param session_options: what :class:`Session` takes besides (gdb backend only).
+    :param session_options: what the backend's session takes besides.
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
@@ -79,9 +79,10 @@ def execute(
     with live_view() if view is None else nullcontext(view) as shown, ExitStack() as stack:
         keeper = None if trace is None else _Keeper(trace, origin, stack, lambda: live.labels)
         if spec.backend == "plugin":
-            live = PluginSession(resolved, folder, pipeline, keep=keeper, view=shown)
+            session_class: type[PluginSession | Session] = PluginSession
         else:
-            live = Session(resolved, folder, pipeline, keep=keeper, view=shown, **session_options)
+            session_class = Session
+        live = session_class(resolved, folder, pipeline, keep=keeper, view=shown, **session_options)
         outcome = live.run()
         if keeper is not None and keeper.writer is not None and outcome.ending is not None:
             keeper.writer.close(outcome.ending)
@@ -137,14 +138,23 @@ def run_and_print(
     live: bool = False,
     logs: Path | None = None,
     mi_log: Path | None = None,
+    gdb: Path | None = None,
 ) -> int:
     """Run one session with its models, print its result, return the exit status.
 
     Logs are kept where ``logs`` says, else only when the session did not go through.
     """
-    options: dict[str, Any] = {"live": live, "mi_log": mi_log} if spec.backend != "plugin" else {}
+    if spec.backend == "plugin":
+        if step_all or mi_log is not None:
+            raise UsageError("--step-all and --mi-log are for gdb; leave --backend plugin out")
+        options: dict[str, Any] = {"live": live, "gdb": gdb}
+    else:
+        if gdb is not None:
+            raise UsageError("--gdb is for --backend plugin; else a gdb of ours has the guest")
+        options = {"live": live, "mi_log": mi_log}
     if live:
-        options |= {"attach": attached, "view": _beginning()}
+        terminal = LiveTerminal()
+        options |= {"attach": terminal.attached, "view": terminal.view}
     return _run_and_print(spec, as_json=as_json, logs=logs, step_all=step_all, **options)
 
 
@@ -174,20 +184,6 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
             outcome.error.log = str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))
-
-
-def _beginning() -> View:
-    """The view of a live session, which is what the guest prints, and a line where it counts."""
-    began = False
-
-    def view(progress: Progress) -> None:
-        nonlocal began
-        if progress.phase == "in the region" and not began:
-            began = True
-            # The terminal may be the guest's, where a line feed does not return.
-            output.note("\r\ncosim: the region has begun; what the guest does counts from here\r")
-
-    return view
 
 
 def _logs_folder(asked: Path | None) -> Path:

@@ -136,6 +136,7 @@ class Machine:
     :param hold: when the guest ends, keep QEMU with the guest stopped for inspection.
     :param plugin_arguments: further arguments of a TCG plugin.
     :param pass_fds: further descriptors that QEMU inherits.
+    :param gdb: a Unix socket to make, at which QEMU's stub waits for a gdb that is not ours.
     """
 
     def __init__(
@@ -149,6 +150,7 @@ class Machine:
         hold: bool = False,
         plugin_arguments: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
+        gdb: Path | None = None,
         name: str = "guest",
     ) -> None:
         self.qemu = Path(qemu)
@@ -160,6 +162,7 @@ class Machine:
         self._hold = hold
         self._plugin_arguments = plugin_arguments
         self._pass_fds = pass_fds
+        self._gdb = gdb
         self._lines = Lines()
         self._process: subprocess.Popen[bytes] | None = None
         self._ram_fd = -1
@@ -173,12 +176,13 @@ class Machine:
     # -- life ---------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        with interrupts.deferred():
-            try:
+        try:
+            # An interruption held back until here comes before anybody can leave us.
+            with interrupts.deferred():
                 self._launch()
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -222,6 +226,12 @@ class Machine:
         if self._want_stub:
             words += ["-chardev", f"socket,id=stub,fd={self._lines.add('stub')}"]
             words += ["-gdb", "chardev:stub"]
+        if self._gdb is not None:
+            # QEMU unlinks what is there, whatever it is.
+            if self._gdb.exists() and not self._gdb.is_socket():
+                raise UsageError(f"{self._gdb} is there and no socket; name another --gdb")
+            words += ["-chardev", f"socket,id=gdb,path={_comma(self._gdb)},server=on,wait=off"]
+            words += ["-gdb", "chardev:gdb"]
         if self._hold:
             words.append("-no-shutdown")
         theirs = [line.fileno() for line in self._lines.theirs.values()]
@@ -284,6 +294,8 @@ class Machine:
         if self._process is not None:
             self._ask_to_quit()
             process.end(self._process)
+            if self._gdb is not None and self._gdb.is_socket():
+                self._gdb.unlink(missing_ok=True)
         if self._qmp is not None:
             self._pull_events(0.001)
             with contextlib.suppress(Exception):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from cosim import interrupts
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
-from cosim.errors import CosimError, GuestError, MachineError, UsageError
+from cosim.console import Console
+from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import RAM_BASE, Machine, Timing
+from cosim.output import note
 from cosim.pipeline import Pipeline
 from cosim.plan import Plan
 from cosim.recording import panic_line
@@ -21,16 +26,23 @@ from cosim.session import Keep, Outcome, Progress, View
 from hypervisor_model.events import EventBatch
 
 _VIEW_SECONDS = 0.25
+_WATCH_SECONDS = 0.1
+_END_SECONDS = 5.0
+"""How long a QEMU that is asked to end may take to send the rest.  One that records a guest without
+timers does not hear of it before the guest next waits, and has to be killed: no audit then."""
 
 
 class PluginSession:
     """One session through the plugin.
 
-    :param plan: what to do; its region edges must not be console patterns.
+    :param plan: what to do.
     :param folder: an empty folder for the logs.
     :param pipeline: the models.
     :param keep: takes every batch too.
     :param view: told about progress a few times a second.
+    :param live: work on the guest in real time, without counting its instructions' time.
+    :param attach: entered with the guest's console for as long as the guest runs.
+    :param gdb: a Unix socket to make for a gdb of the user's; the guest waits until that says go.
     :param timing: how the guest's time runs: a recording that is made (the default) or replayed.
         Instruction counting alone does not repeat a run: two boots of Linux drift apart.
     """
@@ -43,6 +55,9 @@ class PluginSession:
         *,
         keep: Keep | None = None,
         view: View | None = None,
+        live: bool = False,
+        attach: Callable[[Console], contextlib.AbstractContextManager[None]] | None = None,
+        gdb: Path | None = None,
         timing: Timing | None = None,
     ) -> None:
         self._plan = plan
@@ -50,13 +65,22 @@ class PluginSession:
         self._pipeline = pipeline
         self._keep = keep
         self._view = view
-        self._timing = timing or Timing(
-            "record", folder / "record.bin", typed=bool(plan.spec.console)
+        self._attach = attach or (lambda console: contextlib.nullcontext())
+        self._gdb = gdb
+        self._timing = timing or (
+            Timing("live")
+            if live
+            else Timing("record", folder / "record.bin", typed=bool(plan.spec.console))
         )
+        unhurried = (live or gdb is not None) and plan.spec.time_limit is None
+        self._time_limit = None if unhurried else plan.time_limit
         self._started = time.monotonic()
         self._shown = 0.0
         self._events = 0
         self._icounts: tuple[int, int] | None = None
+        self._began = threading.Event()
+        self._end_seen = False
+        self._halted = False
         self._out_of_time = False
         self._dialogue_error: CosimError | None = None
         self._source = PluginSource(
@@ -102,33 +126,54 @@ class PluginSession:
                 timing=self._timing,
                 plugin_arguments=tuple(source.qemu_args()),
                 pass_fds=source.pass_fds,
+                gdb=self._gdb,
             ) as machine,
+            self._attach(machine.console),
         ):
             source.started()
-            machine.resume()
-            limit = threading.Timer(plan.time_limit, self._stop_late, [machine.pid])
-            dialogue = threading.Thread(target=self._talk, args=[machine], daemon=True)
-            limit.start()
-            dialogue.start()
-            try:
-                for batch in source.batches():
-                    self._take(batch)
-            except MachineError as cut:
-                raise self._explain(cut, machine) from None
-            finally:
-                limit.cancel()
+            if self._gdb is None:
+                machine.resume()
+            else:
+                note(f"cosim: the guest waits for gdb: (gdb) target remote {self._gdb}")
+            # What interrupts the session ends the guest first, so that its stream is whole.
+            with interrupts.deferred():
+                self._read(machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
             self._check_end(machine)
             machine.console.check_log()
 
-    def _take(self, batch: EventBatch) -> None:
+    def _read(self, machine: Machine) -> None:
+        done = threading.Event()
+        watches = (
+            self._talk,
+            self._watch_time,
+            self._watch_interrupts,
+            self._watch_console,
+        )
+        for watch in watches:
+            threading.Thread(target=watch, args=[machine, done], daemon=True).start()
+        try:
+            for batch in self._source.batches():
+                if not self._halted:
+                    self._take(batch, machine)
+        except MachineError as cut:
+            interrupts.check()
+            raise self._explain(cut, machine) from None
+        finally:
+            done.set()
+
+    def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
+        self._began.set()
         first, last = int(batch["icount"][0]), int(batch["icount"][-1])
         self._icounts = (self._icounts[0] if self._icounts else first, last)
         if self._keep is not None:
             self._keep(batch)
         self._pipeline.feed(batch)
+        if self._plan.spec.stop_on_divergence and self._pipeline.illegal:
+            self._halted = True
+            self._stop(machine.pid)
         now = time.monotonic()
         if self._view is not None and now - self._shown > _VIEW_SECONDS:
             self._shown = now
@@ -137,23 +182,53 @@ class PluginSession:
             exits = self._pipeline.exits()
             self._view(Progress("in the region", seconds, self._events, place, exits))
 
-    def _talk(self, machine: Machine) -> None:
+    def _talk(self, machine: Machine, done: threading.Event) -> None:
         try:
             for step in self._plan.spec.console:
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
         except CosimError as error:
-            self._dialogue_error = error
+            if not done.is_set():
+                self._dialogue_error = error
+                self._stop(machine.pid)
+
+    def _watch_time(self, machine: Machine, done: threading.Event) -> None:
+        if not done.wait(self._time_limit):
+            self._out_of_time = True
             self._stop(machine.pid)
 
-    def _stop_late(self, pid: int) -> None:
-        self._out_of_time = True
-        self._stop(pid)
+    def _watch_interrupts(self, machine: Machine, done: threading.Event) -> None:
+        while not done.wait(_WATCH_SECONDS):
+            if interrupts.pending():
+                self._stop(machine.pid)
+                if not done.wait(_END_SECONDS):
+                    self._stop(machine.pid, signal.SIGKILL)
+                return
+
+    def _watch_console(self, machine: Machine, done: threading.Event) -> None:
+        """Ask for the region's edges that the console shows."""
+        begin, end = self._plan.begin, self._plan.end
+        if begin.form == "console" and self._sees(begin, machine, done):
+            self._source.begin()
+        if end.form == "console":
+            while not self._began.wait(_WATCH_SECONDS) and not done.is_set():
+                pass
+            if self._sees(end, machine, done):
+                self._end_seen = True
+                self._source.end()
 
     @staticmethod
-    def _stop(pid: int) -> None:
+    def _sees(edge: Edge, machine: Machine, done: threading.Event) -> bool:
+        while not done.is_set():
+            if machine.console.seen(edge.pattern, _WATCH_SECONDS):
+                return True
+        return False
+
+    @staticmethod
+    def _stop(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
         # QEMU takes SIGTERM for a request to end, and the plugin closes its stream.
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def _explain(self, cut: MachineError, machine: Machine) -> CosimError:
         if self._dialogue_error is not None:
@@ -175,7 +250,7 @@ class PluginSession:
         if self._out_of_time:
             edge = f"--from {plan.begin.text}" if summary.never_started else f"--to {plan.end.text}"
             raise GuestError(
-                f"{plan.time_limit:g} s passed and {edge} was not reached; the guest's last line "
+                f"{self._time_limit:g} s passed and {edge} was not reached; the guest's last line "
                 f"was {machine.console.last_line()!r}; raise --time-limit or choose another edge",
                 log=log,
             )
@@ -187,7 +262,8 @@ class PluginSession:
                 f"console: {machine.console.last_line()!r}",
                 log=log,
             )
-        if not summary.region_ended and plan.end.form != "power-off":
+        ended = summary.region_ended or self._end_seen or self._halted
+        if not ended and plan.end.form != "power-off":
             raise GuestError(f"{how} before the region's end (--to {plan.end.text})", log=log)
         if panic:
             raise GuestError(f"the guest panicked: {panic}", log=log)
@@ -222,16 +298,10 @@ class PluginSession:
 
 
 def _limit(edge: Edge) -> str:
-    """``edge`` as the plugin takes it.
-
-    :raise UsageError: the plugin does not read the console.
-    """
+    """``edge`` as the plugin takes it."""
     match edge.form:
         case "console":
-            raise UsageError(
-                f"{edge.text!r}: the plugin sees no console; use a mark, an address or a symbol, "
-                "or --backend mi"
-            )
+            return "request"
         case "mark":
             return f"mark:{edge.label}"
         case "address":

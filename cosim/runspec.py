@@ -112,9 +112,6 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
             "workload",
             "needs a guest that the tool makes; use console with a kernel of your own",
         )
-    for edge in ("from", "to"):
-        if fields.get("backend") == "plugin" and str(fields.get(edge)).startswith("console:"):
-            return edge, 'names the console, which the plugin does not see; use backend = "mi"'
     if "step" in fields and fields.get("backend") == "plugin":
         return "step", "is for the gdb backend; the plugin takes accesses = true"
     if "accesses" in fields and fields.get("backend") == "mi":

@@ -119,7 +119,8 @@ class Work:
                     qemu,
                     self.config,
                     folder=folder,
-                    timing=Timing("icount"),
+                    # As `cosim capture` runs it.
+                    timing=Timing("record", folder / "record.bin"),
                     plugin_arguments=arguments,
                     pass_fds=descriptors,
                 )

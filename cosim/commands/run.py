@@ -17,6 +17,7 @@ from cosim.commands.options import EDGES, make_spec, run_options
     "  cosim run micro --workload 'scenario=lsp-bench pages=64 ops=500 share=50' --step-all\n"
     "  cosim run --kernel vmlinux --append 'console=ttyS0' --from start_kernel --to 0x80201000\n"
     "  cosim run linux --live\n"
+    "  cosim run linux --backend plugin --gdb /tmp/gdb.sock\n"
     "  cosim run scripts/runs/overnight.toml -o results\n"
 )
 @click.argument("guest", required=False)
@@ -28,6 +29,7 @@ from cosim.commands.options import EDGES, make_spec, run_options
 @click.option("--stop-on-divergence", is_flag=True, help="Stop at the first illegal translation.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
 @click.option("--mi-log", type=click.Path(path_type=Path), help="gdb's MI transcript goes here.")
+@click.option("--gdb", metavar="SOCKET", help="Plugin: the guest waits for your gdb there.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Results of a run file.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
@@ -37,6 +39,7 @@ def command(
     models: tuple[str, ...],
     logs: Path | None,
     mi_log: Path | None,
+    gdb: str | None,
     output: Path | None,
     as_json: bool,
     from_: str | None,
@@ -45,7 +48,8 @@ def command(
     """Boot GUEST under QEMU, intercept its paging, feed the models, compare, print the table.
 
     GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
-    The guest is recorded first, then replayed under gdb.
+    The guest is recorded first, then replayed under gdb; with --backend plugin it runs once, at
+    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile.
     """
     from cosim import launch, modelling
     from cosim.commands.batch import run_file
@@ -55,7 +59,13 @@ def command(
     given["stop_on_divergence"] = given["stop_on_divergence"] or None
     spec = make_spec(guest, models=modelling.split_models(models), **{"from": from_}, **given)
     return launch.run_and_print(
-        spec, as_json=as_json, step_all=step_all, live=live, logs=logs, mi_log=mi_log
+        spec,
+        as_json=as_json,
+        step_all=step_all,
+        live=live,
+        logs=logs,
+        mi_log=mi_log,
+        gdb=Path(gdb).absolute() if gdb else None,
     )
 
 

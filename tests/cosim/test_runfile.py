@@ -182,10 +182,6 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             '[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\nguest = "x"',
             r":6: run\[1\]\.guest: is 'x'",
         ),
-        (
-            'guest = "linux"\nbackend = "plugin"\nto = "console:x"',
-            r":3: to: names the console, which the plugin does not see",
-        ),
         ('guest = "linux"\noutput = 3', r":2: output: is 3"),
     ],
 )

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 import guest
 from cosim import plan, session
 from cosim.modelling import make_pipeline
+from cosim.pipeline import Pipeline
 from cosim.plugin_session import PluginSession
-from cosim.result import TranslationCounts
-from cosim.runspec import RunSpec
+from cosim.result import ResultDocument, TranslationCounts, has_finding
+from cosim.runspec import Backend, RunSpec
+from cosim.session import Session
+from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.isa import pte
 from hypervisor_model.policies import POLICIES
 
 pytestmark = pytest.mark.system
@@ -66,3 +72,48 @@ def test_a_fence_with_an_asid_leaves_global_mappings_only_where_asids_are_known(
     counts = translations(tmp_path, "scenario=global,map")
     stale = {name: party["stale_legal"] for name, party in counts.items()}
     assert stale == {name: int(name not in ("reference", "vtlb")) for name in counts}
+
+
+def misread(batch: EventBatch) -> EventBatch:
+    """``batch`` with every leaf that is stored sent to the page beside its own."""
+    wrong = batch.copy()
+    leaf = (wrong["kind"] == Kind.PTE_WRITE) & (wrong["c"] & (pte.V | pte.R) == pte.V | pte.R)
+    wrong["c"][leaf] ^= np.int64(1 << 10)
+    return wrong
+
+
+def divergent(folder: Path, backend: Backend, stop: bool) -> ResultDocument:
+    """What a run of ``micro`` gives whose models are told of the wrong pages."""
+    folder.mkdir()
+    spec = RunSpec(
+        name="divergent",
+        guest="micro",
+        workload="scenario=map",
+        backend=backend,
+        stop_on_divergence=stop,
+    )
+    resolved = plan.resolve(spec, step_all=backend == "mi")
+    pipeline = make_pipeline(session.origin(resolved), ["native", "lsp"])
+    feed = Pipeline.feed
+    with patch.object(Pipeline, "feed", lambda self, batch: feed(self, misread(batch))):
+        made = (PluginSession if backend == "plugin" else Session)(resolved, folder, pipeline)
+        outcome = made.run()
+    assert outcome.error is None
+    assert outcome.document is not None
+    return outcome.document
+
+
+@pytest.mark.parametrize("backend", ["mi", "plugin"])
+def test_a_divergence_is_found_and_can_stop_the_session(tmp_path: Path, backend: Backend) -> None:
+    whole = divergent(tmp_path / "whole", backend, stop=False)
+    stopped = divergent(tmp_path / "stopped", backend, stop=True)
+    illegal = [
+        sum(party["illegal"] for party in document["translations"].values())
+        for document in (whole, stopped)
+    ]
+    assert has_finding(whole) and has_finding(stopped)
+    assert whole["illegal_translations"] and stopped["illegal_translations"]
+    assert 0 < illegal[1] <= illegal[0]
+    if backend == "mi":
+        # The plugin's guest has often ended by the time that its last events are looked at.
+        assert stopped["events"]["access"] < whole["events"]["access"]

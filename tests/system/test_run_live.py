@@ -47,10 +47,11 @@ def terminal() -> Iterator[Terminal]:
     made.close()
 
 
-def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["mi", "plugin"])
+def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path, backend: str) -> None:
     home = Home(tmp_path / "home", "linux")
     edge = ["--from", "console:guest# "]
-    words = ["run", "linux", *LIVE, "--append", "quiet cosim.shell", *edge]
+    words = ["run", "linux", *LIVE, "--append", "quiet cosim.shell", "--backend", backend, *edge]
     screen = terminal.screen
     with Command(words, home.environment(), terminal=terminal.end) as command:
         screen.expect("Ctrl-] ends the session")
@@ -67,7 +68,7 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path) -> None:
         screen.expect("\r\n7\r\n")
         screen.expect("guest# ")
         # Ctrl-C is the guest's, too: of what runs there, once the shell has read its line.
-        screen.send("echo go''ing; sleep 1000\r")
+        screen.send("(echo go''ing; sleep 1000)\r")
         screen.expect("going\r\n")
         screen.send("\x03")
         screen.expect("guest# ")
@@ -87,10 +88,12 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path) -> None:
     assert document["region"]["from"] == "console:guest# "
 
 
-def test_a_live_guest_that_ends(terminal: Terminal, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["mi", "plugin"])
+def test_a_live_guest_that_ends(terminal: Terminal, tmp_path: Path, backend: str) -> None:
     home = Home(tmp_path / "home", "micro")
     workload = "scenario=lsp-bench pages=16 ops=60 share=50"
     words = ["run", "micro", *LIVE, "--workload", workload, "--to", "power-off"]
+    words += ["--backend", backend]
     with Command(words, home.environment(), terminal=terminal.end) as command:
         terminal.screen.expect("micro: lsp-bench 16 pages, 30 modifications, 30 loads")
         terminal.screen.expect("micro: done, 1 scenarios, 0 failures")

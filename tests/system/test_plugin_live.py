@@ -1,0 +1,137 @@
+"""`cosim run --backend plugin` with somebody beside it: a gdb of the user's, a console, a limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cosim import tools
+from cosim.gdb.mi import GdbMi
+from tests.system.cosim_process import Command, Home, run
+
+pytestmark = pytest.mark.system
+
+WORKLOAD = "scenario=lsp-bench pages=64 ops=400 share=50"
+PLUGIN = ("run", "micro", "--workload", WORKLOAD, "--backend", "plugin", "--json")
+
+
+def _counts(document: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return document["events"], document["policies"], document["translations"]
+
+
+def test_a_gdb_of_the_users_changes_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    alone = run(PLUGIN, home.environment())
+    assert alone.status == 0, alone.stderr
+    at = tmp_path / "gdb.sock"
+    words = [*PLUGIN, "--gdb", at]
+    with Command(words, home.environment()) as command:
+        command.until(at.is_socket, "a socket for gdb")
+        with GdbMi(tools.gdb().path) as gdb:
+            gdb.load_symbols(home.cache / "guests" / "micro" / "micro.elf")
+            gdb.connect(at)
+            # In charge of start, breakpoints, steps, inspection.
+            number = gdb.break_insert(int(gdb.evaluate("(long)&say"), 0))
+            gdb.resume()
+            stop = gdb.wait_stop(20)
+            assert stop is not None and not stop.ended
+            first = gdb.registers(["pc", "sp"])
+            assert first["pc"] == int(gdb.evaluate("(long)&say"), 0)
+            assert len(gdb.read_memory(first["sp"], 16)) == 16
+            assert gdb.step_instruction().ended is False
+            assert gdb.registers(["pc"])["pc"] != first["pc"]
+            gdb.break_delete(number)
+            gdb.resume()
+            ended = command.end()
+    assert ended.status == 0, ended.stderr
+    assert ended.line == f"the guest waits for gdb: (gdb) target remote {at}"
+    assert _counts(ended.document) == _counts(alone.document)
+    assert ended.document["region"] == alone.document["region"]
+    assert not at.exists()
+
+
+def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    ended = run([*PLUGIN, "--gdb", notes], home.environment())
+    assert ended.status == 2
+    assert "is there and no socket" in ended.line
+    assert notes.read_text() == "mine"
+
+
+def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    at = tmp_path / "gdb.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(at))
+    with Command([*PLUGIN, "--gdb", at], home.environment()) as command:
+        command.until(lambda: command.child("path=") is not None, "QEMU")
+        command.until(lambda: _answers(at), "an answer at the socket")
+        command.send(signal.SIGINT)
+        ended = command.end(20)
+    assert ended.status == 130
+    assert "interrupted before the region began" in ended.stderr
+    assert not at.exists()
+
+
+def _answers(at: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as line:
+        return line.connect_ex(str(at)) == 0
+
+
+def test_edges_on_the_console(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    workload = "scenario=lsp-bench pages=64 ops=60000 share=50"
+    words = ["run", "micro", "--workload", workload, "--backend", "plugin", "--json"]
+    edges = ["--from", "console:micro: mode", "--to", "console:micro: done"]
+    ended = run([*words, *edges], home.environment())
+    assert ended.status == 0, ended.stderr
+    document = ended.document
+    assert document["complete"] is True
+    assert document["region"]["from"] == "console:micro: mode"
+    # The region begins where the guest next returns from a trap: before the benchmark, or in it.
+    assert 0 < document["events"]["pte_write"] < 31_000
+    assert document["audit"]["missed_writes"] == 0
+
+
+@pytest.mark.parametrize("words", [["--step-all"], ["--mi-log", "mi.log"]])
+def test_what_only_gdb_does_is_refused(tmp_path: Path, words: list[str]) -> None:
+    ended = run([*PLUGIN, *words], Home(tmp_path / "home", "micro").environment())
+    assert ended.status == 2
+    assert "are for gdb" in ended.line
+
+
+def test_a_gdb_beside_gdb_is_refused(tmp_path: Path) -> None:
+    words = ["run", "micro", "--gdb", tmp_path / "s"]
+    ended = run(words, Home(tmp_path / "home", "micro").environment())
+    assert ended.status == 2
+    assert "--gdb is for --backend plugin" in ended.line
+
+
+def test_an_interruption_keeps_what_there_is(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    workload = "scenario=lsp-bench pages=64 ops=4000000 share=50"
+    words = ["run", "micro", "--workload", workload, "--backend", "plugin", "--json"]
+    logs = tmp_path / "logs"
+    with Command([*words, "--logs", logs], home.environment()) as command:
+        console = logs / "plugin.console.log"
+        command.until(lambda: console.exists() and b"lsp-bench" in console.read_bytes(), "a start")
+        # Some events have been read: the stream is far longer than what a socket holds.
+        command.until(lambda: _seconds_of(command.await_child("-plugin")) > 2.0, "some work")
+        command.send(signal.SIGINT)
+        ended = command.end(20)
+    assert ended.status == 130
+    assert ended.document["complete"] is False
+    assert ended.document["events"]["pte_write"] > 0
+
+
+def _seconds_of(pid: int) -> float:
+    """Processor time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
