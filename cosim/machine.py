@@ -33,6 +33,9 @@ from cosim.errors import MachineError, StorageError, UsageError
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
 
+OFF_SWITCH = 0x10_0000
+"""Physical address of the device by which the board is switched off or reset."""
+
 _QMP_SECONDS = 20.0
 _SHORT_SECONDS = 2.0
 _QUIT_SECONDS = 30.0

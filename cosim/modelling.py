@@ -45,6 +45,8 @@ def parse_tlb(text: str) -> dict[str, Any]:
             fields[key] = [int(shape[1]), int(shape[2])]
         elif key in ("fetch", "second") and value == "none":
             fields[key] = None
+        elif key == "superpages" and value in ("yes", "no"):
+            fields[key] = value == "yes"
         elif key == "replacement" and value in ("lru", "plru", "random"):
             fields[key] = value
         elif key == "seed" and value.isascii() and value.isdecimal():
@@ -52,7 +54,8 @@ def parse_tlb(text: str) -> dict[str, Any]:
         else:
             raise UsageError(
                 f"--tlb: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
-                "second=SETSxWAYS|none, replacement=lru|plru|random, seed=N, parted by commas"
+                "second=SETSxWAYS|none, superpages=yes|no, replacement=lru|plru|random, seed=N, "
+                "parted by commas"
             )
     return fields
 

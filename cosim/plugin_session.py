@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cosim import interrupts
 from cosim.capture import marks
-from cosim.capture.plugin.source import PluginSource
+from cosim.capture.plugin.source import FILTER_SLOTS, PluginSource
 from cosim.console import Console
 from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import RAM_BASE, Machine, Timing
@@ -77,7 +77,6 @@ class PluginSession:
         self._started = time.monotonic()
         self._shown = 0.0
         self._events = 0
-        self._icounts: tuple[int, int] | None = None
         self._began = threading.Event()
         self._end_seen = False
         self._halted = False
@@ -88,6 +87,7 @@ class PluginSession:
             memory=plan.machine.memory,
             ram_base=RAM_BASE,
             accesses="none" if plan.spec.accesses is False else "all",
+            slots=plan.spec.filter or FILTER_SLOTS,
             start=_limit(plan.begin),
             end=_limit(plan.end),
             mark=plan.mark_at,
@@ -166,8 +166,6 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
-        first, last = int(batch["icount"][0]), int(batch["icount"][-1])
-        self._icounts = (self._icounts[0] if self._icounts else first, last)
         if self._keep is not None:
             self._keep(batch)
         self._pipeline.feed(batch)
@@ -280,21 +278,9 @@ class PluginSession:
         return Ending(
             complete=error is None,
             reason=None if error is None else str(error) or "interrupted",
-            region={"instructions": self._instructions()},
+            region={"instructions": None if summary is None else summary.instructions},
             audit=audit,
         )
-
-    def _instructions(self) -> int | None:
-        """Instructions in the region, the same in every run of it.
-
-        Where the machine's end is the region's, up to the last event: how long the guest spins
-        after it asked to be switched off is up to QEMU.
-        """
-        summary = self._source.summary
-        if summary is None or self._icounts is None:
-            return None
-        first, last = self._icounts
-        return summary.instructions if summary.region_ended else last - first
 
 
 def _limit(edge: Edge) -> str:

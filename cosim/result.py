@@ -115,6 +115,7 @@ class Origin:
             stream=Stream(
                 accesses=_choice(data["stream"], "accesses", ("all", "partial", "none")),
                 page_faults=_part(data["stream"], "page_faults", bool),
+                filter=_part(data["stream"], "filter", int),
             ),
             machine=MachineModel.from_json(_part(data, "machine", dict)),
         )

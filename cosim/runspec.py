@@ -69,6 +69,8 @@ class RunSpec:
     """Instructions to single-step after every fence and table write (gdb backend)."""
     accesses: bool | None = None
     """Whether accesses are captured (plugin backend)."""
+    filter: int | None = None
+    """Slots of the filter that drops repeated accesses (plugin backend)."""
     models: tuple[str, ...] = ()
     """Models with their options, as ``--model`` takes them; empty for the default models."""
     machine: dict[str, Any] = field(default_factory=dict)
@@ -116,6 +118,8 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return "step", "is for the gdb backend; the plugin takes accesses = true"
     if "accesses" in fields and fields.get("backend") == "mi":
         return "accesses", "is for the plugin; the gdb backend takes step = N"
+    if "filter" in fields and fields.get("backend") != "plugin":
+        return "filter", "is for the plugin, which sees every access"
     return None
 
 
@@ -227,6 +231,15 @@ def _count(value: Any, folder: Path) -> int:
     return value
 
 
+def _slots(value: Any, folder: Path) -> int:
+    from cosim.capture.plugin.source import FILTER_LARGEST
+
+    slots = _count(value, folder)
+    if not 1 <= slots <= FILTER_LARGEST or slots & (slots - 1):
+        raise ValueError(f"is {slots}, not a power of two from 1 to {FILTER_LARGEST}")
+    return slots
+
+
 def _switch(value: Any, folder: Path) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"is {value!r}, neither true nor false")
@@ -249,6 +262,7 @@ _CHECKS = {
     "models": _models,
     "step": _count,
     "accesses": _switch,
+    "filter": _slots,
     "stop_on_divergence": _switch,
     "time_limit": _seconds,
     "trace": _switch,

@@ -20,6 +20,7 @@ from typing import Any
 
 from cosim import interrupts, tools
 from cosim.capture.mi import Interception
+from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.console import Console
 from cosim.errors import (
     CosimError,
@@ -79,7 +80,10 @@ def origin(plan: Plan) -> Origin:
     """What is known of a session before it starts."""
     stepping = plan.stepping
     if plan.spec.backend == "plugin":
-        stream = Stream(accesses="none" if plan.spec.accesses is False else "all")
+        if plan.spec.accesses is False:
+            stream = Stream(accesses="none")
+        else:
+            stream = Stream(filter=plan.spec.filter or FILTER_SLOTS)
         backend = "plugin"
     else:
         backend = "mi"

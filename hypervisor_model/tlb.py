@@ -6,6 +6,9 @@ without the H extension).  An entry caches the combined translation of both stag
 the page size of either, because a fence names a *leaf entry*: it must remove every fragment of a
 superpage that the other stage broke up.
 
+Ours: the first level holds 4 KiB translations, of a superpage the fragments used, as many cores
+do (``TlbConfig.superpages``: whole pages of any size); the second level holds whole pages.
+
 A fence removes exactly what the specification says must go ("SFENCE.VMA", "Hypervisor
 Memory-Management Fence Instructions", "Svinval"), so that a forgotten fence shows.
 
@@ -51,7 +54,10 @@ _OFFSET, _SETS, _WAYS, _SET_OFFSET = range(4)
 HITS_DATA, HITS_FETCH, HITS_SECOND, MISSES, DISPLACED = range(5)
 """Elements of ``Tlb.counts``."""
 
-_CLOCK, _RANDOM, _REPLACEMENT, _FRACTURED = range(4)
+_CLOCK, _RANDOM, _REPLACEMENT, _SUPERPAGES, _FRACTURED = range(5)
+"""Elements of ``Tlb.state``; ``_FRACTURED`` + 1 is the second level's."""
+_OLDEST = 1
+"""LAST_USE of the hypervisor's entries: the clock gives guests' entries only later ones."""
 _ACCESS_WRITE = int(Access.WRITE)
 _ACCESS_FETCH = int(Access.FETCH)
 _PRIV = 3
@@ -76,18 +82,42 @@ class Replacement(IntEnum):
 class TlbConfig:
     """Shape of a TLB; each buffer is (sets, ways), any numbers.
 
-    The default is a small application core: 2 x 32 entries and 1,024 behind them (ours).
+    The default is an application core: 2 x 128 entries and 1,024 behind them (ours).
     """
 
-    data: tuple[int, int] = (8, 4)
+    data: tuple[int, int] = (64, 2)
     """First level for loads and stores; for everything where ``fetch`` is None."""
-    fetch: tuple[int, int] | None = (8, 4)
+    fetch: tuple[int, int] | None = (64, 2)
     """First level for instructions, or None for a unified first level."""
     second: tuple[int, int] | None = (128, 8)
     """Unified second level, or None."""
     replacement: Replacement = Replacement.LRU
     seed: int = 1
     """Seed of RANDOM replacement."""
+    superpages: bool = False
+    """Whether the first level holds whole superpages; otherwise 4 KiB fragments of them."""
+
+
+def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
+    """Whether a TLB has the same misses where its accesses have passed an access filter.
+
+    A filter of ``slots`` direct-mapped pages for data, and as many for code, drops an access to the
+    page that its slot holds.  Where the sets of a first-level buffer are a multiple of the slots,
+    no other page of the same set was used since, so the access hits the set's most recent entry
+    and changes no order of use.  That is still there after exits that touch ``data`` and ``code``
+    pages if their share of a set is smaller than the set (:func:`displace`).  Superpages lie in
+    sets that their slots do not tell, so they need a single slot: then an access is dropped only
+    right after another to its page.  A unified first level has pages of code and of data in one
+    set.  ``slots`` 0: nothing was dropped.
+    """
+    if slots == 0:
+        return True
+    if config.fetch is None or (config.superpages and slots > 1):
+        return False
+    return all(
+        sets % slots == 0 and ways > -(-pages // sets)
+        for (sets, ways), pages in ((config.data, data), (config.fetch, code))
+    )
 
 
 class Tlb(NamedTuple):
@@ -102,7 +132,8 @@ class Tlb(NamedTuple):
     population: NDArray[np.int64]
     """Entries of each page size (index = log2)."""
     state: NDArray[np.int64]
-    """Clock, random state, replacement, number of fragments of first-stage superpages."""
+    """Clock, random state, replacement, whether the first level holds superpages, fragments of
+    first-stage superpages in either level."""
     counts: NDArray[np.int64]
     """Hits by buffer, misses, guest entries displaced by the hypervisor."""
 
@@ -129,7 +160,9 @@ def make(config: TlbConfig | None = None) -> Tlb:
         sets_total += sets
     if config.fetch is None:
         geometry[FETCH] = geometry[DATA]
-    state = np.zeros(4, np.int64)
+    state = np.zeros(6, np.int64)
+    state[_CLOCK] = _OLDEST
+    state[_SUPERPAGES] = config.superpages
     # xorshift cannot leave zero; an odd multiplier spreads small seeds.
     state[_RANDOM] = ((config.seed * 0x9E3779B97F4A7C15) & ((1 << 62) - 1)) or 1
     state[_REPLACEMENT] = int(config.replacement)
@@ -152,6 +185,11 @@ def _set_of(tlb: Tlb, buffer: int, va: int, bits: int) -> int:
 
 
 @kernel
+def _holds_superpages(tlb: Tlb, buffer: int) -> bool:
+    return buffer == SECOND or tlb.state[_SUPERPAGES] != 0
+
+
+@kernel
 def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     """The row of a buffer's entry for ``va`` in an address space, or -1."""
     ways = tlb.geometry[buffer, _WAYS]
@@ -160,6 +198,8 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     # Global mappings belong to every address space; where the first stage is Bare there is none.
     either = 0 if asid == NO_TABLES else pte.G
     for bits in PAGE_BITS:
+        if bits != pte.PAGE_BITS and not _holds_superpages(tlb, buffer):
+            break
         if tlb.population[bits] == 0:
             continue
         first = va >> bits << bits
@@ -229,24 +269,55 @@ def _victim(tlb: Tlb, buffer: int, index: int) -> int:
 
 
 @kernel
+def _stalest(tlb: Tlb, buffer: int, index: int) -> int:
+    """The row of a set for an entry of the hypervisor: an empty one, else the guest's that was
+    used last longest ago."""
+    ways = tlb.geometry[buffer, _WAYS]
+    first = tlb.geometry[buffer, _OFFSET] + index * ways
+    oldest = first
+    for row in range(first, first + ways):
+        if tlb.entries[row, LAST_USE] == 0:
+            return row
+        ours = tlb.entries[row, LAST_USE] == _OLDEST
+        older = tlb.entries[row, LAST_USE] < tlb.entries[oldest, LAST_USE]
+        if not ours and (older or tlb.entries[oldest, LAST_USE] == _OLDEST):
+            oldest = row
+    return oldest  # type: ignore[no-any-return]
+
+
+@kernel
+def _fractured(tlb: Tlb, row: int) -> int:
+    """The element of the state that counts the entry, if it is a fragment of a superpage."""
+    second = tlb.geometry[SECOND, _WAYS] != 0 and row >= tlb.geometry[SECOND, _OFFSET]
+    return _FRACTURED + second  # type: ignore[no-any-return]
+
+
+@kernel
 def _drop(tlb: Tlb, row: int) -> None:
     entry = tlb.entries[row]
     entry[LAST_USE] = 0
     tlb.population[entry[BITS]] -= 1
     if entry[VS_BITS] > entry[BITS]:
-        tlb.state[_FRACTURED] -= 1
+        tlb.state[_fractured(tlb, row)] -= 1
 
 
 @kernel
 def _place(tlb: Tlb, buffer: int, va: int, bits: int, vmid: int) -> int:
     """Make room for an entry and return its row; the caller writes all other columns."""
-    row = _victim(tlb, buffer, _set_of(tlb, buffer, va, bits))
+    index = _set_of(tlb, buffer, va, bits)
+    if vmid == HYPERVISOR:
+        row = _stalest(tlb, buffer, index)
+    else:
+        row = _victim(tlb, buffer, index)
     if tlb.entries[row, LAST_USE] != 0:
         if vmid == HYPERVISOR and tlb.entries[row, VMID] != HYPERVISOR:
             tlb.counts[DISPLACED] += 1
         _drop(tlb, row)
     tlb.population[bits] += 1
-    _touch(tlb, buffer, row)
+    if vmid == HYPERVISOR:
+        tlb.entries[row, LAST_USE] = _OLDEST
+    else:
+        _touch(tlb, buffer, row)
     tlb.entries[row, VA] = va >> bits << bits
     tlb.entries[row, BITS] = bits
     tlb.entries[row, VMID] = vmid
@@ -272,13 +343,19 @@ def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
 
 
 @kernel
-def _copy(tlb: Tlb, source: int, buffer: int) -> int:
+def _copy(tlb: Tlb, source: int, buffer: int, va: int) -> int:
+    """Put a second-level entry, or the page of ``va`` out of it, into the first level."""
     entry = tlb.entries[source]
-    row = _place(tlb, buffer, entry[VA], entry[BITS], entry[VMID])
+    bits = entry[BITS] if _holds_superpages(tlb, buffer) else pte.PAGE_BITS
+    row = _place(tlb, buffer, va, bits, entry[VMID])
     for column in range(ASID, entry.shape[0]):
         tlb.entries[row, column] = entry[column]
-    if entry[VS_BITS] > entry[BITS]:
-        tlb.state[_FRACTURED] += 1
+    offset = tlb.entries[row, VA] - entry[VA]
+    tlb.entries[row, PA] += offset
+    if entry[GPA] >= 0:
+        tlb.entries[row, GPA] += offset
+    if entry[VS_BITS] > bits:
+        tlb.state[_fractured(tlb, row)] += 1
     return row
 
 
@@ -317,7 +394,7 @@ def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flag
         return -1
     tlb.counts[HITS_SECOND] += 1
     _touch(tlb, SECOND, row)
-    return _copy(tlb, row, buffer)
+    return _copy(tlb, row, buffer, va)
 
 
 @kernel
@@ -344,7 +421,8 @@ def fill(tlb: Tlb, va: int, asid: int, vmid: int, access: int, walk: Walk) -> in
         while row >= 0:
             _drop(tlb, row)
             row = _find(tlb, buffer, va, asid, vmid)
-        placed = _place(tlb, buffer, va, walk.page_bits, vmid)
+        bits = walk.page_bits if _holds_superpages(tlb, buffer) else pte.PAGE_BITS
+        placed = _place(tlb, buffer, va, bits, vmid)
         entry = tlb.entries[placed]
         offset = va - entry[VA]
         entry[ASID] = asid
@@ -354,8 +432,8 @@ def fill(tlb: Tlb, va: int, asid: int, vmid: int, access: int, walk: Walk) -> in
         entry[VS_BITS] = walk.vs_page_bits
         entry[G_BITS] = walk.g_page_bits
         entry[G_PERM] = walk.g_perm
-        if walk.vs_page_bits > walk.page_bits:
-            tlb.state[_FRACTURED] += 1
+        if walk.vs_page_bits > bits:
+            tlb.state[_fractured(tlb, placed)] += 1
     return placed
 
 
@@ -382,23 +460,24 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
         vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID
             in ``hgatp``.
     """
-    if form & _FORM_VA and tlb.state[_FRACTURED] == 0:
+    for buffer in (DATA, FETCH, SECOND):
+        ways = tlb.geometry[buffer, _WAYS]
+        if ways == 0:
+            continue
+        start = tlb.geometry[buffer, _OFFSET]
+        if not form & _FORM_VA or tlb.state[_FRACTURED + (buffer == SECOND)] != 0:
+            for row in range(start, start + tlb.geometry[buffer, _SETS] * ways):
+                if _fenced(tlb.entries[row], form, va, asid, vmid):
+                    _drop(tlb, row)
+            continue
         # No entry is a fragment, so each lies in the set of its own size.
-        for buffer in (DATA, FETCH, SECOND):
-            ways = tlb.geometry[buffer, _WAYS]
-            if ways == 0:
+        for bits in PAGE_BITS:
+            if tlb.population[bits] == 0:
                 continue
-            for bits in PAGE_BITS:
-                if tlb.population[bits] == 0:
-                    continue
-                first = tlb.geometry[buffer, _OFFSET] + _set_of(tlb, buffer, va, bits) * ways
-                for row in range(first, first + ways):
-                    if _fenced(tlb.entries[row], form, va, asid, vmid):
-                        _drop(tlb, row)
-        return
-    for row in range(tlb.entries.shape[0]):
-        if _fenced(tlb.entries[row], form, va, asid, vmid):
-            _drop(tlb, row)
+            first = start + _set_of(tlb, buffer, va, bits) * ways
+            for row in range(first, first + ways):
+                if _fenced(tlb.entries[row], form, va, asid, vmid):
+                    _drop(tlb, row)
 
 
 @kernel
@@ -454,7 +533,10 @@ def displace(tlb: Tlb, n_data: int, n_code: int) -> int:
     """Let the hypervisor touch its ``n_data`` data pages and ``n_code`` code pages, as an exit
     does (paging-models section 5), and return how many guest entries went for them.
 
-    The pages are the same at every exit, so those still cached displace nothing.
+    The pages are the same at every exit, so those still cached displace nothing.  Ours: they take
+    the guest's least recently used entries, and LRU gives them up first, so that what the guest
+    used last in a set stays, and its entries keep their order.  A core that ranks them by their
+    use keeps them longer.
     """
     before = tlb.counts[DISPLACED]
     for page in range(n_data + n_code):
@@ -463,9 +545,7 @@ def displace(tlb: Tlb, n_data: int, n_code: int) -> int:
         for level in (SECOND, buffer):
             if tlb.geometry[level, _WAYS] == 0:
                 continue
-            row = _find(tlb, level, va, 0, HYPERVISOR)
-            if row >= 0:
-                _touch(tlb, level, row)
+            if _find(tlb, level, va, 0, HYPERVISOR) >= 0:
                 continue
             entry = tlb.entries[_place(tlb, level, va, pte.PAGE_BITS, HYPERVISOR)]
             entry[ASID] = 0

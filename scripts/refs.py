@@ -12,7 +12,7 @@ from pathlib import Path
 from cosim.reproduce import Lab, Measurement, micro
 
 # Small, so that reading 1,024 pages in sequence always misses.
-TLB = {"data": [8, 4], "fetch": [8, 4], "second": None}
+TLB = {"second": None}
 
 lab = Lab(Path(sys.argv[1] if len(sys.argv) > 1 else "refs"))
 for mode in ("sv39", "sv48", "sv57"):

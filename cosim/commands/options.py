@@ -27,6 +27,9 @@ _OPTIONS = [
     click.option(
         "--backend", type=click.Choice(["mi", "plugin"]), help="Source of events; mi is gdb."
     ),
+    click.option(
+        "--filter", type=int, metavar="SLOTS", help="Plugin: of its access filter; 1 drops least."
+    ),
     click.option("--time-limit", type=float, metavar="SECONDS", help="Give up after this long."),
 ]
 

@@ -18,7 +18,7 @@ SHOWN = ("cc1", "mcf-like", "sqlite3", "stress-fork")
 
 SECOND_LEVEL = (512, 1024, 2048, 4096)
 QUICK_SECOND_LEVEL = (512, 4096)
-"""Entries of the TLB's second level; the capture hides reuse that is shorter than its filter."""
+"""Entries of the TLB's second level."""
 
 FOOTPRINTS = (0, 6, 12, 24, 48, 96)
 QUICK_FOOTPRINTS = (0, 48)
@@ -92,9 +92,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         difference=_difference(results, programs),
         settings={"programs": ", ".join(programs), "otherwise": "as figure 7"},
         notes=[
-            "A page that was just used is dropped from the capture, so that misses of the first"
-            " level, and what exits add to them, are lower bounds; each page that an exit displaces"
-            " there is found in the second level as long as that has room.",
+            "Each page that an exit displaces from the first level is found in the second, as long"
+            " as that has room.",
             "Break-even: with walk caches nested paging would make fewer references, and the"
             " break-even be lower.  No bar: nested paging costs less whatever an exit costs.",
         ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cosim.reproduce.figure import Claim, Figure, Row, ratio
-from cosim.reproduce.measurement import Measurement, program
+from cosim.reproduce.measurement import Measurement, describe_tlb, program
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.runspec import RunSpec
 from guest.workloads import WORKLOADS
@@ -116,7 +116,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         settings={
             "setup": "h",
             "harts": 1,
-            "TLB": "8 x 4 for data, 8 x 4 for code, 128 x 8 behind them, LRU",
+            "TLB": describe_tlb(MACHINE),
             "exit_footprint": "8 data and 4 code pages",
             "walk caches": "none",
             "G-stage": "Sv39x4, 2 MiB pages",
@@ -136,8 +136,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             ),
         ),
         notes=[
-            "A page that was just used is dropped from the capture until something could change"
-            " its translation, so that first-level hits are not all seen; misses are.",
+            "The capture drops accesses that are sure to hit the first level and to change nothing"
+            " there (docs/architecture.md): misses are exact, first-level hits are not counted.",
         ],
     )
 

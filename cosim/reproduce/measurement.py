@@ -8,6 +8,7 @@ from typing import Any
 
 from cosim.runspec import Backend, RunSpec
 from guest.workloads.catalog import WORKLOADS, Size
+from hypervisor_model.policies import MachineModel
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,15 @@ class Measurement:
     """With gdb: step every instruction of the region, so that every access is seen."""
     seconds: float = 1.0
     """A guess of what it takes on a free core, for the time left."""
+
+
+def describe_tlb(machine: Mapping[str, Any]) -> str:
+    """The TLB of the machine with these fields, in words: sets x ways of each buffer."""
+    tlb = MachineModel.from_json(machine).tlb
+    shapes = {"for data": tlb.data, "for code": tlb.fetch, "behind them": tlb.second}
+    buffers = [f"{s[0]} x {s[1]} {what}" for what, s in shapes.items() if s is not None]
+    holds = "of any page size" if tlb.superpages else "of 4 KiB"
+    return f"{', '.join(buffers)}, {tlb.replacement.name}; first-level entries {holds}"
 
 
 def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugin") -> RunSpec:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosim.reproduce.figure import Claim, Figure, Row, ratio
-from cosim.reproduce.measurement import Measurement, micro
+from cosim.reproduce.measurement import Measurement, describe_tlb, micro
 from cosim.reproduce.timeline import Counts, Timeline
 
 NAME = "refs"
@@ -14,7 +14,7 @@ LEVELS = {"sv39": 3, "sv48": 4, "sv57": 5}
 PAIRS = (("sv39", "sv39"), ("sv39", "sv48"), ("sv39", "sv57"), ("sv48", "sv48"), ("sv57", "sv57"))
 """Modes of the guest's tables and of the G-stage's."""
 SHADOWS = ("shadow", "lsp")
-TLB = {"data": [8, 4], "fetch": [8, 4], "second": None}
+TLB = {"second": None}
 """Small, so that pages read in sequence always miss."""
 
 
@@ -23,7 +23,7 @@ class Size:
     """How much of it is measured."""
 
     pages: int
-    """More than the capture's filter holds, or reads would be dropped."""
+    """More than the first level of the TLB holds."""
     operations: int
 
 
@@ -75,8 +75,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         title="Walk references for each TLB miss",
         rows=rows,
         measured=f"The bare S-mode guest reads {size.pages:,} pages in sequence,"
-        f" {size.operations:,} times, in each paging mode that QEMU has; the modelled TLB has 32"
-        " entries and no second level, so that every read misses. References are those that the"
+        f" {size.operations:,} times, in each paging mode that QEMU has; the modelled TLB has no"
+        " second level and few entries, so that every read misses. References are those that the"
         " walks of these misses made, divided by the misses, after all pages have been read once."
         " No walk caches. Dashed: (n+1)(m+1)-1 for n levels of the guest's tables and m of the"
         " G-stage's, and n for one stage.",
@@ -88,7 +88,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         settings={
             "pages": size.pages,
             "operations": size.operations,
-            "TLB": "8 x 4 for data, 8 x 4 for code, no second level",
+            "TLB": describe_tlb({"tlb": TLB}),
             "walk caches": "none",
             "G-stage pages": "4 KiB",
             "setup": "h",

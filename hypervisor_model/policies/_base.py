@@ -31,6 +31,8 @@ class Stream:
     accesses: Accesses = "all"
     page_faults: bool = True
     """Whether the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
+    filter: int = 0
+    """Slots of the filter that the accesses have passed; 0: there was none."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PolicyResult:
     exits: dict[Exit, int | None]
     """The kinds that the policy can have."""
     tlb_misses: int | None
-    tlb_hits: dict[str, int] | None
+    tlb_hits: dict[str, int | None] | None
     """``data``, ``fetch`` (first level) and ``second``."""
     tlb_displaced: int | None
     """Guest entries that hypervisor code displaced."""
@@ -155,6 +157,14 @@ class Policy(ABC):
             if counter.key in missing:
                 reasons[counter.key] = reason
         hardware = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
+        slots, config = self.stream.filter, self.machine.tlb
+        footprint = self.machine.footprint_data, self.machine.footprint_code
+        if complete and not tlbs.misses_through(config, slots, *footprint):
+            complete = False
+            reason = (
+                f"the accesses have passed a filter of {slots} slots, too many for this TLB and "
+                "exit_footprint; capture with --filter N, a divisor of its first levels' sets"
+            )
         if not complete:
             reasons.update(dict.fromkeys(hardware, reason))
             return PolicyResult(exits, None, None, None, None, None, counters, reasons)
@@ -162,12 +172,15 @@ class Policy(ABC):
         if not cached:
             reasons["walk_cache_hits"] = "the machine has no walk cache (walk_cache_ways = 0)"
         tlb = self._hw.tlb_counts.sum(axis=0)
+        first_level = {"data": tlbs.HITS_DATA, "fetch": tlbs.HITS_FETCH}
+        if slots:
+            dropped = "the access filter has dropped hits of the first level"
+            reasons.update({f"tlb_hits.{name}": dropped for name in first_level})
         return PolicyResult(
             exits=exits,
             tlb_misses=int(tlb[tlbs.MISSES]),
             tlb_hits={
-                "data": int(tlb[tlbs.HITS_DATA]),
-                "fetch": int(tlb[tlbs.HITS_FETCH]),
+                **{name: None if slots else int(tlb[at]) for name, at in first_level.items()},
                 "second": int(tlb[tlbs.HITS_SECOND]),
             },
             tlb_displaced=int(tlb[tlbs.DISPLACED]),

@@ -141,6 +141,7 @@ def _tlb(data: Mapping[str, Any]) -> TlbConfig:
         data=first,
         fetch=shape("fetch"),
         second=shape("second"),
+        superpages=bool(data.get("superpages", False)),
         replacement=Replacement[str(replacement).upper()],
         seed=int(data.get("seed", 1)),
     )

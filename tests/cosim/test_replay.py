@@ -183,7 +183,8 @@ def test_parsing_a_tlb() -> None:
         "replacement": "plru",
         "seed": 7,
     }
-    for text in ("", "data", "data=none", "ways=4", "replacement=fifo", "seed=-1"):
+    assert modelling.parse_tlb("superpages=yes") == {"superpages": True}
+    for text in ("", "data", "data=none", "ways=4", "superpages=2", "replacement=fifo", "seed=-1"):
         with pytest.raises(UsageError):
             modelling.parse_tlb(text)
 

@@ -83,18 +83,25 @@ class Entry:
         same_space = self.vmid == vmid and (self.asid == asid or self.is_global)
         return same_space and self.va <= va < self.va + (1 << self.bits)
 
+    def page_of(self, va):
+        offset = (va & -4096) - self.va
+        gpa = None if self.gpa is None else self.gpa + offset
+        return replace(self, va=self.va + offset, bits=12, pa=self.pa + offset, gpa=gpa)
+
 
 class Naive:
-    """Three lists without limits."""
+    """Three lists without limits; the first level has fragments of 4 KiB, or superpages too."""
 
-    def __init__(self):
+    def __init__(self, superpages):
+        self.superpages = superpages
         self.buffers = {"data": set(), "fetch": set(), "second": set()}
 
     def fill(self, entry, va, access):
         for name in ("fetch" if access == F else "data", "second"):
             held = self.buffers[name]
             held -= {e for e in held if e.covers(va, entry.asid, entry.vmid)}
-            held.add(entry)
+            whole = name == "second" or self.superpages
+            held.add(entry if whole else entry.page_of(va))
 
     def fence(self, covered):
         for held in self.buffers.values():
@@ -160,12 +167,16 @@ G_FENCES = st.tuples(
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.one_of(FILLS, FILLS, VS_FENCES, G_FENCES), min_size=8, max_size=40))
-def test_fills_and_fences_equal_the_naive_model(actions):
+@given(
+    st.lists(st.one_of(FILLS, FILLS, VS_FENCES, G_FENCES), min_size=8, max_size=40),
+    st.booleans(),
+)
+def test_fills_and_fences_equal_the_naive_model(actions, superpages):
     # One set and many ways: nothing is ever evicted.
-    tlb = tlbs.make(TlbConfig(data=(1, 64), fetch=(1, 64), second=(1, 64)))
+    shape = (1, 64)
+    tlb = tlbs.make(TlbConfig(data=shape, fetch=shape, second=shape, superpages=superpages))
     cache = walk_cache.make()
-    naive = Naive()
+    naive = Naive(superpages)
     for action in actions:
         if action[0] == "fill":
             _, va, (asid, vmid), access, vs_bits, g_bits, is_global, number = action
@@ -224,9 +235,10 @@ def test_fills_and_fences_equal_the_naive_model(actions):
     st.sampled_from(((1, 2), (2, 2), (4, 1), (3, 4))),
     st.booleans(),
     st.booleans(),
+    st.booleans(),
 )
 def test_a_tlb_never_changes_a_result_while_tables_stay(
-    seed, mode, g_mode, statuses, replacement, shape, split, second
+    seed, mode, g_mode, statuses, replacement, shape, split, second, superpages
 ):
     memory = reference_mmu.Memory(BASE, SIZE)
     tables = Tables(random.Random(seed), LAYOUT, memory)
@@ -235,6 +247,7 @@ def test_a_tlb_never_changes_a_result_while_tables_stay(
         data=shape,
         fetch=shape if split else None,
         second=(4, 2) if second else None,
+        superpages=superpages,
         replacement=replacement,
         seed=seed,
     )
@@ -535,3 +548,67 @@ def test_fences_without_an_address_empty_the_walk_cache():
 def test_impossible_shapes_are_refused(config):
     with pytest.raises(ModelError):
         tlbs.make(config)
+
+
+# -- behind an access filter ----------------------------------------------------------------------
+
+PAGES_USED = st.integers(0, 23).map(lambda n: (n % 12) * 0x1000 + (n // 12) * 0x20_0000)
+USES = st.tuples(st.just("use"), PAGES_USED, st.sampled_from((R, F)))
+EXITS = st.tuples(st.just("exit"), st.just(0), st.just(R))
+FENCED = st.tuples(st.sampled_from(("fence", "fence va")), PAGES_USED, st.just(R))
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(st.one_of(USES, USES, USES, USES, EXITS, FENCED), min_size=20, max_size=120),
+    st.sampled_from(((4, False), (1, True))),
+    st.sampled_from(((4, 2), (8, 2), (4, 4))),
+    st.sampled_from(Replacement),
+    st.sampled_from((12, 21)),
+)
+def test_what_a_filter_drops_changes_no_miss(actions, filtering, shape, replacement, bits):
+    """The claim of ``misses_through``, with a filter of a few slots written down anew."""
+    slots, superpages = filtering
+    config = TlbConfig(shape, shape, (2, 4), replacement, superpages=superpages)
+    assert tlbs.misses_through(config, slots, 4, 2)
+    whole, filtered = tlbs.make(config), tlbs.make(config)
+    cache = walk_cache.make()
+    holds = {}
+    for what, va, access in actions:
+        if what == "exit":
+            for tlb in (whole, filtered):
+                tlbs.displace(tlb, 4, 2)
+        elif what.startswith("fence"):
+            for tlb in (whole, filtered):
+                form = Fence.VA if what == "fence va" else Fence.ALL
+                tlbs.fence(tlb, cache, int(form), va, 0, NO_GUEST)
+            holds.clear()
+        else:
+            slot = access == F, va // 4096 % slots
+            dropped = holds.get(slot) == va
+            holds[slot] = va
+            for tlb in (whole,) if dropped else (whole, filtered):
+                if tlbs.lookup(tlb, va, 0, NO_GUEST, access, S, 0) < 0:
+                    tlbs.fill(tlb, va, 0, NO_GUEST, access, translation(va, va, bits))
+    for count in (tlbs.HITS_SECOND, tlbs.MISSES, tlbs.DISPLACED):
+        assert whole.counts[count] == filtered.counts[count]
+
+
+@pytest.mark.parametrize(
+    ("config", "slots", "data", "exact"),
+    [
+        (TlbConfig(), 64, 8, True),
+        (TlbConfig(), 0, 8, True),
+        (TlbConfig(), 128, 8, False),
+        (TlbConfig(data=(1, 32)), 1, 8, True),
+        (TlbConfig(data=(1, 32)), 1, 32, False),
+        (TlbConfig(data=(96, 2)), 64, 8, False),
+        (TlbConfig(fetch=None), 1, 0, False),
+        (TlbConfig(data=(64, 1)), 64, 0, True),
+        (TlbConfig(data=(64, 1)), 64, 1, False),
+        (TlbConfig(superpages=True), 64, 8, False),
+        (TlbConfig(superpages=True), 1, 8, True),
+    ],
+)
+def test_which_tlbs_a_filter_suits(config, slots, data, exact):
+    assert tlbs.misses_through(config, slots, data, 4) is exact

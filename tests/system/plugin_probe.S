@@ -124,7 +124,8 @@ s_mode: MARK    text_count
         li      t0, 0x100000            /* the test device: power off */
         li      t1, 0x5555
         sw      t1, 0(t0)
-2:      j       2b
+2:      sfence.vma                      /* executed or not before QEMU ends: no event */
+        j       2b
 
         .balign 8
         /* Its address is known only from the symbol. */

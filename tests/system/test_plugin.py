@@ -145,6 +145,13 @@ def test_instructions_are_counted_as_they_retire(probed: tuple[Capture, symbols.
     assert (np.diff(run.events["icount"]) >= 0).all()
 
 
+def test_the_machine_ends_with_the_store_that_switches_it_off(
+    probed: tuple[Capture, symbols.Symbols],
+) -> None:
+    run, _ = probed
+    assert run.summary.instructions == run.of(Kind.MARK)["icount"][-1] + 5  # ret; li (3); sw
+
+
 def test_fences_of_every_form_in_machine_mode(probed: tuple[Capture, symbols.Symbols]) -> None:
     run, _ = probed
     found = [(int(e["sub"]), int(e["a"]), int(e["b"])) for e in run.of(Kind.FENCE)]

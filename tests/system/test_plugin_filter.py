@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 import guest
 from cosim import tools
+from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.machine import Machine, MachineConfig, Timing
 from hypervisor_model import policies
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, PolicyResult
+from hypervisor_model.tlb import Replacement, TlbConfig
 from tests.system.test_plugin import SECONDS, capture, config_of, micro
 
 pytestmark = pytest.mark.system
@@ -27,8 +29,6 @@ POLICIES = (
 )
 UNFILTERED = 1
 """One slot: every change of page is an event."""
-FIRST_LEVEL_SETS = 8
-"""Sets of either first-level buffer of the default TLB."""
 LARGE = 256
 
 
@@ -43,7 +43,7 @@ def captures(config: MachineConfig, folder: Path, **options: Any) -> dict[int, E
         slots: capture(
             config, folder, Timing("replay", log), accesses="all", slots=slots, **options
         ).events
-        for slots in (UNFILTERED, FIRST_LEVEL_SETS, LARGE)
+        for slots in (UNFILTERED, FILTER_SLOTS, LARGE)
     }
 
 
@@ -83,7 +83,7 @@ def test_a_larger_filter_only_takes_accesses_away(
     taken: dict[int, EventBatch] = request.getfixturevalue(name)
     unfiltered = taken[UNFILTERED]
     everything = records(unfiltered)
-    for slots in (FIRST_LEVEL_SETS, LARGE):
+    for slots in (FILTER_SLOTS, LARGE):
         assert rest(taken[slots]) == rest(unfiltered)
         kept = records(taken[slots])
         assert len(kept) < len(everything) and np.isin(kept, everything).all()
@@ -112,21 +112,42 @@ def test_no_exit_and_no_synchronisation_changes(
         assert sum(count or 0 for count in unfiltered.exits.values()) > 100
 
 
+@pytest.mark.parametrize("model", POLICIES)
 @pytest.mark.parametrize("name", ["of_micro", "of_linux"])
-@pytest.mark.parametrize("model", ["nested", "lsp"])
-def test_a_filter_no_larger_than_the_first_level_changes_no_miss(
+def test_the_usual_filter_changes_no_miss(
     name: str, model: str, request: pytest.FixtureRequest
 ) -> None:
-    """What it drops hits the most recent entry of a set, so not even the order of use changes;
-    as long as no exit displaces entries."""
+    """Whatever the policy, with the usual TLB and what its exits displace."""
     taken: dict[int, EventBatch] = request.getfixturevalue(name)
+    unfiltered, filtered = (result(model, taken[slots]) for slots in (UNFILTERED, FILTER_SLOTS))
+    assert filtered.exits == unfiltered.exits
+    assert filtered.tlb_misses == unfiltered.tlb_misses
+    assert filtered.walk_refs == unfiltered.walk_refs
+    assert filtered.tlb_displaced == unfiltered.tlb_displaced
+    assert filtered.tlb_hits is not None and unfiltered.tlb_hits is not None
+    assert filtered.tlb_hits["second"] == unfiltered.tlb_hits["second"]
+    assert filtered.tlb_misses
+
+
+@pytest.mark.parametrize("replacement", [Replacement.PLRU, Replacement.RANDOM])
+def test_nor_with_another_replacement_or_a_walk_cache(
+    replacement: Replacement, of_linux: dict[int, EventBatch]
+) -> None:
+    machine = replace(MACHINE, tlb=TlbConfig(replacement=replacement), walk_cache_ways=8)
     unfiltered, filtered = (
-        result(model, taken[slots], replace(MACHINE, footprint_data=0, footprint_code=0))
-        for slots in (UNFILTERED, FIRST_LEVEL_SETS)
+        result("nested", of_linux[slots], machine) for slots in (UNFILTERED, FILTER_SLOTS)
     )
     assert filtered.tlb_misses == unfiltered.tlb_misses
     assert filtered.walk_refs == unfiltered.walk_refs
-    if model == "nested":
-        # Its G-stage maps 4 KiB pages, so that no entry covers several slots of the filter.
-        assert filtered.tlb_hits is not None and unfiltered.tlb_hits is not None
-        assert filtered.tlb_hits["second"] == unfiltered.tlb_hits["second"]
+    assert filtered.walk_cache_hits == unfiltered.walk_cache_hits
+
+
+def test_a_smaller_tlb_is_right_to_refuse_the_usual_filter(
+    of_linux: dict[int, EventBatch],
+) -> None:
+    """What :func:`~hypervisor_model.tlb.misses_through` refuses does differ."""
+    small = replace(MACHINE, tlb=TlbConfig(data=(8, 4), fetch=(8, 4), second=None))
+    unfiltered, filtered = (
+        result("nested", of_linux[slots], small) for slots in (UNFILTERED, FILTER_SLOTS)
+    )
+    assert filtered.tlb_misses != unfiltered.tlb_misses

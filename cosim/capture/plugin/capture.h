@@ -64,6 +64,7 @@ struct options {
     uint64_t mark;
     int mark_priv; /* U, or ANY_PRIVILEGE */
     unsigned cbo_block;
+    uint64_t off_switch; /* physical address of the device that ends the machine; 0: none */
 };
 extern struct options options;
 
@@ -79,6 +80,12 @@ struct hart_counters {
 extern struct qemu_plugin_scoreboard *counters;
 /* To be called whenever a hart begins to run. */
 void find_counters(void);
+
+/* Whether a store to `pa` is one to the device that ends the machine. */
+static inline bool is_off_switch(uint64_t pa)
+{
+    return options.off_switch && pa == options.off_switch;
+}
 
 /* False when guest RAM is not found; called when the first code is translated. */
 bool capture_open(unsigned harts);

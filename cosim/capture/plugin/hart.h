@@ -60,6 +60,8 @@ void vector_begins(struct site site);
 void begin_hart(unsigned vcpu, const struct stamp *at);
 void begin_region(unsigned vcpu, const struct stamp *at);
 void end_region_here(void);
+/* The running instruction ends the machine. */
+void machine_ends(void);
 /* A return from a trap: the place to look for requests of the tool. */
 void take_requests(unsigned vcpu, struct site site);
 

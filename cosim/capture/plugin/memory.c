@@ -44,6 +44,17 @@ static unsigned data_privilege(struct site site)
     return site.priv;
 }
 
+/*
+ * Whether the store switches the machine off or resets it (the values of SiFive's test device).
+ * QEMU goes on until its main loop hears of it, which is sometimes later, so that what the guest
+ * does meanwhile is different in every run.
+ */
+static bool switches_off(uint32_t info, uint64_t pa)
+{
+    uint16_t command = qemu_plugin_mem_get_value(info).half;
+    return is_off_switch(pa) && (command == 0x5555 || command == 0x3333 || command == 0x7777);
+}
+
 static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum access kind)
 {
     if (!enter(vcpu)) {
@@ -84,7 +95,9 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
     } else if (count == 1) {
         passes(vcpu, class, kind, va, parts[0].pa);
     }
-    if (kind == WRITE && !live && count == 1) {
+    if (kind == WRITE && switches_off(info, parts[0].pa)) {
+        machine_ends();
+    } else if (kind == WRITE && !live && count == 1) {
         filter_allow_stores(vcpu, class, harts[vcpu].mxr, va);
     }
     leave();
@@ -118,7 +131,7 @@ static void store_other(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 /* M-mode addresses are physical. */
 static void store_m(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
-    if (tables_live(va) || tables_live(va + 15)) {
+    if (tables_live(va) || tables_live(va + 15) || is_off_switch(va)) {
         look_at(vcpu, info, va, data, WRITE);
     }
 }

@@ -282,6 +282,8 @@ static bool parse_option(const char *argument)
         options.mark = strtoull(value, &end, 0);
     } else if (IS("markpriv")) {
         options.mark_priv = strcmp(value, "any") == 0 ? ANY_PRIVILEGE : PRIV_U;
+    } else if (IS("off")) {
+        options.off_switch = strtoull(value, &end, 0);
     } else if (IS("cboz")) {
         options.cbo_block = strtoul(value, &end, 0);
     } else {

@@ -58,6 +58,17 @@ struct glib_bytes {
 struct glib_bytes *g_byte_array_new(void);
 char *g_array_free(struct glib_array *array, int free_segment);
 
+/* What was loaded or stored; its type says how much of the low half counts. */
+struct memory_value {
+    int type;
+    union {
+        uint16_t half;
+        struct {
+            uint64_t low, high;
+        };
+    };
+};
+
 typedef void (*id_callback)(uint64_t id);
 typedef void (*id_vcpu_callback)(uint64_t id, unsigned int vcpu);
 typedef void (*exit_callback)(uint64_t id, void *data);
@@ -98,6 +109,7 @@ uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *insn);
 void *qemu_plugin_insn_haddr(const struct qemu_plugin_insn *insn);
 
 unsigned int qemu_plugin_mem_size_shift(uint32_t info);
+struct memory_value qemu_plugin_mem_get_value(uint32_t info);
 bool qemu_plugin_mem_is_store(uint32_t info);
 struct qemu_plugin_hwaddr *qemu_plugin_get_hwaddr(uint32_t info, uint64_t va);
 bool qemu_plugin_hwaddr_is_io(const struct qemu_plugin_hwaddr *address);

@@ -39,6 +39,12 @@ void end_region_here(void)
     translate_anew();
 }
 
+void machine_ends(void)
+{
+    end_region(END_OF_MACHINE, all_instructions() - first_instruction);
+    translate_anew();
+}
+
 void begin_region(unsigned vcpu, const struct stamp *at)
 {
     phase = ACTIVE;
@@ -165,8 +171,7 @@ void capture_close(void)
 {
     lock_harts();
     if (phase != DONE) {
-        uint64_t instructions = phase == ACTIVE ? all_instructions() - first_instruction : 0;
-        end_region(END_OF_MACHINE, instructions);
+        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0);
     }
     leave();
 }

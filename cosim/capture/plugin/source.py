@@ -12,9 +12,10 @@ from typing import Literal, Self
 from cosim.capture.plugin import build
 from cosim.capture.plugin.stream import StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
+from cosim.machine import OFF_SWITCH
 from hypervisor_model.events import EventBatch
 
-FILTER_SLOTS = 256
+FILTER_SLOTS = 64
 """Default size of the first-level filter of accesses, for data and for instructions each (ours)."""
 
 FILTER_LARGEST = 512
@@ -76,6 +77,7 @@ class PluginSource:
             f"accesses={accesses}",
             f"from={start}",
             f"to={end}",
+            f"off={OFF_SWITCH:#x}",
         ]
         if accesses == "all":
             self._options.append(f"filter={slots}")
