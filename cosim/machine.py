@@ -382,6 +382,11 @@ class Machine:
         """A path under which other processes can open guest RAM while the machine lives."""
         return Path(f"/proc/{self.pid}/fd/{self._ram_fd}")
 
+    @property
+    def ram_note(self) -> str:
+        """For the user of a session that stays: how to walk the guest's tables meanwhile."""
+        return f"tables: cosim walk --ram {self.ram_path} --base {RAM_BASE:#x} --satp SATP VA"
+
     # -- control ------------------------------------------------------------------------------
 
     def qmp(self, command: str, **arguments: object) -> Any:

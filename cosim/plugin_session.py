@@ -72,6 +72,7 @@ class PluginSession:
             if live
             else Timing("record", folder / "record.bin", typed=bool(plan.spec.console))
         )
+        self._live = live
         unhurried = (live or gdb is not None) and plan.spec.time_limit is None
         self._time_limit = None if unhurried else plan.time_limit
         self._started = time.monotonic()
@@ -132,9 +133,12 @@ class PluginSession:
         ):
             source.started()
             if self._gdb is None:
+                if self._live:
+                    note(f"cosim: {machine.ram_note}")
                 machine.resume()
             else:
-                note(f"cosim: the guest waits for gdb: (gdb) target remote {self._gdb}")
+                waits = f"the guest waits for gdb: (gdb) target remote {self._gdb}"
+                note(f"cosim: {waits}; {machine.ram_note}")
             # What interrupts the session ends the guest first, so that its stream is whole.
             with interrupts.deferred():
                 self._read(machine)

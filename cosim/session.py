@@ -34,6 +34,7 @@ from cosim.gdb.interposer import Interposer
 from cosim.gdb.mi import GdbMi
 from cosim.gdb.rsp import Stub
 from cosim.machine import RAM_BASE, Machine, Timing
+from cosim.output import note
 from cosim.pipeline import Pipeline
 from cosim.plan import Plan
 from cosim.recording import Recorded, panic_line, record
@@ -226,6 +227,8 @@ class Session:
                         with interrupts.allowed():
                             gdb.load_symbols(plan.machine.kernel)
                     gdb.connect(interposer.path)
+                    if self._live:
+                        note(f"cosim: {machine.ram_note}")
                     with self._attach(machine.console):
                         self._drive(machine, interposer, gdb)
                 gdb.check_log()

@@ -71,7 +71,8 @@ def command(
 ) -> None:
     """Translate each VA by the tables in a raw image of RAM and show every reference.
 
-    The image may be the RAM of a live session.  Give --satp, or --vsatp and --hgatp.
+    Give --satp, or --vsatp and --hgatp.  The image may be the RAM of a session that runs: `cosim
+    run` with --live or --gdb says on stderr under what path it is found.
 
     Example: cosim walk --ram ram.bin --base 0x80000000 --satp 0x8000000000080001 0x40000123
     """

@@ -7,6 +7,7 @@ the random cases stay away, and a test of its own shows each departure.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -122,17 +123,20 @@ def test_the_walk_command_takes_a_live_machines_ram(machine, capsys):
     gdb = Debugger(machine)
     gdb.set(pmpaddr0=mmu_probe.PMP_RAM, pmpcfg0=0x1F, menvcfg=0)
     probe = Probe(machine, SEED)
-    space = next(s for s in probe.spaces() if s.modes == (9, None))
-    gdb.set(satp=space.satp, priv=1)
-    arguments = ["walk", "--ram", str(machine.ram_path), "--base", hex(RAM_BASE)]
-    arguments += ["--satp", hex(space.satp), "--json", *map(str, space.addresses)]
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    assert ended.value.code == 0
-    answers = json.loads(capsys.readouterr().out)
-    ours = [f"gpa: {a['pa']:#x}" if "pa" in a else "Unmapped" for a in answers]
-    assert ours == gdb.translate(space.addresses)
-    assert len(set(ours)) > 5
+    mapped = set()
+    # Many random entries are broken, so one space may map next to nothing.
+    for space in itertools.islice((s for s in probe.spaces() if s.modes == (9, None)), 8):
+        gdb.set(satp=space.satp, priv=1)
+        arguments = ["walk", "--ram", str(machine.ram_path), "--base", hex(RAM_BASE)]
+        arguments += ["--satp", hex(space.satp), "--json", *map(str, space.addresses)]
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 0
+        answers = json.loads(capsys.readouterr().out)
+        ours = [f"gpa: {a['pa']:#x}" if "pa" in a else "Unmapped" for a in answers]
+        assert ours == gdb.translate(space.addresses)
+        mapped |= {a["pa"] for a in answers if "pa" in a}
+    assert len(mapped) > 5
 
 
 def test_satp_and_vsatp_are_legalised_as_in_qemu(machine):
