@@ -6,7 +6,9 @@ they cannot differ in anything but where the events come from.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from cosim.compare import Comparison
 from cosim.counts import EventCounter
@@ -27,12 +29,14 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
+        # Kernels leave the interpreter's lock, and no policy knows of another.
+        self._threads = ThreadPoolExecutor(os.cpu_count(), "policy")
 
     def feed(self, batch: EventBatch) -> None:
         """Give ``batch``, which follows the one before, to every consumer."""
         self._counter.feed(batch)
-        answers = {name: policy.feed(batch) for name, policy in self._policies.items()}
-        self._comparison.feed(batch, answers)
+        answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
+        self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
 
     @property
     def illegal(self) -> int:

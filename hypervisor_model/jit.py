@@ -10,6 +10,9 @@ never promotes a uint64/int64 mix to float.  Mask after every right shift of an 
 Kernels allocate nothing, so they are compiled without numba's reference counting (``_nrt``), which
 would otherwise count every array of a state up and down at every call: a fifth of the speed.
 
+They hold no lock of the interpreter's while they run, so independent models run side by side in
+threads.
+
 numba notices when the source of a cached function changes, but not when a function that it calls
 does.  So each module's compiled code lies in a folder named after its source and that of all
 modules of this package that it imports; a stale one is never found.  ``NUMBA_CACHE_DIR`` moves
@@ -65,7 +68,9 @@ def _compile(function: F, **options: bool) -> F:
     # numba picks the folder when it wraps the function, not when it compiles it.
     numba.config.CACHE_DIR = str(_cache_folder(function.__module__))
     try:
-        dispatcher = numba.njit(cache=True, error_model="numpy", _nrt=False, **options)(function)
+        dispatcher = numba.njit(cache=True, error_model="numpy", nogil=True, _nrt=False, **options)(
+            function
+        )
     finally:
         numba.config.CACHE_DIR = user
     return cast(F, _one_version(dispatcher))
