@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from cosim.report import scale
 from cosim.report.document import FigureDocument, Row
 from cosim.report.page import Figure, Section
 from cosim.report.plot import Axis, Bar, Bars, Group, Lines, Plot, Series
+from cosim.report.programs import known_label, label, labelled
 from cosim.report.tables import Cell, Table, of_mapping
 
 Rows = list[Row]
@@ -22,10 +24,10 @@ def section(document: FigureDocument) -> Section:
     return Section(
         slug=document.figure,
         heading=document.title,
-        texts=document.texts,
+        texts=tuple((what, labelled(text)) for what, text in document.texts),
         figures=_FIGURES.get(document.figure, _small_multiples)(document),
-        tables=settings,
-        notes=document.notes,
+        tables=tuple(map(_settings, settings)),
+        notes=tuple(map(labelled, document.notes)),
         data=document.data,
     )
 
@@ -33,7 +35,7 @@ def section(document: FigureDocument) -> Section:
 def claims(documents: Iterable[FigureDocument]) -> tuple[Table, ...]:
     """The figures' numbers next to the paper's, if they have any."""
     rows = tuple(
-        (Cell(f"{claim} ({document.figure})"), _claimed(measured), _claimed(paper))
+        (Cell(f"{labelled(claim)} ({document.figure})"), _claimed(measured), _claimed(paper))
         for document in documents
         for claim, measured, paper in document.claims
     )
@@ -51,7 +53,7 @@ def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
         x = Axis("share of modifications", scale.percent)
         plot = Lines("", x, Axis("VM exits"), _series(rows, "policy", "share", "exits"))
         caption = "VM exits over the share of modifications"
-        figures.append(Figure(f"{caption}: {program}" if program else caption, (plot,)))
+        figures.append(Figure(f"{caption}: {labelled(program)}" if program else caption, (plot,)))
     return tuple(figures)
 
 
@@ -87,16 +89,17 @@ def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
 def _small_multiples(document: FigureDocument) -> tuple[Figure, ...]:
     plots: list[Plot] = []
     for panel, rows in _by(document.rows, "panel").items():
-        first = rows[0].fields
+        first, title = rows[0].fields, labelled(panel)
         unit = first.get("y_unit")
         if unit not in _UNITS:
             rows[0].refuse("y_unit", "share or ratio")
         y = Axis(str(first.get("y_label", "")), _UNITS[unit])
         if all(isinstance(row.fields.get("x"), str) for row in rows):
-            plots.append(Bars(panel, y, _groups(rows, "x", "series", "y")))
+            labels = {name: known_label(name) for name in _by(rows, "x")}
+            plots.append(Bars(title, y, _groups(rows, "x", "series", "y", labels=labels)))
         else:
             x = _axis(str(first.get("x_label", "")), rows, "x")
-            plots.append(Lines(panel, x, y, _series(rows, "series", "x", "y")))
+            plots.append(Lines(title, x, y, _series(rows, "series", "x", "y")))
     return (Figure(document.title, tuple(plots)),)
 
 
@@ -109,11 +112,16 @@ _FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
 
 
 def _claimed(value: str | float | None) -> Cell:
-    return Cell(value) if isinstance(value, str) else Cell.of(value)
+    return Cell(labelled(value)) if isinstance(value, str) else Cell.of(value)
 
 
-def _axis(label: str, rows: Rows, key: str) -> Axis:
-    return Axis(label, log=scale.is_geometric(row.number(key) for row in rows))
+def _settings(table: Table) -> Table:
+    rows = tuple(tuple(Cell(labelled(cell.text)) for cell in row) for row in table.rows)
+    return replace(table, rows=rows)
+
+
+def _axis(text: str, rows: Rows, key: str) -> Axis:
+    return Axis(text, log=scale.is_geometric(row.number(key) for row in rows))
 
 
 def _series(rows: Rows, name: str, x: str, y: str) -> tuple[Series, ...]:
@@ -142,14 +150,14 @@ def _groups(
     labels: Mapping[str, str] | None = None,
 ) -> tuple[Group, ...]:
     made = []
-    for label, own in _by(rows, group).items():
+    for key, own in _by(rows, group).items():
         bars: dict[str, Bar] = {}
         for row in own:
             series = row.text(name)
             if series in bars:
-                row.refuse_second(name, label)
+                row.refuse_second(name, key)
             bars[series] = Bar(row.maybe(value), row.maybe(expected) if expected else None)
-        made.append(Group(labels[label] if labels else label, bars))
+        made.append(Group(labels[key] if labels else key, bars))
     return tuple(made)
 
 
@@ -164,10 +172,8 @@ def _count_table(rows: Rows, key: str, what: str, labels: Mapping[str, str]) -> 
 
 
 def _program(row: Row) -> str:
-    name, other = row.text("program"), row.fields.get("stands_for")
-    if other is None:
-        return name
-    return f"{name} (stand-in for {other})" if row.fields.get("stand_in") else f"{name} ({other})"
+    other = row.text("stands_for") if row.fields.get("stands_for") is not None else None
+    return label(row.text("program"), other, stand_in=bool(row.fields.get("stand_in")))
 
 
 def _by(rows: Rows, key: str) -> dict[str, Rows]:

@@ -17,6 +17,7 @@ from rich.console import Console, RenderableType
 
 from cosim import cli
 from cosim.report import page, source, tables
+from cosim.report.document import FigureDocument
 from cosim.report.page import Page, Section
 from cosim.report.tables import Cell, Table
 from cosim.trace.synthetic import SyntheticGuest
@@ -187,9 +188,42 @@ def test_the_figures_of_the_paper(report: Run, tmp_path: Path) -> None:
     assert "A note &lt;below&gt; the figure." in text
 
 
+def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
+    rows = [
+        {"panel": "Break-even (mcf-like)", "series": "lsp", "x": x, "y": 3}
+        for x in ("cc1", "mcf-like", "python3")
+    ]
+    made = document(
+        "beyond",
+        rows,
+        settings={"sizes": {"milc-like": "4 4"}, "programs": "cc1, astar-like, milc-like"},
+        difference="astar-like has few misses, as astar-like has few pages.",
+        measured="mcf-like is a stand-in.",
+        claims=[{"claim": "misses of mcf-like", "measured": "more (milc-like)", "paper": None}],
+        notes=["mcf-like, not-mcf-like and mcf-likely"],
+    )
+    report = source.of_figures([FigureDocument(made, "x")], "t")
+    read = Reader(page.render(report.page))
+    mcf, milc = "mcf-like (stand-in for 429.mcf)", "milc-like (stand-in for 433.milc)"
+    astar = "astar-like (stand-in for 473.astar)"
+    bars = read.tables["Break-even (mcf-like, stand-in for 429.mcf): "]
+    assert [row[0] for row in bars[1:]] == ["cc1 (403.gcc)", mcf, "python3"]
+    assert ["sizes." + milc, "4 4"] in read.tables["Settings"]
+    assert ["programs", f"cc1, {astar}, {milc}"] in read.tables["Settings"]
+    claim = read.tables["Measured, next to the paper's numbers"][1]
+    assert claim[:2] == [f"misses of {mcf} (beyond)", "more (milc-like, stand-in for 433.milc)"]
+    (section,) = report.page.sections
+    texts = [text for _, text in section.texts]
+    assert texts[0] == "mcf-like is a stand-in."
+    assert texts[2] == f"{astar} has few misses, as astar-like has few pages."
+    assert section.notes == (f"{mcf}, not-mcf-like and mcf-likely",)
+    assert section.data == made
+    assert mcf in "\n".join(shown(report.terminal))
+
+
 def test_every_number_of_a_row_is_in_a_table() -> None:
     for make in (fig5, fig7, beyond):
-        made = source.of_figures([source.FigureDocument(make(), "x")], "t")
+        made = source.of_figures([FigureDocument(make(), "x")], "t")
         shown = set(re.findall(r'data-value="([^"]+)"', page.render(made.page)))
         for row in make()["rows"]:
             for key, value in row.items():
@@ -222,7 +256,7 @@ def test_hostile_text_stays_text() -> None:
     rows += [{"panel": "bars", "series": evil, "x": evil, "y": 1}]
     texts = dict.fromkeys(("title", "measured", "paper", "difference"), evil)
     made = document("beyond", rows, settings={evil: evil}, notes=[evil], **texts)
-    text = page.render(source.of_figures([source.FigureDocument(made, "x")], evil).page)
+    text = page.render(source.of_figures([FigureDocument(made, "x")], evil).page)
     read = Reader(text)
     assert read.tags.count("script") == 1 and "img" not in read.tags
     assert read.data["beyond-data"] == made

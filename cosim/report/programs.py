@@ -1,0 +1,46 @@
+"""Names of programs as a reader sees them: a stand-in is called one wherever it is shown."""
+
+from __future__ import annotations
+
+import re
+
+from guest.workloads import WORKLOADS
+
+_STAND_INS = [name for name, workload in WORKLOADS.items() if workload.stand_in]
+_NAMED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, _STAND_INS))})(?![\w-])")
+
+
+def label(name: str, stands_for: str | None, *, stand_in: bool) -> str:
+    """The name with the paper's program that it is, or that it stands for."""
+    if stands_for is None:
+        return name
+    return f"{name} (stand-in for {stands_for})" if stand_in else f"{name} ({stands_for})"
+
+
+def known_label(name: str) -> str:
+    """The label of ``name`` where it is one of the workloads; any other text as it is."""
+    workload = WORKLOADS.get(name)
+    if workload is None:
+        return name
+    return label(name, workload.stands_for, stand_in=workload.stand_in)
+
+
+def labelled(text: str) -> str:
+    """``text`` with each stand-in called one where it is first named.
+
+    A text that speaks of stand-ins itself stays as it is.
+    """
+    if "stand-in" in text:
+        return text
+    seen: set[str] = set()
+
+    def once(found: re.Match[str]) -> str:
+        name = found[0]
+        if name in seen:
+            return name
+        seen.add(name)
+        other = WORKLOADS[name].stands_for
+        inside = text[: found.start()].endswith("(") and text[found.end() :].startswith(")")
+        return f"{name}, stand-in for {other}" if inside else f"{name} (stand-in for {other})"
+
+    return _NAMED.sub(once, text)
