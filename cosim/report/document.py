@@ -5,11 +5,13 @@
     {"figure": NAME, "title": TEXT, "rows": [ROW, ...],
      "measured": TEXT, "paper": TEXT, "difference": TEXT, "settings": {...},
      "claims": [{"claim": TEXT, "measured": N | TEXT, "paper": N | TEXT}, ...],
-     "notes": [TEXT, ...]}
+     "notes": [TEXT, ...], "warnings": [TEXT, ...], "quick": BOOLEAN}
 
 Texts may have paragraphs, parted by blank lines.  ``claims`` (optional) are the numbers that the
-page shows first, next to the paper's; ``notes`` (optional) stand below the figure.  Rows are plain,
-for other people's plots; a count that could not be measured is null.  By ``figure``:
+page shows first, next to the paper's; ``notes`` (optional) stand below the figure.  ``warnings``
+(optional) say why not to rely on it, and stand first of all; ``quick`` (optional) is true for the
+small sizes.  Rows are plain, for other people's plots; a count that could not be measured is null.
+By ``figure``:
 
 ``fig5``
     ``share`` (of modifications, 0 to 1), ``policy``, ``exits``, ``expected`` (null where theory
@@ -39,8 +41,8 @@ from typing import Any, NoReturn
 
 from cosim.errors import UsageError
 
-ORDER = ("fig5", "fig6", "refs", "fig7")
-"""The paper's figures, in the order of the page; others follow."""
+ORDER = ("fig5", "fig6", "refs", "fig7", "beyond")
+"""The figures of ``cosim reproduce``, in the order of the page; others follow."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class FigureDocument:
         )
         self.settings = _typed(top, "settings", dict)
         self.notes = tuple(str(note) for note in _typed(top, "notes", list))
+        self.warnings = tuple(str(warning) for warning in _typed(top, "warnings", list))
+        self.quick: bool = _typed(top, "quick", bool)
         self.rows = _rows(top, "rows")
         if not self.rows:
             raise UsageError(f"{where}: rows is empty")

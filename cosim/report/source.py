@@ -20,6 +20,7 @@ from cosim.replay import replay
 from cosim.report import document, figures, page, results, table, tables
 from cosim.report.document import FigureDocument
 from cosim.report.page import Page
+from cosim.report.programs import labelled
 from cosim.result import FORMAT, VERSION
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader
@@ -35,8 +36,9 @@ class Report(NamedTuple):
 def load(path: Path, step: Step) -> Report:
     """The report of ``path``: a result document, a figure's document, or a folder.
 
-    A folder is one of ``cosim reproduce`` (every figure in it), one with a ``result.json``, or a
-    trace, which is replayed with the default models; ``step`` is told of that.
+    A folder is one of ``cosim reproduce`` (every figure that it makes), one with a
+    ``result.json``, or a trace, which is replayed with the default models; ``step`` is told of
+    that.
 
     :raise UsageError: it is none of these, or a document in it is malformed.
     """
@@ -48,11 +50,9 @@ def load(path: Path, step: Step) -> Report:
         trace = TraceReader(path)
         result: Any = replay(trace, make_pipeline(trace.origin), step)
         return _of_result(json.loads(json.dumps(result)), path)
-    documents = []
-    for file in sorted(path.glob("*.json")):
-        data = _read(file)
-        if isinstance(data, dict) and "figure" in data:
-            documents.append(FigureDocument(data, str(file)))
+    # Only these: what else lies there may be anybody's, and malformed.
+    files = (path / f"{name}.json" for name in document.ORDER)
+    documents = [_figure(_read(file), file) for file in files if file.is_file()]
     if not documents:
         raise UsageError(f"{path}: holds no result, no trace and no figure of `cosim reproduce`")
     return of_figures(documents, "The experiments of the LSP paper, on real guests")
@@ -73,9 +73,10 @@ def of_figures(documents: list[FigureDocument], title: str) -> Report:
         lead="Measured with lsp-cosim under QEMU. Every section says what was measured, what the "
         "paper states, and where and why the two differ. Counts, not times.",
         sections=tuple(figures.section(one) for one in documents),
+        warnings=tuple(_warnings(documents)),
         tables=claims,
     )
-    return Report(whole, Group(*map(tables.to_rich, claims), *_terminal(whole)))
+    return Report(whole, Group(*_terminal(whole)))
 
 
 def write(made: Page, path: Path) -> int:
@@ -98,9 +99,13 @@ def write(made: Page, path: Path) -> int:
 def _of_document(data: Any, path: Path) -> Report:
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return _of_result(data, path)
+    figure = _figure(data, path)
+    return of_figures([figure], figure.title)
+
+
+def _figure(data: Any, path: Path) -> FigureDocument:
     if isinstance(data, dict) and "figure" in data:
-        figure = FigureDocument(data, str(path))
-        return of_figures([figure], figure.title)
+        return FigureDocument(data, str(path))
     raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
 
 
@@ -113,7 +118,22 @@ def _of_result(data: Any, path: Path) -> Report:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
 
 
+def _warnings(documents: list[FigureDocument]) -> Iterator[str]:
+    """What is wrong with single figures, and with showing them together."""
+    for one in documents:
+        yield from (f"{one.figure}: {labelled(warning)}" for warning in one.warnings)
+    quick = [one.figure for one in documents if one.quick]
+    full = [one.figure for one in documents if not one.quick]
+    if quick and full:
+        yield (
+            f"Sizes are mixed: {', '.join(quick)} of a quick run (small sizes), "
+            f"{', '.join(full)} of a full one. Do not compare their counts."
+        )
+
+
 def _terminal(made: Page) -> Iterator[RenderableType]:
+    yield from (Text(f"Warning: {warning}", style="bold red") for warning in made.warnings)
+    yield from map(tables.to_rich, made.tables)
     for section in made.sections:
         yield Text(section.heading, style="bold")
         for figure in section.figures:

@@ -17,9 +17,10 @@ from rich.console import Console, RenderableType
 
 from cosim import cli
 from cosim.report import page, source, tables
-from cosim.report.document import FigureDocument
+from cosim.report.document import ORDER, FigureDocument
 from cosim.report.page import Page, Section
 from cosim.report.tables import Cell, Table
+from cosim.reproduce.experiments import EXPERIMENTS
 from cosim.trace.synthetic import SyntheticGuest
 from tests.cosim.report_documents import DOCUMENTS, beyond, document, fig5, fig7, write_all
 from tests.cosim.streams import result_document, write_trace
@@ -231,6 +232,45 @@ def test_every_number_of_a_row_is_in_a_table() -> None:
                     assert str(value) in shown, (key, value)
 
 
+def test_warnings_of_figures_stand_first(report: Run, tmp_path: Path) -> None:
+    folder = write_all(tmp_path / "r")
+    bad = "DO NOT RELY ON THIS: 77 of 900 translations were <illegal>."
+    (folder / "fig7.json").write_text(json.dumps({**fig7(), "warnings": [bad]}))
+    status, out, _ = report(folder)
+    assert status == 0
+    assert Reader((folder / "report.html").read_text()).warnings == [f"fig7: {bad}"]
+    assert out.startswith(f"Warning: fig7: {bad}\n")
+
+
+def test_a_page_says_that_it_mixes_sizes(report: Run, tmp_path: Path) -> None:
+    folder = write_all(tmp_path / "r")
+    for name, make in DOCUMENTS.items():
+        (folder / f"{name}.json").write_text(json.dumps({**make(), "quick": name == "fig6"}))
+    assert report(folder)[0] == 0
+    assert Reader((folder / "report.html").read_text()).warnings == [
+        "Sizes are mixed: fig6 of a quick run (small sizes), fig5, refs, fig7, beyond of a full "
+        "one. Do not compare their counts."
+    ]
+    for name, make in DOCUMENTS.items():
+        (folder / f"{name}.json").write_text(json.dumps({**make(), "quick": True}))
+    assert report(folder)[0] == 0
+    assert Reader((folder / "report.html").read_text()).warnings == []
+
+
+def test_files_of_others_are_left_alone(report: Run, tmp_path: Path) -> None:
+    folder = write_all(tmp_path / "r")
+    (folder / "mine.json").write_text("{broken")
+    (folder / "theirs.json").write_text(json.dumps({"figure": "fig5"}))
+    assert report(folder)[0] == 0
+    (folder / "fig6.json").write_text("{broken")
+    status, _, err = report(folder)
+    assert status == 2 and "fig6.json: is no JSON document" in err
+
+
+def test_the_order_names_every_experiment() -> None:
+    assert set(ORDER) == set(EXPERIMENTS)
+
+
 def test_one_figure_alone(report: Run, tmp_path: Path) -> None:
     (tmp_path / "fig5.json").write_text(json.dumps(fig5()))
     status, out, _ = report(tmp_path / "fig5.json", "--json")
@@ -285,6 +325,8 @@ def _broken(**change: Any) -> dict[str, Any]:
     [
         ("", "is no JSON document"),
         ("[1, 2]", "is neither a result"),
+        (_broken(warnings="x"), "warnings is 'x', not list"),
+        (_broken(quick=1), "quick is 1, not bool"),
         ('{"output": "x", "runs": []}', "is neither a result"),
         ({"format": "lsp-cosim-result", "version": 99}, "a result of version 99"),
         ({"format": "lsp-cosim-result", "version": 1}, "a damaged result"),
@@ -328,7 +370,7 @@ def test_folders_that_hold_nothing(report: Run, tmp_path: Path) -> None:
     assert "holds no result, no trace and no figure" in err
     status, _, err = report(tmp_path / "nowhere")
     assert status == 2 and "there is no such file or folder" in err
-    for name in ("a", "b"):
+    for name in ("fig5", "fig6"):
         (tmp_path / f"{name}.json").write_text(json.dumps(fig5()))
     status, _, err = report(tmp_path)
     assert status == 2 and "two documents are both figure fig5" in err
