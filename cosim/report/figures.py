@@ -14,6 +14,7 @@ from cosim.report.tables import Cell, Table, of_mapping
 
 Rows = list[Row]
 
+_CLAIMS = ("", "measured", "paper", "departure")
 _FENCES = {"va": "fences by address", "all": "global fences"}
 _UNITS = {None: scale.number, "share": scale.percent, "ratio": scale.ratio}
 
@@ -35,13 +36,18 @@ def section(document: FigureDocument) -> Section:
 def claims(documents: Iterable[FigureDocument]) -> tuple[Table, ...]:
     """The figures' numbers next to the paper's, if they have any."""
     rows = tuple(
-        (Cell(f"{labelled(claim)} ({document.figure})"), _claimed(measured), _claimed(paper))
+        (
+            Cell(scale.unbroken(f"{labelled(claim)} ({document.figure})")),
+            _claimed(measured),
+            _claimed(paper),
+            Cell(scale.departure(measured, paper)),
+        )
         for document in documents
         for claim, measured, paper in document.claims
     )
     if not rows:
         return ()
-    return (Table("Measured, next to the paper's numbers", ("", "measured", "paper"), rows),)
+    return (Table("Measured, next to the paper's numbers", _CLAIMS, rows),)
 
 
 def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
@@ -112,11 +118,13 @@ _FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
 
 
 def _claimed(value: str | float | None) -> Cell:
-    return Cell(labelled(value)) if isinstance(value, str) else Cell.of(value)
+    return Cell(scale.unbroken(labelled(value))) if isinstance(value, str) else Cell.of(value)
 
 
 def _settings(table: Table) -> Table:
-    rows = tuple(tuple(Cell(labelled(cell.text)) for cell in row) for row in table.rows)
+    rows = tuple(
+        tuple(Cell(scale.unbroken(labelled(cell.text))) for cell in row) for row in table.rows
+    )
     return replace(table, rows=rows)
 
 

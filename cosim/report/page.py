@@ -135,8 +135,10 @@ def _notes_on(figure: Figure) -> list[str]:
 def _prose(text: str) -> Markup:
     """``text`` with what stands between backticks as code."""
     parts = text.split("`")
+    # What is code stays as it is.
+    parts[::2] = map(scale.unbroken, parts[::2])
     if len(parts) % 2 == 0:
-        return escape(text)
+        return escape(scale.unbroken(text))
     marked = (
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(parts)

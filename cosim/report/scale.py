@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+PERCENT = "\u00a0%"
+"""The sign after a number, on the same line."""
 
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -57,7 +61,41 @@ def number(value: float) -> str:
 def percent(value: float) -> str:
     """A share of 1 as a percentage, to one place, or to two digits where it is small."""
     share = 100 * value
-    return f"{_two_digits(share) if abs(share) < 1 else f'{share:.1f}'.removesuffix('.0')} %"
+    number = _two_digits(share) if abs(share) < 1 else f"{share:.1f}".removesuffix(".0")
+    return f"{number}{PERCENT}"
+
+
+def departure(measured: float | str | None, paper: float | str | None) -> str:
+    """How far ``measured`` is from ``paper``, where both are single numbers; else nothing.
+
+    Percentages differ by points, other numbers by a share of the paper's.
+    """
+    ours, theirs = _single(measured), _single(paper)
+    if ours is None or theirs is None or ours[1] != theirs[1]:
+        return ""
+    apart = ours[0] - theirs[0]
+    if ours[1]:
+        return f"{_signed(f'{abs(apart):.1f}', apart)} points"
+    return _signed(percent(abs(apart / theirs[0])), apart) if theirs[0] else ""
+
+
+def _single(value: float | str | None) -> tuple[float, bool] | None:
+    """The number that ``value`` is, alone, and whether it is a percentage."""
+    if not isinstance(value, str):
+        return None if value is None else (value, False)
+    found = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)(\s?%)?", value.strip())
+    return (float(found[1].replace(",", "")), bool(found[2])) if found else None
+
+
+def _signed(size: str, apart: float) -> str:
+    if not re.search("[1-9]", size):
+        return size
+    return f"+{size}" if apart > 0 else f"\u2212{size}"
+
+
+def unbroken(text: str) -> str:
+    """``text`` with every per cent sign kept on the line of its number."""
+    return re.sub(r"(?<=\d) %(?!\w)", PERCENT, text)
 
 
 def ratio(value: float) -> str:

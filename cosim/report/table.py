@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cosim.report.divergence import describe
+from cosim.report.scale import PERCENT
 from cosim.result import ResultDocument
 
 POLICIES_A_TABLE = 5
@@ -51,7 +52,7 @@ def _run(result: ResultDocument) -> Table:
     if stepped is not None:
         share = f", {stepped['instructions']:,} instructions stepped"
         if stepped["share"] is not None:
-            share += f" ({100 * stepped['share']:.2f} % of the region)"
+            share += f" ({100 * stepped['share']:.2f}{PERCENT} of the region)"
     table.add_row("source", f"{result['backend']}, accesses: {result['accesses']}{share}")
     accesses = "unseen" if events["access"] is None else f"{events['access']:,}"
     table.add_row(

@@ -174,8 +174,8 @@ def test_the_figures_of_the_paper(report: Run, tmp_path: Path) -> None:
     for label in ("What was measured", "What the paper says", "Where they differ, and why"):
         assert text.count(f"<h3>{label}</h3>") == 5
     assert read.tables["Measured, next to the paper's numbers"][1:] == [
-        ["exits at 100 %, TSP (fig5)", "200,000", "200,000"],
-        ["fewer exits (fig5)", "50 %", "up to 50 %"],
+        ["exits at 100\u00a0%, TSP (fig5)", "200,000", "200,000", "0\u00a0%"],
+        ["fewer exits (fig5)", "50\u00a0%", "up to 50\u00a0%", ""],
     ]
     assert "vtlb, oos and ssp are equal" not in text  # oos lacks one point.
     assert "lsp, vtlb and ssp are equal at every point" in text
@@ -308,6 +308,8 @@ def test_backticks_are_code() -> None:
         return whole[whole.index("<p>") : whole.index("</header>")].split("</p>")[0]
 
     assert prose("`a<b` and `c`") == "<p><code>a&lt;b</code> and <code>c</code>"
+    assert prose("`9 %` of 9 % %d") == "<p><code>9 %</code> of 9\u00a0% %d"
+    assert prose("it`s 9 %") == "<p>it`s 9\u00a0%"
     assert prose("it`s <b>") == "<p>it`s &lt;b&gt;"
 
 

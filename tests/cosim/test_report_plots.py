@@ -87,9 +87,9 @@ def test_ticks_are_round_even_and_around_the_values(values: list[float], about: 
         (scale.number, 14.8237, "14.82"),
         (scale.number, 123456.7, "123,457"),
         (scale.number, 0, "0"),
-        (scale.percent, 0.5, "50 %"),
-        (scale.percent, 0.72549, "72.5 %"),
-        (scale.percent, 0.000321, "0.032 %"),
+        (scale.percent, 0.5, "50\u00a0%"),
+        (scale.percent, 0.72549, "72.5\u00a0%"),
+        (scale.percent, 0.000321, "0.032\u00a0%"),
         (scale.ratio, 1, "1.00"),
         (scale.ratio, 0.0432, "0.043"),
         (scale.ratio, 0.0000692, "0.000069"),
@@ -99,6 +99,28 @@ def test_ticks_are_round_even_and_around_the_values(values: list[float], about: 
 def test_numbers_read_well(text: object, value: float, read: str) -> None:
     assert callable(text)
     assert text(value) == read
+
+
+@pytest.mark.parametrize(
+    ("measured", "paper", "departs"),
+    [
+        (200_000, 200_000, "0\u00a0%"),
+        (14.985, 15, "\u22120.10\u00a0%"),
+        (17.25, 15, "+15\u00a0%"),
+        ("200,000", 100_000, "+100\u00a0%"),
+        ("49.3 %", "50 %", "\u22120.7 points"),
+        ("50.0\u00a0%", "50 %", "0.0 points"),
+        ("52.2 to 63.9 %", "25 %", ""),
+        (20, "up to 25 %", ""),
+        (50, "50 %", ""),
+        (3, 0, ""),
+        (None, 15, ""),
+    ],
+)
+def test_a_departure_is_that_of_two_single_numbers(
+    measured: float | str | None, paper: float | str | None, departs: str
+) -> None:
+    assert scale.departure(measured, paper) == departs
 
 
 def test_ticks_of_one_axis_share_their_unit() -> None:
@@ -276,8 +298,8 @@ def test_a_table_has_the_numbers_of_its_plot() -> None:
     table = tables.of_plot(plot)
     assert table.columns == ("share", "lsp", "lsp, expected")
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["0 %", "1,200", "1,000"],
-        ["50 %", "-", "-"],
+        ["0\u00a0%", "1,200", "1,000"],
+        ["50\u00a0%", "-", "-"],
     ]
     bars = Bars("", Axis("n"), (Group("a", {"x": Bar(4, at_least=True)}), Group("b", {})))
     rows = tables.of_plot(bars).rows

@@ -130,4 +130,4 @@ def test_the_table_says_that_a_run_is_incomplete() -> None:
 def test_the_table_says_how_much_was_stepped() -> None:
     ending = Ending(complete=True, stepped={"instructions": 5000, "share": 0.25})
     text = _text(document(ORIGIN, ending, EventCounter().counts(), {}, {}))
-    assert "5,000 instructions stepped (25.00 % of the region)" in text
+    assert "5,000 instructions stepped (25.00\u00a0% of the region)" in text
