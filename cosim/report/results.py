@@ -90,6 +90,8 @@ def _numbers(result: ResultDocument) -> Section:
     for part in parts:
         if isinstance(part, RichTable):
             made.append(tables.of_rich(part))
+        elif isinstance(part, table.Policies):
+            made.extend(map(tables.of_rich, part.parts()))
         else:
             notes.append(str(part).removeprefix("- "))
     return Section(

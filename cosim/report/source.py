@@ -133,13 +133,13 @@ def _warnings(documents: list[FigureDocument]) -> Iterator[str]:
 
 def _terminal(made: Page) -> Iterator[RenderableType]:
     yield from (Text(f"Warning: {warning}", style="bold red") for warning in made.warnings)
-    yield from map(tables.to_rich, made.tables)
+    yield from map(tables.Fitted, made.tables)
     for section in made.sections:
         yield Text(section.heading, style="bold")
         for figure in section.figures:
             if figure.caption != section.heading:
                 yield Text(figure.caption)
-            yield from map(tables.to_rich, page.tables_of(figure))
+            yield from map(tables.Fitted, page.tables_of(figure))
 
 
 def _place(one: FigureDocument) -> tuple[int, str]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from cosim.output import WIDTH
 from cosim.report.divergence import describe
 from cosim.report.scale import PERCENT
 from cosim.result import ResultDocument
@@ -26,15 +29,40 @@ _NONE = object()
 def render(result: ResultDocument) -> RenderableType:
     """The whole result: the run, exits and counters by policy, translations, what is missing."""
     parts: list[RenderableType] = [_run(result)]
-    names = list(result["policies"])
-    for start in range(0, len(names), POLICIES_A_TABLE):
-        shown = names[start : start + POLICIES_A_TABLE]
-        parts.append(_policies({name: result["policies"][name] for name in shown}))
+    if result["policies"]:
+        parts.append(Policies(result["policies"]))
     if result["translations"]:
         parts.append(_translations(result))
         parts.extend(_divergences(result))
     parts.extend(Text(line) for line in _notes(result))
     return Group(*parts)
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Exits and counters by policy, in as many tables as the width of the terminal needs."""
+
+    policies: Mapping[str, Mapping[str, Any]]
+
+    def parts(self, at_most: int = POLICIES_A_TABLE) -> Iterator[Table]:
+        """Tables of ``at_most`` policies each."""
+        names = list(self.policies)
+        for start in range(0, len(names), at_most):
+            yield _policies({name: self.policies[name] for name in names[start : start + at_most]})
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many policies a table as fit, so that no number is broken."""
+        for at_most in range(POLICIES_A_TABLE, 0, -1):
+            made = list(self.parts(at_most))
+            widest = max(_wanted(console, options, one) for one in made)
+            if widest <= options.max_width:
+                break
+        yield from made
+
+
+def _wanted(console: Console, options: ConsoleOptions, table: Table) -> int:
+    """The columns that ``table`` takes where nothing limits it."""
+    return Measurement.get(console, options.update(width=10 * WIDTH), table).maximum
 
 
 def _run(result: ResultDocument) -> Table:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import rich.table
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 
 from cosim.output import WIDTH
 from cosim.report import scale
@@ -19,7 +19,9 @@ UNKNOWN = "-"
 
 
 _NAME_WIDTH, _CELL_WIDTH = 40, 24
-"""Columns of the terminal that the first and any other column of a table have at most."""
+"""Columns that the first (of :data:`WIDTH`) and any other column of a table have at most."""
+_NARROW_NAME = 22
+"""Columns that names are squeezed into at the most, to keep their table whole."""
 _PADDING = 3
 
 
@@ -65,26 +67,38 @@ def of_rich(table: rich.table.Table) -> Table:
     return Table("", columns, rows, numeric=table.columns[-1].justify == "right")
 
 
-def to_rich(table: Table) -> RenderableType:
-    """The table for the terminal; where it is too wide, its columns in several tables."""
-    widths = [_width(table, index) for index in range(len(table.columns))]
-    parts: list[list[int]] = [[]]
-    # Each column has blanks around it and one before the next; the table has one at its end.
-    room = space = WIDTH - 1 - widths[0] - _PADDING
-    for index, width in enumerate(widths[1:], 1):
-        if width + _PADDING > room and parts[-1]:
-            parts.append([])
-            room = space
-        parts[-1].append(index)
-        room -= width + _PADDING
-    return Group(*(_rich_part(table, [0, *part], widths) for part in parts))
+@dataclass(frozen=True)
+class Fitted:
+    """A table as wide as the terminal is; where it is wider, its columns in several tables."""
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The parts, for the width that they are printed at."""
+        table, limit = self.table, options.max_width
+        widths = [_width(table, index) for index in range(len(table.columns))]
+        # Names are wrapped before a table is parted.
+        left = limit - 1 - _PADDING - sum(width + _PADDING for width in widths[1:])
+        most = left if left >= _NARROW_NAME else _NAME_WIDTH * limit // WIDTH
+        widths[0] = max(1, min(widths[0], most, _NAME_WIDTH))
+        parts: list[list[int]] = [[]]
+        # Each column has blanks around it and one before the next; the table has one at its end.
+        room = space = limit - 1 - widths[0] - _PADDING
+        for index, width in enumerate(widths[1:], 1):
+            if width + _PADDING > room and parts[-1]:
+                parts.append([])
+                room = space
+            parts[-1].append(index)
+            room -= width + _PADDING
+        for part in parts:
+            yield _rich_part(table, [0, *part], widths)
 
 
 def _width(table: Table, index: int) -> int:
     """Headers are wrapped between words; cells only where they are longer than a column can be."""
     words = map(len, table.columns[index].split())
     cells = (len(row[index].text) for row in table.rows)
-    return min(max([1, *words, *cells]), _NAME_WIDTH if index == 0 else _CELL_WIDTH)
+    return min(max([1, *words, *cells]), _CELL_WIDTH if index else _NAME_WIDTH)
 
 
 def _rich_part(table: Table, columns: list[int], widths: list[int]) -> rich.table.Table:

@@ -392,9 +392,9 @@ def test_a_page_that_cannot_be_written(report: Run, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"fig5.json", "page.html"}
 
 
-def shown(terminal: RenderableType) -> list[str]:
+def shown(terminal: RenderableType, width: int = 100) -> list[str]:
     file = io.StringIO()
-    Console(file=file, width=100).print(terminal)
+    Console(file=file, width=width).print(terminal)
     return file.getvalue().splitlines()
 
 
@@ -402,21 +402,31 @@ def shown(terminal: RenderableType) -> list[str]:
     st.lists(st.text("abcdefgh ", max_size=30), min_size=2, max_size=12),
     st.integers(1, 10**12),
     st.integers(0, 60),
+    st.sampled_from([60, 80, 100]),
 )
 def test_terminal_tables_fit_and_lose_nothing(
-    columns: list[str], largest: int, name_width: int
+    columns: list[str], largest: int, name_width: int, width: int
 ) -> None:
     numbers = [largest - n for n in range(len(columns) - 1)]
     cells = (Cell("n" * name_width), *map(Cell.of, numbers))
-    lines = shown(tables.to_rich(Table("caption", tuple(columns), (cells,))))
-    assert max(map(len, lines)) <= 100
+    lines = shown(tables.Fitted(Table("caption", tuple(columns), (cells,))), width)
+    assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
     found = [int(text.replace(",", "")) for text in re.findall(r"-?\d[\d,]*", " ".join(lines))]
     assert found == numbers
 
 
-def test_the_terminal_shows_every_count(tmp_path: Path) -> None:
-    text = "\n".join(shown(source.load(write_all(tmp_path / "r"), lambda *_: None).terminal))
+@pytest.mark.parametrize(("width", "tables_made"), [(100, 1), (76, 1), (60, 2)])
+def test_names_are_wrapped_before_a_table_is_parted(width: int, tables_made: int) -> None:
+    cells = (Cell("exits of LSP at 100 % of the operations"), *map(Cell.of, [10**15] * 2))
+    made = Table("caption", ("", "measured", "paper"), (cells,))
+    assert "\n".join(shown(tables.Fitted(made), width)).count("caption") == tables_made
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_terminal_shows_every_count(tmp_path: Path, width: int) -> None:
+    report = source.load(write_all(tmp_path / "r"), lambda *_: None)
+    text = "\n".join(shown(report.terminal, width))
     for row in fig5()["rows"]:
         if row["exits"] is not None:
             assert f"{row['exits']:,}" in text

@@ -97,9 +97,9 @@ def _policy(null: bool) -> dict[str, Any]:
     }
 
 
-def _text(result: Any) -> str:
+def _text(result: Any, width: int = 100) -> str:
     file = io.StringIO()
-    Console(file=file, width=100).print(render(result))
+    Console(file=file, width=width).print(render(result))
     return file.getvalue()
 
 
@@ -112,10 +112,21 @@ def test_the_table_fits_and_says_what_is_not_known() -> None:
     for name in names:
         assert name in text
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
-    assert rows["pt_write"] == ["12,345,678"] * 3  # The last table: unsync, oos, ssp.
+    assert rows["pt_write"] == ["12,345,678"] * 4  # The last table: vtlb, unsync, oos, ssp.
     assert ">= 12,345,678" in text
     assert "- shadow_fill: needs every access" in text
     assert rows["reference"] == ["9", "8", "0", "1", "0"]
+
+
+def test_no_number_is_broken_on_a_narrow_terminal() -> None:
+    names = ["nested", "shadow", "lsp", "shadow:roots=4,oos=1"]
+    result = result_document()
+    result["policies"] = {name: _policy(null=False) for name in names}
+    for width in (60, 80):
+        text = _text(result, width)
+        assert max(map(len, text.splitlines())) <= width
+        assert text.count("1,234,567,890") == text.count("1,000,000,000,000") == len(names)
+        assert all(name in text for name in names)
 
 
 def test_the_table_says_that_a_run_is_incomplete() -> None:
