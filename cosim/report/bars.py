@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from cosim.report import scale
 from cosim.report.plot import Axis, Bar, Bars
 from cosim.report.scale import Scale
-from cosim.report.svg import TOP, add, colour, length, px, tick_texts
+from cosim.report.svg import TOP, add, colour, length, marker, px, tick_texts
 
 _BAR, _GAP = 11.0, 3.0
 _HEAD = 20.0
@@ -20,22 +20,20 @@ _FOOT = 18.0
 def draw_bars(root: Element, plot: Bars, width: int, slots: Mapping[str, int]) -> float:
     """Draw ``plot`` into ``root``; return the height."""
     bars = [(name, bar) for group in plot.groups for name, bar in group.bars.items()]
-    values = [
-        n for _, bar in bars for n in (bar.value, bar.expected, plot.baseline) if n is not None
-    ]
-    ticks = scale.ticks([0.0, *values], 4)
+    ends, ticks = scale.of_values((*plot.values, *plot.axis.beside), 4, log=plot.axis.log)
     texts = (f"{_text(plot.axis, bar)} {name}" for name, bar in bars)
-    x = Scale(ticks[0], ticks[-1], 2, width - 10 - max(map(length, texts), default=0.0))
+    room = width - 10 - max(map(length, texts), default=0.0)
+    x = Scale(*ends, 2, room, plot.axis.log)
     top = TOP - 8
     foot = top + len(bars) * (_BAR + _GAP)
     foot += sum(_APART + (_HEAD if group.label else 0) for group in plot.groups)
 
-    add(root, "text", plot.axis.label, x=0, y=11, class_="axis")
+    add(root, "text", plot.axis.heading, x=0, y=11, class_="axis")
     for tick, text in zip(ticks, tick_texts(plot.axis, ticks), strict=True):
         line = add(root, "line", x1=x(tick), x2=x(tick), y1=top, y2=foot)
         line.set("class", "zero" if tick == 0 else "grid")
         line.attrib.update({"data-axis": "x", "data-value": repr(tick)})
-        anchor = "start" if tick == ticks[0] else "middle"
+        anchor = "start" if x(tick) < 8 else "middle"
         add(root, "text", text, x=x(tick), y=foot + 13, class_="tick", text_anchor=anchor)
     if plot.baseline is not None:
         base = x(plot.baseline)
@@ -55,9 +53,17 @@ def draw_bars(root: Element, plot: Bars, width: int, slots: Mapping[str, int]) -
 def _bar(
     root: Element, axis: Axis, bar: Bar, data: Mapping[str, str], x: Scale, top: float, slot: int
 ) -> None:
-    zero, name, text = x(0), data["data-series"], _text(axis, bar)
-    end = zero
-    if bar.value is not None:
+    name, text = data["data-series"], _text(axis, bar)
+    zero = end = x.start if axis.log else x(0)
+    if bar.value is not None and axis.log:
+        end = x(bar.value)
+        middle = top + _BAR / 2
+        add(root, "line", x1=zero, x2=end, y1=middle, y2=middle, class_=f"stem {colour(slot)}")
+        dot = marker(root, end, middle, slot)
+        dot.attrib.update({**data, "data-x": repr(bar.value)})
+        add(dot, "title", f"{name}: {text}")
+        end += 4
+    elif bar.value is not None:
         at = x(bar.value)
         rect = add(root, "rect", x=min(zero, at), y=top, width=abs(at - zero), height=_BAR, rx=1.5)
         rect.set("class", f"{'bar open' if bar.at_least else 'bar'} {colour(slot)}")

@@ -18,7 +18,8 @@ By ``figure``:
     says nothing); ``program`` where there are several: each has a plot of its own.
 ``fig6``
     ``window`` (modifications for each fence), ``policy``, ``fence`` (``va`` or ``all``),
-    ``exits`` (those that the global page table causes).
+    ``exits`` (those that the global page table causes); optional ``sync_reads`` (entries of the
+    guest's tables read at fences, null for policies that read none).
 ``refs``
     ``mode`` (such as ``sv39 x sv39x4``), ``policy``, ``refs_per_miss`` (measured), ``expected``.
 ``fig7``
@@ -29,7 +30,8 @@ any other
     ``panel``, ``series``, ``x``, ``y``: small multiples, a panel each.  Where ``x`` is a number the
     panel has lines, where it is text it has bars.  Optional in a row: ``x_label`` and ``y_label``
     (the first of a panel counts) and ``y_unit``: ``share`` (0 to 1, shown in per cent) or
-    ``ratio``.
+    ``ratio``.  Panels that follow each other and have the same ``y_label`` and unit are shown
+    side by side on one scale, which is logarithmic where their counts are far apart.
 """
 
 from __future__ import annotations

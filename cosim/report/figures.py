@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from cosim.report import scale
 from cosim.report.document import FigureDocument, Row
 from cosim.report.page import Figure, Section
 from cosim.report.plot import Axis, Bar, Bars, Group, Lines, Plot, Series
 from cosim.report.programs import known_label, label, labelled
-from cosim.report.tables import Cell, Table, of_mapping
+from cosim.report.tables import Cell, Table, of_mapping, of_plot
 
 Rows = list[Row]
 
@@ -64,12 +65,20 @@ def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
 
 
 def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
-    plots = []
+    plots: list[Plot] = []
+    reads = []
     for fence, rows in _by(document.rows, "fence").items():
         x = _axis("modifications for each fence", rows, "window")
-        series = _series(rows, "policy", "window", "exits")
-        plots.append(Lines(_FENCES.get(fence, fence), x, Axis("VM exits"), series))
-    return (Figure("VM exits that the global page table causes", tuple(plots)),)
+        name = _FENCES.get(fence, fence)
+        plots.append(Lines(name, x, Axis("VM exits"), _series(rows, "policy", "window", "exits")))
+        known = [row for row in rows if row.maybe("sync_reads") is not None]
+        if known:
+            what = Axis("entries read to synchronise")
+            series = _series(known, "policy", "window", "sync_reads")
+            reads.append(of_plot(Lines(name, x, what, series)))
+    caption = "VM exits that the global page table causes"
+    # Each on its own scale: where the one has far larger counts, the other's curves would merge.
+    return (Figure(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
 
 
 def _refs(document: FigureDocument) -> tuple[Figure, ...]:
@@ -93,20 +102,39 @@ def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
 
 
 def _small_multiples(document: FigureDocument) -> tuple[Figure, ...]:
-    plots: list[Plot] = []
-    for panel, rows in _by(document.rows, "panel").items():
-        first, title = rows[0].fields, labelled(panel)
-        unit = first.get("y_unit")
-        if unit not in _UNITS:
-            rows[0].refuse("y_unit", "share or ratio")
-        y = Axis(str(first.get("y_label", "")), _UNITS[unit])
-        if all(isinstance(row.fields.get("x"), str) for row in rows):
-            labels = {name: known_label(name) for name in _by(rows, "x")}
-            plots.append(Bars(title, y, _groups(rows, "x", "series", "y", labels=labels)))
-        else:
-            x = _axis(str(first.get("x_label", "")), rows, "x")
-            plots.append(Lines(title, x, y, _series(rows, "series", "x", "y")))
-    return (Figure(document.title, tuple(plots)),)
+    """A figure for each run of panels that show the same, with their legend and numbers near."""
+    panels = [_panel(*panel) for panel in _by(document.rows, "panel").items()]
+    runs = groupby(panels, key=lambda plot: (type(plot), _values_axis(plot)))
+    return tuple(Figure(document.title, _alike(list(plots))) for _, plots in runs)
+
+
+def _panel(name: str, rows: Rows) -> Plot:
+    first, title = rows[0].fields, labelled(name)
+    unit = first.get("y_unit")
+    if unit not in _UNITS:
+        rows[0].refuse("y_unit", "share or ratio")
+    y = Axis(str(first.get("y_label", "")), _UNITS[unit])
+    if all(isinstance(row.fields.get("x"), str) for row in rows):
+        labels = {name: known_label(name) for name in _by(rows, "x")}
+        return Bars(title, y, _groups(rows, "x", "series", "y", labels=labels))
+    x = _axis(str(first.get("x_label", "")), rows, "x")
+    return Lines(title, x, y, _series(rows, "series", "x", "y"))
+
+
+def _values_axis(plot: Plot) -> Axis:
+    return plot.axis if isinstance(plot, Bars) else plot.y
+
+
+def _alike(plots: Sequence[Plot]) -> tuple[Plot, ...]:
+    """``plots`` of the same values on the same scale, for counts that is as wide as they are."""
+    values = tuple(value for plot in plots for value in plot.values)
+    made: list[Plot] = []
+    for plot in plots:
+        axis = _values_axis(plot)
+        wide = axis.text is scale.number and scale.is_wide(values)
+        axis = replace(axis, log=wide, beside=values)
+        made.append(replace(plot, axis=axis) if isinstance(plot, Bars) else replace(plot, y=axis))
+    return tuple(made)
 
 
 _FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {

@@ -17,9 +17,8 @@ _BOTTOM = 38.0
 def draw_lines(root: Element, plot: Lines, width: int, slots: Mapping[str, int]) -> float:
     """Draw ``plot`` into ``root``; return the height."""
     height = float(_HEIGHT[width])
-    known = [y for series in plot.series for _, y in series.points if y is not None]
     xs = sorted({x for series in plot.series for x, _ in series.points}) or [0.0, 1.0]
-    y_ticks = scale.ticks([0.0, *known])
+    y_ends, y_ticks = scale.of_values((*plot.values, *plot.y.beside), 5, log=plot.y.log)
     log = plot.x.log and xs[0] > 0
     x_ticks = xs[:: -(-len(xs) // 8)] if log else scale.ticks(xs, 10 if width == WIDE else 5)
     ends = (xs[0], xs[-1]) if log else (x_ticks[0], x_ticks[-1])
@@ -29,9 +28,9 @@ def draw_lines(root: Element, plot: Lines, width: int, slots: Mapping[str, int])
     left = 10 + max(map(length, y_texts))
     right = 34 + max(map(length, plot.names)) if labels else 16.0
     x = Scale(*ends, left + 6, width - right, log)
-    y = Scale(y_ticks[0], y_ticks[-1], height - _BOTTOM, TOP)
+    y = Scale(*y_ends, height - _BOTTOM, TOP, plot.y.log)
 
-    add(root, "text", plot.y.label, x=0, y=11, class_="axis")
+    add(root, "text", plot.y.heading, x=0, y=11, class_="axis")
     for tick, text in zip(y_ticks, y_texts, strict=True):
         at = y(tick)
         zero = "zero" if tick == 0 else "grid"

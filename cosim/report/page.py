@@ -73,6 +73,7 @@ def render(page: Page) -> str:
     environment.filters["prose"] = _prose
     environment.globals["tables_of"] = tables_of
     environment.globals["legend"] = _legend
+    environment.globals["has_room_beside"] = _has_room_beside
     environment.globals["drawings"] = _drawings
     environment.globals["notes_on"] = _notes_on
     style = Markup(loader.get_source(environment, "page.css")[0])
@@ -104,6 +105,11 @@ def _legend(figure: Figure) -> list[tuple[Markup, str]]:
     if any(bar.expected is not None for bar in bars):
         entries.append((Markup(expected_swatch(line=False)), "expected"))
     return entries
+
+
+def _has_room_beside(figure: Figure) -> bool:
+    """Whether the figure is one narrow plot, so that its numbers can stand beside it."""
+    return len(figure.plots) == 1 and isinstance(figure.plots[0], Bars)
 
 
 def _drawings(figure: Figure, name: str) -> list[tuple[str, str, Markup]]:

@@ -6,7 +6,8 @@ marker on every plot.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
@@ -25,11 +26,21 @@ POLICIES = ("native", "nested", "shadow", "lsp", "vtlb", "unsync", "oos", "ssp",
 
 @dataclass(frozen=True)
 class Axis:
-    """``label`` says what is counted, and in which unit; ``text`` writes a value out."""
+    """``label`` says what is counted, and in which unit; ``text`` writes a value out.
+
+    ``beside`` are values on other plots: the axis holds them too, so that plots can be compared.
+    An axis is logarithmic (``log``) only where all its values are above 0.
+    """
 
     label: str
     text: Callable[[float], str] = scale.number
     log: bool = False
+    beside: tuple[float, ...] = ()
+
+    @property
+    def heading(self) -> str:
+        """What stands at an axis of values."""
+        return f"{self.label} (logarithmic scale)" if self.log else self.label
 
 
 @dataclass(frozen=True)
@@ -50,7 +61,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Lines:
-    """A line plot with markers; y begins at 0."""
+    """A line plot with markers; y begins at 0, unless it is logarithmic."""
 
     title: str
     x: Axis
@@ -61,6 +72,11 @@ class Lines:
     def names(self) -> tuple[str, ...]:
         """The names of the series, each once."""
         return tuple(dict.fromkeys(series.name for series in self.series))
+
+    @property
+    def values(self) -> list[float]:
+        """All values that are known, expected ones too."""
+        return [y for series in self.series for _, y in series.points if y is not None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Bars:
-    """Horizontal bars in groups, from 0."""
+    """Horizontal bars in groups, from 0; on a logarithmic axis, which has no 0, dots."""
 
     title: str
     axis: Axis
@@ -101,6 +117,12 @@ class Bars:
     def bars(self) -> tuple[Bar, ...]:
         """All bars, from above."""
         return tuple(bar for group in self.groups for bar in group.bars.values())
+
+    @property
+    def values(self) -> list[float]:
+        """All values that are known, expected ones and the baseline too."""
+        values = [value for bar in self.bars for value in (bar.value, bar.expected)]
+        return [value for value in (*values, self.baseline) if value is not None]
 
 
 Plot = Lines | Bars
@@ -143,12 +165,12 @@ def hidden(plot: Plot) -> list[Hidden]:
     if isinstance(plot, Bars):
         return []
     measured = [series for series in plot.series if not series.expected]
-    largest = max((abs(y) for s in measured for _, y in s.points if y is not None), default=0)
+    height = _height(plot.y, [*plot.values, *plot.y.beside])
     found: list[tuple[Series, Hidden]] = []
     for series in measured:
         for index, (first, group) in enumerate(found):
             apart = _apart(first, series)
-            if apart is not None and apart <= _LINE * largest:
+            if apart is not None and _seen_apart(plot.y, first, series) <= _LINE * height:
                 group = Hidden((*group.names, series.name), max(group.apart, apart))
                 found[index] = (first, group)
                 break
@@ -157,11 +179,28 @@ def hidden(plot: Plot) -> list[Hidden]:
     return [group for _, group in found if len(group.names) > 1]
 
 
+def _height(y: Axis, values: list[float]) -> float:
+    """What ``values`` span on the axis, in its own measure."""
+    if not values:
+        return 0
+    return math.log(max(values) / min(values)) if y.log else max(map(abs, values))
+
+
+def _seen_apart(y: Axis, one: Series, other: Series) -> float:
+    """The largest distance of two curves with the same points, as :func:`_height` measures."""
+    return max(
+        (abs(math.log(a / b)) if y.log else abs(a - b) for a, b in _pairs(one, other)), default=0
+    )
+
+
 def _apart(one: Series, other: Series) -> float | None:
     """The largest difference of two curves; None where they do not have the same points."""
     if [(x, y is None) for x, y in one.points] != [(x, y is None) for x, y in other.points]:
         return None
-    pairs = zip(one.points, other.points, strict=True)
-    return max(
-        (abs(a - b) for (_, a), (_, b) in pairs if a is not None and b is not None), default=0
-    )
+    return max((abs(a - b) for a, b in _pairs(one, other)), default=0)
+
+
+def _pairs(one: Series, other: Series) -> Iterator[tuple[float, float]]:
+    for (_, a), (_, b) in zip(one.points, other.points, strict=True):
+        if a is not None and b is not None:
+            yield a, b

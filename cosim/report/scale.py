@@ -10,6 +10,9 @@ from dataclasses import dataclass
 PERCENT = "\u00a0%"
 """The sign after a number, on the same line."""
 
+_WIDE = 50
+"""A bar this many times shorter than the longest is a hair."""
+
 _SUFFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -49,6 +52,34 @@ def ticks(values: Iterable[float], about: int = 5) -> list[float]:
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     # Through text: 3 * 0.1 is not 0.3.
     return [float(f"{step * n:.15g}") for n in range(first, last + 1)]
+
+
+def of_values(
+    values: Iterable[float], about: int, *, log: bool
+) -> tuple[tuple[float, float], list[float]]:
+    """The ends and the ticks of an axis of ``values``, from 0 where it is not logarithmic."""
+    if log:
+        return log_ticks(values, about + 3)
+    found = ticks([0.0, *values], about)
+    return (found[0], found[-1]), found
+
+
+def log_ticks(values: Iterable[float], about: int) -> tuple[tuple[float, float], list[float]]:
+    """The ends of a logarithmic axis around ``values`` (all above 0), and its ticks.
+
+    Both are 1, 2 or 5 times a power of ten; ticks only powers of ten where there are many.
+    """
+    values = list(values)
+    low = math.floor(math.log10(min(values))) - 1
+    high = math.ceil(math.log10(max(values))) + 1
+    # Through text: 10.0 ** -3 and its like are not always the nearest number.
+    steps = [float(f"{m}e{power}") for power in range(low, high + 1) for m in (1, 2, 5)]
+    first = max(step for step in steps if step <= min(values))
+    last = min(step for step in steps if step >= max(values) and step > first)
+    inside = [step for step in steps if first <= step <= last]
+    if len(inside) > about:
+        inside = [step for step in inside if f"{step:e}".startswith("1")]
+    return (first, last), inside
 
 
 def number(value: float) -> str:
@@ -116,6 +147,12 @@ def short(value: float, largest: float) -> str:
         if largest >= max(size, 10_000):
             return f"{value / size:.4g}{suffix}" if value else "0"
     return f"{value:,.4g}" if abs(value) < 1000 else number(value)
+
+
+def is_wide(values: Iterable[float]) -> bool:
+    """Whether the smallest of ``values`` could not be read from an axis that begins at 0."""
+    distinct = set(values)
+    return bool(distinct) and min(distinct) > 0 and max(distinct) >= _WIDE * min(distinct)
 
 
 def is_geometric(values: Iterable[float]) -> bool:

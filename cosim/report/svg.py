@@ -52,6 +52,8 @@ def tick_texts(axis: Axis, ticks: Sequence[float]) -> list[str]:
     """The values at the ticks: shares in per cent, all others in short."""
     if axis.text is scale.percent:
         return [axis.text(tick) for tick in ticks]
+    if axis.log:
+        return [scale.short(tick, tick) for tick in ticks]
     return [scale.short(tick, max(map(abs, ticks))) for tick in ticks]
 
 

@@ -18,11 +18,14 @@ from rich.console import Console, RenderableType
 from cosim import cli
 from cosim.report import page, source, tables
 from cosim.report.document import ORDER, FigureDocument
+from cosim.report.draw import svg
 from cosim.report.page import Page, Section
+from cosim.report.plot import Lines, slots
+from cosim.report.svg import NARROW
 from cosim.report.tables import Cell, Table
 from cosim.reproduce.experiments import EXPERIMENTS
 from cosim.trace.synthetic import SyntheticGuest
-from tests.cosim.report_documents import DOCUMENTS, beyond, document, fig5, fig7, write_all
+from tests.cosim.report_documents import DOCUMENTS, beyond, document, fig5, fig6, fig7, write_all
 from tests.cosim.streams import result_document, write_trace
 
 Run = Callable[..., tuple[int, str, str]]
@@ -222,8 +225,60 @@ def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
     assert mcf in "\n".join(shown(report.terminal))
 
 
+def test_panels_have_their_legend_and_numbers_near() -> None:
+    (section,) = source.of_figures([FigureDocument(beyond(), "x")], "t").page.sections
+    titles = [[plot.title for plot in figure.plots] for figure in section.figures]
+    assert titles == [
+        ["TLB size"],
+        ["Footprint", "Footprint of all"],
+        ["Svvptc"],
+        ["Break-even"],
+    ]
+    text = page.render(Page("t", "l", (section,)))
+    for figure in text.split("<figure ")[1:]:
+        inside = figure.partition("</figure>")[0]
+        assert "<table" in inside
+        assert inside.startswith('id="beyond') and ('class="legend"' in inside) == (
+            'class="curve' in inside
+        )
+
+
+def test_panels_of_one_figure_have_one_scale() -> None:
+    (section,) = source.of_figures([FigureDocument(beyond(), "x")], "t").page.sections
+    one, other = section.figures[1].plots
+    assert max(one.values) == 2 * max(other.values)
+    ticks = [
+        re.findall(
+            r'data-axis="y" data-value="([^"]+)"', svg(plot, NARROW, slots(plot.names), "p", "")
+        )
+        for plot in (one, other)
+    ]
+    assert ticks[0] == ticks[1] and len(ticks[0]) > 2
+
+
+def test_counts_far_apart_are_on_a_logarithmic_scale() -> None:
+    documents = [FigureDocument(make(), "x") for make in (fig5, fig6, beyond)]
+    made = source.of_figures(documents, "t").page
+    log = [
+        plot.title
+        for section in made.sections
+        for figure in section.figures
+        for plot in figure.plots
+        if (plot.y if isinstance(plot, Lines) else plot.axis).log
+    ]
+    assert log == ["global fences", "Break-even"]
+    assert page.render(made).count("(logarithmic scale)") == len(log)
+
+
+def test_what_synchronising_reads_is_shown(tmp_path: Path) -> None:
+    made = source.of_figures([FigureDocument(fig6(), "x")], "t").page
+    rows = Reader(page.render(made)).tables["global fences: entries read to synchronise"]
+    assert rows[0] == ["modifications for each fence", "lsp", "vtlb"]
+    assert rows[3] == ["4", "642,500", "642,500"]
+
+
 def test_every_number_of_a_row_is_in_a_table() -> None:
-    for make in (fig5, fig7, beyond):
+    for make in (fig5, fig6, fig7, beyond):
         made = source.of_figures([FigureDocument(make(), "x")], "t")
         shown = set(re.findall(r'data-value="([^"]+)"', page.render(made.page)))
         for row in make()["rows"]:

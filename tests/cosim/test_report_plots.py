@@ -194,6 +194,64 @@ def test_powers_of_two_are_evenly_apart() -> None:
             assert translation(mark)[0] == pytest.approx(between(ticks, value, log=True), abs=0.02)
 
 
+@given(st.lists(st.floats(1e-6, 1e12), min_size=1, max_size=9), st.integers(3, 9))
+def test_logarithmic_ticks_are_round_and_around_the_values(values: list[float], about: int) -> None:
+    (low, high), ticks = scale.log_ticks(values, about)
+    assert low <= min(values) and max(values) <= high and low < high
+    assert low * 5 > min(values) / 1.001 and high / 5 < max(values) * 1.001
+    for value in (low, high, *ticks):
+        assert float(f"{value:e}".split("e")[0]) in (1, 2, 5)
+    if scale.is_wide(values):
+        assert len(ticks) >= 2
+    assert all(low <= tick <= high for tick in ticks)
+
+
+def test_what_is_wide() -> None:
+    assert scale.is_wide([14, 118_921]) and not scale.is_wide([10_000, 110_000])
+    # Nothing has a place for 0 on a logarithmic scale.
+    assert not scale.is_wide([0, 14, 118_921]) and not scale.is_wide([])
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_points_on_a_logarithmic_scale(width: int) -> None:
+    curve = tuple(zip(range(6), (625.0, 1250.0, None, 10_000.0, 20_000.0, 110_000.0), strict=True))
+    root = draw(Lines("", Axis("x"), Axis("exits", log=True), (Series("lsp", curve),)), width)
+    ticks = positions(root, "y")
+    assert list(ticks) == [1000, 10_000, 100_000]
+    marks = [mark for mark in root.iter("path") if "data-y" in mark.attrib]
+    assert len(marks) == 5
+    for mark in marks:
+        wanted = between(ticks, float(mark.attrib["data-y"]), log=True)
+        assert translation(mark)[1] == pytest.approx(wanted, abs=0.02)
+    texts = [text.text for text in root.iter("text")]
+    assert "exits (logarithmic scale)" in texts
+    assert {"1,000", "10k", "100k"} <= set(texts)
+
+
+def test_bars_far_apart_are_dots_that_can_be_read() -> None:
+    values = {"shadow": Bar(14.05), "lsp": Bar(118_921), "ssp": Bar(None)}
+    plot = Bars("", Axis("cycles", log=True), (Group("mcf-like", values),))
+    root = draw(plot, NARROW)
+    ticks = positions(root, "x")
+    assert list(ticks) == [10, 100, 1000, 10_000, 100_000]
+    assert not list(root.iter("rect"))
+    dots = [path for path in root.iter("path") if "data-x" in path.attrib]
+    assert [dot.attrib["data-series"] for dot in dots] == ["shadow", "lsp"]
+    for dot in dots:
+        wanted = between(ticks, float(dot.attrib["data-x"]), log=True)
+        assert translation(dot)[0] == pytest.approx(wanted, abs=0.02)
+    texts = ["".join(t.itertext()) for t in root.iter("text") if t.get("class") == "value"]
+    assert texts == ["14.05 shadow", "118,921 lsp", "not known ssp"]
+
+
+def test_curves_that_only_a_linear_scale_merges_are_not_called_one() -> None:
+    low, high = ((0.0, 600.0), (1.0, 700.0)), ((0.0, 700.0), (1.0, 900.0))
+    far = Series("vtlb", ((0.0, 300_000.0), (1.0, 300_000.0)))
+    series = (Series("lsp", low), Series("ssp", high), far)
+    assert hidden(Lines("", Axis("x"), Axis("y"), series)) == [(("lsp", "ssp"), 200)]
+    assert hidden(Lines("", Axis("x"), Axis("y", log=True), series)) == []
+
+
 def test_what_is_expected_is_dashed_and_unmarked() -> None:
     measured = Series("lsp", ((0, 0), (1, 90)))
     plot = line_plot(measured, Series("lsp", ((0, 0), (1, 100)), expected=True))
