@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -75,8 +76,8 @@ def test_the_page_renders(browser: Chromium, figures: Path, width: int, scheme: 
     colour = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour == PAPERS[scheme]
     plots = browser.evaluate(_BOXES)
-    # fig5 has two, fig6 two, refs one, fig7 two, beyond three.
-    assert len(plots) == 10
+    # fig5 has two, fig6 two, refs one, fig7 two, beyond five.
+    assert len(plots) == 12
     for plot in plots:
         left, top, right, bottom = plot["plot"]
         assert right - left > 0.7 * min(width, 430)
@@ -99,8 +100,10 @@ _MARKS = """
     return {
       ticks: [...svg.querySelectorAll('[data-axis]')].map(
         t => [t.dataset.axis, parseFloat(t.dataset.value), ...middle(t)]),
-      marks: [...svg.querySelectorAll('path[data-x]')].map(
+      marks: [...svg.querySelectorAll('path[data-y]')].map(
         m => [m.dataset.series, parseFloat(m.dataset.x), parseFloat(m.dataset.y), ...middle(m)]),
+      dots: [...svg.querySelectorAll('path[data-group]')].map(
+        m => [m.dataset.group, m.dataset.series, parseFloat(m.dataset.x), ...middle(m)]),
       bars: [...svg.querySelectorAll('rect[data-x]')].map(
         m => [m.dataset.group, m.dataset.series, parseFloat(m.dataset.x), ...end(m)]),
     };
@@ -156,6 +159,44 @@ def test_the_bars_are_the_data(browser: Chromium, figures: Path) -> None:
             assert abs(end - (zero + value * unit)) < 1, (group, name)
 
 
+def test_the_dots_are_the_data(browser: Chromium, figures: Path) -> None:
+    open_page(browser, figures, LAPTOP)
+    plots, rows = read(browser, "beyond")
+    (plot,) = (plot for plot in plots if plot["dots"])
+    known = [(row["series"], row["y"]) for row in rows if row["panel"] == "Break-even"]
+    assert [(name, value) for _, name, value, _, _ in plot["dots"]] == known
+    (low, start), *_, (high, end) = ((tick[1], tick[2]) for tick in plot["ticks"])
+    for group, name, value, at, _ in plot["dots"]:
+        wanted = start + math.log(value / low) / math.log(high / low) * (end - start)
+        assert abs(at - wanted) < 1, (group, name)
+
+
+# Of each figure of a section: its legend, its plots and its tables, as boxes.
+_PARTS = """
+[...document.querySelectorAll('#SECTION figure')].map(figure => {
+  const boxes = sign => [...figure.querySelectorAll(sign)].filter(e => e.checkVisibility()).map(
+    e => { const b = e.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; });
+  return {legend: boxes('.legend'), plots: boxes('.plot'), tables: boxes('table')};
+})
+"""
+
+
+def test_legends_and_numbers_are_near_their_panels(browser: Chromium, figures: Path) -> None:
+    open_page(browser, figures, LAPTOP)
+    parts = browser.evaluate(_PARTS.replace("SECTION", "beyond"))
+    assert [len(part["plots"]) for part in parts] == [1, 2, 1, 1]
+    assert [len(part["legend"]) for part in parts] == [1, 1, 0, 0]
+    for part in parts:
+        first = part["plots"][0]
+        for legend in part["legend"]:
+            assert 0 <= first[1] - legend[3] < 30
+        assert part["tables"][0][1] - max(plot[3] for plot in part["plots"]) < 60
+    # A narrow plot has its numbers beside it.
+    for part in parts[2:]:
+        (plot,), (table,) = part["plots"], part["tables"]
+        assert table[0] > plot[2] and table[1] < plot[3]
+
+
 def test_the_page_on_paper(browser: Chromium, figures: Path) -> None:
     # A reader who prefers dark prints on white paper all the same.
     open_page(browser, figures, 700, "dark")
@@ -167,6 +208,9 @@ def test_the_page_on_paper(browser: Chromium, figures: Path) -> None:
     assert not browser.evaluate("document.querySelector('.plot.narrow').checkVisibility()")
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
     assert browser.evaluate(f"{cut}.length") == 0
+    # A table is on one page, with its caption.
+    breaks = "[...document.querySelectorAll('.scroll')].map(e => getComputedStyle(e).breakInside)"
+    assert set(browser.evaluate(breaks)) == {"avoid"}
     data = browser.pdf()
     assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF")
     pages = len(re.findall(rb"/Type\s*/Page\b", data))
