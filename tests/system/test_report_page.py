@@ -78,6 +78,11 @@ def test_the_page_renders(browser: Chromium, figures: Path, width: int, scheme: 
     plots = browser.evaluate(_BOXES)
     # fig5 has two, fig6 two, refs one, fig7 two, beyond five.
     assert len(plots) == 12
+    # Of the tables of fig6 with their narrow numbers nothing is out of sight, even on a phone.
+    cut = (
+        "[...document.querySelectorAll('#fig6 .scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+    )
+    assert browser.evaluate(f"{cut}.length") == 0
     for plot in plots:
         left, top, right, bottom = plot["plot"]
         assert right - left > 0.7 * min(width, 430)
@@ -208,6 +213,7 @@ def test_the_page_on_paper(browser: Chromium, figures: Path) -> None:
     assert not browser.evaluate("document.querySelector('.plot.narrow').checkVisibility()")
     cut = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
     assert browser.evaluate(f"{cut}.length") == 0
+    assert min(plot["size"] for plot in browser.evaluate(_BOXES)) >= 9
     # A table is on one page, with its caption.
     breaks = "[...document.querySelectorAll('.scroll')].map(e => getComputedStyle(e).breakInside)"
     assert set(browser.evaluate(breaks)) == {"avoid"}
