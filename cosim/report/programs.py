@@ -26,10 +26,14 @@ def known_label(name: str) -> str:
 
 
 def labelled(text: str) -> str:
-    """``text`` with each stand-in called one where it is first named.
+    """``text`` with each stand-in called one where a paragraph first names it.
 
-    A text that speaks of stand-ins itself stays as it is.
+    A paragraph that speaks of stand-ins itself stays as it is.
     """
+    return "".join(map(_labelled_paragraph, re.split(r"(\n\s*\n)", text)))
+
+
+def _labelled_paragraph(text: str) -> str:
     if "stand-in" in text:
         return text
     seen: set[str] = set()

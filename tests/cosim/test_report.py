@@ -202,7 +202,7 @@ def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
         rows,
         settings={"sizes": {"milc-like": "4 4"}, "programs": "cc1, astar-like, milc-like"},
         difference="astar-like has few misses, as astar-like has few pages.",
-        measured="mcf-like is a stand-in.",
+        measured="mcf-like is a stand-in.\n\nBut astar-like runs longer.",
         claims=[{"claim": "misses of mcf-like", "measured": "more (milc-like)", "paper": None}],
         notes=["mcf-like, not-mcf-like and mcf-likely"],
     )
@@ -218,7 +218,7 @@ def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
     assert claim[:2] == [f"misses of {mcf} (beyond)", "more (milc-like, stand-in for 433.milc)"]
     (section,) = report.page.sections
     texts = [text for _, text in section.texts]
-    assert texts[0] == "mcf-like is a stand-in."
+    assert texts[0] == f"mcf-like is a stand-in.\n\nBut {astar} runs longer."
     assert texts[2] == f"{astar} has few misses, as astar-like has few pages."
     assert section.notes == (f"{mcf}, not-mcf-like and mcf-likely",)
     assert section.data == made
