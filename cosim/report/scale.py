@@ -83,10 +83,16 @@ def log_ticks(values: Iterable[float], about: int) -> tuple[tuple[float, float],
 
 
 def number(value: float) -> str:
-    """``value`` for a table: whole numbers in full, others to four digits."""
+    """``value`` for a table: whole numbers in full, others to four digits.
+
+    What is only rounded to a whole number shows it: 14.998 is 15.00.
+    """
     if value == int(value):
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:,.4g}"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    text = f"{value:,.4g}"
+    return text if "." in text or "e" in text else f"{value:#,.4g}".rstrip(".")
 
 
 def percent(value: float) -> str:

@@ -85,6 +85,9 @@ def test_ticks_are_round_even_and_around_the_values(values: list[float], about: 
     [
         (scale.number, 200_000, "200,000"),
         (scale.number, 14.8237, "14.82"),
+        (scale.number, 14.998, "15.00"),
+        (scale.number, 1153.29, "1,153"),
+        (scale.number, 0.1, "0.1"),
         (scale.number, 123456.7, "123,457"),
         (scale.number, 0, "0"),
         (scale.percent, 0.5, "50\u00a0%"),
