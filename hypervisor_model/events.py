@@ -26,6 +26,8 @@ and ``a`` the exact address of its first byte within the entry.  A store that co
 entries (``cbo.zero``, a misaligned store) yields one event an entry, all but the first with
 :data:`FLAG_CONT`: one trap on real hardware, several entries changed.
 
+Of the ASID (VMID) that a FENCE names, the models ignore bits above 15 (13), as hardware does.
+
 Integers are int64: the 64-bit pattern, so a high-half address is negative (see
 :mod:`hypervisor_model.jit`).  ``icount`` is the number of guest instructions retired before the
 event, or -1 where a source cannot know it.

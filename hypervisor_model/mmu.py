@@ -356,7 +356,8 @@ class Mmu:
         """Execute a fence on this hart's TLB and walk cache; arguments as
         :func:`hypervisor_model.tlb.fence` takes them."""
         vmid = int(atp.vmid(self.hgatp)) if self.two_stage else tlbs.NO_GUEST
-        tlbs.fence(self.tlb, self.walk_cache, int(instruction), signed(address), identifier, vmid)
+        named = int(atp.fence_identifier(int(instruction), signed(identifier)))
+        tlbs.fence(self.tlb, self.walk_cache, int(instruction), signed(address), named, vmid)
 
     def _typed(self, va: int, w: Walk) -> Translation:
         first = "VS" if self.two_stage else "S"

@@ -197,7 +197,6 @@ def _since(h: History, pa: int) -> int:
 def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
     """A fence of the guest's own tables, at the present time; ``form`` as in
     :class:`~hypervisor_model.events.Fence`."""
-    asid &= atp.ASID_MASK
     if form & _FORM_VA:
         row = h.fences[h.scalars[FENCES] % h.fences.shape[0]]
         row[FENCE_TIME] = h.scalars[TIME]

@@ -513,7 +513,8 @@ def fence(
         cache: changed in place, by the forms without an address only.
         instruction: ``sub`` of the event: instruction and form.
         address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
-        identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions.
+        identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions, without
+            the bits that are ignored (:func:`hypervisor_model.isa.atp.fence_identifier`).
         vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
     """
     form = instruction & _FORM

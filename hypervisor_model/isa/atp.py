@@ -12,6 +12,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from hypervisor_model.errors import ModelError
+from hypervisor_model.events import Fence
 from hypervisor_model.jit import kernel, signed
 
 MODE_SHIFT = 60
@@ -21,6 +22,10 @@ VMID_MASK = 0x3FFF
 PPN_MASK = (1 << 44) - 1
 GPA_EXTRA_BITS = 2
 """Bits by which the root of a G-stage translates more than the root of the first stage."""
+
+_FORM = int(Fence.FORM)
+_HFENCE_GVMA = int(Fence.HFENCE_GVMA)
+_HINVAL_GVMA = int(Fence.HINVAL_GVMA)
 
 
 class Mode(IntEnum):
@@ -80,8 +85,22 @@ def vmid(hgatp: int) -> int:
     return (hgatp >> ID_SHIFT) & VMID_MASK
 
 
+@kernel
+def fence_identifier(instruction: int, operand: int) -> int:
+    """The ASID, or the VMID for the ``gvma`` instructions, that the operand of a fence names.
+
+    Bits of the operand above those of the register's field "are ignored by current
+    implementations" ("SFENCE.VMA", "HFENCE.GVMA").
+    """
+    kind = instruction & ~_FORM
+    return operand & (VMID_MASK if kind in (_HFENCE_GVMA, _HINVAL_GVMA) else ASID_MASK)
+
+
 def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
     """Compose a register value (an int64) from its fields; ``identifier`` is the ASID or VMID.
+
+    Of ``hgatp``, whose root and VMID have fewer bits, it is the value written
+    (:func:`legalise_hgatp`).
 
     Raises:
         ModelError: the root is not aligned to a page, or a field does not fit.

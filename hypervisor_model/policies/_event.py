@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hypervisor_model.events import EventBatch
+from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner
 
 _wide: Any = np.int64
+_FENCE = int(Kind.FENCE)
 
 
 class Event(NamedTuple):
-    """The fields of :data:`hypervisor_model.events.EVENT` that a policy looks at."""
+    """The fields of :data:`hypervisor_model.events.EVENT` that a policy looks at.
+
+    ``b`` of a FENCE has only the bits that name an ASID (VMID).
+    """
 
     kind: int
     sub: int
@@ -29,13 +34,14 @@ class Event(NamedTuple):
 def event_at(batch: EventBatch, i: int) -> Event:
     """Event ``i`` of a batch."""
     e = batch[i]
+    kind, sub = _wide(e["kind"]), _wide(e["sub"])
     return Event(
-        _wide(e["kind"]),
-        _wide(e["sub"]),
+        kind,
+        sub,
         _wide(e["hart"]),
         _wide(e["priv"]),
         _wide(e["flags"]),
         e["a"],
-        e["b"],
+        atp.fence_identifier(sub, e["b"]) if kind == _FENCE else e["b"],
         e["c"],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hypervisor_model.errors import ModelError
+from hypervisor_model.events import Fence
 from hypervisor_model.isa import atp, causes, pte
 from hypervisor_model.isa.atp import Mode
 from hypervisor_model.jit import signed, unsigned
@@ -87,3 +88,10 @@ def test_causes_by_access():
     assert [causes.page_fault(a) for a in range(3)] == [13, 15, 12]
     assert [causes.access_fault(a) for a in range(3)] == [5, 7, 1]
     assert [causes.guest_page_fault(a) for a in range(3)] == [21, 23, 20]
+
+
+def test_bits_of_a_fence_operand_above_the_field_are_ignored():
+    assert atp.fence_identifier(Fence.SFENCE_VMA | Fence.ASID, 1 << 16 | 5) == 5
+    assert atp.fence_identifier(Fence.HINVAL_VVMA | Fence.VA_ASID, -1) == 0xFFFF
+    assert atp.fence_identifier(Fence.HFENCE_GVMA | Fence.ASID, 1 << 14 | 3) == 3
+    assert atp.fence_identifier(Fence.HINVAL_GVMA, -1) == 0x3FFF

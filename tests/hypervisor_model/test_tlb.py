@@ -511,7 +511,8 @@ def test_a_forgotten_fence_shows_and_the_right_one_helps():
     ):
         mmu.fence(instruction, va, asid)
         assert mmu.translate(0x1000).pa == 0x8000_3000
-    mmu.fence(Fence.SINVAL_VMA | Fence.VA_ASID, 0x1FF8, 9)
+    # Bits of the operand above the ASID are ignored.
+    mmu.fence(Fence.SINVAL_VMA | Fence.VA_ASID, 0x1FF8, 0x7001_0009)
     assert mmu.translate(0x1000).pa == 0x8000_4000
 
 
