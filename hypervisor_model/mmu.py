@@ -200,11 +200,16 @@ class Translation:
     implicit: str | None
     level: int | None
     """Level of the first-stage leaf; None for Bare and after a fault."""
+    g_level: int | None
+    """Level of the G-stage leaf of the access itself; None for Bare, one stage, and after a
+    fault."""
     page_size: int | None
     """Bytes of the largest aligned block around ``va`` that both stages translate alike; None
     where no table limits it, and after a fault."""
     perm: str
     """Letters of the first-stage leaf's bits (V R W X U G A D); "" for Bare and after a fault."""
+    g_perm: str
+    """The same of the G-stage leaf.  With two stages an access needs the permission of both."""
     references: tuple[Reference, ...]
     """Every reference in order; empty for a TLB hit."""
 
@@ -269,7 +274,8 @@ class Mmu:
     """One hart's MMU over a memory, with an optional TLB and walk cache.
 
     Either ``satp`` (one stage), or ``vsatp`` and ``hgatp`` (two stages) is in force; the values
-    may be given signed or unsigned.
+    may be given signed or unsigned.  As after a write of the register, bits of ``hgatp`` that
+    can only be zero are.
 
     Raises:
         ModelError: both or neither are given, or a MODE is a reserved one.
@@ -298,7 +304,7 @@ class Mmu:
         self.two_stage = satp is None
         self.satp = signed((vsatp if satp is None else satp) or 0)
         """``satp``, or ``vsatp`` where there are two stages."""
-        self.hgatp = signed(hgatp or 0)
+        self.hgatp = atp.legalise_hgatp(0, hgatp or 0)
         self.status = status or Status()
         self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))
         self._has_tlb = tlb is not None
@@ -325,11 +331,13 @@ class Mmu:
         satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
         a, p = int(access), int(priv)
         ram, host, cache, trace = self.memory.ram, self.host.ram, self.walk_cache, self._trace
-        if self.two_stage and self._has_tlb:
+        # What is not translated asks no TLB: its entries have no tag for M-mode.
+        has_tlb = self._has_tlb and priv is not Priv.M
+        if self.two_stage and has_tlb:
             w = translate2(self.tlb, cache, ram, host, satp, hgatp, address, a, p, flags, trace)
         elif self.two_stage:
             w = walk2(ram, host, cache, satp, hgatp, address, a, p, flags, trace)
-        elif self._has_tlb:
+        elif has_tlb:
             w = translate1(self.tlb, cache, ram, satp, address, a, p, flags, trace)
         else:
             w = walk1(ram, cache, satp, address, a, p, flags, trace)
@@ -378,11 +386,13 @@ class Mmu:
                 pa=None,
                 cause=int(w.cause),
                 tval=va,
-                gpa=None if w.gpa == -1 else unsigned(w.gpa),
+                gpa=unsigned(w.gpa) if w.cause in causes.GUEST_PAGE_FAULTS else None,
                 implicit=implicit.get(w.implicit),
                 level=None,
+                g_level=None,
                 page_size=None,
                 perm="",
+                g_perm="",
                 references=references,
             )
         return Translation(
@@ -393,8 +403,10 @@ class Mmu:
             gpa=unsigned(w.gpa) if self.two_stage else None,
             implicit=None,
             level=None if w.level < 0 else int(w.level),
+            g_level=None if w.g_level < 0 else int(w.g_level),
             page_size=None if w.page_bits == walks.BARE_BITS else 1 << int(w.page_bits),
             perm="" if w.level < 0 else letters(w.perm),
+            g_perm="" if w.g_level < 0 else letters(w.g_perm),
             references=references,
         )
 

@@ -74,6 +74,11 @@ def command(
     Give --satp, or --vsatp and --hgatp.  The image may be the RAM of a session that runs: `cosim
     run` with --live or --gdb says on stderr under what path it is found.
 
+    --json: per VA, pa or else cause, tval and, for a guest-page fault, gpa and implicit (null,
+    read or update: the access to a VS-stage table that met it); level and perm of the first
+    stage's leaf, with two stages g_level and g_perm of the G-stage's (null: no such leaf);
+    page_size, and refs by stage.
+
     Example: cosim walk --ram ram.bin --base 0x80000000 --satp 0x8000000000080001 0x40000123
     """
     status = Status(
@@ -107,9 +112,13 @@ def _document(result: Translation, mmu: Mmu) -> dict[str, Any]:
         document["tval"] = result.tval
         if result.gpa is not None:
             document["gpa"] = result.gpa
+            document["implicit"] = result.implicit
     document["level"] = result.level
     document["page_size"] = result.page_size
     document["perm"] = result.perm or None
+    if mmu.two_stage:
+        document["g_level"] = result.g_level
+        document["g_perm"] = result.g_perm or None
     document["refs"] = {stage: result.count(stage) for stage in stages}
     return document
 
@@ -140,7 +149,7 @@ def _show(result: Translation, mmu: Mmu) -> None:
         f"{result.count(stage)} {stage}-stage" if mmu.two_stage else f"{result.count(stage)}"
         for stage in (("VS", "G") if mmu.two_stage else ("S",))
     )
-    click.echo(f"{_outcome(result)}; references: {counts}")
+    click.echo(f"{_outcome(result, mmu)}; references: {counts}")
 
 
 def _meaning(reference: Reference) -> str:
@@ -154,11 +163,14 @@ def _meaning(reference: Reference) -> str:
     return "not valid"
 
 
-def _outcome(result: Translation) -> str:
+def _outcome(result: Translation, mmu: Mmu) -> str:
     if result.cause is None:
         size = "no limit" if result.page_size is None else _size(result.page_size)
         through = "" if result.gpa is None else f" (gpa {result.gpa:#x})"
-        return f"pa {result.pa:#016x}{through}, page {size}, {result.perm or 'no first stage'}"
+        perm = result.perm or "no first stage"
+        if mmu.two_stage:
+            perm += f" on {result.g_perm or 'no G-stage'}"
+        return f"pa {result.pa:#016x}{through}, page {size}, {perm}"
     text = f"cause {result.cause}, {result.cause_name}, tval {result.tval:#x}"
     if result.gpa is not None:
         text += f", gpa {result.gpa:#x}"

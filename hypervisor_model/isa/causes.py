@@ -30,6 +30,9 @@ NAMES: dict[int, str] = {
 }
 """The specification's name of each."""
 
+GUEST_PAGE_FAULTS = (FETCH_GUEST_PAGE_FAULT, LOAD_GUEST_PAGE_FAULT, STORE_GUEST_PAGE_FAULT)
+"""Those that the G-stage raises; only they write ``htval``."""
+
 _READ = int(Access.READ)
 _WRITE = int(Access.WRITE)
 

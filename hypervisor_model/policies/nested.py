@@ -19,11 +19,7 @@ from hypervisor_model import tlb as tlbs
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.isa.causes import (
-    FETCH_GUEST_PAGE_FAULT,
-    LOAD_GUEST_PAGE_FAULT,
-    STORE_GUEST_PAGE_FAULT,
-)
+from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
@@ -45,7 +41,7 @@ from hypervisor_model.policies._hardware import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.walk import G_PBMTE, OK, PBMTE, PROBE, walk1
+from hypervisor_model.walk import OK, PROBE, walk1
 
 HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
@@ -137,8 +133,6 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
         return va
     vsatp = hw.harts[hart, SATP]
     flags = access_flags(hw, event.flags)
-    if flags & PBMTE:
-        flags |= G_PBMTE
     if event.flags & FLAG_STOP:
         return _probe(hw, g, hart, vsatp, va, kind, priv, flags | PROBE)
     while True:
@@ -168,7 +162,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
 
 @inner
 def _is_guest_page_fault(cause: int) -> bool:
-    return cause in (LOAD_GUEST_PAGE_FAULT, STORE_GUEST_PAGE_FAULT, FETCH_GUEST_PAGE_FAULT)
+    return cause in GUEST_PAGE_FAULTS
 
 
 @inner

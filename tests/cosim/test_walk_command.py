@@ -81,6 +81,8 @@ def test_two_stages_as_json(walk, image):
             "level": 0,
             "page_size": 4096,
             "perm": "DA--XWRV",
+            "g_level": 2,
+            "g_perm": "DA-UXWRV",
             "refs": {"VS": 3, "G": 4},
         }
     ]
@@ -91,12 +93,33 @@ def test_two_stages_as_json(walk, image):
             "cause": 21,
             "tval": VA,
             "gpa": BASE + 0x1008,
+            "implicit": "read",
             "level": None,
             "page_size": None,
             "perm": None,
+            "g_level": None,
+            "g_perm": None,
             "refs": {"VS": 0, "G": 1},
         }
     ]
+
+
+def test_the_g_stage_alone_as_json(walk, image):
+    # Bits 0 and 1 of the root's PPN are zero in the register.
+    arguments = ("--ram", image, "--base", BASE, "--vsatp", 0, "--hgatp", HGATP | 3, "--json")
+    _, out, _ = walk(*arguments, BASE + 0x9123, "0xffffffffffffffff")
+    inside, outside = json.loads(out)
+    assert inside == {
+        "va": BASE + 0x9123,
+        "pa": BASE + 0x9123,
+        "level": None,
+        "page_size": 1 << 30,
+        "perm": None,
+        "g_level": 2,
+        "g_perm": "DA-UXWRV",
+        "refs": {"VS": 0, "G": 1},
+    }
+    assert (outside["cause"], outside["gpa"], outside["implicit"]) == (21, (1 << 64) - 1, None)
 
 
 def test_svadu_counts_the_update_and_leaves_the_image_alone(walk, image):
@@ -143,6 +166,8 @@ def test_the_table_shows_every_level(walk, image):
     )
     assert "Sv39 on Sv39x4" in out
     assert "gpa 0x80001008 (implicit read of a VS-stage table); references: 0 VS-stage" in out
+    _, out, _ = walk("--ram", image, "--base", BASE, "--vsatp", SATP, "--hgatp", HGATP, VA)
+    assert "page 4 KiB, DA--XWRV on DA-UXWRV; references: 3 VS-stage, 4 G-stage" in out
 
 
 @pytest.mark.parametrize(

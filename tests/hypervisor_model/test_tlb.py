@@ -17,7 +17,7 @@ from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Fence, Priv
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed
 from hypervisor_model.memory import GuestMemory
-from hypervisor_model.mmu import Mmu
+from hypervisor_model.mmu import Mmu, Status
 from hypervisor_model.tlb import Replacement, TlbConfig
 from hypervisor_model.walk import BARE_BITS, HS_MXR, OK, Walk
 from tests.hypervisor_model import reference_mmu
@@ -476,6 +476,23 @@ def test_global_entries_translate_no_bare_access():
     two_stage = Mmu(memory, vsatp=8 << 60 | root >> 12, hgatp=0, tlb=tlb)
     assert two_stage.translate(0x1000).pa == 0x8000_1000
     assert Mmu(memory, vsatp=0, hgatp=0, tlb=tlb).translate(0x1000).pa == 0x1000
+
+
+def test_m_mode_asks_no_tlb():
+    memory = GuestMemory(BASE, 1 << 20)
+    root = BASE
+    memory.write(root, BASE >> 2 | G_ALL)
+    # With V=0 and with V=1; "Bare, VMID 0" is the tag of the second one's entries.
+    for registers in ({"satp": 8 << 60 | root >> 12}, {"vsatp": 0, "hgatp": 8 << 60 | root >> 12}):
+        tlb = tlbs.make()
+        status = Status(priv=Priv.U)
+        mmu = Mmu(memory, tlb=tlb, status=status, **registers)
+        assert mmu.translate(0x1008).pa == BASE + 0x1008
+        before = tlb.counts.copy()
+        assert mmu.translate(0x1008, status=Status(priv=Priv.M)).pa == 0x1008
+        assert (tlb.counts == before).all()
+        mprv = Status(priv=Priv.M, mprv=True, mpp=Priv.U)
+        assert mmu.translate(0x1008, status=mprv).pa == BASE + 0x1008
 
 
 def test_an_exit_displaces_entries_until_the_hypervisor_is_warm():

@@ -147,8 +147,60 @@ def test_a_wide_g_stage_root_uses_its_two_extra_bits():
     assert entries == [root + 8 * (3 << 9 | 5)]
     mmu = Mmu(bench.guest, vsatp=0, hgatp=make(Mode.SV39, root), host=bench.host)
     assert mmu.translate(gpa).pa == 0x123
-    wide = mmu.translate(1 << 41)
-    assert (wide.cause, wide.gpa, wide.references) == (21, 1 << 41, ())
+    for beyond in (1 << 41, (1 << 64) - 1):
+        wide = mmu.translate(beyond)
+        assert (wide.cause, wide.gpa, wide.references) == (21, beyond, ())
+
+
+def test_hgatp_is_what_the_register_would_hold():
+    bench = Bench()
+    root = bench.page("host", 4)
+    bench.map("host", root, Mode.SV39, 0x1000, RWX | pte.U, 2, g=2)
+    written = make(Mode.SV39, root, 0xC005) | 3
+    mmu = Mmu(bench.guest, vsatp=0, hgatp=written, host=bench.host)
+    assert mmu.translate(0x1008).pa == 0x1008
+    assert mmu.hgatp == make(Mode.SV39, root, 5)
+
+
+def test_two_stages_tell_the_level_and_permissions_of_either_leaf():
+    bench, mmu, va = two_stage(Mode.SV39, Mode.SV39, 1, 2)
+    result = mmu.translate(va)
+    assert (result.level, result.g_level) == (1, 2)
+    assert (result.perm, result.g_perm) == ("DA--XWRV", "DA-UXWRV")
+    assert (result.gpa, result.page_size) == (va, 2 << 20)
+    bare = Mmu(bench.guest, vsatp=0, hgatp=mmu.hgatp, host=bench.host).translate(va)
+    assert (bare.level, bare.perm, bare.g_level, bare.g_perm) == (None, "", 2, "DA-UXWRV")
+    fault = mmu.translate(0)
+    assert (fault.cause, fault.g_level, fault.g_perm) == (13, None, "")
+    _, one, va = two_stage(Mode.SV39, Mode.BARE)
+    assert (one.translate(va).g_level, one.translate(va).g_perm) == (None, "")
+
+
+def test_a_probe_writes_no_a_or_d_of_either_stage():
+    bench = Bench()
+    va = 0x1000
+    clean = RWX & ~(pte.A | pte.D)
+    guest_root, host_root = bench.page("guest"), bench.page("host", 4)
+    guest_leaf = bench.map("guest", guest_root, Mode.SV39, va, BASE >> 2 | clean, 2)[-1]
+    host_leaf = bench.map("host", host_root, Mode.SV39, BASE, BASE >> 2 | clean | pte.U, 2, g=2)[-1]
+    vsatp, hgatp = make(Mode.SV39, guest_root), make(Mode.SV39, host_root)
+    trace = np.zeros((walk.MAX_REFERENCES, 5), np.int64)
+    for flags, written in ((walk.PROBE, False), (0, True)):
+        result = walk.walk2(
+            bench.guest.ram,
+            bench.host.ram,
+            walk_cache.make(),
+            vsatp,
+            hgatp,
+            va,
+            int(Access.WRITE),
+            int(Priv.S),
+            walk.ADUE | walk.G_ADUE | flags,
+            trace,
+        )
+        assert (result.pa, result.perm & pte.D, result.g_perm & pte.D) == (BASE + va, pte.D, pte.D)
+        assert bool(bench.guest.read(guest_leaf) & pte.A) is written
+        assert bool(bench.host.read(host_leaf) & pte.A) is written
 
 
 def one_page(leaf: int, mode: Mode = Mode.SV39, level: int = 0):
