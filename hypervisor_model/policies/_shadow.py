@@ -230,11 +230,20 @@ def store(p: Pool, event: Event) -> int:
 
 
 @inner
-def trap_store(hw: Hardware, p: Pool, event: Event) -> None:
-    """The exit ``pt_write``, once a store; none for what no instruction stores (DMA)."""
-    if p.scalars[STORE_TRAPPED] == 0 and event.sub != _OTHER:
-        p.scalars[STORE_TRAPPED] = 1
-        take_exit(hw, event.hart, _PT_WRITE)
+def is_stored(event: Event) -> bool:
+    """Whether an instruction stores, so that write protection meets it; DMA does not."""
+    return event.sub != _OTHER
+
+
+@inner
+def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
+    """The exit ``pt_write``, once a store; none for what no instruction stores.  Whether it was
+    taken for this entry."""
+    if p.scalars[STORE_TRAPPED] or not is_stored(event):
+        return False
+    p.scalars[STORE_TRAPPED] = 1
+    take_exit(hw, event.hart, _PT_WRITE)
+    return True
 
 
 @inner

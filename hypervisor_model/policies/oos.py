@@ -7,7 +7,8 @@ As ``unsync``, with these differences:
 - FENCE without an address and SATP_WRITE bring back all of the hart's, wherever they are linked;
   those of other harts are synchronised, but stay writable.
 - The ``zero_writes``-th emulated store of zero in a row to one table gives up its shadow early
-  (``unshadowed``): the guest is taking it apart.  No other flood detection, no prefetch.
+  (``unshadowed``): the guest is taking it apart.  A store of many entries is one.  No other flood
+  detection, no prefetch.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from hypervisor_model.policies._shadow import (
     hardware_fence,
     index_of,
     is_leaf_table,
+    is_stored,
     store,
     trap_store,
 )
@@ -109,12 +111,14 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     page = store(p, event)
     if page < 0 or p.guests[page, UNSYNCED]:
         return
-    trap_store(hw, p, event)
+    trapped = trap_store(hw, p, event)
     hart = event.hart
-    if is_leaf_table(p, page):
+    if is_stored(event) and is_leaf_table(p, page):
         _let_go(p, hart, page)
         return
     mirror_entry(p, page, index_of(event.a), event.c)
+    if not trapped:
+        return
     local = p.local[hart]
     if event.c != 0:
         local[_ZEROES] = 0

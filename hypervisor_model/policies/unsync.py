@@ -4,8 +4,9 @@ Every table with a shadow is write-protected at first.
 
 - PTE_WRITE to a protected leaf table: exit ``pt_write``, and the table is *out of sync*: writable,
   its shadow stale, further stores are free.  To a protected table above: exit ``pt_write``, the
-  store is emulated and the shadow synchronised; with the ``flood``-th such store since a fill last
-  passed through the table, its shadow is given up (``unshadowed``).
+  store is emulated and the shadow synchronised; with the ``flood``-th such exit since a fill last
+  passed through the table, its shadow is given up (``unshadowed``).  What no instruction stores
+  to a protected table (DMA) is synchronised, without an exit, and lets nothing go out of sync.
 - FENCE with an address: exit ``fence``; the entry for it is read again if its table is out of
   sync.  Without: exit ``fence``; all tables out of sync below the loaded root are synchronised and
   protected again (``resyncs``).
@@ -52,6 +53,7 @@ from hypervisor_model.policies._shadow import (
     hardware_fence,
     index_of,
     is_leaf_table,
+    is_stored,
     store,
     trap_store,
 )
@@ -124,11 +126,13 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     page = store(p, event)
     if page < 0 or p.guests[page, UNSYNCED]:
         return
-    trap_store(hw, p, event)
-    if is_leaf_table(p, page):
+    trapped = trap_store(hw, p, event)
+    if is_stored(event) and is_leaf_table(p, page):
         p.guests[page, UNSYNCED] = 1
         return
     mirror_entry(p, page, index_of(event.a), event.c)
+    if not trapped:
+        return
     p.guests[page, WRITTEN] += 1
     if p.guests[page, WRITTEN] >= p.options[_FLOOD]:
         give_up_page(p, page)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hypervisor_model.events import FLAG_CONT, PteOp
 from hypervisor_model.exits import Counter, Exit
-from tests.hypervisor_model.guests import PAGE, leaf
+from tests.hypervisor_model.guests import PAGE, V, leaf
 from tests.hypervisor_model.test_policy_lsp import Host
 
 VA = 0x4000_0000
@@ -134,6 +135,57 @@ def test_unsync_fills_a_window(prefetch: int, fills: int) -> None:
         one.access(VA + PAGE * i)
     assert one.exits(Exit.SHADOW_FILL) == fills
     assert one.count(Counter.PREFETCHED) == 8 - fills
+
+
+@pytest.mark.parametrize("spec", ["unsync:flood=2", "oos:zero_writes=2"])
+def test_one_store_of_many_zeroes_is_one(spec: str) -> None:
+    one, _ = host(spec)
+    link = one.guest.entry(one.root, VA, 1)
+    one.access(VA)
+    before, given_up = one.exits(Exit.PT_WRITE), one.count(Counter.UNSHADOWED)
+    for stores in (1, 2):
+        for i in range(8):
+            flags = FLAG_CONT if i else 0
+            one.guest.store(link + 64 * stores + 8 * i, 0, PteOp.CBO_ZERO, flags=flags)
+        assert one.exits(Exit.PT_WRITE) == before + stores
+        assert one.count(Counter.UNSHADOWED) == given_up + int(stores == 2)
+
+
+@pytest.mark.parametrize("spec", ["shadow", "unsync", "oos"])
+def test_what_no_instruction_stores_leaves_a_table_protected(spec: str) -> None:
+    one, where = host(spec)
+    before = one.exits(Exit.PT_WRITE)
+    frame = one.guest.page()
+    one.guest.store(where[0] + 8, leaf(frame), PteOp.OTHER)
+    assert one.exits(Exit.PT_WRITE) == before
+    assert one.access(VA + PAGE) == frame
+    assert one.exits(Exit.SHADOW_FILL) == 1, "it was synchronised"
+    one.guest.store(where[0] + 16, leaf(frame))
+    assert one.exits(Exit.PT_WRITE) == before + 1
+
+
+@pytest.mark.parametrize("by", ["fill", "store"])
+@pytest.mark.parametrize("spec", ["unsync:prefetch=1", "oos"])
+def test_a_table_out_of_sync_that_is_linked_elsewhere_is_resynchronised(spec: str, by: str) -> None:
+    one, where = host(spec)
+    guest = one.guest
+    guest.store(where[0] + 8, leaf(guest.page()))
+    one.access(VA + PAGE)
+    guest.fence()
+    # Another place for the same leaf table, whose middle table has a shadow already, or not yet.
+    there = VA + (1 << 30)
+    link = guest.entry(one.root, there, 1)
+    if by == "store":
+        guest.map(one.root, there + REGION, guest.page())
+        one.access(there + REGION)
+    new = [guest.page(), guest.page()]
+    before = one.exits(Exit.PT_WRITE)
+    for i in range(2):
+        guest.store(where[0] + 8 * i, leaf(new[i]))
+    assert one.exits(Exit.PT_WRITE) == before + 1, "out of sync"
+    # What was in the table before cannot be cached for that place.
+    guest.store(link, leaf(where[0] & -PAGE, V))
+    assert [one.access(there + PAGE * i) for i in range(2)] == new
 
 
 # -- oos: a few of them ---------------------------------------------------------------------------
