@@ -172,11 +172,13 @@ def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
 
 
 @inner
-def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> None:
-    """Write ``satp``; synchronise what fences of the hart have not reached."""
+def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
+    """Write ``satp``; synchronise what fences of the hart have not reached.  Whether there was
+    nothing of that kind."""
     row, in_step = load_root(p, hart, satp)
     if not in_step:
         synchronise(p, row, _ALL, drop)
+    return in_step
 
 
 @inner

@@ -4,8 +4,10 @@
   table and entered into the shadow, so that no fill follows; without, all that the fence covers is
   synchronised.  Address spaces that are not loaded are treated as in ``lsp``.
 - SATP_WRITE: a buffer holds the ``root_buffer`` roots loaded last; one of these costs no exit
-  (``root_hits``), another ``satp_write``.
-- All else as in ``lsp``.
+  (``root_hits``), another ``satp_write``.  Ours: so does one in the buffer that is not in step
+  (a fence has marked it, or the hart loads it with another ASID than before, or for the first
+  time), for who is to synchronise it must first get control.
+- All else as in ``lsp`` with ``links=fill``.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from hypervisor_model.policies._hardware import (
     take_fence_exit,
 )
 from hypervisor_model.policies._pool import (
+    CLOCK,
     LINK_SYNC_ALL,
     N_ROOTS,
     ROOT_HARTS,
@@ -60,6 +63,9 @@ _ASID = int(Fence.ASID)
 _SYNC = 0
 
 _BUFFER = 0
+_EVICTED = 0
+"""Column of ``local``, used of hart 0 alone: when the root was last used that left the buffer
+last.  Roots used later than that are in it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ class SwiftShadowPaging(ShadowPolicy):
     def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
         hardware = _hardware.make(machine)
         chosen = [options.root_buffer]
-        pool = _pool.make(machine, hardware, options=chosen, link_rule=LINK_SYNC_ALL)
+        pool = _pool.make(machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL)
         super().__init__(machine, stream, hardware, pool)
 
 
@@ -123,20 +129,30 @@ def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
     """A write of ``satp``."""
-    if _is_buffered(p, satp):
+    row = find_root(p, satp)
+    buffered = row >= 0 and _is_buffered(p, row)
+    if load_synchronised(p, hart, satp, _SYNC) and buffered:
         hw.counts[_ROOT_HITS] += 1
     else:
         take_exit(hw, hart, _SATP_WRITE)
-    load_synchronised(p, hart, satp, _SYNC)
+    _evict(p)
 
 
 @inner
-def _is_buffered(p: Pool, satp: int) -> bool:
-    """Whether fewer than the buffer's roots were loaded since this one was."""
-    row = find_root(p, satp)
-    if row < 0:
-        return False
-    later = 0
-    for other in range(p.scalars[N_ROOTS]):
-        later += p.roots[other, ROOT_USED] > p.roots[row, ROOT_USED]
-    return later < p.options[_BUFFER]  # type: ignore[no-any-return]
+def _is_buffered(p: Pool, row: int) -> bool:
+    return p.roots[row, ROOT_USED] > p.local[0, _EVICTED]  # type: ignore[no-any-return]
+
+
+@inner
+def _evict(p: Pool) -> None:
+    """Let the roots used longest ago leave the buffer until it holds no more than it can."""
+    while True:
+        held = 0
+        oldest = p.scalars[CLOCK]
+        for row in range(p.scalars[N_ROOTS]):
+            if _is_buffered(p, row):
+                held += 1
+                oldest = min(oldest, p.roots[row, ROOT_USED])
+        if held <= p.options[_BUFFER]:
+            return
+        p.local[0, _EVICTED] = oldest

@@ -258,3 +258,37 @@ def test_ssp_buffers_roots(buffer: int, exits: int, hits: int) -> None:
         one.guest.load(roots[i], i + 1)
     assert one.exits(Exit.SATP_WRITE) == exits
     assert one.count(Counter.ROOT_HITS) == hits
+
+
+def test_ssp_synchronises_at_a_load_with_an_exit_only() -> None:
+    one, where = host("ssp")
+    guest = one.guest
+    other = guest.page()
+    guest.load(other, 2)
+    new = guest.page()
+    guest.store(where[0], leaf(new))
+    # Without an ASID: what is not loaded is marked.
+    guest.fence(VA)
+    exits, reads = one.exits(Exit.SATP_WRITE), one.count(Counter.SYNC_READS)
+    guest.load(one.root, 1)
+    assert one.exits(Exit.SATP_WRITE) == exits + 1
+    assert one.count(Counter.ROOT_HITS) == 0
+    assert one.count(Counter.SYNC_READS) > reads
+    assert one.access(VA) == new
+    guest.load(one.root, 1)
+    assert one.count(Counter.ROOT_HITS) == 1
+    guest.load(one.root, 3)
+    assert one.exits(Exit.SATP_WRITE) == exits + 2, "another ASID than before"
+
+
+def test_a_root_that_left_the_buffer_comes_back_by_a_load_only() -> None:
+    one = Host("ssp:root_buffer=1")
+    other = one.guest.page()
+    one.guest.load(other, 2)
+    one.guest.load(0)
+    one.guest.retire(other)
+    exits = one.exits(Exit.SATP_WRITE)
+    one.guest.load(one.root, 1)
+    assert one.exits(Exit.SATP_WRITE) == exits + 1
+    one.guest.load(one.root, 1)
+    assert one.exits(Exit.SATP_WRITE) == exits + 1
