@@ -97,6 +97,8 @@ class Pool(NamedTuple):
     whole: int
     """1: tables are shadowed whole, as soon as they are linked."""
     link_rule: int
+    keep_links: int
+    """1: a fill changes no link that is there (``lsp:links=fence``)."""
     prefetch: int
     """Entries of the aligned window that a fill brings in, 1 = only its own."""
     options: NDArray[np.int64]
@@ -116,6 +118,7 @@ def make(
     shared: bool = True,
     whole: bool = False,
     link_rule: int = LINK_IN_SYNC,
+    keep_links: bool = False,
     prefetch: int = 1,
 ) -> Pool:
     """An empty pool for a guest with the machine's RAM; see :class:`Pool` for the arguments
@@ -137,6 +140,7 @@ def make(
         shared=int(shared),
         whole=int(whole),
         link_rule=link_rule,
+        keep_links=int(keep_links),
         prefetch=prefetch,
         options=np.array(options, np.int64),
         local=np.zeros((machine.harts, local), np.int64),

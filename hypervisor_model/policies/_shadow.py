@@ -248,20 +248,25 @@ def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
 
 @inner
 def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
-    """Enter what the guest's own walk of ``va`` met into the shadow; the shadow leaf."""
+    """Enter what the guest's own walk of ``va`` met into the shadow; the shadow leaf.
+
+    EMPTY where it cannot be entered: no shadow leaf says it, or a link would have to change that
+    the policy keeps."""
     slot = make_root(p, satp, view)
     table = atp.root(satp)
     level = atp.levels(atp.mode(satp)) - 1
     while True:
         p.guests[p.slots[slot, OWNER], WRITTEN] = 0
         index = (va >> pte.level_bits(level)) & (pte.ENTRIES - 1)
+        child = child_of(entry_at(p, slot, index))
         if level == found.level:
             break
         guest_entry = load(p.guest, table + index * 8)
         table = pte.target(guest_entry)
         page = page_of(p, table)
-        child = child_of(entry_at(p, slot, index))
         if child == 0 or p.slots[child, OWNER] != page:
+            if child and p.keep_links:
+                return EMPTY
             role = p.slots[slot, ROLE] - VIEWS
             child = p.guests[page, role] if p.shared else 0
             if child == 0:
@@ -273,6 +278,8 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
             link(p, slot, index, child, guest_entry)
         slot = child
         level -= 1
+    if child and p.keep_links:
+        return EMPTY
     leaf = shadow_leaf(p, found.entry, level, view)
     put(p, slot, index, leaf)
     if level == 0 and p.prefetch > 1:

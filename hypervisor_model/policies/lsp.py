@@ -14,9 +14,16 @@ ASID.  Any other fence that covers them marks them for its hart, and when that h
 one it is synchronised; so is one that the hart loads with another ASID than before, or for the
 first time: what other harts may still hold is not legal there.
 
-*Links.*  A fill walks the guest's tables from the root, so that a changed link on its way takes
-effect there, earlier than it must.  Linking a table that has a shadow already synchronises all
-below it: fences that named its new place have not reached it.
+*Links.*  By the definition a changed link takes effect at a fence without address only.  But a miss
+is filled where the guest's own walk allows the access, and that walk leads through the links as
+they are now.  The two meet where an access that the shadow denies leads through a link that has
+changed since without such a fence; ``links`` says which wins.  Both are legal: hardware may hold
+a non-leaf entry until that fence, and need not.  (Filling from the table that the link named
+before is no third choice: nothing tells what a page holds that is no table any more, and the guest
+would fault on what only the new table maps.)
+
+Linking a table that has a shadow already synchronises all below it: fences that named its new
+place have not reached it.
 
 A table that dies is noticed only if it is a root.
 """
@@ -88,6 +95,11 @@ class LspOptions:
     fence_global: Literal["sync", "drop"] = "sync"
     """``sync`` (ours): a fence without address synchronises.  ``drop``: it drops the shadow of
     the address spaces it covers, to be filled again."""
+    links: Literal["fill", "fence"] = "fill"
+    """Where a fill meets a changed link.  ``fill`` (ours): the link takes effect there, for all
+    pages below it.  ``fence``: it waits for a fence without address (or a load that synchronises);
+    until then the hypervisor makes such accesses for the guest, each a ``shadow_fill`` (behind an
+    access filter they are not all seen)."""
     roots: Roots = KEEP_ALL
     """Shadow roots kept (ours: all, until their table dies)."""
 
@@ -108,7 +120,13 @@ class LazyShadowPaging(ShadowPolicy):
     def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
         hardware = _hardware.make(machine)
         chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
-        pool = _pool.make(machine, hardware, options=chosen, link_rule=LINK_SYNC_ALL)
+        pool = _pool.make(
+            machine,
+            hardware,
+            options=chosen,
+            link_rule=LINK_SYNC_ALL,
+            keep_links=options.links == "fence",
+        )
         super().__init__(machine, stream, hardware, pool)
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypervisor_model import policies
 from hypervisor_model.events import Access, EventBatch, fault_pa
 from hypervisor_model.exits import Counter, Exit
+from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import MachineModel, Policy, PolicyResult
 from tests.hypervisor_model.guests import KERNEL, PAGE, G, Guest, R, V, leaf
 
@@ -175,6 +176,90 @@ def test_a_changed_link_takes_effect_at_a_global_fence() -> None:
     assert host.access(VA) == old
     guest.fence()
     assert host.access(VA) == new
+
+
+TINY = {"data": [1, 1], "fetch": None, "second": None}
+
+
+@pytest.mark.parametrize(("links", "moved"), [("fill", True), ("fence", False)])
+def test_a_changed_link_takes_effect_at_a_fill_only_by_choice(links: str, moved: bool) -> None:
+    host = Host(f"lsp:links={links}", tlb=TINY)
+    guest = host.guest
+    old, new, fresh = guest.page(), guest.page(), guest.page()
+    guest.map(host.root, VA, old)
+    guest.map(host.root, VA + REGION, new)
+    guest.map(host.root, VA + REGION + PAGE, fresh)
+    assert host.access(VA) == old
+    link = guest.entry(host.root, VA, 1)
+    guest.store(link, guest.words[link + 8])
+    fills = host.exits(Exit.SHADOW_FILL)
+    # Only the new table maps the neighbour; with one TLB entry every access asks the shadow.
+    for i in range(3):
+        assert host.access(VA + PAGE) == fresh
+        assert host.access(VA) == (new if moved else old)
+        assert host.exits(Exit.SHADOW_FILL) == fills + (2 if moved else 1 + i)
+    guest.fence()
+    assert host.access(VA) == new
+    fills = host.exits(Exit.SHADOW_FILL)
+    assert [host.access(VA + PAGE) for _ in range(2)] == [fresh, fresh]
+    assert host.exits(Exit.SHADOW_FILL) == fills + int(not moved)
+
+
+@pytest.mark.parametrize(("links", "moved"), [("fill", True), ("fence", False)])
+def test_so_does_a_superpage_in_the_place_of_a_table(links: str, moved: bool) -> None:
+    host = Host(f"lsp:links={links}", tlb=TINY)
+    guest = host.guest
+    old = guest.page()
+    guest.map(host.root, VA, old)
+    assert host.access(VA) == old
+    guest.store(guest.entry(host.root, VA, 1), leaf(guest.base))
+    assert host.access(VA + PAGE) == guest.base + PAGE
+    assert host.access(VA) == (guest.base if moved else old)
+    guest.fence()
+    assert host.access(VA) == guest.base
+
+
+@pytest.mark.parametrize("links", ["fill", "fence"])
+def test_a_link_that_becomes_valid_needs_no_fence(links: str) -> None:
+    host = Host(f"lsp:links={links}")
+    guest = host.guest
+    frame = guest.page()
+    guest.map(host.root, VA, frame)
+    assert host.access(VA + REGION) == fault_pa(13)
+    guest.map(host.root, VA + REGION, frame)
+    for _ in range(2):
+        assert host.access(VA + REGION) == frame
+    assert host.exits(Exit.SHADOW_FILL) == 1
+
+
+@pytest.mark.parametrize("name", policies.POLICIES)
+def test_bits_above_an_asid_are_ignored(name: str) -> None:
+    host = Host(name)
+    guest = host.guest
+    where = guest.map(host.root, VA, guest.page())
+    host.access(VA)
+    for va in (VA, None):
+        new = guest.page()
+        guest.store(where, leaf(new))
+        guest.fence(va, 0x7_0001)
+        assert host.access(VA) == new
+
+
+def test_the_tracker_ignores_them_too() -> None:
+    guest = Guest()
+    root = guest.page()
+    guest.load(root, 1)
+    where = guest.map(root, VA, guest.page())
+    machine = MachineModel(ram_size=guest.size)
+    stale = guest.access(VA)
+    guest.store(where, leaf(guest.page()))
+    guest.fence(VA, 0x7_0001)
+    guest.access(VA)
+    tracker = LegalityTracker(machine, ["fresh", "stale"])
+    batch = guest.batch()
+    tracker.feed(batch, np.stack([batch["b"], np.full(len(batch), stale)]))
+    assert tracker.counts["fresh"].illegal == 0
+    assert tracker.counts["stale"].illegal == 1
 
 
 def test_a_fence_with_asid_reaches_a_space_that_is_not_loaded() -> None:
