@@ -12,7 +12,8 @@ fence_fast     it traps to the M-mode fast path, which leaves the TLB and the gu
 fence_global   a fence without an address makes the hypervisor synchronise
 satp_write     a write of ``satp`` traps
 shadow_fill    the guest's own walk allows an access that the shadow table does not have yet
-dirty_fill     the first store to a page that was mapped read-only because the guest's D was 0
+dirty_fill     the first store to a page that was mapped read-only because the guest's D was 0,
+               which the hypervisor sets for it
 guest_fault    the guest's own page fault reaches the hypervisor first, which forwards it
 gstage_fault   a guest-physical page is touched that the G-stage does not map yet
 ============== =================================================================================

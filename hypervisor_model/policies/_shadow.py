@@ -12,8 +12,11 @@ is one view.  In set-up ``base`` all of the guest runs in U-mode, so that user, 
 supervisor with SUM each have a shadow of their own.
 
 *A and D.*  A shadow leaf exists only where the guest's A is set, and is writable only where its D
-is set.  With Svadu the guest's walk sets them, as hardware would, and the first store to a page
-filled read-only is a ``dirty_fill``; with Svade a clear bit is the guest's own fault.
+is set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
+guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only for want of D,
+and the hypervisor sets D for it.  Every view of the address space that holds the page has W then,
+so that there is one such exit a page, not one a view.  A store that its view has nothing for is a
+``shadow_fill``, which sets D on the way; so is one after the guest has set D itself.
 
 *A miss* walks the shadow table.  Where it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
@@ -99,7 +102,13 @@ from hypervisor_model.policies._pool import (
     root_slot,
     shadow_leaf,
 )
-from hypervisor_model.policies._sync import mirror_entry, resync_below, sync_below
+from hypervisor_model.policies._sync import (
+    find_end,
+    guest_entry_of,
+    mirror_entry,
+    resync_below,
+    sync_below,
+)
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import ADUE, OK, PROBE, Walk, walk1
 
@@ -301,10 +310,21 @@ def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
 
 
 @inner
-def _is_dirty_fill(satp: int, kind: int, denied: int, found: Walk) -> bool:
-    """Whether the entry that denied a store withheld W for want of D, which the walk then set."""
-    reads = atp.levels(atp.mode(satp)) - found.level
-    return kind == _WRITE and denied & WITHHELD != 0 and found.vs_refs > reads
+def _is_updated(satp: int, found: Walk) -> bool:
+    """Whether a walk of the guest's tables has set A or D."""
+    return found.vs_refs > atp.levels(atp.mode(satp)) - found.level
+
+
+@inner
+def _grant_withheld(p: Pool, satp: int, va: int) -> None:
+    """D of the page was set for one view: let the others that withhold W for want of it have it."""
+    for view in range(VIEWS):
+        root = root_slot(p, satp, view)
+        if root:
+            slot, index, _ = find_end(p, root, va)
+            if entry_at(p, slot, index) & WITHHELD:
+                level = p.slots[slot, ROLE] // VIEWS
+                put(p, slot, index, shadow_leaf(p, guest_entry_of(p, slot, index), level, view))
 
 
 @inner
@@ -353,11 +373,15 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         found = walk1(p.guest, no_cache(hw), satp, va, kind, priv, flags, hw.no_trace)
         if found.cause != OK:
             return access_faulted(hw, hart, va, found.cause)
-        dirty = _is_dirty_fill(satp, kind, denied, found)
+        sets_dirty = kind == _WRITE and _is_updated(satp, found)
+        dirty = sets_dirty and denied & WITHHELD != 0
         take_exit(hw, hart, _DIRTY_FILL if dirty else _SHADOW_FILL)
-        if _fill(p, satp, view, va, found) == 0:
-            # An execute-only user page that a supervisor reads by SUM and MXR: no permissions of
-            # a page in U-mode say that, so the hypervisor reads it for the guest.
+        if sets_dirty and p.by_view:
+            _grant_withheld(p, satp, va)
+        if _fill(p, satp, view, va, found) == EMPTY:
+            # The hypervisor makes the access for the guest: a link on its way is kept, or it is
+            # to an execute-only user page that a supervisor reads by SUM and MXR, which no
+            # permissions of a page in U-mode say.
             return found.pa
     raise RuntimeError("the shadow table denies what the guest's tables allow")
 

@@ -5,10 +5,20 @@ from __future__ import annotations
 import pytest
 
 from hypervisor_model import policies
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Access, Fence, Priv, PteOp, fault_pa
+from hypervisor_model.events import (
+    FLAG_CONT,
+    FLAG_STOP,
+    FLAG_SUM,
+    Access,
+    Fence,
+    Kind,
+    Priv,
+    PteOp,
+    fault_pa,
+)
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.policies import MachineModel, PolicyResult, Stream
-from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, Guest, R, U, V, W, leaf
+from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, Guest, R, U, V, W, X, leaf
 
 VA = 0x4000_0000
 
@@ -164,6 +174,56 @@ def test_dirty_fill_emulates_d(setup: str) -> None:
     assert guest.words[guest.where] & (A | D) == A | D
 
 
+BY_VIEW = [
+    ("shadow", "base"),
+    ("lsp", "base"),
+    ("unsync", "base"),
+    ("oos", "base"),
+    ("ssp", "base"),
+    ("vtlb", "h"),
+]
+
+
+@pytest.mark.parametrize(("spec", "setup"), BY_VIEW)
+def test_d_is_set_once_for_all_views(spec: str, setup: str) -> None:
+    guest = Guest(svadu=True)
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page(), V | R | W | U)
+    for kind in (Access.READ, Access.WRITE):
+        guest.access(VA, kind, priv=Priv.U)
+        guest.access(VA, kind, priv=Priv.S, flags=FLAG_SUM)
+    result = run(guest, spec, setup=setup)
+    assert result.exits[Exit.SHADOW_FILL] == 2
+    assert result.exits[Exit.DIRTY_FILL] == 1
+
+
+@pytest.mark.parametrize(("spec", "setup"), BY_VIEW)
+def test_a_store_that_its_view_has_nothing_for_sets_d_for_all(spec: str, setup: str) -> None:
+    guest = Guest(svadu=True)
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page(), V | R | W | U)
+    guest.access(VA, priv=Priv.U)
+    guest.access(VA, Access.WRITE, priv=Priv.S, flags=FLAG_SUM)
+    guest.access(VA, Access.WRITE, priv=Priv.U)
+    result = run(guest, spec, setup=setup)
+    assert result.exits[Exit.SHADOW_FILL] == 2
+    assert result.exits[Exit.DIRTY_FILL] == 0
+
+
+@pytest.mark.parametrize("svadu", [True, False])
+@pytest.mark.parametrize("spec", ["lsp", "ssp", "vtlb"])
+def test_what_the_guest_has_made_dirty_is_no_dirty_fill(spec: str, svadu: bool) -> None:
+    guest = touched(svadu=svadu, perm=V | R | W | A)
+    guest.store(guest.where, guest.words[guest.where] | D)
+    guest.access(VA, Access.WRITE)
+    result = run(guest, spec)
+    assert result.exits[Exit.SHADOW_FILL] == 2
+    assert result.exits[Exit.DIRTY_FILL] == 0
+    assert result.exits[Exit.GUEST_FAULT] == 0
+
+
 def test_a_first_store_needs_no_dirty_fill() -> None:
     guest = Guest(svadu=True)
     root = guest.page()
@@ -239,6 +299,23 @@ def test_base_has_a_shadow_for_each_privilege_view() -> None:
     for setup, fills in (("h", 1), ("base", 2)):
         assert run(guest, setup=setup).exits[Exit.SHADOW_FILL] == fills
     assert guest.words[guest.where] & U
+
+
+@pytest.mark.parametrize(("spec", "setup"), BY_VIEW)
+def test_a_supervisor_never_executes_a_user_page(spec: str, setup: str) -> None:
+    guest = Guest()
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page(), USER | X)
+    expected = [
+        guest.access(VA, kind, priv=priv, flags=FLAG_SUM)
+        for priv in (Priv.S, Priv.U)
+        for kind in (Access.READ, Access.FETCH)
+    ]
+    assert expected[1] == fault_pa(12) != expected[3]
+    batch = guest.batch()
+    answers = policies.make(spec, MachineModel(ram_size=guest.size, setup=setup)).feed(batch)
+    assert list(answers[batch["kind"] == Kind.ACCESS]) == expected
 
 
 def test_exits_displace_what_the_tlb_holds(guest: Guest) -> None:
