@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from hypervisor_model import policies
 from hypervisor_model.errors import ModelError, UsageError
-from hypervisor_model.events import EVENT, FLAG_STOP, EventBatch, Kind, empty
+from hypervisor_model.events import (
+    EVENT,
+    FLAG_STOP,
+    FLAG_SUM,
+    Access,
+    EventBatch,
+    Kind,
+    Priv,
+    empty,
+)
 from hypervisor_model.exits import Exit
 from hypervisor_model.isa.atp import Mode
 from hypervisor_model.jit import signed
@@ -138,6 +147,82 @@ def busy_guest(seed: int) -> EventBatch:
         else:
             guest.access(va, random.choice([0, 1, 2]), priv=int(random.integers(0, 2)))
     return guest.batch()
+
+
+def careful_guest(mode: Mode, seed: int, svadu: bool) -> tuple[Guest, EventBatch]:
+    """Three spaces that share tables and pages of all kinds; every store is fenced at once."""
+    random = np.random.default_rng(seed)
+    guest = Guest(mode=mode, svadu=svadu)
+    roots = [guest.page() for _ in range(3)]
+    frames = [guest.page() for _ in range(6)]
+    top = 12 + 9 * (mode.levels - 1)
+    regions = [0, 1 << 21, 1 << top, 1 << 21 | 1 << top]
+    vas = [
+        VA + PAGE * int(random.integers(0, 40)) + regions[random.integers(0, 4)] for _ in range(10)
+    ]
+    guest.load(roots[0], 1)
+    for _ in range(120):
+        action = random.random()
+        va = vas[random.integers(0, len(vas))]
+        of = int(random.integers(0, 3))
+        if action < 0.3:
+            perm = int(random.choice([0xCF, 0xC7, 0xDF, 0xD7, 0xC3, 0xCB, 0xC9, 0xD9]))
+            perm &= ~int(random.choice([0, 0, 0xC0, 0x80]))
+            guest.map(roots[of], va, frames[random.integers(0, 6)], perm)
+            guest.fence(va)
+        elif action < 0.4:
+            guest.store(guest.entry(roots[of], va), 0)
+            guest.fence([None, va][random.integers(0, 2)])
+        elif action < 0.45:
+            index = 8 * (va >> top & 511)
+            guest.store(roots[of] + index, guest.words[roots[random.integers(0, 3)] + index])
+            guest.fence()
+        elif action < 0.55:
+            guest.load(roots[of], of + 1)
+        else:
+            kind, priv = Access(int(random.integers(0, 3))), Priv(int(random.integers(0, 2)))
+            guest.access(va + 8, kind, priv=priv, flags=[0, FLAG_SUM][random.integers(0, 2)])
+    return guest, guest.batch()
+
+
+IN_EVERY_WAY = (
+    *policies.POLICIES,
+    "shadow:fill=whole",
+    "shadow:roots=1",
+    "lsp:fence_global=drop",
+    "lsp:links=fence",
+    "unsync:flood=1,prefetch=64",
+    "oos:tables=1",
+    "ssp:root_buffer=1",
+)
+
+
+@pytest.mark.parametrize("mode", [Mode.SV39, Mode.SV48, Mode.SV57])
+def test_a_guest_that_fences_sees_its_tables_as_they_are(mode: Mode) -> None:
+    for seed in range(8):
+        svadu = bool(seed % 2)
+        guest, batch = careful_guest(mode, seed, svadu)
+        is_access = batch["kind"] == Kind.ACCESS
+        for setup in ("h", "base"):
+            fields_ = {"ram_size": guest.size, "svadu": svadu, "setup": setup}
+            cached = {"walk_cache_ways": seed % 3, "gstage_mode": mode.name.lower()}
+            machine = MachineModel.from_json({**fields_, **cached})
+            for spec in IN_EVERY_WAY:
+                answers = policies.make(spec, machine).feed(batch)
+                assert (answers == batch["b"])[is_access].all(), (spec, setup, seed)
+
+
+def test_memory_types_pass_through_where_the_machine_has_them() -> None:
+    guest = Guest()
+    root = guest.page()
+    guest.load(root)
+    frame = guest.page()
+    guest.store(guest.entry(root, VA), leaf(frame) | 2 << 61)
+    guest.access(VA)
+    for name in policies.POLICIES:
+        for svpbmt, answer in ((True, frame), (False, -14)):
+            machine = MachineModel(ram_size=guest.size, svpbmt=svpbmt)
+            assert policies.make(name, machine).feed(guest.batch())[-1] == answer, name
 
 
 @settings(max_examples=15, deadline=None)

@@ -18,7 +18,20 @@ from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Priv
 from hypervisor_model.jit import signed
 from hypervisor_model.policies import MachineModel, Policy
 from hypervisor_model.tlb import TlbConfig
-from tests.hypervisor_model.brute_legality import BASE, PAGE, SIZE, A, Ask, D, R, V, W, X, link
+from tests.hypervisor_model.brute_legality import (
+    BASE,
+    PAGE,
+    SIZE,
+    A,
+    Ask,
+    D,
+    R,
+    U,
+    V,
+    W,
+    X,
+    link,
+)
 from tests.hypervisor_model.test_legality_brute import FRAMES, LEVELS, Player
 
 VARIANTS = (
@@ -28,6 +41,7 @@ VARIANTS = (
     "shadow:roots=1",
     "lsp:fence_global=drop",
     "lsp:fast_path=off,roots=1",
+    "lsp:links=fence",
     "unsync:flood=1,prefetch=1",
     "oos:tables=1,zero_writes=1",
     "ssp:root_buffer=1",
@@ -62,7 +76,9 @@ class PolicyPlayer(Player):
             return super().entry(level)
         if level:
             return link(self.rng.choice([page for page, of in LEVELS.items() if of == level - 1]))
-        return (self.rng.choice(FRAMES) + PAGE * self.rng.randrange(2)) >> 2 | V | R | W | X | A | D
+        user = self.rng.choice((0, 0, U))
+        frame = self.rng.choice(FRAMES) + PAGE * self.rng.randrange(2)
+        return frame >> 2 | V | R | W | X | A | D | user
 
     def feed(self, events: list[EventBatch]) -> None:
         if events:
@@ -77,7 +93,7 @@ class PolicyPlayer(Player):
             va=self.va(),
             access=rng.choice((Access.READ, Access.READ, Access.WRITE, Access.FETCH)),
             priv=rng.choice((Priv.S, Priv.S, Priv.S, Priv.U)),
-            sum=rng.random() < 0.3,
+            sum=rng.random() < 0.6,
             mxr=rng.random() < 0.2,
         )
         judged = self.guest.judge(ask)

@@ -224,6 +224,22 @@ def test_oos_counts_zeroes_in_a_row() -> None:
     assert one.count(Counter.UNSHADOWED) == 0
 
 
+def test_tables_of_another_hart_are_synchronised_and_stay_writable() -> None:
+    one = Host("oos", harts=2)
+    guest = one.guest
+    guest.load(one.root, 1, hart=1)
+    where = guest.map(one.root, VA, guest.page())
+    one.access(VA, hart=1)
+    before = one.exits(Exit.PT_WRITE)
+    for fences, (hart, writes) in enumerate(((0, 1), (1, 1), (1, 2))):
+        frame = guest.page()
+        guest.store(where, leaf(frame), hart=1)
+        assert one.exits(Exit.PT_WRITE) == before + writes
+        guest.fence(hart=hart)
+        assert one.access(VA, hart=hart) == frame
+        assert one.count(Counter.RESYNCS) == fences + 1
+
+
 # -- ssp: at once, in M-mode ----------------------------------------------------------------------
 
 

@@ -136,6 +136,23 @@ def test_roots_are_kept(roots: str, fills: int, guest: Guest) -> None:
     assert result.exits[Exit.SHADOW_FILL] == fills
 
 
+def test_the_root_used_longest_ago_is_the_one_forgotten(guest: Guest) -> None:
+    roots = [guest.root, guest.page(), guest.page()]
+    for asid, root in enumerate(roots):
+        guest.load(root, asid)
+        if asid:
+            guest.map(root, VA, guest.page())
+        guest.access(VA)
+    fills = run(guest, "shadow:roots=2").exits[Exit.SHADOW_FILL]
+    assert fills == 3
+    for again, root in ((0, 1), (0, 2), (1, 0)):
+        guest.load(roots[root], root)
+        guest.fence()
+        guest.access(VA)
+        fills += again
+        assert run(guest, "shadow:roots=2").exits[Exit.SHADOW_FILL] == fills
+
+
 def test_a_root_dies_with_its_table(guest: Guest) -> None:
     other = guest.page()
     guest.load(other, 1)

@@ -269,6 +269,10 @@ def test_a_tlb_never_changes_a_result_while_tables_stay(
         plain, cached = (mmu.translate(va, access, status=status) for mmu in mmus)
         assert (cached.pa, cached.cause, cached.gpa) == (plain.pa, plain.cause, plain.gpa)
         assert cached.page_size == plain.page_size
+        assert (cached.level, cached.g_level) == (plain.level, plain.g_level)
+        # D may have been set through another entry since.
+        for kept, now in ((cached.perm, plain.perm), (cached.g_perm, plain.g_perm)):
+            assert kept in (now, now.replace("D", "-"))
         assert len(cached.references) in (0, len(plain.references))
     assert np.array_equal(mmus[0].memory.words[:4096], mmus[1].memory.words[:4096])
 
@@ -361,6 +365,13 @@ def test_lru_gives_up_the_least_recently_used():
     assert held(tlb, range(5)) == [0, 2, 3, 4]
     touch(tlb, 5)
     assert held(tlb, range(6)) == [0, 2, 4, 5]
+
+
+def test_hits_of_the_second_level_are_uses_of_it():
+    tlb = tlbs.make(TlbConfig(data=(1, 1), fetch=None, second=(1, 2)))
+    for page in (0, 1, 0, 2):
+        touch(tlb, page)
+    assert held(tlb, range(3)) == [0, 2]
 
 
 def test_plru_follows_its_tree():
@@ -531,6 +542,16 @@ def test_a_forgotten_fence_shows_and_the_right_one_helps():
     # Bits of the operand above the ASID are ignored.
     mmu.fence(Fence.SINVAL_VMA | Fence.VA_ASID, 0x1FF8, 0x7001_0009)
     assert mmu.translate(0x1000).pa == 0x8000_4000
+
+
+def test_bits_above_the_vmid_are_ignored():
+    memory = GuestMemory(BASE, 1 << 20)
+    memory.write(BASE, BASE >> 2 | G_ALL)
+    mmu = Mmu(memory, vsatp=0, hgatp=8 << 60 | 3 << 44 | BASE >> 12, tlb=tlbs.make())
+    for identifier, references in ((1 << 14 | 2, 0), (1 << 14 | 3, 1)):
+        mmu.translate(0x1000)
+        mmu.fence(Fence.HFENCE_GVMA | Fence.ASID, 0, identifier)
+        assert len(mmu.translate(0x1000).references) == references
 
 
 def test_fences_without_an_address_empty_the_walk_cache():
