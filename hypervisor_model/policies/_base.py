@@ -132,19 +132,28 @@ class Policy(ABC):
             *(counter for counter in self.extra if counter not in traps),
         ]
 
+    def _uncounted(self) -> dict[str, str]:
+        """Why an exit or a counter cannot be counted from this stream, by its key."""
+        if self.stream.accesses == "all":
+            return {}
+        # By name: an Exit and a Counter of the same number are equal.
+        return {bound.key: self._needs_accesses() for bound in self._access_bound()}
+
+    def _needs_accesses(self) -> str:
+        return f"needs every access; the stream has {self.stream.accesses}"
+
     def result(self) -> PolicyResult:
         """The counts so far."""
         complete = self.stream.accesses == "all"
-        reason = f"needs every access; the stream has {self.stream.accesses}"
+        reason = self._needs_accesses()
         reasons: dict[str, str] = {}
-        # By name: an Exit and a Counter of the same number are equal.
-        missing = set() if complete else {bound.key for bound in self._access_bound()}
+        missing = self._uncounted()
         exits: dict[Exit, int | None] = {}
         for kind in self.kinds:
             exits[kind] = int(self._hw.counts[kind])
             if kind.key in missing:
                 exits[kind] = None
-                reasons[f"exits.{kind.key}"] = reason
+                reasons[f"exits.{kind.key}"] = missing[kind.key]
         if Exit.GUEST_FAULT in exits and not self.stream.page_faults:
             exits[Exit.GUEST_FAULT] = None
             reasons["exits.guest_fault"] = "the source does not report the guest's page faults"
@@ -155,7 +164,7 @@ class Policy(ABC):
             count = int(self._hw.counts[COUNTERS + counter])
             counters[counter] = None if counter.key in missing else count
             if counter.key in missing:
-                reasons[counter.key] = reason
+                reasons[counter.key] = missing[counter.key]
         hardware = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
         slots, config = self.stream.filter, self.machine.tlb
         footprint = self.machine.footprint_data, self.machine.footprint_code

@@ -98,8 +98,8 @@ class LspOptions:
     links: Literal["fill", "fence"] = "fill"
     """Where a fill meets a changed link.  ``fill`` (ours): the link takes effect there, for all
     pages below it.  ``fence``: it waits for a fence without address (or a load that synchronises);
-    until then the hypervisor makes such accesses for the guest, each a ``shadow_fill`` (behind an
-    access filter they are not all seen)."""
+    until then the hypervisor makes such accesses for the guest, each a ``shadow_fill`` (not
+    counted behind an access filter, which drops some of them)."""
     roots: Roots = KEEP_ALL
     """Shadow roots kept (ours: all, until their table dies)."""
 
@@ -128,6 +128,15 @@ class LazyShadowPaging(ShadowPolicy):
             keep_links=options.links == "fence",
         )
         super().__init__(machine, stream, hardware, pool)
+        self._keeps_links = options.links == "fence"
+
+    def _uncounted(self) -> dict[str, str]:
+        uncounted = super()._uncounted()
+        if self._keeps_links and self.stream.filter:
+            # An access made for the guest leaves nothing that the next one to its page would hit.
+            reason = "links=fence needs repeated accesses, which the access filter drops"
+            uncounted |= {Exit.SHADOW_FILL.key: reason}
+        return uncounted
 
 
 @inner

@@ -45,3 +45,14 @@ def test_only_fills_are_missing() -> None:
     result = make("lsp", MachineModel(), Stream(accesses="none")).result()
     missing = {kind for kind, count in result.exits.items() if count is None}
     assert missing == {Exit.SHADOW_FILL, Exit.DIRTY_FILL}
+
+
+@pytest.mark.parametrize(("links", "slots"), [("fence", 0), ("fill", 64), ("fence", 64)])
+def test_an_access_made_for_the_guest_is_not_counted_behind_a_filter(
+    links: str, slots: int
+) -> None:
+    result = make(f"lsp:links={links}", MachineModel(), Stream(filter=slots)).result()
+    null = (links, slots) == ("fence", 64)
+    assert (result.exits[Exit.SHADOW_FILL] is None) is null
+    assert ("access filter" in result.reasons.get("exits.shadow_fill", "")) is null
+    assert (result.total is None) is null

@@ -124,11 +124,12 @@ static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp)
 {
-    if (class >= CLASSES) {
-        return true;
-    }
     int which = kind == FETCH ? CODE : DATA;
     unsigned slot = va >> PAGE_BITS & fast_mask;
+    if (class >= CLASSES || (class == CLASS_SUM && mxr)) {
+        empty(hart, which, slot);
+        return true;
+    }
     uint64_t tag = tag_of(class, mxr, va);
     uint64_t held = buffers[hart][which].tags[slot];
     if ((held & ~(uint64_t)TAG_STORED) == tag && (kind != WRITE || held & TAG_STORED)) {

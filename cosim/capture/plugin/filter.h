@@ -15,7 +15,9 @@
  *     or, a leaf entry, by an sfence.vma with an address in it and no ASID or the current one (not
  *     one with an ASID where the entry is global).  Neither is a page that RAM's tables do not
  *     translate as QEMU did.
- * An access that faults is never dropped.
+ * An access that faults is never dropped; nor is one whose privilege is not the running one's (MPRV,
+ * hlv), or one with SUM and MXR, which a hypervisor may have to make for the guest each time: these
+ * empty their slot.
  */
 #ifndef COSIM_FILTER_H
 #define COSIM_FILTER_H
