@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,35 @@ from cosim.modelling import make_pipeline
 from cosim.output import Step
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
-from cosim.runspec import RunSpec
+from cosim.runspec import MODELLED, RunSpec
 from cosim.session import Progress, View
 from cosim.trace.reader import TraceReader
 from guest import spec as guests
+from hypervisor_model.policies import MachineModel
 
 Json = dict[str, Any]
 
-_CAPTURING = {
-    "plugin": ("cosim/capture/plugin",),
-    "mi": ("cosim/capture", "cosim/gdb"),
-    None: ("cosim/capture", "cosim/gdb"),
-}
-"""The sources that events come from, by backend; gdb is the default."""
+_CAPTURING = (
+    "cosim/*.py",
+    "cosim/capture",
+    "cosim/gdb",
+    "cosim/trace",
+    "hypervisor_model/events.py",
+    "hypervisor_model/jit.py",
+    "hypervisor_model/isa",
+    "hypervisor_model/policies/machine.py",
+)
+"""The sources that a capture depends on.  Rather too many than one too few: only what comes after
+the events (policies, experiments, pages, commands) is left out."""
+
+_MODELLING = (
+    "hypervisor_model",
+    "cosim/*.py",
+    "cosim/trace",
+    "cosim/reproduce/timeline.py",
+    "cosim/reproduce/lab.py",
+)
+"""The sources that the counts of a model over a capture depend on."""
 
 
 def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
@@ -72,7 +89,7 @@ class Lab:
         if missing:
             spec = measurement.spec
             trace = TraceReader(self.trace(spec, step, step_all=measurement.step_all))
-            pipeline = make_pipeline(trace.origin, missing, dict(measurement.machine))
+            pipeline = make_pipeline(trace.origin, missing, modelled(measurement.machine))
             timeline = replay(
                 trace,
                 pipeline,
@@ -134,8 +151,8 @@ class Lab:
         key = {
             "trace": _trace_key(measurement.spec, measurement.step_all),
             "model": model,
-            "machine": dict(measurement.machine),
-            "tool": _sources("hypervisor_model", "cosim/trace", "cosim/reproduce/timeline.py"),
+            "machine": modelled(measurement.machine),
+            "tool": _sources(*_MODELLING),
         }
         return self.folder / "counts" / f"{_digest(key)[:24]}.json"
 
@@ -152,12 +169,22 @@ class Lab:
         about = {
             "run": measurement.spec.to_json(),
             "model": model,
-            "machine": dict(measurement.machine),
+            "machine": modelled(measurement.machine),
         }
         write_text(
             self._counts_file(measurement, model),
             json.dumps({"of": about, **timeline.to_json()}, indent=1),
         )
+
+
+def modelled(machine: Mapping[str, Any]) -> Json:
+    """The modelled hardware and hypervisor with these fields, and the defaults of all others.
+
+    Whole, so that a machine that names a default is the one that leaves it out, and none of it
+    is left to what a trace was told when it was captured.
+    """
+    whole = MachineModel.from_json(machine).to_json()
+    return {name: whole[name] for name in MODELLED}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -194,7 +221,7 @@ def _trace_key(spec: RunSpec, step_all: bool) -> str:
             "step_all": step_all,
             "guest": made,
             "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
-            "tool": _sources("cosim/machine.py", *_CAPTURING[spec.backend]),
+            "tool": _sources(*_CAPTURING),
         }
     )
 
@@ -207,10 +234,9 @@ def _guest(name: str) -> Json:
 
 @cache
 def _sources(*names: str) -> str:
-    """A digest of the tool's source files below ``names``."""
+    """A digest of the tool's source files that are ``names``, or below folders of these names."""
     files: list[Path] = []
-    for name in names:
-        path = paths.SOURCE / name
+    for path in (path for name in names for path in sorted(paths.SOURCE.glob(name))):
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
         files += [file for file in inside if file.suffix in (".py", ".c", ".h")]
     return guests.digest(files)

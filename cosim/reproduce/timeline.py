@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -21,6 +21,8 @@ Json = dict[str, Any]
 
 _GAUGES = {Counter.SHADOW_PAGES.key, Counter.SHADOW_PAGES_PEAK.key}
 """Counters that say how much there is, not how much was added."""
+
+_GUEST = ("qemu", "cpu", "versions")
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Timeline:
     """Answers by party and how they compare, as in a result document."""
     missed_writes: int
     """Stores to page tables that the capture's audit found missing."""
+    guest: Mapping[str, Any] = field(default_factory=dict)
+    """What ran, on what: ``qemu``, ``cpu`` and ``versions`` of a result's ``guest``."""
 
     def after(self, label: str) -> Counts:
         """The counts from the first mark ``label`` on.
@@ -103,6 +107,7 @@ class Timeline:
             "end": vars(self.end),
             "translations": dict(self.translations),
             "missed_writes": self.missed_writes,
+            "guest": dict(self.guest),
         }
 
     @classmethod
@@ -113,6 +118,7 @@ class Timeline:
             Counts(data["end"]["events"], data["end"]["policies"]),
             data["translations"],
             data["missed_writes"],
+            data["guest"],
         )
 
     @classmethod
@@ -128,6 +134,7 @@ class Timeline:
             _merged([part.end for part in parts]),
             {name: counts for part in parts for name, counts in part.translations.items()},
             first.missed_writes,
+            first.guest,
         )
 
     def only(self, model: str, name: str) -> Timeline:
@@ -138,7 +145,8 @@ class Timeline:
             for party, counts in self.translations.items()
             if party in (model, REFERENCE)
         }
-        return Timeline(marks, _only(self.end, model, name), translations, self.missed_writes)
+        end = _only(self.end, model, name)
+        return Timeline(marks, end, translations, self.missed_writes, self.guest)
 
 
 def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
@@ -163,6 +171,7 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
         _counts(trace, pipeline),
         {party: dict(counts) for party, counts in end["translations"].items()},
         (trace.ending.audit or {}).get("missed_writes") or 0,
+        {key: trace.origin.guest[key] for key in _GUEST if key in trace.origin.guest},
     )
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosim import cli, launch
+from cosim import cli, launch, paths
 from cosim.batch import sole
 from cosim.errors import GuestError, UsageError
 from cosim.modelling import make_pipeline
+from cosim.paths import SOURCE
 from cosim.report.document import FigureDocument
 from cosim.reproduce import (
     Counts,
@@ -41,6 +42,7 @@ from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream
+from hypervisor_model.tlb import TlbConfig
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},
@@ -68,8 +70,10 @@ def stretches() -> list[EventBatch]:
     return list(np.array_split(events, 3))
 
 
-def _write(folder: Path, parts: list[EventBatch], segment_events: int = 500) -> None:
-    with TraceWriter(folder, ORIGIN, segment_events=segment_events) as writer:
+def _write(
+    folder: Path, parts: list[EventBatch], segment_events: int = 500, origin: Origin = ORIGIN
+) -> None:
+    with TraceWriter(folder, origin, segment_events=segment_events) as writer:
         for number, label in enumerate(LABELS):
             writer.label(number, label)
         for part in parts:
@@ -190,6 +194,31 @@ def test_a_capture_serves_other_models_and_machines(
     assert not room.is_measured(Measurement(replace(SPEC, workload="other"), ("lsp",)))
 
 
+def test_a_default_that_is_spelled_out_is_the_same_machine(
+    captures: list[RunSpec], tmp_path: Path
+) -> None:
+    room = Lab(tmp_path)
+    room.measure(Measurement(SPEC, ("lsp",), {"gstage_page": 4096}))
+    spelled = {"tlb": {"second": [128, 8]}, "footprint_data": 8, "footprint_code": 4}
+    assert room.is_measured(Measurement(SPEC, ("lsp",), spelled))
+    assert room.is_measured(Measurement(SPEC, ("lsp",)))
+    assert not room.is_measured(Measurement(SPEC, ("lsp",), {"tlb": {"second": [64, 8]}}))
+
+
+def test_a_kept_trace_brings_no_modelled_machine(
+    captures: list[RunSpec], stretches: list[EventBatch], tmp_path: Path
+) -> None:
+    """What the defaults were at capture is past: only the guest's own fields count."""
+    fresh = Lab(tmp_path / "fresh").measure(Measurement(SPEC, ("lsp",)))
+    room = Lab(tmp_path / "kept")
+    kept = room.trace(SPEC)
+    shutil.rmtree(kept)
+    small = TlbConfig(data=(1, 1), fetch=(1, 1), second=None)
+    old = replace(ORIGIN, machine=replace(ORIGIN.machine, tlb=small, footprint_data=50))
+    _write(kept, [stretches[0], _marked("measured"), stretches[1]], origin=old)
+    assert room.measure(Measurement(SPEC, ("lsp",))) == fresh
+
+
 def test_torn_counts_are_measured_again(captures: list[RunSpec], tmp_path: Path) -> None:
     measurement = Measurement(SPEC, ("lsp",))
     first = Lab(tmp_path).measure(measurement)
@@ -267,6 +296,49 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = lab._trace_key(SPEC, False)
     monkeypatch.setattr(lab, "_guest", lambda name: {"checksums": {"kernel": "2"}})
     assert lab._trace_key(SPEC, False) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "trace", "counts"),
+    [
+        *((f"cosim/{name}.py", True, True) for name in ("plugin_session", "session", "recording")),
+        ("cosim/trace/writer.py", True, True),
+        ("cosim/capture/plugin/filter.h", True, True),
+        ("hypervisor_model/events.py", True, True),
+        ("hypervisor_model/policies/lsp.py", False, True),
+        ("cosim/compare.py", True, True),
+        ("cosim/reproduce/fig5.py", False, False),
+        ("cosim/report/page.py", False, False),
+    ],
+)
+def test_keys_depend_on_the_sources(
+    file: str, trace: bool, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of events and of models; not on texts, which come after them."""
+    monkeypatch.setattr(lab, "_guest", lambda name: {})
+    monkeypatch.setattr(paths, "SOURCE", tmp_path)
+    for package in ("cosim", "hypervisor_model"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(SOURCE / package, tmp_path / package, ignore=ignored)
+    room = Lab(tmp_path / "lab")
+    measurement = Measurement(SPEC, ("lsp",))
+
+    def keys() -> tuple[str, str]:
+        lab._sources.cache_clear()
+        return lab._trace_key(SPEC, False), room.key(measurement)
+
+    try:
+        before = keys()
+        (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
+        after = keys()
+    finally:
+        lab._sources.cache_clear()
+    assert (before[0] != after[0], before[1] != after[1]) == (trace, counts)
+
+
+def test_what_ran_is_kept_with_the_counts(captures: list[RunSpec], tmp_path: Path) -> None:
+    for _ in range(2):
+        assert Lab(tmp_path).measure(Measurement(SPEC, ("lsp", "shadow"))).guest == {"qemu": "none"}
 
 
 # -- the figures -------------------------------------------------------------------------------
