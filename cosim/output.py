@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 messages = Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, notes, the live view: always stderr."""
@@ -46,14 +54,30 @@ class Step(Protocol):
         ...
 
 
+class SecondsLeft(ProgressColumn):
+    """The time left of work whose units are seconds: what is not done."""
+
+    def render(self, task: Task) -> Text:
+        """The time left of ``task``, as H:MM:SS."""
+        if task.total is None:
+            return Text("-:--:--", style="progress.remaining")
+        minutes, seconds = divmod(round(max(task.total - task.completed, 0)), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02}:{seconds:02}", style="progress.remaining")
+
+
 @contextmanager
-def progress(title: str) -> Iterator[Step]:
-    """Show a progress bar with time left on stderr; silent when stderr is no terminal."""
+def progress(title: str, *, seconds: bool = False) -> Iterator[Step]:
+    """Show a progress bar with time left on stderr; silent when stderr is no terminal.
+
+    ``seconds``: the work's units are seconds as its doer estimates them; else the time left comes
+    from the speed so far.
+    """
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
+        SecondsLeft() if seconds else TimeRemainingColumn(),
         console=messages,
         transient=True,
         disable=not messages.is_terminal,

@@ -10,10 +10,10 @@ real compiler; mcf-like, milc-like and astar-like are stand-ins for the SPEC pro
 import sys
 from pathlib import Path
 
-from cosim.reproduce import Lab, Measurement, program
+from cosim.reproduce import Lab, Measurement, label, program
 
 lab = Lab(Path(sys.argv[1] if len(sys.argv) > 1 else "fig7"))
-print(f"{'':>12}{'TLB misses/nested':>20}{'exits/TSP':>12}")
+print(f"{'':>32}{'TLB misses/nested':>20}{'exits/TSP':>12}")
 for name in sys.argv[2:] or ["cc1", "mcf-like", "milc-like", "astar-like"]:
     # 2 MiB pages in the G-stage: it does not break up the guest's superpages in the TLB.
     machine = {"setup": "h", "gstage_page": 2 << 20}
@@ -22,4 +22,4 @@ for name in sys.argv[2:] or ["cc1", "mcf-like", "milc-like", "astar-like"]:
     misses = {model: policy["tlb_misses"] for model, policy in counts.policies.items()}
     exits = {model: policy["exits"]["total"] for model, policy in counts.policies.items()}
     more, fewer = misses["lsp"] / misses["nested"], exits["lsp"] / exits["shadow"]
-    print(f"{name:>12}{more:>20.3f}{fewer:>12.3f}")
+    print(f"{label(name):>32}{more:>20.3f}{fewer:>12.3f}")

@@ -21,7 +21,7 @@ _ALL = "all"
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder.")
 @click.option("--quick", is_flag=True, help="Small sizes: within two minutes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(what: str, output: Path, quick: bool, as_json: bool) -> None:
+def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
     """Run the experiments behind the figures of the LSP paper on real guests.
 
     fig5: exits of the micro-benchmark; fig6: exits by the global page table; refs: walk
@@ -29,6 +29,9 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> None:
     could not show.  DIR gets NAME.json and NAME.csv of each with plain rows, and index.html, one
     page of all that were run there.  Captures (DIR/traces) and counts are kept: a run that was
     interrupted goes on where it was, and nothing is measured twice.
+
+    Exit status 1: a translation was illegal, a capture missed a store, or gdb and the plugin
+    differ.
     """
     from cosim.errors import UsageError
     from cosim.report import source
@@ -37,8 +40,11 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> None:
     known = tuple(experiments.EXPERIMENTS)
     if what not in (*known, _ALL):
         raise UsageError(f"no experiment {what!r}: there are {', '.join((*known, _ALL))}")
-    with progress("reproduce") as step:
-        figures = experiments.run(known if what == _ALL else [what], output, quick=quick, step=step)
+    names = known if what == _ALL else [what]
+    with progress("guests") as step:
+        experiments.prepare(names, quick=quick, step=step)
+    with progress("reproduce", seconds=True) as step:
+        figures = experiments.run(names, output, quick=quick, step=step)
         report = source.load(output, step)
     page = output / "index.html"
     source.write(report.page, page)
@@ -47,3 +53,7 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> None:
     else:
         print_table(report.terminal)
         note(f"the page: {page}")
+    warnings = [f"{figure.figure}: {text}" for figure in figures for text in figure.warnings]
+    for text in warnings:
+        note(f"cosim: {text}")
+    return int(bool(warnings))

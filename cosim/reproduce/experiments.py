@@ -6,16 +6,18 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import guest
 from cosim.batch import sole
 from cosim.output import Step
 from cosim.reproduce import beyond, fig5, fig6, fig7, refs
+from cosim.reproduce.clock import Clock
 from cosim.reproduce.figure import Figure
 from cosim.reproduce.lab import Lab, write_text
 from cosim.reproduce.measurement import Measurement
-from cosim.reproduce.timeline import Timeline
+from cosim.reproduce.timeline import LINUX, Timeline
+from guest.workloads.packages import PROGRAMS
 
 
 class Experiment(Protocol):
@@ -37,76 +39,112 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 """By name, in the order of the page."""
 
+_PACKAGES = (*PROGRAMS, "busybox-static", "libc6")
+"""Packages whose versions matter to what the guest does, besides the kernel's."""
+
+
+def prepare(names: Iterable[str], *, quick: bool, step: Step) -> None:
+    """Have the guests that the experiments ``names`` need; ``step`` is told of downloads.
+
+    :raise CosimError: a guest cannot be had.
+    """
+    plans = (EXPERIMENTS[name].plan(quick=quick) for name in names)
+    for needed in sorted({m.spec.guest for plan in plans for m in plan.values() if m.spec.guest}):
+        guest.ensure(needed, step)
+
 
 def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[Figure]:
     """Do the experiments ``names`` and leave ``NAME.json`` and ``NAME.csv`` in ``folder``.
 
-    What was measured before, also by an earlier call, is not measured again.  ``step`` is told
-    the seconds done and in all, as guessed.
+    What was measured before, also by an earlier call, is not measured again.  ``step`` is told,
+    twice a second, the seconds done and in all, as estimated by then.
 
-    :raise CosimError: a guest cannot be had, run or captured, ``folder`` cannot be written, or
-        another process measures there.
+    :raise CosimError: a guest cannot be run or captured, ``folder`` cannot be written, or another
+        process measures there.
     """
     plans = {name: EXPERIMENTS[name].plan(quick=quick) for name in names}
-    for needed in sorted(
-        {m.spec.guest for p in plans.values() for m in p.values() if m.spec.guest}
-    ):
-        guest.ensure(needed, step)
+    figures = []
     with sole(folder):
         lab = Lab(folder)
         lab.drop_leftovers()
         wanted = [measurement for plan in plans.values() for measurement in plan.values()]
-        left = {lab.key(m): m.seconds for m in wanted if not lab.is_measured(m)}
-        clock = _Clock(step, left)
-        figures = []
-        for name, plan in plans.items():
-            results = {key: clock.measure(name, lab, one) for key, one in plan.items()}
-            made = EXPERIMENTS[name].figure(results, quick=quick)
-            made = replace(made, notes=[*made.notes, checked(results.values())])
-            write_text(folder / f"{name}.csv", made.to_csv())
-            write_text(folder / f"{name}.json", json.dumps(made.to_json(), indent=1))
-            figures.append(made)
+        with Clock(step, to_do(lab, wanted)) as clock:
+            for name, plan in plans.items():
+                results = {key: clock.measure(name, lab, one) for key, one in plan.items()}
+                made = EXPERIMENTS[name].figure(results, quick=quick)
+                for one in (made, *made.also):
+                    figure = finished(one, results.values(), quick=quick)
+                    write_text(folder / f"{figure.figure}.csv", figure.to_csv())
+                    document = json.dumps(figure.to_json(), indent=1)
+                    write_text(folder / f"{figure.figure}.json", document)
+                    figures.append(figure)
     return figures
 
 
-def checked(timelines: Iterable[Timeline]) -> str:
-    """What the checks of the captures and of the models' answers found, as a note."""
+def to_do(lab: Lab, wanted: Iterable[Measurement]) -> dict[str, float]:
+    """The guessed seconds of the measurements ``wanted`` that are left to be made, by their keys.
+
+    Where those before it have measured all that one asks for, it takes no time.
+    """
+    left: dict[str, float] = {}
+    counts: set[str] = set()
+    for measurement in wanted:
+        own = set(lab.key(measurement).split())
+        if not lab.is_measured(measurement) and not own <= counts:
+            left[lab.key(measurement)] = measurement.seconds
+        counts |= own
+    return left
+
+
+def finished(made: Figure, timelines: Iterable[Timeline], *, quick: bool) -> Figure:
+    """``made`` with what is to be said of every figure: checks, versions, whether it is quick."""
+    timelines = list(timelines)
+    found, warnings = checked(timelines)
+    if quick:
+        made = replace(
+            made,
+            title=f"{made.title} (quick run)",
+            measured=f"{made.measured}\n\nThis is a quick run, at sizes far below the paper's:"
+            " its shapes can be compared, its numbers cannot.",
+        )
+    return replace(
+        made,
+        quick=quick,
+        settings={**made.settings, **ran_on(timelines)},
+        notes=[*made.notes, *found],
+        warnings=[*made.warnings, *warnings],
+    )
+
+
+def checked(timelines: Iterable[Timeline]) -> tuple[list[str], list[str]]:
+    """What the checks of the captures and of the models' answers found: notes, and warnings."""
     timelines = list(timelines)
     answers = [counts for timeline in timelines for counts in timeline.translations.values()]
     compared = sum(counts["compared"] for counts in answers)
     illegal = sum(counts["illegal"] for counts in answers)
     missed = sum(timeline.missed_writes for timeline in timelines)
     if illegal or missed:
-        return (
+        return [], [
             f"DO NOT RELY ON THIS: {illegal:,} of {compared:,} translations were illegal, and the"
             f" captures missed {missed:,} stores to page tables."
-        )
-    return (
+        ]
+    return [
         f"Checked: {compared:,} translations of QEMU's and the models' against what the guest's"
         " tables allowed at the time, none illegal; the captures missed no store to a page table."
-    )
+    ], []
 
 
-class _Clock:
-    """Turns how far one measurement is into how far all of them are.
-
-    ``left`` has the seconds of those to be made, by their keys.
-    """
-
-    def __init__(self, step: Step, left: dict[str, float]) -> None:
-        self._step = step
-        self._left = left
-        self._total = sum(left.values()) or 1.0
-        self._done = 0.0
-
-    def measure(self, name: str, lab: Lab, measurement: Measurement) -> Timeline:
-        """Make ``measurement`` for the experiment ``name``."""
-        seconds = self._left.pop(lab.key(measurement), 0.0)
-
-        def step(done: float, total: float | None = None, text: str | None = None) -> None:
-            at = self._done + seconds * min(done / (total or 1), 1.0)
-            self._step(at, self._total, f"{name}, {text}")
-
-        timeline = lab.measure(measurement, step)
-        self._done += seconds
-        return timeline
+def ran_on(timelines: Iterable[Timeline]) -> dict[str, Any]:
+    """The emulator, its CPU and what the guests were made of, as settings."""
+    guests = [timeline.guest for timeline in timelines]
+    settings: dict[str, Any] = {
+        name: " and ".join(sorted({one[key] for one in guests if key in one}))
+        for name, key in (("QEMU", "qemu"), ("CPU", "cpu"))
+    }
+    versions = {
+        package: version
+        for one in guests
+        for package, version in one.get("versions", {}).items()
+        if package.startswith(LINUX) or package in _PACKAGES
+    }
+    return settings | ({"Debian packages in the guest": versions} if versions else {})

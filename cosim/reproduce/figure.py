@@ -19,6 +19,8 @@ class Claim:
     claim: str
     measured: float | str | None
     paper: float | str
+    departure: str
+    """By how much ours is off."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Figure:
     settings: Mapping[str, Any]
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    """Why not to rely on it: findings, each of which makes the command's exit status 1."""
+    quick: bool = False
+    """Whether small sizes were measured."""
+    also: Sequence[Figure] = ()
+    """Documents of their own for what the experiment measured beside the figure."""
 
     def to_json(self) -> dict[str, Any]:
         """The document."""
@@ -50,6 +58,8 @@ class Figure:
             "settings": dict(self.settings),
             "claims": [vars(claim) for claim in self.claims],
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
+            "quick": self.quick,
         }
 
     def to_csv(self) -> str:
@@ -60,6 +70,21 @@ class Figure:
         writer.writeheader()
         writer.writerows(self.rows)
         return text.getvalue()
+
+
+def percent(share: float) -> str:
+    """``share`` (of 1) as a percentage that no line break parts."""
+    return f"{share * 100:.1f}\u00a0%"
+
+
+def percents(low: float, high: float) -> str:
+    """A range of shares as percentages."""
+    return f"{low * 100:.1f} to {percent(high)}"
+
+
+def points(difference: float) -> str:
+    """The difference of two shares in percentage points."""
+    return f"{difference * 100:+.1f} points"
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:

@@ -24,6 +24,9 @@ _GAUGES = {Counter.SHADOW_PAGES.key, Counter.SHADOW_PAGES_PEAK.key}
 
 _GUEST = ("qemu", "cpu", "versions")
 
+LINUX = "linux-image-"
+"""How the package of the guest's kernel begins."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -74,6 +77,12 @@ class Timeline:
     """Stores to page tables that the capture's audit found missing."""
     guest: Mapping[str, Any] = field(default_factory=dict)
     """What ran, on what: ``qemu``, ``cpu`` and ``versions`` of a result's ``guest``."""
+
+    @property
+    def linux(self) -> str:
+        """The guest's kernel, with its version where that is known."""
+        versions = self.guest.get("versions", {}).items()
+        return next((f"Linux {v}" for name, v in versions if name.startswith(LINUX)), "Linux")
 
     def after(self, label: str) -> Counts:
         """The counts from the first mark ``label`` on.
