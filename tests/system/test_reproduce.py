@@ -16,6 +16,7 @@ import pytest
 from cosim.paths import SOURCE
 from cosim.reproduce import Counts, Lab, beyond, experiments, fig5, fig6, fig7, refs
 from cosim.reproduce.timeline import Timeline
+from tests.system.chromium import chromium
 
 # The first test waits for the run of all.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -100,6 +101,23 @@ def test_what_every_figure_says(quick: Run, name: str) -> None:
     texts = " ".join((figure["measured"], figure["difference"], *figure["notes"]))
     assert not re.search(r"\d%", texts)
     assert all(claim["departure"] for claim in figure["claims"])
+
+
+def test_the_page_shows_the_data_that_was_measured(quick: Run) -> None:
+    """In a browser, at the width of a phone and of a laptop; nothing is fetched for it."""
+    page = quick.folder / "index.html"
+    with chromium() as browser:
+        for width in (390, 1280):
+            browser.open(page, width=width)
+            assert browser.evaluate("document.documentElement.scrollWidth") <= width
+        for figure in quick.document["figures"]:
+            data = f"JSON.parse(document.getElementById('{figure['figure']}-data').textContent)"
+            assert browser.evaluate(data) == figure
+            plots = f"document.querySelectorAll('#{figure['figure']} figure svg').length"
+            assert browser.evaluate(plots) > 0
+        assert browser.console == []
+        fetched = {url for url in browser.requests if not url.startswith("data:")}
+        assert fetched == {page.as_uri()}
 
 
 def test_a_stand_in_is_named_one_everywhere(quick: Run) -> None:
