@@ -4,11 +4,12 @@
 
     {"figure": NAME, "title": TEXT, "rows": [ROW, ...],
      "measured": TEXT, "paper": TEXT, "difference": TEXT, "settings": {...},
-     "claims": [{"claim": TEXT, "measured": N | TEXT, "paper": N | TEXT}, ...],
+     "claims": [{"claim": TEXT, "measured": N | TEXT, "paper": N | TEXT, "departure": TEXT}, ...],
      "notes": [TEXT, ...], "warnings": [TEXT, ...], "quick": BOOLEAN}
 
 Texts may have paragraphs, parted by blank lines.  ``claims`` (optional) are the numbers that the
-page shows first, next to the paper's; ``notes`` (optional) stand below the figure.  ``warnings``
+page shows first, next to the paper's, and by how much they depart (optional); ``notes`` (optional)
+stand below the figure.  ``warnings``
 (optional) say why not to rely on it, and stand first of all; ``quick`` (optional) is true for the
 small sizes.  Rows are plain, for other people's plots; a count that could not be measured is null.
 By ``figure``:
@@ -43,7 +44,7 @@ from typing import Any, NoReturn
 
 from cosim.errors import UsageError
 
-ORDER = ("fig5", "fig6", "refs", "fig7", "beyond")
+ORDER = ("fig5", "fig5-linux", "fig6", "refs", "fig7", "beyond")
 """The figures of ``cosim reproduce``, in the order of the page; others follow."""
 
 
@@ -109,7 +110,12 @@ class FigureDocument:
         if not self.rows:
             raise UsageError(f"{where}: rows is empty")
         self.claims = [
-            (row.text("claim"), _claimed(row, "measured"), _claimed(row, "paper"))
+            (
+                row.text("claim"),
+                _claimed(row, "measured"),
+                _claimed(row, "paper"),
+                str(row.fields.get("departure") or ""),
+            )
             for row in _rows(top, "claims")
         ]
 

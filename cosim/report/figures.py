@@ -41,10 +41,10 @@ def claims(documents: Iterable[FigureDocument]) -> tuple[Table, ...]:
             Cell(scale.unbroken(f"{labelled(claim)} ({document.figure})")),
             _claimed(measured),
             _claimed(paper),
-            Cell(scale.departure(measured, paper)),
+            Cell(scale.unbroken(departure)),
         )
         for document in documents
-        for claim, measured, paper in document.claims
+        for claim, measured, paper, departure in document.claims
     )
     if not rows:
         return ()

@@ -102,34 +102,6 @@ def percent(value: float) -> str:
     return f"{number}{PERCENT}"
 
 
-def departure(measured: float | str | None, paper: float | str | None) -> str:
-    """How far ``measured`` is from ``paper``, where both are single numbers; else nothing.
-
-    Percentages differ by points, other numbers by a share of the paper's.
-    """
-    ours, theirs = _single(measured), _single(paper)
-    if ours is None or theirs is None or ours[1] != theirs[1]:
-        return ""
-    apart = ours[0] - theirs[0]
-    if ours[1]:
-        return f"{_signed(f'{abs(apart):.1f}', apart)} points"
-    return _signed(percent(abs(apart / theirs[0])), apart) if theirs[0] else ""
-
-
-def _single(value: float | str | None) -> tuple[float, bool] | None:
-    """The number that ``value`` is, alone, and whether it is a percentage."""
-    if not isinstance(value, str):
-        return None if value is None else (value, False)
-    found = re.fullmatch(r"(-?\d[\d,]*(?:\.\d+)?)(\s?%)?", value.strip())
-    return (float(found[1].replace(",", "")), bool(found[2])) if found else None
-
-
-def _signed(size: str, apart: float) -> str:
-    if not re.search("[1-9]", size):
-        return size
-    return f"+{size}" if apart > 0 else f"\u2212{size}"
-
-
 def unbroken(text: str) -> str:
     """``text`` with every per cent sign kept on the line of its number."""
     return re.sub(r"(?<=\d) %(?!\w)", PERCENT, text)

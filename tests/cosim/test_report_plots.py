@@ -104,28 +104,6 @@ def test_numbers_read_well(text: object, value: float, read: str) -> None:
     assert text(value) == read
 
 
-@pytest.mark.parametrize(
-    ("measured", "paper", "departs"),
-    [
-        (200_000, 200_000, "0\u00a0%"),
-        (14.985, 15, "\u22120.10\u00a0%"),
-        (17.25, 15, "+15\u00a0%"),
-        ("200,000", 100_000, "+100\u00a0%"),
-        ("49.3 %", "50 %", "\u22120.7 points"),
-        ("50.0\u00a0%", "50 %", "0.0 points"),
-        ("52.2 to 63.9 %", "25 %", ""),
-        (20, "up to 25 %", ""),
-        (50, "50 %", ""),
-        (3, 0, ""),
-        (None, 15, ""),
-    ],
-)
-def test_a_departure_is_that_of_two_single_numbers(
-    measured: float | str | None, paper: float | str | None, departs: str
-) -> None:
-    assert scale.departure(measured, paper) == departs
-
-
 def test_ticks_of_one_axis_share_their_unit() -> None:
     assert [scale.short(v, 20_000) for v in (0, 5000, 20_000)] == ["0", "5k", "20k"]
     assert [scale.short(v, 2e6) for v in (0, 5e5, 2e6)] == ["0", "0.5M", "2M"]

@@ -608,7 +608,7 @@ def test_document_and_csv() -> None:
     data = figure.to_json()
     assert (data["warnings"], data["quick"], data["claims"][0]["departure"]) == (["w"], True, "-1")
     document = FigureDocument(json.loads(json.dumps(data)), "here")
-    assert document.claims == [("c", 1, 2)]
+    assert document.claims == [("c", 1, 2, "-1")]
     (row,) = csv.DictReader(io.StringIO(figure.to_csv()))
     assert row == {"share": "0.5", "policy": "lsp", "exits": "", "expected": "3.0"}
 
