@@ -54,7 +54,7 @@ def cosim() -> None:
     """Co-simulate memory virtualization policies on real RISC-V guests.
 
     Exit status: 0 fine, 1 a finding (a divergence, a missed write), 2 usage,
-    3 the environment (QEMU missing, guest died).
+    3 the environment (QEMU missing, guest died), 130 interrupted.
 
     Example: cosim run linux
     """
@@ -71,7 +71,9 @@ def main(argv: list[str] | None = None) -> None:
         click.echo(f"cosim: {error}{where}", err=True)
         sys.exit(error.exit_status)
     except click.ClickException as error:
-        error.show()
+        context = getattr(error, "ctx", None)
+        see = f" (see {context.command_path} --help)" if context else ""
+        click.echo(f"cosim: {error.format_message()}{see}", err=True)
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("cosim: interrupted", err=True)

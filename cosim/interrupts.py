@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM, held back where being torn away would leave something behind.
+"""Ctrl-C, SIGTERM and SIGHUP, held back where being torn away would leave something behind.
 
-Both end a command by :class:`KeyboardInterrupt`, raised wherever the main thread is, so that
+Each ends a command by :class:`KeyboardInterrupt`, raised wherever the main thread is, so that
 every teardown runs.  Inside :func:`deferred` they wait for its end, or for the next :func:`check`
 or :func:`allowed` part: a process is never left half started, a teardown never half done.
 """
@@ -17,8 +17,8 @@ _pending = False
 
 
 def install() -> None:
-    """Take SIGINT and SIGTERM; for the main thread of a command."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Take SIGINT, SIGTERM and SIGHUP; for the main thread of a command."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Who started us in the background with SIGINT ignored wants it so.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _arrived)

@@ -22,7 +22,7 @@ from cosim.plan import Plan
 from cosim.recording import panic_line
 from cosim.region import Edge
 from cosim.result import Ending
-from cosim.session import Keep, Outcome, Progress, View
+from cosim.session import STOPPED, Keep, Outcome, Progress, View, ended_by
 from hypervisor_model.events import EventBatch
 
 _VIEW_SECONDS = 0.25
@@ -280,8 +280,8 @@ class PluginSession:
                 "hardware_ad_updates": summary.missed_only_ad,
             }
         return Ending(
-            complete=error is None,
-            reason=None if error is None else str(error) or "interrupted",
+            complete=error is None and not self._halted,
+            reason=STOPPED if self._halted else ended_by(error),
             region={"instructions": None if summary is None else summary.instructions},
             audit=audit,
         )

@@ -17,7 +17,7 @@ from cosim.plan import Plan
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
 _PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
-_OLDEST = (8, 0)
+OLDEST = (8, 0)
 """QEMU 7.2 hangs while it records a guest whose console can also be typed into."""
 _SPARE = 64 << 10
 
@@ -45,7 +45,7 @@ def record(
     :param show: told a few times a second: the phase, and the guest's last line.
     :raise CosimError: QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
-    if plan.qemu.version < _OLDEST:
+    if plan.qemu.version < OLDEST:
         raise MissingTool(
             f"QEMU {'.'.join(map(str, plan.qemu.version))} cannot record a guest with its console; "
             "use --live, or install QEMU 10 (scripts/setup)"
@@ -126,9 +126,15 @@ def panic_line(machine: Machine) -> str | None:
     ``panic=-1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
     """
     last = machine.console.last_line()
-    ended = machine.end_reason() in ("guest-reset", "guest-panic")
-    if not ended and not _PANIC_END.search(last):
+    reason = machine.end_reason()
+    panicked = reason == "guest-panic" or _PANIC_END.search(last) is not None
+    if not panicked and reason != "guest-reset":
         return None
     lines = machine.console_log.read_text(errors="replace").split("\n")
-    said = next((line for line in lines if _PANIC.search(line)), last or "it said nothing")
+    said = next((line for line in lines if _PANIC.search(line)), None)
+    if said is None:
+        if not panicked:
+            # A reset that nobody explains is one that the guest wanted.
+            return None
+        said = last or "it said nothing"
     return re.sub(r"^\[[ 0-9.]+\] *", "", said.strip())

@@ -104,7 +104,7 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     Only keys that the run sets are in ``fields``.
     """
     if "guest" in fields and "kernel" in fields:
-        return "kernel", "give either guest or kernel"
+        return "kernel", "cannot be given together with guest"
     if "guest" not in fields and "kernel" not in fields:
         return "guest", "is missing: name a guest, or a kernel file"
     if "initrd" in fields and "kernel" not in fields:
@@ -118,6 +118,9 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return "step", "is for the gdb backend; the plugin takes accesses = true"
     if "accesses" in fields and fields.get("backend") == "mi":
         return "accesses", "is for the plugin; the gdb backend takes step = N"
+    begin = fields.get("from")
+    if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
+        return "to", "is where the region begins, so that nothing would be in it"
     if "filter" in fields and fields.get("backend") != "plugin":
         return "filter", "is for the plugin, which sees every access"
     return None

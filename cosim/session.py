@@ -46,6 +46,8 @@ from hypervisor_model.policies._base import Accesses, Stream
 from hypervisor_model.policies.machine import MachineModel
 
 _TICK = 0.25
+_CONSOLE_TICK = 0.02
+"""The guest runs on between a line on its console and the look at it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,15 @@ class Outcome:
     document: ResultDocument | None
     error: CosimError | KeyboardInterrupt | None = None
     ending: Ending | None = None
+
+
+STOPPED = "stopped at the first illegal translation (--stop-on-divergence)"
+"""Why a session that was to stop at a divergence is not complete."""
+
+
+def ended_by(error: CosimError | KeyboardInterrupt | None) -> str | None:
+    """Why a session that ``error`` cut short is not complete."""
+    return None if error is None else str(error) or "interrupted"
 
 
 def origin(plan: Plan) -> Origin:
@@ -162,6 +173,7 @@ class Session:
             self._deadline = math.inf
         self._events = 0
         self._began = False
+        self._printed_late = False
         self._interception: Interception | None = None
         self._instructions: int | None = None
         self._first_instruction: int | None = None
@@ -284,13 +296,14 @@ class Session:
         if plan.begin.form != "boot" and not self._reach(plan.begin, machine, interposer, gdb):
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the region began "
-                f"(--from {plan.begin.text}){self._last_line(machine)}",
+                f"(--from {plan.begin.text}){self._too_late()}{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         with interposer.stopped() as interception:
             interception.begin()
         self._began = True
         self._first_instruction = self._icount(machine)
+        self._instructions = None
         self._region_started = time.monotonic()
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
@@ -321,7 +334,7 @@ class Session:
         gdb.resume()
         asked = False
         while True:
-            stop = gdb.wait_stop(_TICK)
+            stop = gdb.wait_stop(_CONSOLE_TICK if edge.form == "console" else _TICK)
             interrupts.check()
             self._show("in the region" if self._began else "to the region", self._place())
             if interposer.failure is not None:
@@ -340,13 +353,23 @@ class Session:
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         if interception.halted or not interposer.ended:
             return True
+        if edge.form != "console":
+            return False
         # What the guest printed last may still be on its way.
-        return edge.form == "console" and not asked and machine.console.seen(edge.pattern, 1.0)
+        self._printed_late = asked or machine.console.seen(edge.pattern, 1.0)
+        # A region can end with its guest, but not begin.
+        return self._began and self._printed_late and not asked
+
+    def _too_late(self) -> str:
+        if not self._printed_late:
+            return ""
+        return "; it was printed, too shortly before: use a mark, a symbol or an address"
 
     def _out_of_time(self, edge: Edge, machine: Machine, gdb: GdbMi) -> None:
         gdb.interrupt()
         place = "an unknown place"
         if gdb.wait_stop(5) is not None:
+            self._instructions = self._icount(machine)
             place = self._plan.symbols.describe(gdb.registers(["pc"])["pc"])
         edge_name = "--to" if self._began else "--from"
         raise GuestError(
@@ -410,8 +433,8 @@ class Session:
         if instructions:
             stepped["share"] = interception.stepped / instructions
         return Ending(
-            complete=error is None,
-            reason=None if error is None else str(error) or "interrupted",
+            complete=error is None and not interception.halted,
+            reason=STOPPED if interception.halted else ended_by(error),
             region={
                 "instructions": instructions,
                 "stops": interception.stops,
@@ -428,6 +451,8 @@ class Session:
 
     def _place(self) -> str:
         assert self._interception is not None
+        if not self._interception.stops:
+            return ""
         return self._plan.symbols.describe(self._interception.pc)
 
     def _show(self, phase: str, place: str) -> None:

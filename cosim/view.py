@@ -12,6 +12,9 @@ from rich.text import Text
 from cosim.output import messages
 from cosim.session import Progress, View
 
+_PLACE = 30
+"""Columns of the place, so that the exits fit behind it."""
+
 
 class _Rate:
     """Events a second over the last few seconds."""
@@ -34,10 +37,10 @@ def line(progress: Progress, rate: float) -> str:
     text = f"{progress.phase} {progress.seconds:5.1f} s"
     if progress.events:
         text += f"  {progress.events:,} events, {rate:,.0f}/s"
+    if progress.place:
+        text += f"  {progress.place[:_PLACE]}"
     if progress.exits:
         text += "  exits: " + ", ".join(f"{k} {v:,}" for k, v in progress.exits.items())
-    if progress.place:
-        text += f"  {progress.place}"
     return text[:100]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -50,4 +51,4 @@ def command(
     return launch.capture_and_print(make_spec(guest, **given), output, as_json=as_json)
 
 
-command.help = f"{command.help}\n\n{EDGES}"
+command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

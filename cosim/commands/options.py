@@ -30,7 +30,12 @@ _OPTIONS = [
     click.option(
         "--filter", type=int, metavar="SLOTS", help="Plugin: of its access filter; 1 drops least."
     ),
-    click.option("--time-limit", type=float, metavar="SECONDS", help="Give up after this long."),
+    click.option(
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="Give up after this long; 600, for --live none.",
+    ),
 ]
 
 EDGES = """An EDGE is mark:LABEL (set by the guest's program), console:PATTERN, an address, a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -69,4 +70,4 @@ def command(
     )
 
 
-command.help = f"{command.help}\n\n{EDGES}"
+command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -28,7 +28,7 @@ _NONE = object()
 
 def render(result: ResultDocument) -> RenderableType:
     """The whole result: the run, exits and counters by policy, translations, what is missing."""
-    parts: list[RenderableType] = [_run(result)]
+    parts: list[RenderableType] = [_run(result), *_missed(result)]
     if result["policies"]:
         parts.append(Policies(result["policies"]))
     if result["translations"]:
@@ -63,6 +63,17 @@ class Policies:
 def _wanted(console: Console, options: ConsoleOptions, table: Table) -> int:
     """The columns that ``table`` takes where nothing limits it."""
     return Measurement.get(console, options.update(width=10 * WIDTH), table).maximum
+
+
+def _missed(result: ResultDocument) -> Iterable[Text]:
+    """The first stores that no event explains: page, entry, and what happened before."""
+    missed = (result["audit"] or {}).get("missed", [])
+    for one in missed[:DIVERGENCES]:
+        before = "; ".join(one["last_events"][-3:]) or "none"
+        yield Text(
+            f"missed write: page {one['page']}, entry {one['index']}: {one['expected']} became "
+            f"{one['found']}; last events: {before}\n"
+        )
 
 
 def _run(result: ResultDocument) -> Table:

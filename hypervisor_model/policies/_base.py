@@ -23,6 +23,11 @@ _MODES = frozenset(int(mode) for mode in Mode)
 
 Accesses = Literal["all", "partial", "none"]
 
+_HARDWARE = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
+"""Counts of the hart's own, by their names in a result."""
+_NO_ACCESSES = "needs accesses; the stream has none"
+_PART = "only of the part that was stepped, as if nothing had run between its pieces"
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -53,7 +58,8 @@ class PolicyResult:
     counters: dict[Counter, int | None]
     """The further counters that the policy has."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why a count is None, by its name in :meth:`to_json`."""
+    """Why a count is None, or what it covers where that is less than the run, by its name in
+    :meth:`to_json`."""
 
     @property
     def at_least(self) -> int:
@@ -62,8 +68,8 @@ class PolicyResult:
 
     @property
     def total(self) -> int | None:
-        """All exits; None where a kind could not be counted."""
-        return None if None in self.exits.values() else self.at_least
+        """All exits; None where a kind could not be counted, or only in part."""
+        return None if "exits.total" in self.reasons else self.at_least
 
     def to_json(self) -> dict[str, Any]:
         """The policy's part of the result document (docs/architecture.md, "Results")."""
@@ -134,20 +140,23 @@ class Policy(ABC):
 
     def _uncounted(self) -> dict[str, str]:
         """Why an exit or a counter cannot be counted from this stream, by its key."""
-        if self.stream.accesses == "all":
+        if self.stream.accesses != "none":
             return {}
         # By name: an Exit and a Counter of the same number are equal.
-        return {bound.key: self._needs_accesses() for bound in self._access_bound()}
-
-    def _needs_accesses(self) -> str:
-        return f"needs every access; the stream has {self.stream.accesses}"
+        return {bound.key: _NO_ACCESSES for bound in self._access_bound()}
 
     def result(self) -> PolicyResult:
         """The counts so far."""
-        complete = self.stream.accesses == "all"
-        reason = self._needs_accesses()
+        seen = self.stream.accesses != "none"
+        reason = _NO_ACCESSES
         reasons: dict[str, str] = {}
         missing = self._uncounted()
+        partly = self.stream.accesses == "partial"
+        bound = {one.key for one in self._access_bound()} if partly else set()
+        exit_keys = [f"exits.{kind.key}" for kind in self.kinds if kind.key in bound]
+        counter_keys = [counter.key for counter in self.extra if counter.key in bound]
+        if partly:
+            reasons |= dict.fromkeys([*exit_keys, *counter_keys, *_HARDWARE], _PART)
         exits: dict[Exit, int | None] = {}
         for kind in self.kinds:
             exits[kind] = int(self._hw.counts[kind])
@@ -159,23 +168,24 @@ class Policy(ABC):
             reasons["exits.guest_fault"] = "the source does not report the guest's page faults"
         if None in exits.values():
             reasons["exits.total"] = "a kind is missing; exits.at_least is the sum of the others"
+        elif partly and exit_keys:
+            reasons["exits.total"] = "a kind is counted in part; exits.at_least is the sum"
         counters: dict[Counter, int | None] = {}
         for counter in self.extra:
             count = int(self._hw.counts[COUNTERS + counter])
             counters[counter] = None if counter.key in missing else count
             if counter.key in missing:
                 reasons[counter.key] = missing[counter.key]
-        hardware = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
         slots, config = self.stream.filter, self.machine.tlb
         footprint = self.machine.footprint_data, self.machine.footprint_code
-        if complete and not tlbs.misses_through(config, slots, *footprint):
-            complete = False
+        if seen and not tlbs.misses_through(config, slots, *footprint):
+            seen = False
             reason = (
                 f"the accesses have passed a filter of {slots} slots, too many for this TLB and "
                 "exit_footprint; capture with --filter N, a divisor of its first levels' sets"
             )
-        if not complete:
-            reasons.update(dict.fromkeys(hardware, reason))
+        if not seen:
+            reasons.update(dict.fromkeys(_HARDWARE, reason))
             return PolicyResult(exits, None, None, None, None, None, counters, reasons)
         cached = self.machine.walk_cache_ways > 0
         if not cached:

@@ -44,6 +44,28 @@ def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
     assert counter.counts() == expected
 
 
+def test_a_missed_write_is_shown_with_what_came_before() -> None:
+    result = result_document()
+    missed = {
+        "page": "0x80001000",
+        "index": 7,
+        "expected": "0x0",
+        "found": "0x20000401",
+        "last_events": ["a", "sfence.vma at 0x80200000", "sd a0, 0(a1) to 0x80001000", "ret"],
+    }
+    result["audit"] = {
+        "checks": 3,
+        "missed_writes": 1,
+        "hardware_ad_updates": 0,
+        "missed": [missed],
+    }
+    console = Console(file=io.StringIO(), width=100)
+    console.print(render(result))
+    text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "missed write: page 0x80001000, entry 7: 0x0 became 0x20000401" in text
+    assert "last events: sfence.vma at 0x80200000; sd a0, 0(a1) to 0x80001000; ret" in text
+
+
 words = st.dictionaries(st.text(max_size=5), st.text(max_size=5) | st.integers(), max_size=3)
 
 

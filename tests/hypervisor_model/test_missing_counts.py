@@ -56,3 +56,20 @@ def test_an_access_made_for_the_guest_is_not_counted_behind_a_filter(
     assert (result.exits[Exit.SHADOW_FILL] is None) is null
     assert ("access filter" in result.reasons.get("exits.shadow_fill", "")) is null
     assert (result.total is None) is null
+
+
+def test_partial_accesses_give_counts_of_that_part() -> None:
+    """The same accesses, called partial: the same counts, but no total of all exits."""
+    batch = np.zeros(1, EVENT)
+    batch["kind"], batch["priv"], batch["a"], batch["b"] = Kind.ACCESS, 1, RAM, RAM
+    results = []
+    for accesses in ("all", "partial"):
+        model = make("nested", MachineModel(), Stream(accesses=accesses))  # type: ignore[arg-type]
+        model.feed(batch)
+        results.append(model.result())
+    whole, part = results
+    assert part.exits == whole.exits and part.exits[Exit.GSTAGE_FAULT] == 1
+    assert part.tlb_misses == whole.tlb_misses and part.walk_refs == whole.walk_refs
+    assert whole.total == 1 and part.total is None and part.at_least == 1
+    assert "stepped" in part.reasons["exits.gstage_fault"]
+    assert "stepped" in part.reasons["tlb_misses"]

@@ -19,7 +19,7 @@ from typing import Any, Self
 import guest
 from cosim import paths
 
-COMMAND = [sys.executable, "-c", "from cosim.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from cosim.start import main; main()"]
 _MARK = "COSIM_TEST_PROCESS"
 _DEADLINE = 50.0
 

@@ -175,6 +175,23 @@ def test_the_guest_powers_off_in_the_region(home: Home) -> None:
     _logs(ended, home)
 
 
+def test_a_line_too_shortly_before_the_end(home: Home) -> None:
+    words = [*MICRO, "--workload", SHORT, "--from", "console:micro: done"]
+    ended = run(words, home.environment())
+    if ended.status == 0:
+        # gdb was in time: then there is a region, if a short one.
+        assert ended.document["region"]["instructions"] > 0
+    else:
+        _refused(ended, ENVIRONMENT, "before the region began", "use a mark")
+
+
+def test_a_reset_is_no_panic(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "linux")
+    ended = run([*LINUX, "--workload", "reboot -f"], home.environment())
+    assert ended.status == 0, ended.stderr
+    assert ended.document["complete"] is True
+
+
 def test_a_panic_before_the_region(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "linux")
     ended = run([*LINUX, "--append", "rdinit=/nonexistent"], home.environment())
@@ -309,7 +326,7 @@ def _handles_signals(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4])
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.4])
 def test_ctrl_c_while_it_starts(delay: float, home: Home) -> None:
     with Command(_long_run(home)[0], home.environment()) as command:
         command.until(lambda: _handles_signals(command.process.pid), "the handlers")

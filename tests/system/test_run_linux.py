@@ -1,0 +1,51 @@
+"""The main job: `cosim run linux` through gdb, as a user types it, and with stepping."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.cosim_process import Home, run
+
+pytestmark = pytest.mark.system
+
+MODELS = ("native", "nested", "shadow", "lsp")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home", "linux")
+
+
+def test_the_table_of_the_main_job(home: Home) -> None:
+    ended = run(["run", "linux"], home.environment())
+    assert ended.status == 0 and ended.stderr == ""
+    lines = ended.stdout.split("\n")
+    assert max(map(len, lines)) <= 100
+    text = " ".join(ended.stdout.split())
+    assert "region mark:init .. power-off" in text
+    assert " 0 missed writes" in text
+    for name in MODELS:
+        assert name in text
+    assert home.leftovers() == [] and home.sessions() == []
+
+
+def test_stepping_counts_what_it_sees(home: Home) -> None:
+    words = ["run", "linux", "--step", "3", "--json", "--workload", "busybox true"]
+    ended = run(words, home.environment())
+    assert ended.status == 0, ended.stderr
+    document = ended.document
+    assert document["accesses"] == "partial"
+    assert 0 < document["stepped"]["share"] < 1
+    assert document["events"]["access"] > document["stepped"]["instructions"] > 100
+    assert document["audit"]["missed_writes"] == 0
+    for name in MODELS:
+        policy = document["policies"][name]
+        assert policy["tlb_misses"] > 0 and policy["walk_refs"]["vs"] > 0
+        assert "stepped" in policy["reasons"]["tlb_misses"]
+        answers = document["translations"][name]
+        assert answers["compared"] > 1000 and answers["illegal"] == 0
+    lsp = document["policies"]["lsp"]["exits"]
+    assert lsp["shadow_fill"] > 0 and lsp["total"] is None
+    assert lsp["at_least"] >= lsp["shadow_fill"] + lsp["fence_fast"]
