@@ -111,25 +111,23 @@ def origin(plan: Plan) -> Origin:
 
 
 def machine_model(plan: Plan) -> MachineModel:
-    """The paging features of the plan's CPU (of QEMU's ``rv64`` unless its options say else)."""
-    options = plan.machine.cpu.split(",")
-    emulator = plan.qemu.path
-
-    def has(name: str, default: bool) -> bool:
-        return f"{name}=on" in options or (default and f"{name}=off" not in options)
-
-    everything = options[0] == "max"
+    """The machine that the plan's guest runs on, with the paging features that QEMU gives it."""
+    features = tools.qemu_cpu_features(plan.qemu.path, plan.machine.cpu, _PAGING_FEATURES)
     fields = {
         "ram_base": RAM_BASE,
         "ram_size": plan.machine.memory,
         "harts": plan.machine.harts,
-        # QEMU's MMU sets A and D unless the CPU has Svade.
-        "svadu": not has("svade", False),
-        "svpbmt": has("svpbmt", everything),
-        "svnapot": has("svnapot", everything),
-        "svvptc": has("svvptc", tools.qemu_has_cpu_option(emulator, "svvptc=on")),
+        # QEMU's MMU sets A and D, with Svadu or without, unless the CPU has Svade.  One that has
+        # both leaves them to software until menvcfg.ADUE is set, and the firmware leaves that 0.
+        "svadu": "svade" not in features,
+        "svpbmt": "svpbmt" in features,
+        "svnapot": "svnapot" in features,
+        "svvptc": "svvptc" in features,
     }
     return MachineModel.from_json({**fields, **plan.spec.machine})
+
+
+_PAGING_FEATURES = ("svade", "svpbmt", "svnapot", "svvptc")
 
 
 class Session:

@@ -6,12 +6,14 @@ versions), once a process and path.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cosim.errors import MissingTool
 
@@ -22,6 +24,8 @@ QEMU_MINIMUM = (7, 2)
 _GDBS = ("gdb-multiarch", "riscv64-unknown-elf-gdb", "riscv64-linux-gnu-gdb", "gdb")
 _CROSS_COMPILERS = ("riscv64-linux-gnu-gcc", "riscv64-unknown-linux-gnu-gcc")
 _PROBE_SECONDS = 20.0
+_HART = "/machine/soc0/harts[0]"
+"""Where QEMU's ``virt`` machine keeps its first hart."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,43 @@ def qemu_has_cpu_option(path: Path, option: str) -> bool:
         text="quit\n",
     )
     return answer.returncode == 0
+
+
+@cache
+def qemu_cpu_features(path: Path, cpu: str, names: tuple[str, ...]) -> frozenset[str]:
+    """Those of the CPU properties ``names`` that ``-cpu CPU`` has on, says the emulator itself.
+
+    A property that the emulator does not know is off: it does not have that extension.  None is
+    on of a ``cpu`` that it refuses, as it will when the guest is started.
+    """
+    # Not query-cpu-model-expansion: it wants typed values where -cpu takes text (on, yes, true),
+    # and QEMU 7.2 does not have it.  A machine that is never started has read the text itself.
+    gets = [
+        {"execute": "qom-get", "id": name, "arguments": {"path": _HART, "property": name}}
+        for name in names
+    ]
+    requests = [{"execute": "qmp_capabilities"}, *gets, {"execute": "quit"}]
+    answer = _run(
+        [
+            *(str(path), "-M", "virt", "-cpu", cpu, "-m", "128M", "-bios", "none"),
+            *("-S", "-display", "none", "-nodefaults", "-qmp", "stdio"),
+        ],
+        text="".join(json.dumps(request) + "\n" for request in requests),
+    )
+    return _features_on(answer.stdout, names)
+
+
+def _features_on(replies: str, names: tuple[str, ...]) -> frozenset[str]:
+    """The properties that QMP's ``replies``, one a line, say are on."""
+    found = set()
+    for line in replies.splitlines():
+        try:
+            reply: Any = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(reply, dict) and reply.get("return") is True:
+            found.add(reply.get("id"))
+    return frozenset(name for name in names if name in found)
 
 
 @cache

@@ -67,6 +67,53 @@ def test_a_gdb_without_riscv_is_told_apart(path: Path) -> None:
         tools.gdb()
 
 
+FEATURES = ("svade", "svpbmt", "svnapot", "svvptc")
+
+
+def test_features_are_read_from_the_replies_of_qemu() -> None:
+    """In any order, among events and errors; a property that QEMU lacks is off."""
+    replies = """{"QMP": {"version": {}, "capabilities": ["oob"]}}
+{"return": {}}
+{"return": true, "id": "svpbmt"}
+{"return": false, "id": "svnapot"}
+{"id": "svvptc", "error": {"class": "GenericError", "desc": "Property not found"}}
+{"timestamp": {"seconds": 1}, "event": "SHUTDOWN"}
+{"return": true, "id": "svade"}
+{"return": tr"""
+    assert tools._features_on(replies, FEATURES) == {"svade", "svpbmt"}
+    assert tools._features_on("", FEATURES) == frozenset()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(
+    ("cpu", "features"),
+    [
+        ("rv64", ()),
+        ("rv64,svpbmt=on", ("svpbmt",)),
+        ("rv64,svpbmt=true,svnapot=yes", ("svpbmt", "svnapot")),
+        ("max,svpbmt=off", ("svnapot",)),
+        ("nonsense", ()),
+    ],
+)
+def test_features_of_a_cpu_are_those_that_qemu_gives_it(
+    cpu: str, features: tuple[str, ...]
+) -> None:
+    asked = ("svpbmt", "svnapot", "no-such-property")
+    assert tools.qemu_cpu_features(tools.qemu().path, cpu, asked) == set(features)
+
+
+@pytest.mark.system
+def test_a_profile_brings_its_features() -> None:
+    emulator = tools.qemu()
+    if emulator.version < (10,):
+        assert tools.qemu_cpu_features(emulator.path, "rva23s64", FEATURES) == frozenset()
+        return
+    profile = {"svade", "svpbmt", "svnapot"}
+    assert tools.qemu_cpu_features(emulator.path, "rva23s64", FEATURES) == profile
+    assert tools.qemu_cpu_features(emulator.path, "rv64,rva23s64=on", FEATURES) > profile
+    assert tools.qemu_cpu_features(emulator.path, "sifive-u54", FEATURES) == frozenset()
+
+
 @pytest.mark.system
 def test_the_real_tools() -> None:
     emulator = tools.qemu()

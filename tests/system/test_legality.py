@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import guest
-from cosim import plan, session
+from cosim import plan, session, tools
 from cosim.modelling import make_pipeline
 from cosim.pipeline import Pipeline
 from cosim.plugin_session import PluginSession
@@ -72,6 +72,25 @@ def test_a_fence_with_an_asid_leaves_global_mappings_only_where_asids_are_known(
     counts = translations(tmp_path, "scenario=global,map")
     stale = {name: party["stale_legal"] for name, party in counts.items()}
     assert stale == {name: int(name not in ("reference", "vtlb")) for name in counts}
+
+
+@pytest.mark.parametrize("cpu", ["rva23s64", "rv64,svade=on,svpbmt=true"])
+def test_linux_uses_the_features_of_its_cpu(tmp_path: Path, cpu: str) -> None:
+    """Linux maps devices with Svpbmt's types, which a CPU without Svpbmt would fault on."""
+    emulator = tools.qemu()
+    if emulator.version < (10,):
+        cpu = "rv64,svpbmt=true"
+    guest.ensure("linux", lambda *_: None)
+    spec = RunSpec(name="features", guest="linux", cpu=cpu, workload="true", backend="plugin")
+    resolved = plan.resolve(spec)
+    origin = session.origin(resolved)
+    assert origin.machine.svpbmt
+    outcome = PluginSession(resolved, tmp_path, make_pipeline(origin, ["native"])).run()
+    assert outcome.error is None
+    assert outcome.document is not None
+    assert outcome.document["illegal_translations"] == []
+    updates = outcome.document["audit"]["hardware_ad_updates"]
+    assert (updates > 0) == origin.machine.svadu == (emulator.version < (10,))
 
 
 def misread(batch: EventBatch) -> EventBatch:
