@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import tempfile
 import time
@@ -27,6 +28,9 @@ from cosim.view import live_view
 from hypervisor_model.events import EventBatch
 
 _INTERRUPTED = 130
+_WORKLOAD_ENDED = re.compile(rb"^cosim: done, exit status (\d+)\r?$", re.MULTILINE)
+"""What the init of the ``linux`` guest prints last (guest/linux/init.c)."""
+_END_OF_LOG = 64 << 10
 
 
 def best_backend() -> Backend:
@@ -122,6 +126,9 @@ def document(spec: RunSpec, folder: Path) -> ResultDocument:
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
+    failure = workload_failure(folder)
+    if failure is not None:
+        output.note(f"cosim: {spec.name}: {failure}")
     return outcome.document
 
 
@@ -160,18 +167,26 @@ def run_and_print(
 
 def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options: Any) -> int:
     folder = _logs_folder(logs)
-    outcome = None
+    outcome = failure = None
     try:
         outcome = execute(spec, folder, **options)
+        # Who types into a live guest reads its console anyway.
+        if outcome.error is None and not options.get("live"):
+            failure = workload_failure(folder)
     finally:
         went_through = outcome is None or outcome.error is None
-        if logs is None and (went_through or not any(folder.iterdir())):
+        if logs is None and failure is not None:
+            # The console's log is what tells more; the recording may be large.
+            (folder / "record.bin").unlink(missing_ok=True)
+        elif logs is None and (went_through or not any(folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:
         if as_json:
             output.print_json(outcome.document)
         else:
             output.print_table(table.render(outcome.document))
+    if failure is not None:
+        output.note(f"cosim: {failure}")
     if isinstance(outcome.error, KeyboardInterrupt):
         interrupts.forget()
         when = " before the region began" if outcome.document is None else ""
@@ -184,6 +199,20 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
             outcome.error.log = str(folder)
         raise outcome.error
     return int(outcome.document is not None and has_finding(outcome.document))
+
+
+def workload_failure(folder: Path) -> str | None:
+    """What to say of a guest, its console's log in ``folder``, whose workload did not succeed.
+
+    Says nothing of the result: what the guest did until then was measured all the same.
+    """
+    for log in sorted(folder.glob("*.console.log")):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _END_OF_LOG))
+            ended = _WORKLOAD_ENDED.findall(file.read())
+        if ended and int(ended[-1]):
+            return f"the workload ended with exit status {int(ended[-1])} (console: {log})"
+    return None
 
 
 def _logs_folder(asked: Path | None) -> Path:

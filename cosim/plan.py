@@ -20,6 +20,9 @@ from cosim.symbols import Symbols
 DEFAULT_TIME_LIMIT = 600.0
 _FIRMWARE = (RAM_BASE, 2 << 20)
 """Where QEMU puts its own OpenSBI; a kernel starts behind it."""
+_COMMAND_LINE_BYTES = 1023
+"""What a guest keeps of its command line: riscv64 Linux has COMMAND_LINE_SIZE = 1024 with the NUL
+at its end, and so has ``micro``.  Both cut the rest off without a word."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
         kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
         append = spec.append or ""
         memory, cpu = spec.memory or "512M", spec.cpu
+    _check_fits(append, spec)
     base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
     image = inspect_kernel(kernel, image_base=base)
     if initrd is not None:
@@ -123,6 +127,25 @@ def _command_line(spec: RunSpec, own: str) -> str:
     The ``linux`` guest's init takes what it runs from ``cosim.run=``; the bare guests' command
     line is nothing but their workload.
     """
-    if spec.workload is not None:
-        own = f'{own} cosim.run="{spec.workload}"' if "console=" in own else spec.workload
+    if spec.workload is not None and "console=" in own:
+        if '"' in spec.workload:
+            raise UsageError(
+                "--workload cannot have a \" in it, which ends it on the guest kernel's command "
+                "line; quote with ' instead"
+            )
+        own = f'{own} cosim.run="{spec.workload}"'
+    elif spec.workload is not None:
+        own = spec.workload
     return f"{own} {spec.append}" if spec.append else own
+
+
+def _check_fits(append: str, spec: RunSpec) -> None:
+    """Refuse a command line that the guest would cut short."""
+    size = len(append.encode(errors="surrogateescape"))
+    if size <= _COMMAND_LINE_BYTES:
+        return
+    what = "--append" if spec.workload is None else "--workload"
+    raise UsageError(
+        f"{what} makes the guest's command line {size} bytes long, and a guest takes "
+        f"{_COMMAND_LINE_BYTES}"
+    )

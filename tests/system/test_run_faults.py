@@ -94,6 +94,18 @@ def test_a_request_that_cannot_be_done_starts_nothing(
     assert home.leftovers() == []
 
 
+@pytest.mark.parametrize("backend", ["mi", "plugin"])
+def test_a_workload_that_fails_is_told_of(backend: str, home: Home) -> None:
+    words = [*LINUX, "--backend", backend, "--workload", "cosim-mark a; nosuchprogram"]
+    ended = run([*words, "--from", "mark:a"], home.environment())
+    assert ended.status == 0
+    assert ended.document["complete"] is True
+    assert ended.line.startswith("the workload ended with exit status 127 (console: ")
+    console = Path(ended.line.rpartition("console: ")[2].removesuffix(")"))
+    assert console.is_relative_to(_logs(ended, home))
+    assert "nosuchprogram: not found" in console.read_text()
+
+
 def test_a_truncated_initrd(home: Home) -> None:
     words = _linux_with_half_an_initrd(home.folder)
     _refused(run(["run", *words], home.environment()), USAGE, "truncated", "half.cpio.gz")
