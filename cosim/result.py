@@ -15,6 +15,8 @@ from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
 VERSION = 1
+MISSED = ("missed_writes", "missed_satp_writes", "late_sites")
+"""Counts in the audit that are a finding unless they are 0."""
 
 Json = dict[str, Any]
 
@@ -202,10 +204,15 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 
 
 def has_finding(result: ResultDocument) -> bool:
-    """Whether the exit status is 1: an illegal translation or a missed write."""
+    """Whether the exit status is 1: an illegal translation or something that was missed."""
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
-    missed = (result["audit"] or {}).get("missed_writes") or 0
-    return bool(illegal or missed)
+    return bool(illegal or any(missed(result["audit"]).values()))
+
+
+def missed(audit: Mapping[str, Any] | None) -> dict[str, int]:
+    """What the audit found missing, by what it is; older traces lack some of the counts."""
+    counts = audit or {}
+    return {key: counts.get(key) or 0 for key in MISSED}
 
 
 def _part(data: Mapping[str, Any], key: str, kind: type, *, optional: bool = False) -> Any:

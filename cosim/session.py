@@ -426,7 +426,6 @@ class Session:
         instructions = None
         if self._instructions is not None and self._first_instruction is not None:
             instructions = self._instructions - self._first_instruction
-        audit = interception.audit
         stepped: dict[str, Any] = {"instructions": interception.stepped, "share": None}
         if instructions:
             stepped["share"] = interception.stepped / instructions
@@ -439,12 +438,7 @@ class Session:
                 "seconds": self._region_seconds,
             },
             stepped=stepped,
-            audit={
-                "checks": audit.checks,
-                "missed_writes": len(audit.missed),
-                "hardware_ad_updates": audit.hardware_ad,
-                "missed": [missed.to_json() for missed in audit.missed[:20]],
-            },
+            audit=interception.audit.to_json(),
         )
 
     def _place(self) -> str:

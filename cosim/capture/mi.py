@@ -40,7 +40,7 @@ from hypervisor_model.events import (
     fault_pa,
 )
 from hypervisor_model.isa import atp, causes, pte
-from hypervisor_model.jit import unsigned
+from hypervisor_model.jit import signed, unsigned
 
 _SP = 2
 _PC = 32
@@ -50,6 +50,8 @@ _HARDWARE_AD = pte.A | pte.D
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
 _STEP_SECONDS = 20.0
+_SHOWN = 20
+"""What an audit found is listed up to this number."""
 
 _OPS = {
     InstructionKind.STORE: PteOp.STORE,
@@ -90,6 +92,22 @@ class Audit:
     missed: list[Missed] = field(default_factory=list)
     hardware_ad: int = 0
     """Entries in which only A or D had changed: QEMU's MMU does that where Svadu is on."""
+    missed_satp_writes: int = 0
+    """How often ``satp`` held something else than the last write that was seen."""
+    late_sites: set[int] = field(default_factory=set)
+    """Fences and ``satp`` writes in text that appeared unseen: some may have been executed."""
+
+    def to_json(self) -> dict[str, object]:
+        """The audit as the result document shows it."""
+        return {
+            "checks": self.checks,
+            "missed_writes": len(self.missed),
+            "hardware_ad_updates": self.hardware_ad,
+            "missed": [missed.to_json() for missed in self.missed[:_SHOWN]],
+            "missed_satp_writes": self.missed_satp_writes,
+            "late_sites": len(self.late_sites),
+            "late_site_addresses": [f"0x{va:x}" for va in sorted(self.late_sites)[:_SHOWN]],
+        }
 
 
 @dataclass(frozen=True)
@@ -149,6 +167,7 @@ class Interception:
         self._code: dict[int, tuple[Instruction, int]] = {}
         self._priv = 0
         self._sstatus = 0
+        self._satp = 0
         self._log = EventLog()
         self.tables = LiveTables(ram, base, self._log)
         self._text = Text(ram, base, extents)
@@ -190,6 +209,9 @@ class Interception:
             self._firmware_sites.update(self._text.scan(first, size))
         for first, size in self._kernel:
             self._kernel_sites.update(self._text.scan(first, size))
+        if atp.mode(self.tables.satp) == 0:
+            # Any of RAM can be executed until there is paging.
+            self._kernel_sites |= self._text.everywhere()
         self.active = True
         self._steps_left = -1 if self._stepping.all else 0
         self._update_points()
@@ -203,7 +225,10 @@ class Interception:
         """The region ends at this stop (or with the guest, when not ``alive``)."""
         if not self.active:
             return
+        self._satp = self._read("satp")
+        self._catch_up()
         self._check()
+        self._look_for_late_text()
         self.active = False
         if alive:
             self._points.breaks.become(set())
@@ -243,11 +268,11 @@ class Interception:
 
     def registers(self) -> list[int]:
         """x0..x31 and pc of the stopped guest."""
-        general, priv, sstatus = self._stub.ask(
-            b"g", self._registers.read("priv"), self._registers.read("sstatus")
-        )
+        names = ("priv", "sstatus", "satp")
+        general, priv, sstatus, satp = self._stub.ask(b"g", *map(self._registers.read, names))
         self._priv = self._privilege(target.value(priv))
         self._sstatus = target.value(sstatus)
+        self._satp = target.value(satp)
         return target.general(general)
 
     def execute(self, regs: list[int]) -> bool:
@@ -258,6 +283,10 @@ class Interception:
         """
         self.stops += 1
         pc = self.pc = regs[_PC]
+        if self.active:
+            # Rule 5 asks for the pc, and what is found belongs to this stop.
+            self._log.pc, self._log.priv = pc, self._priv
+            self._catch_up()
         if pc == self._mark_at and not self._mark(regs):
             return False
         if not self.active:
@@ -267,6 +296,7 @@ class Interception:
             self._points.breaks.remove(self._returns - self._wanted_breaks())
             self._returns.clear()
         self._execute(self._instruction(pc), regs)
+        self._points.sync(self._stub)
         if self._one_by_one:
             self.flush()
         return True
@@ -369,7 +399,6 @@ class Interception:
             self._steps_left = self._stepping.after
         if self.tables.added or self.tables.dropped or self.tables.leaves:
             self._update_points()
-        self._points.sync(self._stub)
 
     def _operands(self, inst: Instruction, regs: list[int]) -> list[_Operand]:
         va = inst.address(regs)
@@ -554,6 +583,30 @@ class Interception:
                     Missed(pa & -pte.PAGE, (pa & 4095) >> 3, copy, ram, tuple(self._recent))
                 )
             self.tables.found(pa)
+        if self.audit.checks & (self.audit.checks - 1) == 0:
+            # Too dear for every fence.  This doubles the distance, and does not depend on time.
+            self._look_for_late_text()
+
+    def _catch_up(self) -> None:
+        """Take in a ``satp`` that no write explains, so that the models go on from the truth."""
+        if signed(self._satp) == self.tables.satp:
+            return
+        self.audit.missed_satp_writes += 1
+        self.tables.write_satp(unsigned(self.tables.satp), self._satp)
+        self._note(f"satp found to be {self._satp:#x} at {self.pc:#x}")
+        self._update_points()
+        self._points.sync(self._stub)
+
+    def _look_for_late_text(self) -> None:
+        """Scan for sites in text that came without a change of a table or of a guarded page."""
+        late = self._text.late()
+        self._more_sites(late)
+        if self._bare:
+            bare = self._text.everywhere()
+            self._kernel_sites |= bare
+            self._points.breaks.add(bare)
+            late |= bare
+        self.audit.late_sites |= late
 
     def _note(self, text: str) -> None:
         self._recent.append(text)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +118,15 @@ class Aliases:
             self._leads[va, level] = place
         return True
 
+    def ranges(self) -> list[tuple[int, int]]:
+        """The physical (first, bytes) that the mappings lead to."""
+        return [
+            (place, 1 << bits)
+            for bits, mappings in zip(_LEVEL_BITS, self._known, strict=True)
+            for place, addresses in mappings.items()
+            if addresses
+        ]
+
     def of(self, page: int) -> Iterable[int]:
         """Every virtual address known for the physical page ``page``."""
         for bits, mappings in zip(_LEVEL_BITS, self._known, strict=True):
@@ -128,10 +138,10 @@ class Aliases:
 class Text:
     """The intercepted instructions of the guest's privileged text.
 
-    A page is scanned when it first becomes executable.  Text that is mapped read-only is scanned
-    again while another mapping lets the kernel write to it: that is how Linux patches its text
-    (static keys, alternatives).  Text that appears later in a mapping that is writable *and*
-    executable all the time is not seen.
+    A page is scanned when it becomes executable.  Text that is mapped read-only is scanned again
+    while another mapping lets the kernel write to it: that is how Linux patches its text (static
+    keys, alternatives).  Text that appears by any other way is found by :meth:`late`, which may be
+    after it was executed.
 
     :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
     :param extents: the parts of RAM that hold anything, as (physical address, bytes).
@@ -144,7 +154,6 @@ class Text:
         self._base = base
         self._extents = extents
         self._executable = Aliases(pte.X)
-        self._ranges: list[tuple[int, int]] = []
         self._guarded: list[tuple[int, int]] = []
         self._checksums: dict[int, int] = {}
         self._hits: dict[int, set[int]] = defaultdict(set)
@@ -174,15 +183,31 @@ class Text:
         return found
 
     def scan(self, first: int, size: int) -> list[int]:
-        """Physical addresses of the sites in a range, from a scan now if it is the first."""
-        if not self._covered(first, size):
-            self._ranges.append((first, size))
-            for start, length in self._extents():
-                low, high = max(first, start), min(first + size, start + length)
-                for hit in sites.scan(self._ram, self._base, low, high - low):
-                    self._hits[hit & -_PAGE].add(hit)
+        """Physical addresses of the sites in a range: those there now, and those known before."""
+        self._scan([(first, size)])
         pages = [page for page in self._hits if first <= page < first + size]
         return sorted(hit for page in pages for hit in self._hits[page])
+
+    def everywhere(self) -> set[int]:
+        """Scan all of RAM: physical addresses of the sites that were not known."""
+        return self._scan(self._extents())
+
+    def late(self) -> set[int]:
+        """Scan everything executable: virtual addresses of the sites that were not known."""
+        found = self._scan(self._executable.ranges())
+        return {va + hit % _PAGE for hit in found for va in self._executable.of(hit & -_PAGE)}
+
+    def _scan(self, ranges: Iterable[tuple[int, int]]) -> set[int]:
+        """Take in the sites that are in ``ranges`` now; those that were not known."""
+        new: set[int] = set()
+        for (first, size), (start, length) in product(ranges, self._extents()):
+            # Two bytes more: an instruction may straddle the end of the range.
+            low, high = max(first, start), min(first + size + 2, start + length)
+            for hit in sites.scan(self._ram, self._base, low, high - low):
+                if hit not in self._hits[hit & -_PAGE]:
+                    self._hits[hit & -_PAGE].add(hit)
+                    new.add(hit)
+        return new
 
     def _scan_again(self, page: int) -> set[int]:
         # Two bytes more: an instruction may straddle the end of the page.
@@ -193,9 +218,6 @@ class Text:
         self._checksums[page] = checksum
         self._hits[page].update(sites.scan(self._ram, self._base, page, _PAGE + 2))
         return {va + hit - page for va in self._executable.of(page) for hit in self._hits[page]}
-
-    def _covered(self, first: int, size: int) -> bool:
-        return any(low <= first and first + size <= low + n for low, n in self._ranges)
 
     def _is_guarded(self, page: int) -> bool:
         return any(low <= page < low + size for low, size in self._guarded)

@@ -15,7 +15,7 @@ from rich.text import Text
 from cosim.output import WIDTH
 from cosim.report.divergence import describe
 from cosim.report.scale import PERCENT
-from cosim.result import ResultDocument
+from cosim.result import ResultDocument, missed
 
 POLICIES_A_TABLE = 5
 """More policies than this go into a further table below."""
@@ -105,9 +105,8 @@ def _run(result: ResultDocument) -> Table:
     if audit is None:
         table.add_row("audit", "none was made")
     else:
-        table.add_row(
-            "audit", f"{audit['checks']:,} checks, {audit['missed_writes']:,} missed writes"
-        )
+        found = (f"{n:,} {key.replace('_', ' ')}" for key, n in missed(audit).items())
+        table.add_row("audit", ", ".join([f"{audit['checks']:,} checks", *found]))
     if not result["complete"]:
         table.add_row("incomplete", result.get("incomplete_because", "the run broke off"))
     return table

@@ -85,6 +85,36 @@ def test_text_patched_through_a_writable_mapping_is_scanned_again() -> None:
     assert found.again() == set(), "the mapping is gone, so nobody can write"
 
 
+def test_text_that_appears_in_a_writable_and_executable_mapping_is_late() -> None:
+    memory = ram()
+    found = text(memory)
+    leaf_of_both = leaf(BASE + 0x1000, pte.V | pte.R | pte.W | pte.X)
+    put(memory, BASE + 0x1010, SFENCE)
+    assert found.learn(0xFFFF_0000, leaf_of_both, 0) == {0xFFFF_0010}
+    assert found.late() == set(), "it was there when the page became executable"
+    put(memory, BASE + 0x1020, CSRW_SATP)
+    put(memory, BASE + 0x2020, CSRW_SATP)
+    assert found.learn(0xEEEE_0000, leaf(BASE, pte.V | pte.R | pte.W), 1) == set()
+    assert found.late() == {0xFFFF_0020}
+    assert found.late() == set(), "known now"
+    found.learn(0xFFFF_0000, 0, 0)
+    put(memory, BASE + 0x1030, SFENCE)
+    assert found.late() == set(), "nothing executes there any more"
+
+
+def test_text_is_scanned_whenever_it_becomes_executable_and_without_paging_all_of_it() -> None:
+    memory = ram()
+    found = text(memory)
+    executable = leaf(BASE + 0x1000, pte.V | pte.R | pte.X)
+    assert found.learn(0xFFFF_0000, executable, 0) == set()
+    found.learn(0xFFFF_0000, 0, 0)
+    put(memory, BASE + 0x1FFE, SINVAL)
+    assert found.learn(0xFFFF_0000, executable, 0) == {0xFFFF_0FFE}
+    put(memory, BASE + 0x3000, SFENCE)
+    assert found.everywhere() == {BASE + 0x3000}
+    assert found.everywhere() == set()
+
+
 def test_points_are_made_good_with_the_next_request() -> None:
     class Recorder:
         def __init__(self) -> None:

@@ -103,6 +103,16 @@ def test_findings(illegal: int, missed: int, finding: bool) -> None:
     assert has_finding(result_document(illegal=illegal, missed_writes=missed)) is finding
 
 
+@pytest.mark.parametrize("count", ["missed_satp_writes", "late_sites"])
+def test_what_was_missed_besides_stores_is_a_finding_and_in_the_table(count: str) -> None:
+    result = result_document()
+    assert f"0 {count.replace('_', ' ')}" in _text(result)
+    assert result["audit"] is not None
+    result["audit"][count] = 3
+    assert has_finding(result)
+    assert f"3 {count.replace('_', ' ')}" in _text(result)
+
+
 def test_no_audit_is_no_finding() -> None:
     counts = EventCounter().counts()
     assert not has_finding(document(ORIGIN, Ending.incomplete("x"), counts, {}, {}))

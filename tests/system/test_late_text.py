@@ -1,0 +1,36 @@
+"""Code that a guest writes into a writable and executable mapping: not missed in silence."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cosim import symbols, tools
+from tests.system.cosim_process import Home, run
+
+pytestmark = pytest.mark.system
+
+
+def test_code_that_appears_in_the_region_is_a_finding(tmp_path: Path) -> None:
+    kernel = tmp_path / "late_text.elf"
+    source = Path(__file__).with_name("late_text.S")
+    options = ["-nostdlib", "-static", "-Wl,-N,--build-id=none,-Ttext=0x80200000"]
+    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
+    subprocess.run(words, check=True, timeout=60)
+    home = Home(tmp_path / "home")
+    command = ["run", "--kernel", kernel, "--memory", "128M"]
+    command += ["--from", "mark:begin", "--to", "mark:end", "--json"]
+    ended = run(command, home.environment())
+    assert ended.status == 1, ended.stderr
+    document, audit = ended.document, ended.document["audit"]
+    assert document["complete"]
+    assert audit["missed_satp_writes"] == 1
+    routine = symbols.load(kernel).address("routine")
+    assert audit["late_sites"] == 2
+    assert audit["late_site_addresses"] == [f"{routine:#x}", f"{routine + 4:#x}"]
+    # From the new root on the models know the truth again: its store was seen.
+    assert document["events"]["satp_write"] == 1
+    assert document["events"]["pte_write"] == 2
+    assert audit["missed_writes"] == 0
