@@ -176,6 +176,7 @@ class Interception:
         self._sites: set[int] = set()
         self._firmware_sites: set[int] = set()
         self._kernel_sites: set[int] = set()
+        self._suspects: set[int] = set()
         self._watched: dict[int, set[int]] = {}
         self._bare: bool | None = None
         self._steps_left = 0
@@ -287,6 +288,8 @@ class Interception:
             # Rule 5 asks for the pc, and what is found belongs to this stop.
             self._log.pc, self._log.priv = pc, self._priv
             self._catch_up()
+            if self._bare and pc in self._suspects:
+                self.audit.late_sites.add(pc)
         if pc == self._mark_at and not self._mark(regs):
             return False
         if not self.active:
@@ -602,10 +605,12 @@ class Interception:
         late = self._text.late()
         self._more_sites(late)
         if self._bare:
-            bare = self._text.everywhere()
-            self._kernel_sites |= bare
-            self._points.breaks.add(bare)
-            late |= bare
+            # Most of RAM is data, such as the device tree that firmware writes: what looks like a
+            # site is one when it is executed.
+            suspects = self._text.everywhere()
+            self._suspects |= suspects
+            self._kernel_sites |= suspects
+            self._points.breaks.add(suspects)
         self.audit.late_sites |= late
 
     def _note(self, text: str) -> None:
