@@ -197,15 +197,19 @@ class PluginSession:
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
         if not done.wait(self._time_limit):
             self._out_of_time = True
-            self._stop(machine.pid)
+            self._end(machine, done)
 
     def _watch_interrupts(self, machine: Machine, done: threading.Event) -> None:
         while not done.wait(_WATCH_SECONDS):
             if interrupts.pending():
-                self._stop(machine.pid)
-                if not done.wait(_END_SECONDS):
-                    self._stop(machine.pid, signal.SIGKILL)
+                self._end(machine, done)
                 return
+
+    def _end(self, machine: Machine, done: threading.Event) -> None:
+        """Ask QEMU to end; kill one that does not hear of it."""
+        self._stop(machine.pid)
+        if not done.wait(_END_SECONDS):
+            self._stop(machine.pid, signal.SIGKILL)
 
     def _watch_console(self, machine: Machine, done: threading.Event) -> None:
         """Ask for the region's edges that the console shows."""

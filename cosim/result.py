@@ -117,7 +117,8 @@ class Origin:
             stream=Stream(
                 accesses=_choice(data["stream"], "accesses", ("all", "partial", "none")),
                 page_faults=_part(data["stream"], "page_faults", bool),
-                filter=_part(data["stream"], "filter", int),
+                # Not said by traces from before it could be chosen: 256 slots.
+                filter=_part({"filter": 256, **data["stream"]}, "filter", int),
             ),
             machine=MachineModel.from_json(_part(data, "machine", dict)),
         )

@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--slots", default="256", help="filter sizes to measure")
+    parser.add_argument("--slots", default="64", help="filter sizes to measure")
     parser.add_argument("--work", default="boot,fork")
     options = parser.parse_args()
     modes = ["plain", "waiting", "tables"]

@@ -53,6 +53,9 @@ _STEP_SECONDS = 20.0
 _SHOWN = 20
 """What an audit found is listed up to this number."""
 
+_NOTHING = decode((0x13).to_bytes(4, "little"))
+"""A ``nop``, where there is no instruction to read."""
+
 _OPS = {
     InstructionKind.STORE: PteOp.STORE,
     InstructionKind.AMO: PteOp.AMO,
@@ -316,6 +319,9 @@ class Interception:
         if len(code) < 8:
             # The end of the last mapped page: a compressed instruction may still be there.
             code = self._stub.request(b"m%x,2" % pc)
+        if code.startswith(b"E"):
+            # No page is mapped there: what is stepped is the fetch, which faults.
+            return _NOTHING
         return decode(bytes.fromhex(code.decode()))
 
     def _execute(self, inst: Instruction, regs: list[int]) -> None:

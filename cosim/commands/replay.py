@@ -17,7 +17,7 @@ from cosim.trace.reader import TraceReader
 @click.command(
     epilog="\b\nExamples:\n"
     "  cosim replay t\n"
-    "  cosim replay t --model shadow:roots=4,lsp --tlb data=16x4,second=none --json\n"
+    "  cosim replay t --model shadow:roots=4,lsp --tlb data=64x4,second=none --json\n"
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")

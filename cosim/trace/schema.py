@@ -127,7 +127,9 @@ def decode(data: bytes, first: int) -> EventBatch:
     Raises ValueError, saying what differs, when it is no Parquet file of this schema.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        # Without threads and read-ahead: one of Arrow's that is still at work when Python exits
+        # aborts the process.
+        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not readable as Parquet ({str(error).splitlines()[0]})") from error
     stored = (table.schema.metadata or {}).get(METADATA_KEY)

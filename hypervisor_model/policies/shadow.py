@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import PolicyResult, Stream
 from hypervisor_model.policies._event import Event
 from hypervisor_model.policies._hardware import VIEWS, Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies._pool import Pool, load_root, make_root, retain
@@ -70,6 +70,17 @@ class ShadowPaging(ShadowPolicy):
         hardware = _hardware.make(machine)
         pool = _pool.make(machine, hardware, options=[options.roots], whole=whole)
         super().__init__(machine, stream, hardware, pool)
+        self._must_be_whole = whole and options.fill != "whole"
+
+    def result(self) -> PolicyResult:
+        """The counts so far."""
+        result = super().result()
+        if self._must_be_whole:
+            result.reasons["exits.pt_write"] = (
+                "with fill=whole, since fills on demand need every access: every live table is "
+                "protected, so there are at least as many as on demand"
+            )
+        return result
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         # Whole tables are filled without accesses, but for entries whose A or D the guest's

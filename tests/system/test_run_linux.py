@@ -49,3 +49,12 @@ def test_stepping_counts_what_it_sees(home: Home) -> None:
     lsp = document["policies"]["lsp"]["exits"]
     assert lsp["shadow_fill"] > 0 and lsp["total"] is None
     assert lsp["at_least"] >= lsp["shadow_fill"] + lsp["fence_fast"]
+
+
+def test_a_fetch_that_faults_is_stepped(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    words = ["run", "micro", "--workload", "scenario=fault,user", "--step-all", "--json"]
+    ended = run(words, home.environment())
+    assert ended.status == 0, ended.stderr
+    assert ended.document["events"]["page_fault"] > 0
+    assert ended.document["translations"]["reference"]["illegal"] == 0

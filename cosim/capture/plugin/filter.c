@@ -142,6 +142,11 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     return true;
 }
 
+void filter_faulted(unsigned hart, enum access kind, uint64_t va)
+{
+    empty(hart, kind == FETCH ? CODE : DATA, va >> PAGE_BITS & fast_mask);
+}
+
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
 {
     unsigned slot = va >> PAGE_BITS & fast_mask;

@@ -15,7 +15,8 @@
  *     or, a leaf entry, by an sfence.vma with an address in it and no ASID or the current one (not
  *     one with an ASID where the entry is global).  Neither is a page that RAM's tables do not
  *     translate as QEMU did.
- * An access that faults is never dropped; nor is one whose privilege is not the running one's (MPRV,
+ * An access that faults is never dropped, for a model may have its page in a TLB all the same; nor
+ * is one whose privilege is not the running one's (MPRV,
  * hlv), or one with SUM and MXR, which a hypervisor may have to make for the guest each time: these
  * empty their slot.
  */
@@ -51,6 +52,8 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
 /* A store to the page of `va`, which the filter was asked about, hit no live table: if the page is
  * remembered, let the next ones pass by unseen. */
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);
+/* An access to `va` faulted: it is an event, and its slot is emptied. */
+void filter_faulted(unsigned hart, enum access kind, uint64_t va);
 /* A page became a live table. */
 void filter_tables_grew(void);
 /* A SATP_WRITE, or a fence of everything, was executed. */

@@ -76,12 +76,15 @@ static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t 
                        .hart = vcpu,
                        .priv = (status >> 8 & 1) | (virtual ? PRIV_VIRT : 0)};
     if (options.accesses) {
+        enum access kind = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? FETCH
+                           : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? READ
+                                                                            : WRITE;
+        filter_faulted(vcpu, kind, tval);
+        forget_fetched();
         struct event *access = emit(ACCESS, &at);
         access->a = tval;
         access->b = -1 - (int64_t)cause;
-        access->sub = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? FETCH
-                      : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? READ
-                                                                       : WRITE;
+        access->sub = kind;
         access->flags = (status >> 18 & 1 && at.priv == PRIV_S ? FLAG_SUM : 0) |
                         (status >> 19 & 1 ? FLAG_MXR : 0);
     }
