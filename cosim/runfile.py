@@ -8,6 +8,7 @@ Keys at the top of the file hold for every run::
     to = "mark:end"
     workload = "fork 100"      # what the guest's init runs (guests of the tool)
     accesses = true            # plugin: accesses too; mi: step = N instead
+    filter = 64                # plugin: slots of its access filter
     time_limit = 300           # seconds a run may take
     trace = true               # keep the events as a trace
     models = ["shadow", "lsp"] # with options as --model takes them
