@@ -277,7 +277,7 @@ def test_samples_are_not_counted(name: str) -> None:
 
 
 def test_results_are_json() -> None:
-    policy = policies.make("lsp", MACHINE, Stream("partial", page_faults=False))
+    policy = policies.make("lsp", MACHINE, Stream("none", page_faults=False))
     policy.feed(busy_guest(2))
     document = json.loads(json.dumps(policy.result().to_json()))
     assert document["exits"]["total"] is None
