@@ -26,6 +26,10 @@ and ``a`` the exact address of its first byte within the entry.  A store that co
 entries (``cbo.zero``, a misaligned store) yields one event an entry, all but the first with
 :data:`FLAG_CONT`: one trap on real hardware, several entries changed.
 
+An ACCESS lies in one page: one that crosses its end is an event a page, each with its own bytes as
+``size``.  One that faults has ``size`` 0 and stands before its PAGE_FAULT.  An AMO is a write; an
+``sc`` that fails, and what ends in an access fault, is no ACCESS.
+
 Of the ASID (VMID) that a FENCE names, the models ignore bits above 15 (13), as hardware does.
 
 Integers are int64: the 64-bit pattern, so a high-half address is negative (see
@@ -133,7 +137,7 @@ class Priv(IntEnum):
 FLAG_CONT = 1
 """PTE_WRITE: a further entry of the store that the event before began."""
 FLAG_SUM = 2
-"""ACCESS: ``sstatus.SUM`` was set."""
+"""ACCESS in S-mode: ``sstatus.SUM`` was set."""
 FLAG_MXR = 4
 """ACCESS: ``sstatus.MXR`` was set."""
 FLAG_STOP = 8

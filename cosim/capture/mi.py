@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture import marks
-from cosim.capture.decode import Instruction, decode
+from cosim.capture.decode import Instruction, decode, instruction_length
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.log import EventLog
 from cosim.capture.points import Aliases, Points, Text
@@ -44,6 +44,7 @@ from hypervisor_model.jit import signed, unsigned
 
 _SP = 2
 _PC = 32
+_MASK = (1 << 64) - 1
 _SSTATUS_SUM = 1 << 18
 _SSTATUS_MXR = 1 << 19
 _HARDWARE_AD = pte.A | pte.D
@@ -124,11 +125,30 @@ class Stepping:
     all: bool = False
 
 
+_FAULTING = {
+    causes.FETCH_PAGE_FAULT: Access.FETCH,
+    causes.LOAD_PAGE_FAULT: Access.READ,
+    causes.STORE_PAGE_FAULT: Access.WRITE,
+}
+
+
 @dataclass
-class _Operand:
+class _Part:
+    """What an access has in one page."""
+
     va: int
     kind: Access
     size: int
+    pa: int | None = None
+    """Where QEMU's walk leads, without a fault."""
+
+
+def _parts(va: int, kind: Access, size: int) -> list[_Part]:
+    """An access by pages; one that crosses their border is translated for both."""
+    left = pte.PAGE - (va & (pte.PAGE - 1))
+    if size <= left:
+        return [_Part(va, kind, size)]
+    return [_Part(va, kind, left), _Part((va + left) & _MASK, kind, size - left)]
 
 
 class Interception:
@@ -319,32 +339,37 @@ class Interception:
         if len(code) < 8:
             # The end of the last mapped page: a compressed instruction may still be there.
             code = self._stub.request(b"m%x,2" % pc)
-        if code.startswith(b"E"):
-            # No page is mapped there: what is stepped is the fetch, which faults.
+        word = b"" if code.startswith(b"E") else bytes.fromhex(code.decode())
+        if not word or len(word) < instruction_length(word):
+            # It is not mapped, or not all of it: what is stepped is the fetch, which faults.
             return _NOTHING
-        return decode(bytes.fromhex(code.decode()))
+        return decode(word)
 
     def _execute(self, inst: Instruction, regs: list[int]) -> None:
         pc, priv, stub = regs[_PC], self._priv, self._stub
         flags = (FLAG_SUM if self._sstatus & _SSTATUS_SUM else 0) | (
             FLAG_MXR if self._sstatus & _SSTATUS_MXR else 0
         )
+        fetches = _parts(pc, Access.FETCH, inst.length)
         operands = self._operands(inst, regs)
-        spots = [pc, regs[_SP], *(operand.va for operand in operands)]
+        sampled = _Part(regs[_SP], Access.READ, 8)
+        asked = [*fetches, *operands, sampled]
         old_satp = self._read(_ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
         vector = inst.kind is InstructionKind.VECTOR_STORE
-        touched = {(operand.va & -pte.PAGE) for operand in operands}
+        touched = {operand.va & -pte.PAGE for operand in operands}
         hidden = self._hide(set(self._points.watches) if vector else touched)
-        stub.post(*(stub.monitor(f"gva2gpa {spot:#x}") for spot in spots), b"vCont;s")
+        stub.post(*(stub.monitor(f"gva2gpa {part.va:#x}") for part in asked), b"vCont;s")
         if inst.kind is InstructionKind.FENCE:
             # The fence itself writes no table, so this is the moment to look, for nothing.
             self._check()
-        places = [_gpa(stub.monitor_answer()) for _ in spots]
+        for part in asked:
+            part.pa = _gpa(stub.monitor_answer())
         self._stepped_stop()
         self._reveal(hidden)
-        if places[0] is not None and self.tables.holds(places[0]):
-            self._code[pc] = (inst, places[0])
-        writes = self._table_writes(inst, operands, places[2:])
+        first = fetches[0].pa
+        if first is not None and len(fetches) == 1 and self.tables.holds(first):
+            self._code[pc] = (inst, first)
+        writes = self._table_writes(inst, operands)
         after = self._after(inst, pc, writes)
         trap = self._trap(pc, after[_PC], inst)
         if self.stepping and self._in_firmware:
@@ -353,14 +378,24 @@ class Interception:
             return
         self._log.pc, self._log.priv = pc, priv
         stepped = self._steps_left != 0
-        self._log_accesses(inst, operands, places, spots, flags, stepped, trap)
+        fault = None
+        if trap in _FAULTING:
+            # Firmware that takes one hands it on as it is.
+            fault = self._read("mtval" if self._in_firmware else "stval"), trap
+        if trap in (causes.FETCH_PAGE_FAULT, causes.FETCH_ACCESS_FAULT):
+            fetches = []
+        if trap is not None or (inst.kind is InstructionKind.SC and not self._stored(inst, after)):
+            operands, writes = [], []
+        if not stepped:
+            flags |= FLAG_STOP
+        self._log_accesses(fetches, sampled, operands, fault, flags)
         if self._steps_left > 0:
             self._steps_left -= 1
         if stepped:
             self.stepped += 1
         if trap is not None:
-            if trap in (causes.FETCH_PAGE_FAULT, causes.LOAD_PAGE_FAULT, causes.STORE_PAGE_FAULT):
-                self._log.add(Kind.PAGE_FAULT, self._read("stval"), trap)
+            if fault is not None:
+                self._log.add(Kind.PAGE_FAULT, *fault)
             return
         self._log_effects(inst, regs, after, writes, old_satp)
 
@@ -398,8 +433,6 @@ class Interception:
         elif inst.kind is InstructionKind.VECTOR_STORE:
             for pa, _, _ in self.tables.differences():
                 self.tables.found(pa)
-        if inst.kind is InstructionKind.SC and not self._stored(inst, after):
-            writes = []
         if writes:
             self.tables.store(writes, inst.size, _OPS[inst.kind])
             self._note(f"{inst.text} to {writes[0][0]:#x} at {regs[_PC]:#x}")
@@ -409,30 +442,18 @@ class Interception:
         if self.tables.added or self.tables.dropped or self.tables.leaves:
             self._update_points()
 
-    def _operands(self, inst: Instruction, regs: list[int]) -> list[_Operand]:
+    @staticmethod
+    def _operands(inst: Instruction, regs: list[int]) -> list[_Part]:
         va = inst.address(regs)
         if va is None or not (inst.reads or inst.writes):
             return []
-        kind = Access.WRITE if inst.writes else Access.READ
-        size = max(inst.size, 1)
-        operands = [_Operand(va, kind, size)]
-        if (va & (pte.PAGE - 1)) + size > pte.PAGE:
-            # A misaligned access that crosses a page translates both.
-            left = pte.PAGE - (va & (pte.PAGE - 1))
-            operands = [_Operand(va, kind, left), _Operand(va + left, kind, size - left)]
-        return operands
+        return _parts(va, Access.WRITE if inst.writes else Access.READ, max(inst.size, 1))
 
-    def _table_writes(
-        self, inst: Instruction, operands: list[_Operand], places: list[int | None]
-    ) -> list[tuple[int, int]]:
+    def _table_writes(self, inst: Instruction, operands: list[_Part]) -> list[tuple[int, int]]:
         """(PA, bytes) of each part of what the instruction writes; empty if to no live table."""
         if inst.kind not in _OPS:
             return []
-        parts = [
-            (pa, operand.size)
-            for operand, pa in zip(operands, places, strict=True)
-            if pa is not None
-        ]
+        parts = [(operand.pa, operand.size) for operand in operands if operand.pa is not None]
         return parts if any(pa & -pte.PAGE in self.tables for pa, _ in parts) else []
 
     @staticmethod
@@ -461,39 +482,39 @@ class Interception:
 
     def _log_accesses(
         self,
-        inst: Instruction,
-        operands: list[_Operand],
-        places: list[int | None],
-        spots: list[int],
+        fetches: list[_Part],
+        sampled: _Part,
+        operands: list[_Part],
+        fault: tuple[int, int] | None,
         flags: int,
-        stepped: bool,
-        trap: int | None,
     ) -> None:
-        """The translations at this stop: real accesses where stepped, else samples."""
+        """The translations at this stop: real accesses where stepped, else samples, with sp.
+
+        :param fetches: what was fetched.
+        :param operands: what was read or written.
+        :param fault: address and cause of the page fault that the instruction met.
+        :param flags: with FLAG_STOP where the instruction is not stepped for its accesses.
+        """
         if self._log.priv == Priv.M:
             return
-        sample = 0 if stepped else FLAG_STOP
-        fetch_trap = trap in (causes.FETCH_PAGE_FAULT, causes.FETCH_ACCESS_FAULT)
-        self._log_access(spots[0], Access.FETCH, inst.length, places[0], flags | sample,
-                         trap if fetch_trap else None)  # fmt: skip
-        if not stepped and places[1] is not None:
-            self._log_access(spots[1], Access.READ, 8, places[1], flags | FLAG_STOP, None)
-        for operand, pa in zip(operands, places[2:], strict=True):
-            cause = trap if trap in (5, 7, 13, 15) else None
-            self._log_access(operand.va, operand.kind, operand.size, pa, flags | sample, cause)
-            if cause is not None:
-                break
+        if self._log.priv == Priv.U:
+            flags &= ~FLAG_SUM
+        self._log_parts(fetches, flags)
+        if flags & FLAG_STOP:
+            self._log_parts([sampled], flags)
+        self._log_parts(operands, flags)
+        if fault is not None:
+            va, cause = fault
+            self._log.add(Kind.ACCESS, va, fault_pa(cause), sub=_FAULTING[cause], flags=flags)
 
-    def _log_access(
-        self, va: int, kind: Access, size: int, pa: int | None, flags: int, cause: int | None
-    ) -> None:
-        if cause is None and pa is None:
-            # Executed all the same: QEMU's debug walk asks for read permission, which an
-            # execute-only page or an entry without A lacks.  There is no reference then.
-            return
-        place = pa if cause is None else fault_pa(cause)
-        assert place is not None
-        self._log.add(Kind.ACCESS, va, place, sub=kind, flags=flags, size=min(size, 255))
+    def _log_parts(self, parts: list[_Part], flags: int) -> None:
+        for part in parts:
+            # Executed all the same where there is none: QEMU's debug walk asks for read permission,
+            # which an execute-only page or an entry without A lacks.  There is no reference then.
+            if part.pa is not None:
+                self._log.add(
+                    Kind.ACCESS, part.va, part.pa, sub=part.kind, flags=flags, size=part.size
+                )
 
     # -- points ---------------------------------------------------------------------------------
 

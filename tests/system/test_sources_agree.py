@@ -2,65 +2,118 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from cosim import plan, session
+from cosim import plan, session, tools
+from cosim.capture import marks
 from cosim.machine import Timing
 from cosim.pipeline import Pipeline
+from cosim.plan import Plan
 from cosim.plugin_session import PluginSession
 from cosim.recording import record
+from cosim.result import ResultDocument
 from cosim.runspec import RunSpec
-from cosim.session import Session
-from hypervisor_model.events import EventBatch, Kind
+from cosim.session import Outcome, Session
+from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind
+from tests.system.test_plugin import capture
 
 pytestmark = pytest.mark.system
 
-COMPARED = ["pc", "a", "b", "c", "kind", "sub", "hart", "priv", "flags", "size"]
+OF_ACCESSES = (Kind.ACCESS, Kind.PAGE_FAULT)
+"""What is there only where accesses are: the guest's own faults are found by stepping, too."""
+EVERY_ACCESS = 0
+"""Slots of the plugin's filter."""
 
 
-def _both(spec: RunSpec, folder: Path) -> tuple[EventBatch, EventBatch]:
-    """The events of one recording through gdb, and through the plugin."""
-    resolved = plan.resolve(spec)
+@dataclass(frozen=True)
+class Recorded:
+    """One run of a guest, to be looked at again and again."""
+
+    plan: Plan
+    log: Path
+    folder: Path
+
+    def through_gdb(self) -> tuple[EventBatch, ResultDocument]:
+        pipeline, batches, logs = self._prepare("gdb")
+        live = Session(self.plan, logs, pipeline, keep=batches.append, recording=self.log)
+        return _finish(live.run(), batches)
+
+    def through_plugin(self) -> tuple[EventBatch, ResultDocument]:
+        pipeline, batches, logs = self._prepare("plugin")
+        timing = Timing("replay", self.log)
+        live = PluginSession(self.plan, logs, pipeline, keep=batches.append, timing=timing)
+        return _finish(live.run(), batches)
+
+    def with_every_access(self) -> EventBatch:
+        run = capture(
+            self.plan.machine,
+            self.folder,
+            Timing("replay", self.log),
+            accesses="all",
+            slots=EVERY_ACCESS,
+            start=self.plan.begin.text,
+            end=self.plan.end.text,
+            mark=self.plan.mark_at,
+            mark_in_user=self.plan.mark_at == marks.USER_MARK,
+        )
+        assert run.summary.missed == 0
+        return run.events
+
+    def _prepare(self, name: str) -> tuple[Pipeline, list[EventBatch], Path]:
+        logs = self.folder / name
+        logs.mkdir()
+        return Pipeline(session.origin(self.plan), {}), [], logs
+
+
+def _record(spec: RunSpec, folder: Path, *, step_all: bool = False) -> Recorded:
+    resolved = plan.resolve(spec, step_all=step_all)
     log = folder / "record.bin"
     assert record(resolved, log, folder, time.monotonic() + 30, lambda *_: None).reason is not None
-    streams = []
-    for name in ("mi", "plugin"):
-        logs = folder / name
-        logs.mkdir()
-        pipeline = Pipeline(session.origin(resolved), [])
-        batches: list[EventBatch] = []
-        if name == "mi":
-            live = Session(resolved, logs, pipeline, keep=batches.append, recording=log)
-            outcome = live.run()
-        else:
-            timing = Timing("replay", log)
-            outcome = PluginSession(
-                resolved, logs, pipeline, keep=batches.append, timing=timing
-            ).run()
-        assert outcome.error is None
-        assert outcome.document is not None
-        audit = outcome.document["audit"]
-        assert audit is not None
-        assert audit["missed_writes"] == 0
-        streams.append(np.concatenate(batches))
-    return streams[0], streams[1]
+    return Recorded(resolved, log, folder)
 
 
-def _events(stream: EventBatch) -> list[tuple[int, ...]]:
-    """All but accesses (samples on one side, filtered on the other) and the guest's faults."""
-    kept = stream[(stream["kind"] != Kind.ACCESS) & (stream["kind"] != Kind.PAGE_FAULT)]
-    return [tuple(int(event[name]) for name in COMPARED) for event in kept]
+def _finish(outcome: Outcome, batches: list[EventBatch]) -> tuple[EventBatch, ResultDocument]:
+    assert outcome.error is None
+    assert outcome.document is not None
+    audit = outcome.document["audit"]
+    assert audit is not None
+    assert audit["missed_writes"] == 0
+    return np.concatenate(batches), outcome.document
+
+
+def _is_sample(stream: EventBatch) -> NDArray[np.bool_]:
+    flagged: NDArray[np.bool_] = stream["flags"] & FLAG_STOP != 0
+    of_accesses: NDArray[np.bool_] = stream["kind"] == Kind.ACCESS
+    return flagged & of_accesses
+
+
+def _comparable(stream: EventBatch) -> EventBatch:
+    """All but samples, which are no action of the guest, and the instruction count, which gdb does
+    not show."""
+    kept: EventBatch = stream[~_is_sample(stream)]
+    kept["icount"] = -1
+    return kept
+
+
+def _without_accesses(stream: EventBatch) -> EventBatch:
+    kept: EventBatch = stream[~np.isin(stream["kind"], OF_ACCESSES)]
+    return kept
 
 
 def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
-    left, right = _events(through_gdb), _events(through_plugin)
-    for number, (one, other) in enumerate(zip(left, right, strict=False)):
-        assert one == other, f"event {number} of {len(left)} and {len(right)}"
-    assert len(left) == len(right)
+    through_gdb, through_plugin = map(_comparable, (through_gdb, through_plugin))
+    shorter = min(len(through_gdb), len(through_plugin))
+    for at in np.flatnonzero(through_gdb[:shorter] != through_plugin[:shorter])[:1]:
+        lines = zip(through_gdb[at - 3 : at + 3], through_plugin[at - 3 : at + 3], strict=False)
+        pytest.fail(f"event {at} of {len(through_gdb)} and {len(through_plugin)}: {list(lines)}")
+    assert len(through_gdb) == len(through_plugin)
 
 
 @pytest.mark.parametrize(
@@ -69,21 +122,89 @@ def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
 )
 def test_micro(scenarios: str, tmp_path: Path) -> None:
     spec = RunSpec(name="agree", guest="micro", workload=f"scenario={scenarios}")
-    through_gdb, through_plugin = _both(spec, tmp_path)
+    recorded = _record(spec, tmp_path)
+    through_gdb, _ = recorded.through_gdb()
+    through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.PTE_WRITE) > 50
-    _assert_equal(through_gdb, through_plugin)
+    _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
+
+
+@pytest.mark.parametrize("scenarios", ["protect", "stores", "misaligned", "fault", "user"])
+def test_every_access_of_micro(scenarios: str, tmp_path: Path) -> None:
+    """Stepped from end to end: no event is left out, neither a fetch nor a fault."""
+    spec = RunSpec(
+        name="agree",
+        guest="micro",
+        workload=f"scenario={scenarios}",
+        region_from=f"mark:{scenarios}",
+        region_to="mark:end",
+    )
+    recorded = _record(spec, tmp_path, step_all=True)
+    through_gdb, document = recorded.through_gdb()
+    assert document["accesses"] == "all"
+    assert np.count_nonzero(through_gdb["kind"] == Kind.ACCESS) > 1000
+    _assert_equal(through_gdb, recorded.with_every_access())
+
+
+def test_accesses_of_every_kind(tmp_path: Path) -> None:
+    """What the scenarios have not: fetches, loads and stores across pages, also such that fault;
+    ``sc`` that fails; MXR, and SUM in U-mode; a jump between two mappings of one page."""
+    kernel = tmp_path / "probe.elf"
+    source = Path(__file__).with_name("accesses_probe.S")
+    options = ["-nostdlib", "-static", "-march=rv64gc", "-Wl,-N,--build-id=none,-Ttext=0x80000000"]
+    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
+    subprocess.run(words, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    spec = RunSpec(
+        name="agree",
+        kernel=kernel,
+        bios="none",
+        region_from="mark:begin",
+        region_to="mark:end",
+    )
+    recorded = _record(spec, tmp_path, step_all=True)
+    through_gdb, _ = recorded.through_gdb()
+    everything = recorded.with_every_access()
+    _assert_equal(through_gdb, everything)
+    accesses = everything[everything["kind"] == Kind.ACCESS]
+    # An instruction and a doubleword across pages, in parts.
+    sizes = [(int(event["a"]), int(event["size"])) for event in accesses]
+    for parts in ([(0x1FFE, 2), (0x2000, 2)], [(0x8FFC, 4), (0x9000, 4)]):
+        assert parts in (sizes[i : i + 2] for i in range(len(sizes)))
+    # Both mappings of a page, without another fetch between them.
+    fetched = accesses[accesses["sub"] == Access.FETCH]["a"].tolist()
+    assert [0x5000, 0x6004] in (fetched[i : i + 2] for i in range(len(fetched)))
+    assert np.count_nonzero(everything["kind"] == Kind.PAGE_FAULT) > 10
 
 
 def test_linux(tmp_path: Path) -> None:
-    """A short stretch of the stock kernel: one small program, from mark to mark."""
+    """A short stretch of the stock kernel: one small program, from mark to mark; what is stepped
+    behind each event is what the plugin sees there."""
     spec = RunSpec(
         name="agree",
         guest="linux",
         workload="cosim-mark begin; true; cosim-mark end",
         region_from="mark:begin",
         region_to="mark:end",
-        time_limit=120,
+        step=64,
+        time_limit=300,
     )
-    through_gdb, through_plugin = _both(spec, tmp_path)
+    recorded = _record(spec, tmp_path)
+    through_gdb, _ = recorded.through_gdb()
+    through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.FENCE) > 5
-    _assert_equal(through_gdb, through_plugin)
+    _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
+    everything = recorded.with_every_access()
+    _assert_equal(_without_accesses(through_gdb), _without_accesses(everything))
+    stepped = 0
+    ours_and_all = zip(_stretches(_comparable(through_gdb)), _stretches(everything), strict=True)
+    for ours, all_of_them in ours_and_all:
+        # Stepping begins with the stretch, and may end before it does.
+        _assert_equal(ours, all_of_them[: len(ours)])
+        stepped += len(ours)
+    assert stepped > 10_000
+
+
+def _stretches(stream: EventBatch) -> list[EventBatch]:
+    """What lies between the events that interception stops at: accesses and the guest's faults."""
+    others = np.flatnonzero(~np.isin(stream["kind"], OF_ACCESSES))
+    return [piece[1:] for piece in np.split(stream, others)[1:]]

@@ -30,12 +30,15 @@ union packed_site {
 };
 _Static_assert(sizeof(union packed_site) == sizeof(void *), "a site fits a pointer");
 
-/* What a block's first instruction is fetched from, packed likewise. */
+/* What an instruction is fetched from, and which one it is, packed likewise. */
 struct fetch_site {
-    uint64_t page : 52; /* physical page number */
+    uint64_t page : 32; /* number of the physical page within RAM, plus 1 */
     uint64_t class : 3;
     uint64_t priv : 3;
-    uint64_t straddles : 1; /* the first instruction goes on in the next page */
+    uint64_t block : 11;  /* as in a site, but in halfwords */
+    uint64_t offset : 11;
+    uint64_t wide : 1;    /* 4 bytes, not 2 */
+    uint64_t counted : 1; /* `started` holds it when it is called back for */
 };
 union packed_fetch {
     struct fetch_site site;
@@ -43,6 +46,14 @@ union packed_fetch {
     uint64_t word;
 };
 _Static_assert(sizeof(union packed_fetch) == sizeof(void *), "a fetch site fits a pointer");
+
+/* The part of it that a hart's next fetches are compared with; never 0. */
+static inline uint64_t fetched_from(struct fetch_site site)
+{
+    union packed_fetch from = {
+        .site = {.page = site.page, .class = site.class, .priv = site.priv}};
+    return from.word;
+}
 
 /* One end of a region. */
 struct limit {
@@ -58,7 +69,7 @@ struct options {
     const char *ram_name; /* what QEMU's mapping of RAM is called in /proc/self/maps */
     uint64_t ram_base, ram_size;
     bool accesses;   /* whether they are events */
-    unsigned filter; /* slots */
+    unsigned filter; /* slots; 0: none, every access is an event */
     struct limit from, to;
     bool mark_given;
     uint64_t mark;
@@ -75,7 +86,7 @@ extern enum phase phase;
 struct hart_counters {
     uint64_t started;    /* instructions that began; minus those that trapped: retired */
     uint64_t pending;    /* not 0: an instruction's effect waits to be looked at */
-    uint64_t fetch_page; /* packed_fetch word of the last page fetched from */
+    uint64_t fetch_page; /* fetched_from the last page fetched from; 0: to be looked at again */
 };
 extern struct qemu_plugin_scoreboard *counters;
 /* To be called whenever a hart begins to run. */
@@ -105,7 +116,7 @@ memory_callback memory_callback_for(enum class class, enum access kind);
 void on_execute(unsigned vcpu, void *data); /* before fences, CSR writes, cbo.zero, returns */
 void on_next(unsigned vcpu, void *data);    /* before the instruction after a deferred one */
 void on_enter(unsigned vcpu, void *data);   /* a block that may be a trap's first */
-void on_fetch(unsigned vcpu, void *data);   /* the page fetched from changed */
+void on_fetch(unsigned vcpu, void *data);   /* the page fetched from changed, or no filter */
 void on_place(unsigned vcpu, void *data);   /* an instruction that may be a mark or a limit */
 void on_idle(uint64_t id, unsigned vcpu);
 

@@ -35,14 +35,14 @@ void filter_open(unsigned slots, unsigned harts)
 {
     slot_count = slots;
     hart_count = harts;
-    fast_mask = slots - 1;
+    fast_mask = slots ? slots - 1 : 0;
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
     if (!written_in) {
         abort();
     }
     for (unsigned hart = 0; hart < harts; hart++) {
         for (int class = 0; class < CLASSES; class++) {
-            for (unsigned slot = 0; slot < slots; slot++) {
+            for (unsigned slot = 0; slot <= fast_mask; slot++) {
                 fast[hart][class][READ][slot] = fast[hart][class][WRITE][slot] = NOWHERE;
             }
         }
@@ -79,6 +79,9 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
                      uint64_t pa, uint64_t satp)
 {
     struct buffer *buffer = &buffers[hart][which];
+    if (slot_count == 0) {
+        return;
+    }
     struct walk walk = guest_walk(satp, va);
     uint32_t path[MAX_LEVELS] = {0};
     bool was_used = buffer->tags[slot] != 0;

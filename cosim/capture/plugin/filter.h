@@ -43,7 +43,7 @@ static inline bool fast_hit(unsigned hart, enum class class, enum access kind, u
     return va - fast[hart][class][kind][va >> PAGE_BITS & fast_mask] <= FAST_MISS;
 }
 
-/* `slots`: a power of two up to FAST_SLOTS. */
+/* `slots`: a power of two up to FAST_SLOTS; 0: no page is ever held, so every access passes. */
 void filter_open(unsigned slots, unsigned harts);
 
 /* Whether an access becomes an event; if so, its page is remembered.  `pa` is QEMU's. */

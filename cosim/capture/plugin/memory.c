@@ -82,7 +82,7 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         unsigned priv = class == CLASS_OTHER ? data_privilege(site) : site.priv;
         for (int i = 0; i < count; i++) {
             uint64_t from = i == 0 ? va : va + first;
-            access_event(vcpu, &at, class, kind, priv, from, parts[i].pa, size);
+            access_event(vcpu, &at, class, kind, priv, from, parts[i].pa, parts[i].length);
         }
         if (live && site.op == OP_SC) {
             struct pending *pending = defer(vcpu, site, &at);
@@ -148,25 +148,28 @@ memory_callback memory_callback_for(enum class class, enum access kind)
 
 void on_fetch(unsigned vcpu, void *data)
 {
-    union packed_fetch packed = {.data = data};
+    struct fetch_site site = ((union packed_fetch){.data = data}).site;
     if (!enter(vcpu)) {
         return;
     }
     settle(vcpu);
-    struct stamp at = {.icount = counters_of(vcpu)->started,
-                       .pc = reg_read(REG_PC),
-                       .hart = vcpu,
-                       .priv = packed.site.priv};
-    uint64_t pa = (uint64_t)packed.site.page << PAGE_BITS | (at.pc & (PAGE - 1));
-    unsigned first = PAGE - (at.pc & (PAGE - 1));
-    access_event(vcpu, &at, packed.site.class, FETCH, at.priv, at.pc, pa, first < 4 ? 2 : 4);
-    counters_of(vcpu)->fetch_page = packed.word;
-    if (packed.site.straddles) {
+    struct hart_counters *count = counters_of(vcpu);
+    struct stamp at = {
+        .icount = count->started - site.counted,
+        .pc = pc_of((struct site){.block = 2 * site.block, .offset = 2 * site.offset}),
+        .hart = vcpu,
+        .priv = site.priv};
+    unsigned length = site.wide ? 4 : 2, first = PAGE - (at.pc & (PAGE - 1));
+    uint64_t pa = ram.base + ((uint64_t)(site.page - 1) << PAGE_BITS) + (at.pc & (PAGE - 1));
+    access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc, pa, length < first ? length : first);
+    count->fetch_page = fetched_from(site);
+    if (length > first) {
         struct walk walk = guest_walk(harts[vcpu].satp, at.pc + first);
         if (walk.ok) {
-            access_event(vcpu, &at, packed.site.class, FETCH, at.priv, at.pc + first, walk.pa, 2);
+            access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc + first, walk.pa,
+                         length - first);
         }
-        counters_of(vcpu)->fetch_page = 0;
+        count->fetch_page = 0;
     }
     leave();
 }

@@ -80,22 +80,27 @@ static bool follows_deferred(struct qemu_plugin_tb *tb, const void *first)
     return deferred(decode(word_at((const uint8_t *)first - 4)).op);
 }
 
-static void instrument_fetch(struct qemu_plugin_tb *tb, struct qemu_plugin_insn *insn,
-                             struct site site)
+static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site, bool counted)
 {
-    uint64_t va = qemu_plugin_tb_vaddr(tb);
     const uint8_t *host = qemu_plugin_insn_haddr(insn);
-    bool straddles = (va & (PAGE - 1)) + qemu_plugin_insn_size(insn) > PAGE;
     if (!host || (uint64_t)(host - ram.bytes) >= ram.size) {
         return;
     }
-    union packed_fetch fetch = {.site = {.page = (host - ram.bytes + ram.base) >> PAGE_BITS,
+    size_t size = qemu_plugin_insn_size(insn);
+    union packed_fetch fetch = {.site = {.page = ((host - ram.bytes) >> PAGE_BITS) + 1,
                                          .class = site.class,
                                          .priv = site.priv,
-                                         .straddles = straddles}};
-    qemu_plugin_register_vcpu_tb_exec_cond_cb(tb, on_fetch, CB_READS_REGISTERS, COND_NE,
-                                              COUNTER(fetch_page), straddles ? ~0ull : fetch.word,
-                                              fetch.data);
+                                         .block = site.block / 2,
+                                         .offset = site.offset / 2,
+                                         .wide = size > 2,
+                                         .counted = counted}};
+    /* One that goes on in the next page (it is a block's first) is always looked at. */
+    bool always = options.filter == 0 ||
+                  (qemu_plugin_insn_vaddr(insn) & (PAGE - 1)) + size > PAGE;
+    qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_fetch, CB_READS_REGISTERS, COND_NE,
+                                                COUNTER(fetch_page),
+                                                always ? ~0ull : fetched_from(fetch.site),
+                                                fetch.data);
 }
 
 static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
@@ -128,9 +133,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
                                              ((union packed_site){.site = site}).data);
     }
     bool after_deferred = record && follows_deferred(tb, qemu_plugin_insn_haddr(first));
-    if (record && options.accesses && site.class != CLASS_M) {
-        instrument_fetch(tb, first, site);
-    }
+    bool fetches = record && options.accesses && site.class != CLASS_M;
     unsigned uncounted = 0;
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -143,10 +146,13 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         site.funct3 = what.funct3;
         site.detail = what.detail;
         void *data = ((union packed_site){.site = site}).data;
+        bool place = may_be_place(va + site.offset);
+        bool every = fetches && options.filter == 0;
         /* Count up to every instruction at which the count can be looked at: one that may trap,
          * call back, or end the block early. */
+        bool counted = what.op != OP_PLAIN || i + 1 == count || place || every;
         uncounted++;
-        if (what.op != OP_PLAIN || i + 1 == count || may_be_place(va + site.offset)) {
+        if (counted) {
             qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD,
                                                                 COUNTER(started), uncounted);
             uncounted = 0;
@@ -156,8 +162,14 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
                 insn, on_next, CB_READS_REGISTERS, COND_NE, COUNTER(pending), 0, data);
         }
         after_deferred = record && deferred(what.op);
-        if (may_be_place(va + site.offset)) {
+        if (place) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_place, CB_READS_REGISTERS, data);
+        }
+        /* Behind `on_place`: a mark comes before its instruction is fetched, and a region that
+         * begins or ends there has the fetch or not.  Blocks lie in one page, so their first
+         * instruction tells, and one at which the region may begin. */
+        if (fetches && (i == 0 || place || every)) {
+            instrument_fetch(insn, site, counted);
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
             (record && (what.op == OP_FENCE || what.op == OP_ATP || what.op == OP_CBO_ZERO ||
@@ -268,7 +280,7 @@ static bool parse_option(const char *argument)
         options.ram_size = strtoull(value, &end, 0);
     } else if (IS("filter")) {
         options.filter = strtoul(value, &end, 0);
-        return *end == 0 && options.filter > 0 && options.filter <= FAST_SLOTS &&
+        return *end == 0 && options.filter <= FAST_SLOTS &&
                (options.filter & (options.filter - 1)) == 0;
     } else if (IS("accesses")) {
         options.accesses = strcmp(value, "all") == 0;

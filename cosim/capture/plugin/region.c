@@ -50,14 +50,6 @@ void begin_region(unsigned vcpu, const struct stamp *at)
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
     begin_hart(vcpu, at);
-    if (options.accesses && at->priv != PRIV_M) {
-        struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
-        enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
-        if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {
-            class = CLASS_SUM;
-        }
-        access_event(vcpu, at, class, FETCH, at->priv, at->pc, walk.pa, 4);
-    }
     translate_anew();
 }
 

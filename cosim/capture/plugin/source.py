@@ -36,7 +36,8 @@ class PluginSource:
     :param memory: bytes of guest RAM.
     :param ram_name: part of the name of QEMU's mapping of guest RAM in ``/proc/PID/maps``.
     :param accesses: ``all`` for ACCESS events, passed through a filter of ``slots`` (a power of
-        two up to 512; 1: every change of page); ``none`` for none.
+        two up to 512; 1: every change of page; 0: no filter, every fetch, load and store, which
+        only tests want); ``none`` for none.
     :param start: where the region begins, before the instruction named: ``boot``, ``mark:LABEL``
         or ``pc:ADDRESS``; ``request``: soon after :meth:`begin`, before a return from a trap.
     :param end: where it ends, before the instruction named: ``end`` (of the machine),
@@ -61,7 +62,7 @@ class PluginSource:
         mark_in_user: bool = True,
         timeout: float | None = None,
     ) -> None:
-        if slots & (slots - 1) or not 1 <= slots <= FILTER_LARGEST:
+        if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
             raise UsageError(
                 f"the access filter has a power of two up to {FILTER_LARGEST} slots, not {slots}"
             )
