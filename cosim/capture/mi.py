@@ -488,9 +488,10 @@ class Interception:
         fault: tuple[int, int] | None,
         flags: int,
     ) -> None:
-        """The translations at this stop: real accesses where stepped, else samples, with sp.
+        """The translations at this stop: real accesses where stepped, else samples.
 
         :param fetches: what was fetched.
+        :param sampled: where sp points, which is no access.
         :param operands: what was read or written.
         :param fault: address and cause of the page fault that the instruction met.
         :param flags: with FLAG_STOP where the instruction is not stepped for its accesses.
@@ -500,8 +501,7 @@ class Interception:
         if self._log.priv == Priv.U:
             flags &= ~FLAG_SUM
         self._log_parts(fetches, flags)
-        if flags & FLAG_STOP:
-            self._log_parts([sampled], flags)
+        self._log_parts([sampled], flags | FLAG_STOP)
         self._log_parts(operands, flags)
         if fault is not None:
             va, cause = fault

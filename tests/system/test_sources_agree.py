@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import time
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from cosim.recording import record
 from cosim.result import ResultDocument
 from cosim.runspec import RunSpec
 from cosim.session import Outcome, Session
-from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind
+from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
 from tests.system.test_plugin import capture
 
 pytestmark = pytest.mark.system
@@ -174,6 +175,12 @@ def test_accesses_of_every_kind(tmp_path: Path) -> None:
     fetched = accesses[accesses["sub"] == Access.FETCH]["a"].tolist()
     assert [0x5000, 0x6004] in (fetched[i : i + 2] for i in range(len(fetched)))
     assert np.count_nonzero(everything["kind"] == Kind.PAGE_FAULT) > 10
+    # Each instruction is a stop, at which sp is sampled; it is mapped for the supervisor only.
+    of_supervisor = accesses[accesses["priv"] == Priv.S]
+    fetched_at = of_supervisor[of_supervisor["sub"] == Access.FETCH]["pc"].tolist()
+    samples = through_gdb[_is_sample(through_gdb)]
+    assert samples["pc"].tolist() == [pc for pc, _ in itertools.groupby(fetched_at)]
+    assert set(samples["sub"].tolist()) == {Access.READ} and len(set(samples["a"].tolist())) == 1
 
 
 def test_linux(tmp_path: Path) -> None:
