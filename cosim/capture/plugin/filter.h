@@ -19,6 +19,13 @@
  * is one whose privilege is not the running one's (MPRV,
  * hlv), or one with SUM and MXR, which a hypervisor may have to make for the guest each time: these
  * empty their slot.
+ *
+ * One fetch never gets here: that of a block in the same physical page, with the same privilege and
+ * SUM, as the hart's block before, unless a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between.
+ * Generated code cannot tell more, for QEMU runs the same one under every virtual address of a page,
+ * and what it can compare are constants.  So a jump from one executable mapping of a page straight
+ * into another one of that page is missed, and the other mapping is not fetched from until the hart
+ * enters the page from elsewhere.
  */
 #ifndef COSIM_FILTER_H
 #define COSIM_FILTER_H
