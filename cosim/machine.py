@@ -28,7 +28,7 @@ from qemu.qmp.protocol import ConnectError
 
 from cosim import interrupts, process
 from cosim.console import Console
-from cosim.errors import MachineError, StorageError, UsageError
+from cosim.errors import CosimError, MachineError, StorageError, UsageError
 
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
@@ -388,6 +388,13 @@ class Machine:
         return f"tables: cosim walk --ram {self.ram_path} --base {RAM_BASE:#x} --satp SATP VA"
 
     # -- control ------------------------------------------------------------------------------
+
+    def replay_icount(self) -> int | None:
+        """Instructions executed since the start of a recording or replay, by QEMU's count; None
+        where there is none, or QEMU does not say."""
+        with contextlib.suppress(CosimError):
+            return int(self.qmp("query-replay")["icount"])
+        return None
 
     def qmp(self, command: str, **arguments: object) -> Any:
         """Run one QMP command and return its answer.

@@ -32,6 +32,8 @@ class Recorded:
     """Whether the time limit cut it."""
     panic: str | None
     """What the guest said when it panicked."""
+    instructions: int | None
+    """What the guest had executed when QEMU stopped it for its end, by QEMU's count."""
 
 
 def record(
@@ -64,7 +66,9 @@ def record(
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
         late = not _run(machine, plan.end.pattern, limit, show)
-        recorded = Recorded(machine.end_reason(), late, panic_line(machine))
+        reason = machine.end_reason()
+        executed = None if reason is None else machine.replay_icount()
+        recorded = Recorded(reason, late, panic_line(machine), executed)
         try:
             machine.quit()
         except MachineError as error:

@@ -176,6 +176,7 @@ class Session:
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
+        self._not_replayed: int | None = None
         self._region_started = 0.0
         self._region_seconds: float | None = None
 
@@ -319,6 +320,8 @@ class Session:
                 f"{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
+        if not reached and self._recorded is not None:
+            self._not_replayed = _less(self._recorded.instructions, self._instructions)
         panic = self._panic(machine)
         if not reached and panic:
             raise GuestError(f"the guest panicked: {panic}", log=str(machine.console_log))
@@ -403,11 +406,7 @@ class Session:
         return f"; its last line was {line!r}" if line else "; it printed nothing"
 
     def _icount(self, machine: Machine) -> int | None:
-        if self._live or not machine.alive():
-            return None
-        with contextlib.suppress(CosimError):
-            return int(machine.qmp("query-replay")["icount"])
-        return None
+        return None if self._live or not machine.alive() else machine.replay_icount()
 
     # -- models ---------------------------------------------------------------------------------
 
@@ -423,9 +422,7 @@ class Session:
     def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         interception = self._interception
         assert interception is not None
-        instructions = None
-        if self._instructions is not None and self._first_instruction is not None:
-            instructions = self._instructions - self._first_instruction
+        instructions = _less(self._instructions, self._first_instruction)
         stepped: dict[str, Any] = {"instructions": interception.stepped, "share": None}
         if instructions:
             stepped["share"] = interception.stepped / instructions
@@ -434,6 +431,7 @@ class Session:
             reason=STOPPED if interception.halted else ended_by(error),
             region={
                 "instructions": instructions,
+                "not_replayed": self._not_replayed,
                 "stops": interception.stops,
                 "seconds": self._region_seconds,
             },
@@ -451,6 +449,10 @@ class Session:
         if self._view is not None:
             seconds = time.monotonic() - self._started
             self._view(Progress(phase, seconds, self._events, place, self._pipeline.exits()))
+
+
+def _less(count: int | None, other: int | None) -> int | None:
+    return None if count is None or other is None else count - other
 
 
 @contextmanager

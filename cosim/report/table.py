@@ -85,6 +85,8 @@ def _run(result: ResultDocument) -> Table:
     text = f"{region.get('from', '?')} .. {region.get('to', '?')}"
     if region.get("instructions") is not None:
         text += f", {region['instructions']:,} instructions"
+    if region.get("not_replayed"):
+        text += f", up to {region['not_replayed']:,} more not replayed"
     table.add_row("region", text)
     stepped = result["stepped"]
     share = ""

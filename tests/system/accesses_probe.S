@@ -185,6 +185,9 @@ s_mode: MARK    text_begin
         li      t0, 0x7000
         li      t1, '\n'
         sb      t1, 0(t0)
+        li      t0, 1000
+2:      addi    t0, t0, -1
+        bnez    t0, 2b
         li      t0, 0x100000
         li      t1, 0x5555
         sw      t1, 0(t0)

@@ -22,8 +22,9 @@ from cosim.recording import record
 from cosim.result import ResultDocument
 from cosim.runspec import RunSpec
 from cosim.session import Outcome, Session
+from hypervisor_model import events
 from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
-from tests.system.test_plugin import capture
+from tests.system.test_plugin import Capture, capture
 
 pytestmark = pytest.mark.system
 
@@ -52,20 +53,23 @@ class Recorded:
         live = PluginSession(self.plan, logs, pipeline, keep=batches.append, timing=timing)
         return _finish(live.run(), batches)
 
-    def with_accesses(self, slots: int) -> EventBatch:
+    def with_accesses(self, slots: int) -> Capture:
+        return self.capture(Timing("replay", self.log), slots)
+
+    def capture(self, timing: Timing, slots: int) -> Capture:
         run = capture(
             self.plan.machine,
             self.folder,
-            Timing("replay", self.log),
+            timing,
             accesses="all",
             slots=slots,
             start=self.plan.begin.text,
-            end=self.plan.end.text,
+            end="end" if self.plan.end.form == "power-off" else self.plan.end.text,
             mark=self.plan.mark_at,
             mark_in_user=self.plan.mark_at == marks.USER_MARK,
         )
         assert run.summary.missed == 0
-        return run.events
+        return run
 
     def _prepare(self, name: str) -> tuple[Pipeline, list[EventBatch], Path]:
         logs = self.folder / name
@@ -151,27 +155,27 @@ def test_every_access_of_micro(scenarios: str, tmp_path: Path) -> None:
     through_gdb, document = recorded.through_gdb()
     assert document["accesses"] == "all"
     assert np.count_nonzero(through_gdb["kind"] == Kind.ACCESS) > 1000
-    _assert_equal(through_gdb, recorded.with_accesses(EVERY_ACCESS))
+    _assert_equal(through_gdb, recorded.with_accesses(EVERY_ACCESS).events)
+
+
+def _probe(folder: Path, end: str) -> RunSpec:
+    kernel = folder / "probe.elf"
+    source = Path(__file__).with_name("accesses_probe.S")
+    options = ["-nostdlib", "-static", "-march=rv64gc", "-Wl,-N,--build-id=none,-Ttext=0x80000000"]
+    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
+    subprocess.run(words, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    return RunSpec(
+        name="agree", kernel=kernel, bios="none", region_from="mark:begin", region_to=end
+    )
 
 
 def test_accesses_of_every_kind(tmp_path: Path) -> None:
     """What the scenarios have not: fetches, loads and stores across pages, also such that fault;
     ``sc`` that fails; MXR, and SUM in U-mode; a jump between two mappings of one page."""
-    kernel = tmp_path / "probe.elf"
-    source = Path(__file__).with_name("accesses_probe.S")
-    options = ["-nostdlib", "-static", "-march=rv64gc", "-Wl,-N,--build-id=none,-Ttext=0x80000000"]
-    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
-    subprocess.run(words, check=True, timeout=60, stderr=subprocess.DEVNULL)
-    spec = RunSpec(
-        name="agree",
-        kernel=kernel,
-        bios="none",
-        region_from="mark:begin",
-        region_to="mark:end",
-    )
-    recorded = _record(spec, tmp_path, step_all=True)
-    through_gdb, _ = recorded.through_gdb()
-    everything = recorded.with_accesses(EVERY_ACCESS)
+    recorded = _record(_probe(tmp_path, "mark:end"), tmp_path, step_all=True)
+    through_gdb, document = recorded.through_gdb()
+    through_plugin = recorded.with_accesses(EVERY_ACCESS)
+    everything = through_plugin.events
     _assert_equal(through_gdb, everything)
     accesses = everything[everything["kind"] == Kind.ACCESS]
     # An instruction and a doubleword across pages, in parts.
@@ -182,15 +186,30 @@ def test_accesses_of_every_kind(tmp_path: Path) -> None:
     # missed (docs/architecture.md, "A limit").
     fetched = _fetched(everything)
     assert [0x5000, 0x6004] in (fetched[i : i + 2] for i in range(len(fetched)))
-    behind_filter = _fetched(recorded.with_accesses(1))
+    behind_filter = _fetched(recorded.with_accesses(1).events)
     assert 0x5000 in behind_filter and 0x6004 not in behind_filter
     assert np.count_nonzero(everything["kind"] == Kind.PAGE_FAULT) > 10
+    # QEMU counts the one `ecall` of the user's, too.
+    assert document["region"]["instructions"] == through_plugin.summary.instructions + 1
     # Each instruction is a stop, at which sp is sampled; it is mapped for the supervisor only.
     of_supervisor = accesses[accesses["priv"] == Priv.S]
     fetched_at = of_supervisor[of_supervisor["sub"] == Access.FETCH]["pc"].tolist()
     samples = through_gdb[_is_sample(through_gdb)]
     assert samples["pc"].tolist() == [pc for pc, _ in itertools.groupby(fetched_at)]
     assert set(samples["sub"].tolist()) == {Access.READ} and len(set(samples["a"].tolist())) == 1
+
+
+def test_gdb_says_what_its_replay_leaves_out(tmp_path: Path) -> None:
+    """The guest prints, goes on and powers off: QEMU may take its end for that of the printing."""
+    resolved = plan.resolve(_probe(tmp_path, "power-off"))
+    pipeline, logs = Pipeline(session.origin(resolved), {}), tmp_path / "gdb"
+    logs.mkdir()
+    _, document = _finish(Session(resolved, logs, pipeline).run(), [events.empty(0)])
+    log = tmp_path / "record.bin"
+    whole = Recorded(resolved, log, tmp_path).capture(Timing("record", log), 1)
+    region = document["region"]
+    assert region["not_replayed"] >= 0
+    assert region["instructions"] + region["not_replayed"] > whole.summary.instructions
 
 
 def test_linux(tmp_path: Path) -> None:
@@ -210,7 +229,7 @@ def test_linux(tmp_path: Path) -> None:
     through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.FENCE) > 5
     _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
-    everything = recorded.with_accesses(EVERY_ACCESS)
+    everything = recorded.with_accesses(EVERY_ACCESS).events
     _assert_equal(_without_accesses(through_gdb), _without_accesses(everything))
     stepped = 0
     ours_and_all = zip(_stretches(_comparable(through_gdb)), _stretches(everything), strict=True)
