@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import guest
+from cosim import tools
+from cosim.console import Console
+from cosim.machine import Machine, MachineConfig, Timing
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader, verify
 from guest import compiler
@@ -248,6 +251,48 @@ def test_a_region_that_does_not_end_in_time(home: Home) -> None:
     assert "raise --time-limit" in ended.line
     assert _partial(ended, "9 s passed")["pte_write"] > 0
     _logs(ended, home)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_recording_whose_console_is_read_late(
+    typed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Path(_bare(tmp_path, 2_000)[2])
+    drain = Console._drain
+
+    def late(console: Console) -> None:
+        time.sleep(1.5)
+        drain(console)
+
+    monkeypatch.setattr(Console, "_drain", late)
+    _record(kernel, tmp_path, Timing("record", tmp_path / "log", typed=typed))
+    assert (tmp_path / "guest.console.log").stat().st_size == 2_000 * 64 + len("THE-END\n")
+
+
+def test_recordings_of_a_guest_that_spins_once_it_is_off(tmp_path: Path) -> None:
+    kernel = Path(_bare(tmp_path, 1)[2])
+    for _ in range(8):
+        # Whether the guest spins for long is a race inside QEMU.
+        seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"))
+        assert seconds < 5
+
+
+def test_a_recording_of_a_guest_that_spins_for_ever(tmp_path: Path) -> None:
+    kernel = Path(_bare(tmp_path, 1, "-DSPIN")[2])
+    # 2^31 instructions, which QEMU cannot record without an event between, take 5 to 10 s.
+    seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"), limit=15)
+    assert 15 <= seconds < 20
+
+
+def _record(kernel: Path, folder: Path, timing: Timing, limit: float = 20) -> float:
+    """Record until the guest ends, at most ``limit`` seconds; the seconds until it was complete."""
+    config = MachineConfig(kernel=kernel, bios="none", memory=64 << 20)
+    started = time.monotonic()
+    with Machine(tools.qemu().path, config, folder=folder, timing=timing, hold=True) as machine:
+        machine.resume()
+        machine.wait(limit)
+        machine.quit()
+    return time.monotonic() - started
 
 
 def test_a_console_flood(home: Home) -> None:
