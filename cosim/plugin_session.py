@@ -28,8 +28,8 @@ from hypervisor_model.events import EventBatch
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
-"""How long a QEMU that is asked to end may take to send the rest.  One that records a guest without
-timers does not hear of it before the guest next waits, and has to be killed: no audit then."""
+"""How long a QEMU that is asked to end may take to send the rest.  One that does not is killed: no
+audit then."""
 
 
 class PluginSession:
