@@ -500,9 +500,9 @@ class Interception:
     def _update_points(self) -> None:
         tables = self.tables
         fresh = False
-        for va, entry, level in tables.leaves:
-            fresh |= self._writable.learn(va, entry, level)
-            self._more_sites(self._text.learn(va, entry, level))
+        for leaf, entry in tables.leaves:
+            fresh |= self._writable.learn(leaf, entry)
+            self._more_sites(self._text.learn(leaf, entry))
         tables.leaves.clear()
         bare = atp.mode(tables.satp) == 0
         pages = set(tables) if fresh else {page for page in tables.added if page in tables}
