@@ -141,6 +141,10 @@ FLAG_STOP = 8
 SATP_WRITE: what the register holds where the region begins; follows the first tables."""
 
 
+SIZE_MORE = 255
+"""``size``: so many bytes, or more (``cbo.zero`` of a CPU with large blocks)."""
+
+
 def fault_pa(cause: int) -> int:
     """The value that stands in a PA field for "this access faults with ``cause``"."""
     return -1 - cause

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture import marks
-from cosim.capture.decode import Instruction, decode
+from cosim.capture.decode import CBO_BLOCK, Instruction, decode
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.log import EventLog
 from cosim.capture.points import Aliases, Points, Text
@@ -141,6 +141,7 @@ class Interception:
     :param kernel: physical ranges of the kernel's text, which runs untranslated at first.
     :param sink: takes each batch of events, while the guest runs.
     :param mark_at: virtual address of the mark instruction.
+    :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param one_by_one: hand the events over after every stop, before the guest goes on.
     """
 
@@ -155,6 +156,7 @@ class Interception:
         kernel: Sequence[tuple[int, int]],
         sink: Callable[[EventBatch], None],
         mark_at: int,
+        cbo_block: int = CBO_BLOCK,
         stepping: Stepping | None = None,
         one_by_one: bool = False,
     ) -> None:
@@ -164,6 +166,7 @@ class Interception:
         self._kernel = kernel
         self._sink = sink
         self._mark_at = mark_at
+        self._cbo_block = cbo_block
         self._stepping = stepping or Stepping()
         self._bytes = ram.view(np.uint8)
         self._base = base
@@ -322,7 +325,7 @@ class Interception:
         if code.startswith(b"E"):
             # No page is mapped there: what is stepped is the fetch, which faults.
             return _NOTHING
-        return decode(bytes.fromhex(code.decode()))
+        return decode(bytes.fromhex(code.decode()), cbo_block=self._cbo_block)
 
     def _execute(self, inst: Instruction, regs: list[int]) -> None:
         pc, priv, stub = regs[_PC], self._priv, self._stub

@@ -215,7 +215,7 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     event->b = old;
     event->c = new;
     event->sub = op;
-    event->size = size;
+    event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = cont ? FLAG_CONT : 0;
     page->copy[i] = new;
     note_pte_write(entry_pa, levels_of(page), old);
