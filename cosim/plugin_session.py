@@ -22,7 +22,7 @@ from cosim.plan import Plan
 from cosim.recording import panic_line
 from cosim.region import Edge
 from cosim.result import Ending
-from cosim.session import STOPPED, Keep, Outcome, Progress, View, ended_by
+from cosim.session import STOPPED, Keep, Outcome, Progress, View, cbo_block, ended_by
 from hypervisor_model.events import EventBatch
 
 _VIEW_SECONDS = 0.25
@@ -93,6 +93,7 @@ class PluginSession:
             end=_limit(plan.end),
             mark=plan.mark_at,
             mark_in_user=plan.mark_at == marks.USER_MARK,
+            cbo_block=cbo_block(plan),
         )
 
     def run(self) -> Outcome:

@@ -12,13 +12,14 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cosim import interrupts, tools
+from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.mi import Interception
 from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.console import Console
@@ -112,22 +113,28 @@ def origin(plan: Plan) -> Origin:
 
 def machine_model(plan: Plan) -> MachineModel:
     """The machine that the plan's guest runs on, with the paging features that QEMU gives it."""
-    features = tools.qemu_cpu_features(plan.qemu.path, plan.machine.cpu, _PAGING_FEATURES)
+    cpu = _cpu_properties(plan)
     fields = {
         "ram_base": RAM_BASE,
         "ram_size": plan.machine.memory,
         "harts": plan.machine.harts,
         # QEMU's MMU sets A and D, with Svadu or without, unless the CPU has Svade.  One that has
         # both leaves them to software until menvcfg.ADUE is set, and the firmware leaves that 0.
-        "svadu": "svade" not in features,
-        "svpbmt": "svpbmt" in features,
-        "svnapot": "svnapot" in features,
-        "svvptc": "svvptc" in features,
+        "svadu": not cpu.get("svade", False),
+        **{name: bool(cpu.get(name, False)) for name in ("svpbmt", "svnapot", "svvptc")},
     }
     return MachineModel.from_json({**fields, **plan.spec.machine})
 
 
-_PAGING_FEATURES = ("svade", "svpbmt", "svnapot", "svvptc")
+def cbo_block(plan: Plan) -> int:
+    """Bytes that ``cbo.zero`` of the plan's CPU clears."""
+    return int(_cpu_properties(plan).get("cboz_blocksize", CBO_BLOCK))
+
+
+def _cpu_properties(plan: Plan) -> Mapping[str, bool | int]:
+    """What QEMU says of the plan's CPU; asked for at once, as each question starts a QEMU."""
+    names = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
+    return tools.qemu_cpu_properties(plan.qemu.path, plan.machine.cpu, names)
 
 
 class Session:
@@ -265,6 +272,7 @@ class Session:
             kernel=plan.kernel_ranges,
             sink=self._take,
             mark_at=plan.mark_at,
+            cbo_block=cbo_block(plan),
             stepping=plan.stepping,
             one_by_one=plan.spec.stop_on_divergence,
         )

@@ -115,7 +115,7 @@ bool enter(unsigned vcpu)
     }
     lock_harts();
     if (phase == ACTIVE && stream_is_open()) {
-        if (!harts[vcpu].begun) {
+        if (!harts[vcpu].begun && !(reg_read(REG_PRIV) & PRIV_VIRT)) {
             struct stamp at = stamp_now(vcpu);
             begin_hart(vcpu, &at);
         }

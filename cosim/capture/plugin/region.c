@@ -13,7 +13,7 @@ void begin_hart(unsigned vcpu, const struct stamp *at)
 {
     struct hart *hart = &harts[vcpu];
     hart->begun = true;
-    hart->satp = at->priv & PRIV_VIRT ? 0 : reg_read(REG_SATP);
+    hart->satp = reg_read(REG_SATP);
     hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
     tables_load_root(hart->satp, at);
     struct event *event = emit(SATP_WRITE, at);
@@ -49,10 +49,12 @@ void begin_region(unsigned vcpu, const struct stamp *at)
 {
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
-    begin_hart(vcpu, at);
-    if (options.accesses && at->priv != PRIV_M) {
+    if (!(at->priv & PRIV_VIRT)) {
+        begin_hart(vcpu, at);
+    }
+    if (options.accesses && at->priv < PRIV_M) {
         struct walk walk = guest_walk(harts[vcpu].satp, at->pc);
-        enum class class = at->priv & PRIV_VIRT ? CLASS_OTHER : at->priv;
+        enum class class = at->priv;
         if (class == CLASS_S && reg_read(REG_SSTATUS) >> 18 & 1) {
             class = CLASS_SUM;
         }
