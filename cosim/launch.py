@@ -7,8 +7,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from cosim import interrupts, modelling, output, paths, plan, session, tools
 from cosim.capture.plugin import build
 from cosim.errors import CosimError, EnvironmentFault, MissingTool, StorageError, UsageError
 from cosim.pipeline import Pipeline
+from cosim.plan import Plan
 from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import Origin, ResultDocument, has_finding
@@ -46,6 +47,18 @@ def best_backend() -> Backend:
     return "plugin"
 
 
+def check(spec: RunSpec) -> None:
+    """Refuse what :func:`execute` would refuse of ``spec`` itself; starts nothing.
+
+    :raise UsageError: its ``key`` says what of ``spec`` is wrong.
+    :raise EnvironmentFault: QEMU is missing, or memory is short.
+    """
+    resolved = plan.resolve(spec)
+    origin = _origin(resolved)
+    with _memory_for(resolved):
+        modelling.make_pipeline(origin, resolved.models)
+
+
 def execute(
     spec: RunSpec,
     folder: Path,
@@ -64,19 +77,12 @@ def execute(
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
-    origin = session.origin(resolved)
+    origin = _origin(resolved)
     if models:
-        try:
+        with _memory_for(resolved):
             with output.progress("loading the models (the first time compiles them: a minute)"):
                 modelling.compile_models(origin, resolved.models)
             pipeline = modelling.make_pipeline(origin, resolved.models)
-        except (MemoryError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-                raise
-            raise EnvironmentFault(
-                f"not enough memory to model {resolved.machine.memory >> 20} MiB of guest RAM "
-                f"({error}); give the guest less with --memory"
-            ) from None
     else:
         pipeline = Pipeline(origin, {})
     live: PluginSession | Session
@@ -91,6 +97,26 @@ def execute(
         if keeper is not None and keeper.writer is not None and outcome.ending is not None:
             keeper.writer.close(outcome.ending)
     return outcome
+
+
+def _origin(resolved: Plan) -> Origin:
+    # Of what the machine is made of here, only the size of its RAM is not checked yet.
+    with plan.about("memory"):
+        return session.origin(resolved)
+
+
+@contextmanager
+def _memory_for(resolved: Plan) -> Iterator[None]:
+    """Say what to do where there is not enough memory for the models."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        raise EnvironmentFault(
+            f"not enough memory to model {resolved.machine.memory >> 20} MiB of guest RAM "
+            f"({error}); give the guest less with --memory"
+        ) from None
 
 
 class _Keeper:

@@ -121,6 +121,10 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return "to", "is where the region begins, so that nothing would be in it"
+    if begin == "power-off":
+        return "from", "is power-off, which only to can be"
+    if fields.get("to") == "boot":
+        return "to", "is boot, which only from can be"
     if "filter" in fields and fields.get("backend") != "plugin":
         return "filter", "is for the plugin, which sees every access"
     return None
@@ -193,8 +197,13 @@ def _pattern(value: Any) -> str:
 
 
 def _models(value: Any, folder: Path) -> tuple[str, ...]:
+    from cosim import modelling
+    from hypervisor_model.policies import MachineModel
+
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f'is {value!r}, not a list of models such as ["shadow", "lsp"]')
+    # Which models and options there are does not depend on the machine.
+    modelling.make_models(value, MachineModel())
     return tuple(value)
 
 

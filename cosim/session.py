@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,7 +113,7 @@ def origin(plan: Plan) -> Origin:
 
 def machine_model(plan: Plan) -> MachineModel:
     """The machine that the plan's guest runs on, with the paging features that QEMU gives it."""
-    cpu = _cpu_properties(plan)
+    cpu = plan.cpu_properties
     fields = {
         "ram_base": RAM_BASE,
         "ram_size": plan.machine.memory,
@@ -128,13 +128,7 @@ def machine_model(plan: Plan) -> MachineModel:
 
 def cbo_block(plan: Plan) -> int:
     """Bytes that ``cbo.zero`` of the plan's CPU clears."""
-    return int(_cpu_properties(plan).get("cboz_blocksize", CBO_BLOCK))
-
-
-def _cpu_properties(plan: Plan) -> Mapping[str, bool | int]:
-    """What QEMU says of the plan's CPU; asked for at once, as each question starts a QEMU."""
-    names = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
-    return tools.qemu_cpu_properties(plan.qemu.path, plan.machine.cpu, names)
+    return int(plan.cpu_properties.get("cboz_blocksize", CBO_BLOCK))
 
 
 class Session:

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cosim.errors import MissingTool
+from cosim.errors import MissingTool, UsageError
 
 QEMU = "qemu-system-riscv64"
 QEMU_MINIMUM = (7, 2)
@@ -75,8 +75,9 @@ def qemu_has_cpu_option(path: Path, option: str) -> bool:
 def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping[str, bool | int]:
     """What the CPU properties ``names`` of ``-cpu CPU`` are, says the emulator itself.
 
-    A property that the emulator does not know is left out: it does not have that extension.  All
-    are of a ``cpu`` that it refuses, as it will when the guest is started.
+    A property that the emulator does not know is left out: it does not have that extension.
+
+    :raise UsageError: the emulator refuses ``cpu``.
     """
     # Not query-cpu-model-expansion: it wants typed values where -cpu takes text (on, yes, true),
     # and QEMU 7.2 does not have it.  A machine that is never started has read the text itself.
@@ -92,6 +93,10 @@ def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping
         ],
         text="".join(json.dumps(request) + "\n" for request in requests),
     )
+    if answer.returncode > 0:
+        lines = [line for line in answer.stderr.splitlines() if "warning" not in line]
+        said = lines[0].removeprefix(f"{path.name}: ") if lines else "it says nothing"
+        raise UsageError(f"QEMU refuses -cpu {cpu}: {said}")
     return _properties(answer.stdout, names)
 
 

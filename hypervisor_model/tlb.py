@@ -33,6 +33,9 @@ from hypervisor_model.walk import BARE_BITS, HLVX, HS_MXR, OK, Walk, allows
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache
 from hypervisor_model.walk_cache import invalidate as _invalidate_tables
 
+LARGEST = 1 << 20
+"""Entries that a buffer can have (ours: a thousand times what cores have)."""
+
 NO_GUEST = -1
 """VMID of translations made with V=0."""
 NO_TABLES = -1
@@ -83,6 +86,9 @@ class TlbConfig:
     """Shape of a TLB; each buffer is (sets, ways), any numbers.
 
     The default is an application core: 2 x 128 entries and 1,024 behind them (ours).
+
+    Raises:
+        ModelError: a buffer has no entries or too many, or PLRU cannot have that many ways.
     """
 
     data: tuple[int, int] = (64, 2)
@@ -96,6 +102,18 @@ class TlbConfig:
     """Seed of RANDOM replacement."""
     superpages: bool = False
     """Whether the first level holds whole superpages; otherwise 4 KiB fragments of them."""
+
+    def __post_init__(self) -> None:
+        for shape in (self.data, self.fetch, self.second):
+            if shape is None:
+                continue
+            sets, ways = shape
+            if sets < 1 or ways < 1:
+                raise ModelError(f"a TLB of {sets} sets and {ways} ways holds nothing")
+            if sets * ways > LARGEST:
+                raise ModelError(f"a TLB of {sets} sets and {ways} ways has more than {LARGEST:,}")
+            if self.replacement is Replacement.PLRU and (ways & (ways - 1) or ways > 64):
+                raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
 
 
 def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
@@ -139,11 +157,7 @@ class Tlb(NamedTuple):
 
 
 def make(config: TlbConfig | None = None) -> Tlb:
-    """An empty TLB.
-
-    Raises:
-        ModelError: a buffer has no entries, or PLRU cannot have that many ways.
-    """
+    """An empty TLB."""
     config = config or TlbConfig()
     geometry = np.zeros((3, 4), np.int64)
     entries = sets_total = 0
@@ -151,10 +165,6 @@ def make(config: TlbConfig | None = None) -> Tlb:
         if shape is None:
             continue
         sets, ways = shape
-        if sets < 1 or ways < 1:
-            raise ModelError(f"a TLB of {sets} sets and {ways} ways holds nothing")
-        if config.replacement is Replacement.PLRU and (ways & (ways - 1) or ways > 64):
-            raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
         geometry[row] = (entries, sets, ways, sets_total)
         entries += sets * ways
         sets_total += sets

@@ -7,9 +7,12 @@ from pathlib import Path
 
 from rich.table import Table
 
-from cosim import batch, runfile
+import guest
+from cosim import batch, launch, runfile
 from cosim.batch import Execute, Outcome
+from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_table
+from cosim.runfile import RunFile
 
 
 def run_file(
@@ -23,9 +26,8 @@ def run_file(
     :raise RunFileError: the file is malformed; nothing was started.
     """
     loaded = runfile.load(path)
+    _check(loaded)
     if execute is None:
-        from cosim import launch
-
         execute = launch.document
     folder = output or loaded.output
     specs = [replace(spec, trace=True) if trace else spec for spec in loaded.runs]
@@ -38,6 +40,25 @@ def run_file(
     else:
         print_table(_table(outcomes))
     return max(outcome.exit_status for outcome in outcomes)
+
+
+def _check(loaded: RunFile) -> None:
+    """Refuse a run that could not start.
+
+    What is missing on this machine (QEMU, a guest that was not made yet) is no fault of the file:
+    the run that needs it says so, and the others are done.
+
+    :raise RunFileError: with the line and key of the first that is wrong.
+    """
+    for spec in loaded.runs:
+        if spec.guest is not None and guest.status(spec.guest) != "ready":
+            continue
+        try:
+            launch.check(spec)
+        except UsageError as error:
+            loaded.refuse(spec.name, error)
+        except EnvironmentFault:
+            continue
 
 
 def _table(outcomes: list[Outcome]) -> Table:

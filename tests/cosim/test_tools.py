@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cosim import tools
-from cosim.errors import MissingTool
+from cosim.errors import MissingTool, UsageError
 
 
 @pytest.fixture
@@ -99,7 +99,6 @@ def test_properties_are_read_from_the_replies_of_qemu() -> None:
         ("rv64,svpbmt=on", ("svpbmt",)),
         ("rv64,svpbmt=true,svnapot=yes", ("svpbmt", "svnapot")),
         ("max,svpbmt=off", ("svnapot",)),
-        ("nonsense", ()),
     ],
 )
 def test_features_of_a_cpu_are_those_that_qemu_gives_it(
@@ -110,10 +109,18 @@ def test_features_of_a_cpu_are_those_that_qemu_gives_it(
 
 
 @pytest.mark.system
+@pytest.mark.parametrize("cpu", ["nonsense", "rv64,nonsense=on"])
+def test_a_cpu_that_qemu_refuses(cpu: str) -> None:
+    with pytest.raises(UsageError, match=f"^QEMU refuses -cpu {cpu}: .*nonsense"):
+        tools.qemu_cpu_properties(tools.qemu().path, cpu, FEATURES)
+
+
+@pytest.mark.system
 def test_a_profile_brings_its_features() -> None:
     emulator = tools.qemu()
     if emulator.version < (10,):
-        assert _on(emulator, "rva23s64", FEATURES) == set()
+        with pytest.raises(UsageError, match="refuses"):
+            tools.qemu_cpu_properties(emulator.path, "rva23s64", FEATURES)
         return
     profile = {"svade", "svpbmt", "svnapot"}
     assert _on(emulator, "rva23s64", FEATURES) == profile

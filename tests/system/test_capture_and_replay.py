@@ -136,6 +136,29 @@ from = "mark:nowhere"
     assert stamps == [trace.stat().st_mtime_ns for trace in traces]
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('from = "nosuchsymbol"', "the guest has no symbol nosuchsymbol"),
+        ('to = "console:("', "no regular expression"),
+        ('cpu = "nosuchcpu"', "QEMU refuses -cpu nosuchcpu: unable to find CPU model"),
+        ('memory = "1K"', "ram_size 0x400 is no number of 4 KiB pages"),
+        ('models = ["shdow"]', "no policy is called 'shdow'"),
+        (f'workload = "{"x" * 2000}"', "makes the guest's command line 2000 bytes long"),
+    ],
+)
+def test_a_wrong_run_keeps_all_from_starting(tmp_path: Path, line: str, said: str) -> None:
+    guest.ensure("micro", lambda *_: None)
+    file = tmp_path / "runs.toml"
+    file.write_text(f'guest = "micro"\n[[run]]\nname = "right"\n[[run]]\nname = "wrong"\n{line}\n')
+    words = [COSIM, "run", file, "-o", tmp_path / "results"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"cosim: {file}:6: run[1].{line.partition(' ')[0]}: ")
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
+
+
 @pytest.mark.parametrize("backend", ["plugin", "mi"])
 def test_a_dialogue_with_a_recorded_guest(tmp_path: Path, backend: str) -> None:
     """The shipped example: what is typed arrives whole, though the guest is being recorded."""
