@@ -127,6 +127,8 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return "to", "is boot, which only from can be"
     if "filter" in fields and fields.get("backend") != "plugin":
         return "filter", "is for the plugin, which sees every access"
+    if "filter" in fields and fields.get("accesses") is False:
+        return "filter", "is of accesses, and this run captures none"
     return None
 
 

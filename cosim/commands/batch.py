@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import click
 from rich.table import Table
 
 import guest
@@ -39,6 +40,9 @@ def run_file(
         print_json({"output": str(folder), "runs": [outcome.to_json() for outcome in outcomes]})
     else:
         print_table(_table(outcomes))
+        if any(outcome.result for outcome in outcomes):
+            # On its own line, whole however long it is.
+            click.echo(f"results: {folder}/RUN/{batch.RESULT}")
     return max(outcome.exit_status for outcome in outcomes)
 
 
@@ -62,10 +66,12 @@ def _check(loaded: RunFile) -> None:
 
 
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table("run", "status", "seconds", "result or error", box=None)
+    table = Table(box=None)
+    for title in ("run", "status", "seconds", "error"):
+        table.add_column(title, overflow="fold")
     for outcome in outcomes:
-        what = outcome.error if outcome.result is None else str(outcome.result)
-        table.add_row(outcome.name, _status(outcome), f"{outcome.seconds:.1f}", what)
+        seconds = f"{outcome.seconds:.1f}"
+        table.add_row(outcome.name, _status(outcome), seconds, outcome.error or "")
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, run_options
+from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
 
 
 @click.command(
@@ -42,6 +42,7 @@ def command(
     from cosim.commands.batch import run_file
 
     if guest is not None and guest.endswith(".toml"):
+        refuse_beside_file(guest)
         return run_file(Path(guest), output, as_json=as_json, trace=True)
     if backend is None:
         backend = "mi" if step else launch.best_backend()

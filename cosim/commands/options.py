@@ -49,6 +49,21 @@ def run_options(function: F) -> F:
     return function
 
 
+def refuse_beside_file(file: str) -> None:
+    """Refuse options of the command that describe one run beside a run file.
+
+    :raise UsageError: there is one.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in ("guest", "output", "as_json"):
+            raise UsageError(
+                f"{parameter.opts[0]} is for a guest; what the runs of {file} do stands in the file"
+            )
+
+
 def make_spec(guest: str | None, **given: Any) -> RunSpec:
     """The run that the options describe, checked as a run file would be.
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, run_options
+from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
+from cosim.errors import UsageError
 
 
 @click.command(
@@ -56,7 +57,13 @@ def command(
     from cosim.commands.batch import run_file
 
     if guest is not None and guest.endswith(".toml"):
+        refuse_beside_file(guest)
         return run_file(Path(guest), output, as_json=as_json, trace=False)
+    if output is not None:
+        raise UsageError(
+            "-o is for the results of a run file; `cosim capture` keeps a trace, --json prints the "
+            "result"
+        )
     given["stop_on_divergence"] = given["stop_on_divergence"] or None
     spec = make_spec(guest, models=modelling.split_models(models), **{"from": from_}, **given)
     return launch.run_and_print(

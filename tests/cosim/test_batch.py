@@ -134,6 +134,7 @@ def test_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert "done, with a finding earlier" in " ".join(captured.out.split())
     assert "[2/2] b: done" in captured.err
+    assert f"results: {output}/RUN/result.json\n" in captured.out
 
 
 def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -188,6 +188,10 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             'guest = "linux"\n[[run]]\nname = "a"\nmodels = ["lsp", "lsp"]',
             r":4: run\[0\]\.models: a model is named twice: lsp, lsp",
         ),
+        (
+            'guest = "linux"\nbackend = "plugin"\naccesses = false\nfilter = 8',
+            r":4: filter: is of accesses, and this run captures none",
+        ),
         ('guest = "linux"\nto = "boot"', r":2: to: is boot, which only from can be"),
         ('guest = "linux"\nfrom = "power-off"', r":2: from: is power-off, which only to can be"),
         ('guest = "linux"\nmachine = 3', r":2: machine: is 3, not a table"),
