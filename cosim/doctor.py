@@ -57,7 +57,7 @@ def examine() -> list[Part]:
             "C compiler",
             tools.host_compiler,
             False,
-            "no captures with the TCG plugin",
+            "no captures with the TCG plugin, unless it was compiled before",
             f"{_SETUP} (gcc, libc6-dev)",
         ),
         _apt(),

@@ -3,7 +3,7 @@
 Keys at the top of the file hold for every run::
 
     guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
-    backend = "plugin"         # or mi
+    backend = "plugin"         # the default of `cosim capture`; or mi: that of `cosim run`, of step
     from = "mark:begin"        # the region of interest, as --from and --to take it
     to = "mark:end"
     workload = "fork 100"      # what the guest's init runs (guests of the tool)
@@ -47,7 +47,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from cosim import runspec, toml_lines
 from cosim.errors import CosimError, RunFileError, UsageError
-from cosim.runspec import RunSpec
+from cosim.runspec import Backend, RunSpec
 from cosim.toml_lines import Path as Place
 from hypervisor_model.policies.machine import MachineModel
 
@@ -83,8 +83,8 @@ class _Leaf(NamedTuple):
     place: Place
 
 
-def load(path: Path) -> RunFile:
-    """The runs in the file ``path``, all of them checked.
+def load(path: Path, backend: Backend = "mi") -> RunFile:
+    """The runs in the file ``path``, all of them checked; ``backend`` is that of runs without.
 
     Raises RunFileError with line and key of the first thing that is wrong.
     """
@@ -98,13 +98,14 @@ def load(path: Path) -> RunFile:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
-    return _Loader(path, text).load(document)
+    return _Loader(path, text, backend).load(document)
 
 
 class _Loader:
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, backend: Backend) -> None:
         self._path = path
         self._text = text
+        self._backend = backend
 
     def load(self, document: dict[str, Any]) -> RunFile:
         common = dict(document)
@@ -179,6 +180,7 @@ class _Loader:
                 self._fail(leaf.place, f"{keys[0]} is no table")
             else:
                 fields[keys[0]] = self._checked(keys[0], leaf)
+        fields.setdefault("backend", runspec.default_backend(fields, self._backend))
         wrong = runspec.problem(fields)
         if wrong is not None:
             key, text = wrong

@@ -59,6 +59,7 @@ class RunSpec:
     memory: str | None = None
     cpu: str | None = None
     backend: Backend | None = None
+    """None: gdb (``mi``)."""
     region_from: str | None = None
     """Where the region of interest begins, as ``--from`` takes it; so for ``region_to``."""
     region_to: str | None = None
@@ -98,10 +99,15 @@ def check(key: str, value: Any, folder: Path) -> Any:
     return _CHECKS[key](value, folder)
 
 
+def default_backend(fields: Mapping[str, Any], backend: Backend) -> Backend:
+    """The backend of a run that names none, where ``backend`` is that of the command."""
+    return "mi" if "step" in fields else backend
+
+
 def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the checked ``fields`` of one run together: (key, text); None if nothing.
 
-    Only keys that the run sets are in ``fields``.
+    Only keys that the run sets are in ``fields``, and ``backend``.
     """
     if "guest" in fields and "kernel" in fields:
         return "kernel", "cannot be given together with guest"
@@ -114,9 +120,9 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
             "workload",
             "needs a guest that the tool makes; use console with a kernel of your own",
         )
-    if "step" in fields and fields.get("backend") == "plugin":
+    if "step" in fields and fields["backend"] == "plugin":
         return "step", "is for the gdb backend; the plugin takes accesses = true"
-    if "accesses" in fields and fields.get("backend") == "mi":
+    if "accesses" in fields and fields["backend"] == "mi":
         return "accesses", "is for the plugin; the gdb backend takes step = N"
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
@@ -125,7 +131,7 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
         return "from", "is power-off, which only to can be"
     if fields.get("to") == "boot":
         return "to", "is boot, which only from can be"
-    if "filter" in fields and fields.get("backend") != "plugin":
+    if "filter" in fields and fields["backend"] == "mi":
         return "filter", "is for the plugin, which sees every access"
     if "filter" in fields and fields.get("accesses") is False:
         return "filter", "is of accesses, and this run captures none"

@@ -26,7 +26,7 @@ def run_file(
 
     :raise RunFileError: the file is malformed; nothing was started.
     """
-    loaded = runfile.load(path)
+    loaded = runfile.load(path, "plugin" if trace else "mi")
     _check(loaded)
     if execute is None:
         execute = launch.document

@@ -10,7 +10,7 @@ import click
 
 from cosim import runspec
 from cosim.errors import UsageError
-from cosim.runspec import RunSpec
+from cosim.runspec import Backend, RunSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -64,10 +64,11 @@ def refuse_beside_file(file: str) -> None:
             )
 
 
-def make_spec(guest: str | None, **given: Any) -> RunSpec:
+def make_spec(guest: str | None, default: Backend, **given: Any) -> RunSpec:
     """The run that the options describe, checked as a run file would be.
 
-    ``given`` has the fields of a run file; None stands for "not given".
+    ``given`` has the fields of a run file; None stands for "not given".  ``default`` is the
+    backend of the command.
 
     :raise UsageError: a value is malformed, or two do not go together.
     """
@@ -81,6 +82,7 @@ def make_spec(guest: str | None, **given: Any) -> RunSpec:
         except ValueError as error:
             name = "GUEST" if key == "guest" else f"--{key.replace('_', '-')}"
             raise UsageError(f"{name} {error}") from None
+    fields.setdefault("backend", runspec.default_backend(fields, default))
     wrong = runspec.problem(fields)
     if wrong is not None:
         raise UsageError(f"{wrong[0]} {wrong[1]}")

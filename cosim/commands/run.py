@@ -51,7 +51,8 @@ def command(
 
     GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
     The guest is recorded first, then replayed under gdb; with --backend plugin it runs once, at
-    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile.
+    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile; where the
+    plugin cannot be had, gdb does it and a line says so.
     """
     from cosim import launch, modelling
     from cosim.commands.batch import run_file
@@ -65,7 +66,7 @@ def command(
             "result"
         )
     given["stop_on_divergence"] = given["stop_on_divergence"] or None
-    spec = make_spec(guest, models=modelling.split_models(models), **{"from": from_}, **given)
+    spec = make_spec(guest, "mi", models=modelling.split_models(models), **{"from": from_}, **given)
     return launch.run_and_print(
         spec,
         as_json=as_json,

@@ -47,6 +47,11 @@ def test_options_of_one_run_beside_a_file_of_runs(
     )
 
 
+def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, "capture", "micro", "-o", "t", "--no-accesses", "--filter", "8")
+    assert said == "cosim: filter is of accesses, and this run captures none\n"
+
+
 def test_a_folder_of_results_for_a_guest(capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused(capsys, "run", "micro", "-o", "there")
     assert said.startswith("cosim: -o is for the results of a run file; `cosim capture` keeps a")

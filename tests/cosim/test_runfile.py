@@ -68,6 +68,17 @@ within = 2
     assert loaded.output == Path("file-results")
 
 
+def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text('guest = "micro"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\nstep = 2\n')
+    assert [run.backend for run in runfile.load(path).runs] == ["mi", "mi"]
+    assert [run.backend for run in runfile.load(path, "plugin").runs] == ["plugin", "mi"]
+    path.write_text('guest = "micro"\nfilter = 8\n')
+    assert runfile.load(path, "plugin").runs[0].filter == 8
+    with pytest.raises(RunFileError, match=r":2: filter: is for the plugin"):
+        runfile.load(path)
+
+
 def test_runs_override_what_is_common(tmp_path: Path) -> None:
     text = """
 output = "somewhere"
