@@ -103,7 +103,7 @@ def execute(
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
-    origin = _origin(resolved)
+    origin = _origin(resolved, live=session_options.get("live", False))
     if models:
         with _memory_for(resolved):
             with output.progress("loading the models (the first time compiles them: a minute)"):
@@ -125,10 +125,10 @@ def execute(
     return outcome
 
 
-def _origin(resolved: Plan) -> Origin:
+def _origin(resolved: Plan, *, live: bool = False) -> Origin:
     # Of what the machine is made of here, only the size of its RAM is not checked yet.
     with plan.about("memory"):
-        return session.origin(resolved)
+        return session.origin(resolved, live=live)
 
 
 @contextmanager

@@ -114,6 +114,23 @@ class Timing:
         ]
 
 
+def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
+    """The command line of QEMU that says what it runs and how: what two equal runs share."""
+    words = [
+        *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
+        *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
+        *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
+        *("-kernel", str(config.kernel)),
+    ]
+    if config.initrd:
+        words += ["-initrd", str(config.initrd)]
+    if config.append:
+        words += ["-append", config.append]
+    if config.bios:
+        words += ["-bios", config.bios]
+    return [*words, *timing.arguments(), *config.extra]
+
+
 def parse_memory(text: str) -> int:
     """Bytes of a size such as ``512M`` or ``2G`` (a bare number is in MiB, as in QEMU).
 
@@ -246,21 +263,8 @@ class Machine:
         self.close()
 
     def arguments(self) -> list[str]:
-        """QEMU's command line without the lines' descriptors: what two equal runs share."""
-        config = self.config
-        words = [
-            *(str(self.qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
-            *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
-            *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-            *("-kernel", str(config.kernel)),
-        ]
-        if config.initrd:
-            words += ["-initrd", str(config.initrd)]
-        if config.append:
-            words += ["-append", config.append]
-        if config.bios:
-            words += ["-bios", config.bios]
-        return [*words, *self.timing.arguments(), *config.extra]
+        """QEMU's command line without the lines' descriptors."""
+        return arguments(self.qemu, self.config, self.timing)
 
     def _launch(self) -> None:
         self._make_ram()

@@ -14,10 +14,11 @@ from cosim.capture.mi import Stepping
 from cosim.errors import UsageError
 from cosim.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.initrd import inspect_initrd
-from cosim.machine import RAM_BASE, MachineConfig, parse_memory
+from cosim.machine import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
 from cosim.region import Edge
 from cosim.runspec import RunSpec
 from cosim.symbols import Symbols
+from guest.spec import checksum
 
 DEFAULT_TIME_LIMIT = 600.0
 _CPU_PROPERTIES = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
@@ -59,9 +60,12 @@ class Plan:
         """Physical ranges of the kernel's text, as (first, bytes)."""
         return [(part.start, part.size) for part in self.image.ranges if part.executable]
 
-    def describe(self) -> dict[str, object]:
-        """The ``guest`` part of the result document."""
+    def describe(self, *, live: bool = False) -> dict[str, object]:
+        """The ``guest`` part of the result document; ``live``: the session is not recorded."""
         machine = self.machine
+        bios = None if machine.bios in (None, "none") else Path(str(machine.bios))
+        # Where a recording lies is no part of what was run.
+        timing = Timing("record", Path("recording.bin"), typed=bool(self.spec.console))
         return {
             "name": self.name,
             "kernel": str(machine.kernel),
@@ -72,6 +76,12 @@ class Plan:
             "cpu": machine.cpu,
             "qemu": ".".join(map(str, self.qemu.version)),
             "versions": self.versions,
+            "sha256": {
+                "kernel": checksum(machine.kernel),
+                "initrd": machine.initrd and checksum(machine.initrd),
+                "bios": bios and checksum(bios),
+            },
+            "arguments": arguments(self.qemu.path, machine, Timing("live") if live else timing),
         }
 
 

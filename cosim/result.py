@@ -105,7 +105,8 @@ class Origin:
     """What a source knows when a run starts."""
 
     guest: Json
-    """``name``, ``kernel``, ``command_line``, ``qemu`` (version) ...: enough to run it again."""
+    """``name``, ``kernel``, ``command_line``, ``qemu`` (version), ``sha256`` of its files,
+    ``arguments`` of QEMU ...: enough to run it again."""
     backend: str
     """``mi`` or ``plugin``."""
     region: Json

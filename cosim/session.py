@@ -89,8 +89,8 @@ def ended_by(error: CosimError | KeyboardInterrupt | None) -> str | None:
     return None if error is None else str(error) or "interrupted"
 
 
-def origin(plan: Plan) -> Origin:
-    """What is known of a session before it starts."""
+def origin(plan: Plan, *, live: bool = False) -> Origin:
+    """What is known of a session before it starts; ``live``: it is not recorded."""
     stepping = plan.stepping
     if plan.spec.backend == "plugin":
         if plan.spec.accesses is False:
@@ -103,7 +103,7 @@ def origin(plan: Plan) -> Origin:
         accesses: Accesses = "all" if stepping.all else "partial" if stepping.after else "none"
         stream = Stream(accesses=accesses, page_faults=stepping.all)
     return Origin(
-        guest=plan.describe(),
+        guest=plan.describe(live=live),
         backend=backend,
         region={"from": plan.begin.text, "to": plan.end.text},
         stream=stream,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 import guest
+from cosim import tools
+from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 
@@ -47,6 +50,33 @@ def test_replay_agrees_with_the_run(tmp_path: Path, name: str) -> None:
     assert live["policies"]["shadow"]["exits"]["total"] > 0
     assert live["policies"]["nested"]["walk_refs"]["g"] > 0
     assert verify(tmp_path / "t") == []
+
+
+def test_a_trace_says_what_it_is_of(tmp_path: Path) -> None:
+    made = guest.ensure("micro", lambda *_: None)
+    digest = hashlib.sha256(made.kernel.read_bytes()).hexdigest()
+    workload = "scenario=lsp-bench pages=16 ops=60 share=50"
+    firmware = tools.firmware(tools.qemu())
+    assert firmware is not None
+    asked: list[tuple[list[str | Path], Path | None]] = [
+        (["micro", "--workload", workload, "--filter", "16"], None),
+        (["--kernel", made.kernel, "--append", workload, "--bios", firmware], firmware),
+    ]
+    for number, (words, bios) in enumerate(asked):
+        trace = tmp_path / str(number)
+        cosim("capture", *words, "-o", trace)
+        origin = cosim("trace", "info", trace)["origin"]
+        assert origin["guest"]["sha256"] == {
+            "kernel": digest,
+            "initrd": None,
+            "bios": bios and hashlib.sha256(bios.read_bytes()).hexdigest(),
+        }
+        line = origin["guest"]["arguments"]
+        assert line[line.index("-kernel") + 1] == str(made.kernel)
+        assert line[line.index("-append") + 1] == workload
+        assert ("-bios" in line) is (bios is not None)
+        assert "shift=0,sleep=off,rr=record,rrfile=recording.bin" in line
+        assert origin["stream"]["filter"] == (16 if number == 0 else FILTER_SLOTS)
 
 
 def _children(pid: int) -> list[int]:
@@ -151,7 +181,7 @@ def test_a_wrong_run_keeps_all_from_starting(tmp_path: Path, line: str, said: st
     guest.ensure("micro", lambda *_: None)
     file = tmp_path / "runs.toml"
     file.write_text(f'guest = "micro"\n[[run]]\nname = "right"\n[[run]]\nname = "wrong"\n{line}\n')
-    words = [COSIM, "run", file, "-o", tmp_path / "results"]
+    words: list[str | Path] = [COSIM, "run", file, "-o", tmp_path / "results"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"cosim: {file}:6: run[1].{line.partition(' ')[0]}: ")
