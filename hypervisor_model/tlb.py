@@ -18,6 +18,7 @@ Ours: an entry that does not permit an access, or lacks the A or D bit the acces
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -116,26 +117,34 @@ class TlbConfig:
                 raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
 
 
-def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
-    """Whether a TLB has the same misses where its accesses have passed an access filter.
+def largest_filter(config: TlbConfig, data: int, code: int) -> int:
+    """Slots of the largest access filter through which a TLB has the same misses; 0: of none.
 
-    A filter of ``slots`` direct-mapped pages for data, and as many for code, drops an access to the
+    A filter of so many direct-mapped pages for data, and as many for code, drops an access to the
     page that its slot holds.  Where the sets of a first-level buffer are a multiple of the slots,
     no other page of the same set was used since, so the access hits the set's most recent entry
     and changes no order of use.  That is still there after exits that touch ``data`` and ``code``
     pages if their share of a set is smaller than the set (:func:`displace`).  Superpages lie in
     sets that their slots do not tell, so they need a single slot: then an access is dropped only
     right after another to its page.  A unified first level has pages of code and of data in one
-    set.  ``slots`` 0: nothing was dropped.
+    set, and no filter knows which of them was used last.
     """
-    if slots == 0:
-        return True
-    if config.fetch is None or (config.superpages and slots > 1):
-        return False
-    return all(
-        sets % slots == 0 and ways > -(-pages // sets)
-        for (sets, ways), pages in ((config.data, data), (config.fetch, code))
-    )
+    if config.fetch is None:
+        return 0
+    for (sets, ways), pages in ((config.data, data), (config.fetch, code)):
+        if ways <= -(-pages // sets):
+            return 0
+    sets = 1 if config.superpages else math.gcd(config.data[0], config.fetch[0])
+    # The largest power of two in it, as filters have.
+    return sets & -sets
+
+
+def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
+    """Whether a TLB has the same misses where its accesses have passed a filter of ``slots``.
+
+    ``slots``, a power of two, may be any up to :func:`largest_filter`; 0: nothing was dropped.
+    """
+    return slots <= largest_filter(config, data, code)
 
 
 class Tlb(NamedTuple):

@@ -187,10 +187,7 @@ class Policy(ABC):
         footprint = self.machine.footprint_data, self.machine.footprint_code
         if seen and not tlbs.misses_through(config, slots, *footprint):
             seen = False
-            reason = (
-                f"the accesses have passed a filter of {slots} slots, too many for this TLB and "
-                "exit_footprint; capture with --filter N, a divisor of its first levels' sets"
-            )
+            reason = f"the accesses have passed a filter of {slots} slots; {_suiting(self.machine)}"
         if not seen:
             reasons.update(dict.fromkeys(_HARDWARE, reason))
             return PolicyResult(exits, None, None, None, None, None, counters, reasons)
@@ -215,6 +212,17 @@ class Policy(ABC):
             counters=counters,
             reasons=reasons,
         )
+
+
+def _suiting(machine: MachineModel) -> str:
+    """What to do about a filter that does not suit the machine's TLB."""
+    footprint = machine.footprint_data, machine.footprint_code
+    largest = tlbs.largest_filter(machine.tlb, *footprint)
+    if largest:
+        return f"this TLB takes {largest} at most; capture with --filter {largest}"
+    if machine.tlb.fetch is None:
+        return "no filter suits a unified first level; model one of its own for code (fetch)"
+    return "no filter suits a first level whose sets exit_footprint fills; model more ways"
 
 
 def _of_own_only(result: PolicyResult) -> PolicyResult:
