@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cosim import interrupts, modelling, output, paths, plan, session, tools
+from cosim import interrupts, modelling, output, paths, plan, plugin_session, session, tools
 from cosim.capture.plugin import build
 from cosim.errors import CosimError, EnvironmentFault, MissingTool, StorageError, UsageError
 from cosim.pipeline import Pipeline
@@ -228,7 +228,7 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
         went_through = outcome is None or outcome.error is None
         if logs is None and failure is not None:
             # The console's log is what tells more; the recording may be large.
-            (folder / "record.bin").unlink(missing_ok=True)
+            (folder / plugin_session.RECORDING).unlink(missing_ok=True)
         elif logs is None and (went_through or not any(folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:

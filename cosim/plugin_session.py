@@ -25,6 +25,8 @@ from cosim.result import Ending
 from cosim.session import STOPPED, Keep, Outcome, Progress, View, cbo_block, ended_by
 from hypervisor_model.events import EventBatch
 
+RECORDING = "plugin.recording.bin"
+"""In a session's folder: QEMU records a run that it is to repeat; nobody replays this one."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
@@ -70,7 +72,7 @@ class PluginSession:
         self._timing = timing or (
             Timing("live")
             if live
-            else Timing("record", folder / "record.bin", typed=bool(plan.spec.console))
+            else Timing("record", folder / RECORDING, typed=bool(plan.spec.console))
         )
         self._live = live
         unhurried = (live or gdb is not None) and plan.spec.time_limit is None

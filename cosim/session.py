@@ -204,6 +204,12 @@ class Session:
     def _run(self) -> None:
         with interrupts.allowed():
             gdb = tools.gdb()
+        if self._mi_log is not None:
+            # Before the recording, which would be for nothing.
+            try:
+                self._mi_log.open("ab").close()
+            except OSError as error:
+                raise StorageError(f"cannot write {self._mi_log}: {error.strerror}") from None
         if self._live:
             self._intercept(Timing("live"), gdb)
         elif self._recording is not None:

@@ -241,6 +241,13 @@ def test_a_region_that_is_never_reached(home: Home) -> None:
     _logs(ended, home)
 
 
+def test_a_transcript_that_cannot_be_written(home: Home) -> None:
+    log = home.folder / "nowhere" / "mi.log"
+    ended = run([*MICRO, "--workload", SHORT, "--mi-log", log], home.environment())
+    _refused(ended, ENVIRONMENT, f"cannot write {log}: No such file or directory")
+    assert home.sessions() == [], "nothing was recorded"
+
+
 def test_a_region_that_does_not_end_in_time(home: Home) -> None:
     words = [*MICRO, "--workload", LONG, "--time-limit", "9"]
     ended = run(words, home.environment())
