@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 
 import guest
-from cosim import tools
+from cosim import runfile, tools
 from cosim.capture.plugin.source import FILTER_SLOTS
+from cosim.modelling import DEFAULT_MODELS
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 
@@ -164,6 +166,39 @@ from = "mark:nowhere"
     second = cosim("capture", file, "-o", output, status=3)
     assert [run["earlier"] for run in second["runs"]] == [True, True, False]
     assert stamps == [trace.stat().st_mtime_ns for trace in traces]
+
+
+@pytest.mark.parametrize("example", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples(tmp_path: Path, example: Path) -> None:
+    """Every shipped file, by the command at its head; what its guests run is made shorter."""
+    text = example.read_text()
+    head = re.search(r"^#   cosim (run|capture) scripts/runs/", text, re.MULTILINE)
+    assert head is not None
+    if "cosim.shell" not in text:
+        text = text.replace('guest = "linux"', 'guest = "linux"\nworkload = "true"')
+    file = tmp_path / example.name
+    file.write_text(text)
+    specs = runfile.load(file).runs
+    for name in {spec.guest for spec in specs if spec.guest is not None}:
+        guest.ensure(name, lambda *_: None)
+    output = tmp_path / "results"
+    done = cosim(head[1], file, "-o", output)["runs"]
+    assert [(run["name"], run["error"]) for run in done] == [(spec.name, None) for spec in specs]
+    for spec in specs:
+        folder = output / spec.name
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["complete"], result["backend"]) == (True, spec.backend)
+        assert set(result["policies"]) == set(spec.models or DEFAULT_MODELS)
+        assert result["events"]["pte_write"] > 100
+        assert result["audit"]["missed_writes"] == 0
+        assert result["machine"]["setup"] == spec.machine.get("setup", "h")
+        second = spec.machine.get("tlb", {}).get("second", [128, 8])
+        assert result["machine"]["tlb"]["second"] == second
+        assert spec.cpu in (None, result["guest"]["cpu"])
+        if spec.trace or head[1] == "capture":
+            assert verify(folder / "trace") == []
+        else:
+            assert not (folder / "trace").exists()
 
 
 @pytest.mark.parametrize(
