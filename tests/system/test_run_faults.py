@@ -189,8 +189,8 @@ def test_the_guest_powers_off_in_the_region(home: Home) -> None:
 
 
 def test_a_line_too_shortly_before_the_end(home: Home) -> None:
-    words = [*MICRO, "--workload", SHORT, "--from", "console:micro: done"]
-    ended = run(words, home.environment())
+    edges = ("--from", "console:micro: done", "--to", "power-off")
+    ended = run([*MICRO, "--workload", SHORT, *edges], home.environment())
     if ended.status == 0:
         # gdb was in time: then there is a region, if a short one.
         assert ended.document["region"]["instructions"] > 0
