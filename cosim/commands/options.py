@@ -80,13 +80,18 @@ def make_spec(guest: str | None, default: Backend, **given: Any) -> RunSpec:
         try:
             fields[key] = runspec.check(key, value, Path())
         except ValueError as error:
-            name = "GUEST" if key == "guest" else f"--{key.replace('_', '-')}"
-            raise UsageError(f"{name} {error}") from None
+            raise UsageError(f"{_as_typed(key)} {error}") from None
     fields.setdefault("backend", runspec.default_backend(fields, default))
     wrong = runspec.problem(fields)
     if wrong is not None:
-        raise UsageError(f"{wrong[0]} {wrong[1]}")
+        raise UsageError(f"{_as_typed(wrong[0])} {wrong[1]}")
     for edge in ("from", "to"):
         if edge in fields:
             fields[f"region_{edge}"] = fields.pop(edge)
     return RunSpec(name=guest or "run", **fields)
+
+
+def _as_typed(key: str) -> str:
+    """What on the command line gives ``key`` of a run file."""
+    names = {"guest": "GUEST", "models": "--model", "accesses": "--no-accesses"}
+    return names.get(key, f"--{key.replace('_', '-')}")

@@ -49,7 +49,23 @@ def test_options_of_one_run_beside_a_file_of_runs(
 
 def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused(capsys, "capture", "micro", "-o", "t", "--no-accesses", "--filter", "8")
-    assert said == "cosim: filter is of accesses, and this run captures none\n"
+    assert said == "cosim: --filter is of accesses, and this run captures none\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run"], "GUEST is missing: name a guest"),
+        (["run", "micro", "--filter", "8"], "--filter is for the plugin"),
+        (["capture", "micro", "-o", "t", "--step", "2", "--no-accesses"], "--no-accesses is for"),
+        (["run", "micro", "--to", "boot"], "--to is boot, which only from can be"),
+        (["run", "micro", "--time-limit", "0"], "--time-limit is 0.0, not a number of seconds"),
+    ],
+)
+def test_what_is_wrong_is_named_as_it_is_typed(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _refused(capsys, *words).startswith(f"cosim: {said}")
 
 
 def test_a_folder_of_results_for_a_guest(capsys: pytest.CaptureFixture[str]) -> None:
