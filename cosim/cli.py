@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -29,6 +31,22 @@ _COMMANDS: dict[str, str] = {
 """Name and one line of each sub-command, in the order that --help shows."""
 
 
+class _Ended(BaseException):
+    """Carries ``error`` past click, which has an answer of its own to it."""
+
+    def __init__(self, error: KeyboardInterrupt | BrokenPipeError) -> None:
+        self.error = error
+
+
+@contextmanager
+def _past_click() -> Iterator[None]:
+    # Click says Ctrl-C by a blank line, and a reader that went away by status 1, a finding.
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError) as error:
+        raise _Ended(error) from None
+
+
 class _Lazy(click.Group):
     """A group that imports ``cosim.commands.NAME`` (its ``command``) when NAME is asked for."""
 
@@ -41,6 +59,20 @@ class _Lazy(click.Group):
         module = importlib.import_module(f"cosim.commands.{cmd_name}")
         command: click.Command = module.command
         return command
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        with _past_click():
+            return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _past_click():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # The short texts stand here, so that --help need not import every command.
@@ -64,36 +96,51 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; print one line for an error and exit with its status."""
     interrupts.install()
     try:
-        status: Any = cosim.main(args=argv, prog_name="cosim", standalone_mode=False)
+        status = _invoke(argv)
         sys.stdout.flush()
     except CosimError as error:
         where = f" (log: {error.log})" if error.log else ""
-        click.echo(f"cosim: {error}{where}", err=True)
+        _say(f"cosim: {error}{where}")
         sys.exit(error.exit_status)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         see = f" (see {context.command_path} --help)" if context else ""
-        click.echo(f"cosim: {error.format_message()}{see}", err=True)
+        _say(f"cosim: {error.format_message()}{see}")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("cosim: interrupted", err=True)
+        _say("cosim: interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our stdout went away (`cosim ... | head`): not an error of ours.
+        # Who read what we print went away (`cosim ... | head`): not an error of ours.
         _abandon(sys.stdout.fileno())
+        _abandon(sys.stderr.fileno())
         sys.exit(0)
     except (OSError, MemoryError) as error:
         short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
         advice = "run less beside it" if short else "free space, or check the permissions"
-        click.echo(f"cosim: {error or 'out of memory'}; {advice}", err=True)
+        _say(f"cosim: {error or 'out of memory'}; {advice}")
         _abandon(sys.stdout.fileno())
         sys.exit(3)
     except Exception:
         # Not 1, which is a finding.
-        traceback.print_exc()
-        click.echo("cosim: this is a fault of the tool; report it with the lines above", err=True)
+        _say(f"{traceback.format_exc()}cosim: this is a fault of the tool; report these lines")
         sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _invoke(argv: list[str] | None) -> Any:
+    try:
+        return cosim.main(args=argv, prog_name="cosim", standalone_mode=False)
+    except _Ended as ended:
+        raise ended.error from None
+
+
+def _say(text: str) -> None:
+    # The exit status tells it, too, where nobody reads.
+    try:
+        click.echo(text, err=True)
+    except BrokenPipeError:
+        _abandon(sys.stderr.fileno())
 
 
 def _abandon(descriptor: int) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable
+from io import FileIO
 from pathlib import Path
 
 import pexpect
@@ -62,12 +62,14 @@ class Console:
     flood stays bounded: the log takes at most 64 MiB, unsearched text at most 1 MiB (the oldest
     goes first).  ``expect`` and ``send`` are for dialogues.
 
-    :param line: our end of a connected socket whose other end is the guest's UART.
+    :param line: the pipe on which the guest's UART writes.
     :param log: the file that receives everything the guest prints; None = no log.
+    :param typed: the pipe from which the UART reads; None = nothing can be typed.
     """
 
-    def __init__(self, line: socket.socket, log: Path | None) -> None:
+    def __init__(self, line: FileIO, log: Path | None, typed: FileIO | None = None) -> None:
         self._line = line
+        self._typed = typed
         self._stream = _Stream()
         self._tail = bytearray()
         self._unseen = bytearray()
@@ -83,8 +85,8 @@ class Console:
         stream = self._stream
         while True:
             try:
-                chunk = self._line.recv(65536)
-            except OSError:
+                chunk = self._line.read(65536)
+            except (OSError, ValueError):
                 chunk = b""
             with stream.arrived:
                 if not chunk:
@@ -160,13 +162,16 @@ class Console:
 
         :raise GuestError: when the line is closed.
         """
-        data, stream = text.encode(), self._stream
+        data, stream, typed = text.encode(), self._stream, self._typed
+        if typed is None:
+            raise GuestError("the guest's console takes no input")
         for start in range(0, len(data), _PIECE):
             before = len(stream.pending)
             try:
-                self._line.sendall(data[start : start + _PIECE])
-            except OSError as error:
-                raise GuestError(f"the guest's console is closed ({error.strerror})") from None
+                # A piece fits into a pipe whole, or blocks until it does.
+                typed.write(data[start : start + _PIECE])
+            except (OSError, ValueError) as error:
+                raise GuestError(f"the guest's console is closed ({error})") from None
             if start + _PIECE < len(data):
                 self._await_output(before + _PIECE)
 
@@ -208,8 +213,11 @@ class Console:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Close the line and the log; idempotent."""
-        with contextlib.suppress(OSError):
-            self._line.shutdown(socket.SHUT_RDWR)
+        """Close the lines and the log; idempotent.
+
+        The output ends by itself where the guest, which holds its other end, is gone.
+        """
         self._thread.join(2)
         self._line.close()
+        if self._typed is not None:
+            self._typed.close()

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosim.result import EventCounts, FenceCounts
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind
+from cosim.result import EventCounts, FenceCounts, VirtualCounts
+from hypervisor_model.events import (
+    FLAG_CONT,
+    FLAG_STOP,
+    EventBatch,
+    Fence,
+    Kind,
+    of_virtual_machines,
+)
 
 _FORMS = 4
 _COUNTERS = max(Kind) + 1
@@ -16,12 +23,17 @@ class EventCounter:
 
     def __init__(self) -> None:
         self._kinds = np.zeros(_COUNTERS, dtype=np.int64)
+        self._virtual = np.zeros(_COUNTERS, dtype=np.int64)
         self._forms = np.zeros(_FORMS, dtype=np.int64)
         self._continued = 0
         self._samples = {Kind.ACCESS: 0, Kind.SATP_WRITE: 0}
 
     def feed(self, batch: EventBatch) -> None:
         """Count ``batch``."""
+        virtual = of_virtual_machines(batch)
+        if virtual.any():
+            self._virtual += np.bincount(batch["kind"][virtual], minlength=_COUNTERS)
+            batch = batch[~virtual]
         kind = batch["kind"]
         self._kinds += np.bincount(kind, minlength=_COUNTERS)
         self._continued += _flagged(batch, Kind.PTE_WRITE, FLAG_CONT)
@@ -33,8 +45,9 @@ class EventCounter:
     def counts(self) -> EventCounts:
         """The counts so far."""
         kinds = {kind: int(self._kinds[kind]) for kind in Kind}
+        virtual = {kind: int(self._virtual[kind]) for kind in Kind}
         return EventCounts(
-            total=sum(kinds.values()),
+            total=sum(kinds.values()) + sum(virtual.values()),
             table_add=kinds[Kind.TABLE_ADD],
             table_entry=kinds[Kind.TABLE_ENTRY],
             table_drop=kinds[Kind.TABLE_DROP],
@@ -51,6 +64,12 @@ class EventCounter:
             sample=sum(self._samples.values()),
             page_fault=kinds[Kind.PAGE_FAULT],
             mark=kinds[Kind.MARK],
+            virtual=VirtualCounts(
+                fence=virtual[Kind.FENCE],
+                satp_write=virtual[Kind.SATP_WRITE],
+                access=virtual[Kind.ACCESS],
+                page_fault=virtual[Kind.PAGE_FAULT],
+            ),
         )
 
 

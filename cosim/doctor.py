@@ -11,7 +11,6 @@ from typing import Literal
 import guest
 from cosim import paths, tools
 from cosim.errors import MissingTool
-from cosim.recording import OLDEST
 from guest import apt, spec
 
 _SETUP = "scripts/setup"
@@ -58,7 +57,7 @@ def examine() -> list[Part]:
             "C compiler",
             tools.host_compiler,
             False,
-            "no captures with the TCG plugin",
+            "no captures with the TCG plugin, unless it was compiled before",
             f"{_SETUP} (gcc, libc6-dev)",
         ),
         _apt(),
@@ -94,15 +93,6 @@ def _qemu_features() -> list[Part]:
             str(firmware or ""),
             "only guests with --bios FILE or --bios none boot",
             f"{_SETUP} (opensbi)",
-        ),
-        Part(
-            "recording",
-            "ok" if emulator.version >= OLDEST else "missing",
-            False,
-            "",
-            "",
-            "only `cosim run --live` works, which no two runs do alike",
-            f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
         ),
         Part(
             "TCG plugins",

@@ -7,19 +7,22 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cosim import interrupts, modelling, output, paths, plan, session, tools
+from cosim import interrupts, modelling, output, paths, plan, plugin_session, session, tools
 from cosim.capture.plugin import build
 from cosim.errors import CosimError, EnvironmentFault, MissingTool, StorageError, UsageError
 from cosim.pipeline import Pipeline
+from cosim.plan import Plan
 from cosim.plugin_session import PluginSession
 from cosim.report import table
 from cosim.result import Origin, ResultDocument, has_finding
-from cosim.runspec import Backend, RunSpec
+from cosim.runspec import RunSpec
 from cosim.session import Outcome, Session, View
 from cosim.terminal import LiveTerminal
 from cosim.trace import manifest
@@ -33,17 +36,53 @@ _WORKLOAD_ENDED = re.compile(rb"^cosim: done, exit status (\d+)\r?$", re.MULTILI
 _END_OF_LOG = 64 << 10
 
 
-def best_backend() -> Backend:
-    """The plugin where it compiles and loads; else gdb, with a note of why and what that costs."""
-    try:
-        build.check_loads(tools.qemu().path, build.build())
-    except MissingTool as error:
-        output.note(
-            f"cosim: {error}; capturing through gdb instead: about a hundred times slower, and "
-            "without accesses"
+def possible(spec: RunSpec, *, gdb: bool = False) -> RunSpec:
+    """``spec`` through gdb where it asks for the plugin and that cannot be had; says so, once.
+
+    :param gdb: whether a gdb of the user's is to be beside the plugin.
+    :raise MissingTool: there is no QEMU; or no plugin, and ``spec`` wants what only that does.
+    """
+    reason = _why_no_plugin(tools.qemu().path) if spec.backend == "plugin" else None
+    if reason is None:
+        return spec
+    asked = {"filter": spec.filter is not None, "accesses": bool(spec.accesses), "--gdb": gdb}
+    only = [what for what, wanted in asked.items() if wanted]
+    if only:
+        raise MissingTool(
+            f"{reason}; gdb cannot stand in for it: {only[0]} is for the plugin alone"
         )
-        return "mi"
-    return "plugin"
+    _note_once(
+        f"cosim: {reason}; through gdb instead: about a hundred times slower, and without accesses"
+    )
+    return replace(spec, backend="mi", accesses=None)
+
+
+@cache
+def _why_no_plugin(emulator: Path) -> str | None:
+    """Why the plugin does not compile or ``emulator`` does not load it; None where they do."""
+    try:
+        build.check_loads(emulator, build.build())
+    except MissingTool as error:
+        return str(error)
+    return None
+
+
+@cache
+def _note_once(text: str) -> None:
+    """Write a line that holds for all runs of this process to stderr."""
+    output.note(text)
+
+
+def check(spec: RunSpec) -> None:
+    """Refuse what :func:`execute` would refuse of ``spec`` itself; starts nothing.
+
+    :raise UsageError: its ``key`` says what of ``spec`` is wrong.
+    :raise EnvironmentFault: QEMU is missing, or memory is short.
+    """
+    resolved = plan.resolve(spec)
+    origin = _origin(resolved)
+    with _memory_for(resolved):
+        modelling.make_pipeline(origin, resolved.models)
 
 
 def execute(
@@ -64,19 +103,12 @@ def execute(
     :raise CosimError: when it cannot start.
     """
     resolved = plan.resolve(spec, step_all=step_all)
-    origin = session.origin(resolved)
+    origin = _origin(resolved, live=session_options.get("live", False))
     if models:
-        try:
+        with _memory_for(resolved):
             with output.progress("loading the models (the first time compiles them: a minute)"):
                 modelling.compile_models(origin, resolved.models)
             pipeline = modelling.make_pipeline(origin, resolved.models)
-        except (MemoryError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-                raise
-            raise EnvironmentFault(
-                f"not enough memory to model {resolved.machine.memory >> 20} MiB of guest RAM "
-                f"({error}); give the guest less with --memory"
-            ) from None
     else:
         pipeline = Pipeline(origin, {})
     live: PluginSession | Session
@@ -91,6 +123,26 @@ def execute(
         if keeper is not None and keeper.writer is not None and outcome.ending is not None:
             keeper.writer.close(outcome.ending)
     return outcome
+
+
+def _origin(resolved: Plan, *, live: bool = False) -> Origin:
+    # Of what the machine is made of here, only the size of its RAM is not checked yet.
+    with plan.about("memory"):
+        return session.origin(resolved, live=live)
+
+
+@contextmanager
+def _memory_for(resolved: Plan) -> Iterator[None]:
+    """Say what to do where there is not enough memory for the models."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        raise EnvironmentFault(
+            f"not enough memory to model {resolved.machine.memory >> 20} MiB of guest RAM "
+            f"({error}); give the guest less with --memory"
+        ) from None
 
 
 class _Keeper:
@@ -122,7 +174,7 @@ def document(spec: RunSpec, folder: Path) -> ResultDocument:
 
     :raise CosimError: what cut it short.
     """
-    outcome = execute(spec, folder, trace=folder / "trace" if spec.trace else None)
+    outcome = execute(possible(spec), folder, trace=folder / "trace" if spec.trace else None)
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
@@ -134,7 +186,7 @@ def document(spec: RunSpec, folder: Path) -> ResultDocument:
 
 def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool) -> int:
     """Capture one session as a trace, print what it holds, return the exit status."""
-    return _run_and_print(spec, as_json=as_json, logs=None, trace=trace, models=False)
+    return _run_and_print(possible(spec), as_json=as_json, logs=None, trace=trace, models=False)
 
 
 def run_and_print(
@@ -151,14 +203,13 @@ def run_and_print(
 
     Logs are kept where ``logs`` says, else only when the session did not go through.
     """
-    if spec.backend == "plugin":
-        if step_all or mi_log is not None:
-            raise UsageError("--step-all and --mi-log are for gdb; leave --backend plugin out")
-        options: dict[str, Any] = {"live": live, "gdb": gdb}
-    else:
-        if gdb is not None:
-            raise UsageError("--gdb is for --backend plugin; else a gdb of ours has the guest")
-        options = {"live": live, "mi_log": mi_log}
+    if spec.backend == "plugin" and (step_all or mi_log is not None):
+        raise UsageError("--step-all and --mi-log are for gdb; leave --backend plugin out")
+    if spec.backend != "plugin" and gdb is not None:
+        raise UsageError("--gdb is for --backend plugin; else a gdb of ours has the guest")
+    spec = possible(spec, gdb=gdb is not None)
+    options: dict[str, Any] = {"live": live}
+    options |= {"gdb": gdb} if spec.backend == "plugin" else {"mi_log": mi_log}
     if live:
         terminal = LiveTerminal()
         options |= {"attach": terminal.attached, "view": terminal.view}
@@ -177,7 +228,7 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
         went_through = outcome is None or outcome.error is None
         if logs is None and failure is not None:
             # The console's log is what tells more; the recording may be large.
-            (folder / "record.bin").unlink(missing_ok=True)
+            (folder / plugin_session.RECORDING).unlink(missing_ok=True)
         elif logs is None and (went_through or not any(folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:

@@ -1,21 +1,25 @@
 """One QEMU process: launched stopped, its RAM mapped by us, torn down on every path.
 
-Nothing of a machine has a name in the file system but its logs: guest RAM is an anonymous memory
-file and the serial, QMP and stub lines are socket pairs that QEMU inherits, so there is nothing
-to leave behind, whatever ends the tool.
+Nothing of a machine that runs has a name in the file system but its logs: guest RAM is an anonymous
+memory file and the QMP, stub and serial lines are socket pairs and pipes that QEMU inherits, so
+there is nothing to leave behind, whatever ends the tool.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import mmap
 import os
 import re
 import socket
 import subprocess
+import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -36,6 +40,19 @@ RAM_BASE = 0x8000_0000
 OFF_SWITCH = 0x10_0000
 """Physical address of the device by which the board is switched off or reset."""
 
+_TICKS = (
+    *("-netdev", "hubport,id=nowhere,hubid=0"),
+    *("-object", "filter-buffer,id=ticks,netdev=nowhere,interval=100000"),
+)
+"""A timer of QEMU's own every 100 ms of guest time, which the guest does not see.
+
+QEMU's main loop has a turn only when the guest has come to the next timer, and a recording that
+goes on for 2^31 instructions without one aborts in replay_advance_current_icount.  So without
+these ticks a guest that spins with no timer of its own set, as many do when they have switched
+the machine off, could be neither stopped nor recorded.
+"""
+_PIPE_BYTES = 1 << 20
+"""The most that Linux grants anybody (fs.pipe-max-size)."""
 _QMP_SECONDS = 20.0
 _SHORT_SECONDS = 2.0
 _QUIT_SECONDS = 30.0
@@ -74,19 +91,44 @@ class Timing:
     it is idle, or QEMU never takes the input, and two recordings differ; a recording is replayed
     as it was made."""
 
+    @property
+    def takes_input(self) -> bool:
+        """Whether the guest's console can be typed into."""
+        return self.typed or self.mode not in ("record", "replay")
+
     def arguments(self) -> list[str]:
         """The QEMU arguments of this mode (qemu-gdb-facts, "Determinism")."""
         if self.mode == "live":
             return []
         icount = f"shift=0,sleep={'on' if self.typed else 'off'}"
+        ticks: tuple[str, ...] = ()
         if self.mode != "icount":
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
             icount += f",rr={self.mode},rrfile={_comma(self.log)}"
+            ticks = _TICKS
         return [
             *("-icount", icount, "-seed", "1"),
             *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),
+            *ticks,
         ]
+
+
+def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
+    """The command line of QEMU that says what it runs and how: what two equal runs share."""
+    words = [
+        *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
+        *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
+        *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
+        *("-kernel", str(config.kernel)),
+    ]
+    if config.initrd:
+        words += ["-initrd", str(config.initrd)]
+    if config.append:
+        words += ["-append", config.append]
+    if config.bios:
+        words += ["-bios", config.bios]
+    return [*words, *timing.arguments(), *config.extra]
 
 
 def parse_memory(text: str) -> int:
@@ -107,18 +149,42 @@ def _comma(path: Path) -> str:
 
 @dataclass
 class Lines:
-    """The socket pairs of one machine: ours first, QEMU's second."""
+    """What connects us to one machine: socket pairs, and pipes for its console."""
 
-    ours: dict[str, socket.socket] = field(default_factory=dict)
-    theirs: dict[str, socket.socket] = field(default_factory=dict)
+    ours: dict[str, socket.socket | FileIO] = field(default_factory=dict)
+    theirs: dict[str, socket.socket | FileIO] = field(default_factory=dict)
 
     def add(self, name: str) -> int:
-        """Make the pair ``name``; return QEMU's descriptor."""
+        """Make the socket pair ``name``; return QEMU's descriptor."""
         self.ours[name], self.theirs[name] = socket.socketpair()
         return self.theirs[name].fileno()
 
-    def close(self, *sides: dict[str, socket.socket]) -> None:
-        """Close every socket of ``sides``."""
+    def add_output(self, name: str) -> int:
+        """Make the pipe ``name`` on which QEMU writes; return QEMU's descriptor."""
+        ours, theirs = os.pipe()
+        self.ours[name], self.theirs[name] = FileIO(ours), FileIO(theirs, "w")
+        return theirs
+
+    def add_input(self, name: str) -> int:
+        """Make the pipe ``name`` from which QEMU reads; return QEMU's descriptor."""
+        theirs, ours = os.pipe()
+        self.ours[name], self.theirs[name] = FileIO(ours, "w"), FileIO(theirs)
+        return theirs
+
+    def pair(self, name: str) -> socket.socket:
+        """Our end of the socket pair ``name``."""
+        end = self.ours[name]
+        assert isinstance(end, socket.socket)
+        return end
+
+    def pipe(self, name: str) -> FileIO | None:
+        """Our end of the pipe ``name``; None: there is none."""
+        end = self.ours.get(name)
+        assert not isinstance(end, socket.socket)
+        return end
+
+    def close(self, *sides: Mapping[str, socket.socket | FileIO]) -> None:
+        """Close every line of ``sides``."""
         for side in sides:
             for line in side.values():
                 line.close()
@@ -197,24 +263,32 @@ class Machine:
         self.close()
 
     def arguments(self) -> list[str]:
-        """QEMU's command line without the lines' descriptors: what two equal runs share."""
-        config = self.config
-        words = [
-            *(str(self.qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
-            *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
-            *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-            *("-kernel", str(config.kernel)),
-        ]
-        if config.initrd:
-            words += ["-initrd", str(config.initrd)]
-        if config.append:
-            words += ["-append", config.append]
-        if config.bios:
-            words += ["-bios", config.bios]
-        return [*words, *self.timing.arguments(), *config.extra]
+        """QEMU's command line without the lines' descriptors."""
+        return arguments(self.qemu, self.config, self.timing)
 
     def _launch(self) -> None:
         self._make_ram()
+        with tempfile.TemporaryDirectory() as names:
+            self._start(Path(names))
+
+    def _chardev(self, names: Path) -> str:
+        """Make the console's lines; return QEMU's description of them."""
+        output = self._lines.add_output("console")
+        if not self.timing.takes_input:
+            # A log is the one output for which QEMU waits where it cannot be written at once.  On
+            # any other chardev it tries again later, which a recording does not survive: it aborts
+            # in replay_advance_current_icount.  And QEMU 7.2 hangs where there is an input.
+            return f"null,id=console,logfile=/proc/self/fd/{output}"
+        # So have room enough to keep QEMU from trying again; a socket takes but some 500 bytes.
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        pipes = {"in": self._lines.add_input("typed"), "out": output}
+        for direction, descriptor in pipes.items():
+            (names / f"console.{direction}").symlink_to(f"/proc/self/fd/{descriptor}")
+        return f"pipe,id=console,path={_comma(names / 'console')}"
+
+    def _start(self, names: Path) -> None:
+        """Start QEMU; it has opened what is in the folder ``names`` when this returns."""
         words = self.arguments()
         words += [
             "-object",
@@ -222,7 +296,7 @@ class Machine:
             f"mem-path=/proc/self/fd/{self._ram_fd}",
             *("-chardev", f"socket,id=qmp,fd={self._lines.add('qmp')}"),
             *("-mon", "chardev=qmp,mode=control"),
-            *("-chardev", f"socket,id=console,fd={self._lines.add('console')}"),
+            *("-chardev", self._chardev(names)),
             *("-serial", "chardev:console", "-S"),
             *self._plugin_arguments,
         ]
@@ -239,7 +313,9 @@ class Machine:
             words.append("-no-shutdown")
         theirs = [line.fileno() for line in self._lines.theirs.values()]
         try:
-            self._console = Console(self._lines.ours["console"], self.console_log)
+            output = self._lines.pipe("console")
+            assert output is not None
+            self._console = Console(output, self.console_log, self._lines.pipe("typed"))
             log = self.stderr_log.open("wb")
         except OSError as error:
             raise StorageError(f"cannot write logs to {self.folder}: {error.strerror}") from None
@@ -254,7 +330,7 @@ class Machine:
             except OSError as error:
                 raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
         self._lines.close(self._lines.theirs)
-        self._qmp = QEMUMonitorProtocol(self._lines.ours["qmp"])
+        self._qmp = QEMUMonitorProtocol(self._lines.pair("qmp"))
         self._qmp.settimeout(_QMP_SECONDS)
         try:
             self._qmp.connect()
@@ -304,9 +380,11 @@ class Machine:
             with contextlib.suppress(Exception):
                 self._qmp.close()
             self._qmp = None
+        # A console ends when no end for writing is left, ours of a QEMU that did not start too.
+        self._lines.close(self._lines.theirs)
         if self._console is not None:
             self._console.close()
-        self._lines.close(self._lines.ours, self._lines.theirs)
+        self._lines.close(self._lines.ours)
         if self._ram_fd >= 0:
             os.close(self._ram_fd)
             self._ram_fd = -1
@@ -348,7 +426,7 @@ class Machine:
     @property
     def stub(self) -> socket.socket:
         """Our end of the line to QEMU's gdb stub."""
-        return self._lines.ours["stub"]
+        return self._lines.pair("stub")
 
     @property
     def ram(self) -> mmap.mmap:
@@ -432,9 +510,14 @@ class Machine:
         :raise MachineError: as :meth:`qmp`.
         """
         # While it records or counts instructions, QEMU is deaf until the guest's next timer,
-        # which may be far: this answer comes late then.
-        with contextlib.suppress(TimeoutError):
+        # which may be far: this answer comes late then, or not where the guest ends before.
+        try:
             self._ask("cont", _SHORT_SECONDS)
+        except TimeoutError:
+            pass
+        except MachineError:
+            if self.end_reason() is None:
+                raise
 
     def alive(self) -> bool:
         """Whether QEMU still runs."""

@@ -11,6 +11,7 @@ from cosim.errors import UsageError
 from cosim.pipeline import Pipeline
 from cosim.result import Origin
 from hypervisor_model import events, policies
+from hypervisor_model.policies import MachineModel, Policy, Stream
 from hypervisor_model.policies.machine import replace_fields
 
 DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
@@ -34,8 +35,8 @@ def split_models(texts: Iterable[str]) -> list[str]:
 def parse_tlb(text: str) -> dict[str, Any]:
     """The fields of ``TlbConfig`` in ``--tlb``, such as ``data=8x4,second=none,replacement=plru``.
 
-    Raises UsageError when it is malformed; whether a TLB can have that shape shows when it is
-    made.
+    Raises UsageError when it is malformed; whether a TLB can have that shape shows when the
+    machine is made.
     """
     fields: dict[str, Any] = {}
     for part in text.split(","):
@@ -60,26 +61,33 @@ def parse_tlb(text: str) -> dict[str, Any]:
     return fields
 
 
+def make_models(
+    models: Sequence[str], machine: MachineModel, stream: Stream | None = None
+) -> dict[str, Policy]:
+    """Fresh models for ``machine`` by the name that they have in a result.
+
+    That is their policy's name, or, where two have the same policy, their whole text.  Raises
+    UsageError for an unknown model or option, and for a model that is named twice.
+    """
+    if len(set(models)) < len(models):
+        raise UsageError(f"a model is named twice: {', '.join(models)}")
+    names = [text.partition(":")[0] for text in models]
+    return {
+        name if names.count(name) == 1 else text: policies.make(text, machine, stream)
+        for name, text in zip(names, models, strict=True)
+    }
+
+
 def make_pipeline(
     origin: Origin, models: Sequence[str] = (), machine: dict[str, Any] | None = None
 ) -> Pipeline:
     """Fresh models for the run that ``origin`` describes.
 
     ``models`` as :func:`split_models` gives them, the default ones where there are none;
-    ``machine`` replaces fields of the origin's machine.  A model has its policy's name in the
-    result; where two have the same policy, each has its whole text.  Raises UsageError for an
-    unknown model or option, and for a model that is named twice.
+    ``machine`` replaces fields of the origin's machine.  Raises as :func:`make_models` does.
     """
-    models = models or DEFAULT_MODELS
-    if len(set(models)) < len(models):
-        raise UsageError(f"a model is named twice: {', '.join(models)}")
     origin = replace(origin, machine=replace_fields(origin.machine, machine or {}))
-    names = [text.partition(":")[0] for text in models]
-    made = {
-        name if names.count(name) == 1 else text: policies.make(text, origin.machine, origin.stream)
-        for name, text in zip(names, models, strict=True)
-    }
-    return Pipeline(origin, made)
+    return Pipeline(origin, make_models(models or DEFAULT_MODELS, origin.machine, origin.stream))
 
 
 def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:

@@ -19,7 +19,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # Rich would exit with status 1, which is a finding.
+        raise
+
+
+messages = _Console(stderr=True, highlight=False, soft_wrap=True)
 """Progress, notes, the live view: always stderr."""
 
 WIDTH = 100
@@ -35,9 +42,9 @@ def print_json(document: Any) -> None:
 
 def print_table(table: RenderableType) -> None:
     """Write ``table`` (or several, as a group) to stdout, at most :data:`WIDTH` columns wide."""
-    console = Console(highlight=False)
+    console = _Console(highlight=False)
     if console.width > WIDTH or not sys.stdout.isatty():
-        console = Console(highlight=False, width=WIDTH)
+        console = _Console(highlight=False, width=WIDTH)
     console.print(table)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +14,15 @@ from cosim.capture.mi import Stepping
 from cosim.errors import UsageError
 from cosim.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.initrd import inspect_initrd
-from cosim.machine import RAM_BASE, MachineConfig, parse_memory
+from cosim.machine import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
 from cosim.region import Edge
 from cosim.runspec import RunSpec
 from cosim.symbols import Symbols
+from guest.spec import checksum
 
 DEFAULT_TIME_LIMIT = 600.0
+_CPU_PROPERTIES = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
+"""Asked for at once, as each question starts a QEMU."""
 _FIRMWARE = (RAM_BASE, 2 << 20)
 """Where QEMU puts its own OpenSBI; a kernel starts behind it."""
 _COMMAND_LINE_BYTES = 1023
@@ -42,6 +47,8 @@ class Plan:
     models: tuple[str, ...]
     time_limit: float
     versions: dict[str, str]
+    cpu_properties: Mapping[str, bool | int]
+    """What QEMU says of the CPU: those of :data:`_CPU_PROPERTIES` that it has."""
 
     @property
     def firmware_ranges(self) -> list[tuple[int, int]]:
@@ -53,9 +60,12 @@ class Plan:
         """Physical ranges of the kernel's text, as (first, bytes)."""
         return [(part.start, part.size) for part in self.image.ranges if part.executable]
 
-    def describe(self) -> dict[str, object]:
-        """The ``guest`` part of the result document."""
+    def describe(self, *, live: bool = False) -> dict[str, object]:
+        """The ``guest`` part of the result document; ``live``: the session is not recorded."""
         machine = self.machine
+        bios = None if machine.bios in (None, "none") else Path(str(machine.bios))
+        # Where a recording lies is no part of what was run.
+        timing = Timing("record", Path("recording.bin"), typed=bool(self.spec.console))
         return {
             "name": self.name,
             "kernel": str(machine.kernel),
@@ -66,20 +76,28 @@ class Plan:
             "cpu": machine.cpu,
             "qemu": ".".join(map(str, self.qemu.version)),
             "versions": self.versions,
+            "sha256": {
+                "kernel": checksum(machine.kernel),
+                "initrd": machine.initrd and checksum(machine.initrd),
+                "bios": bios and checksum(bios),
+            },
+            "arguments": arguments(self.qemu.path, machine, Timing("live") if live else timing),
         }
 
 
 def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
     """Check ``spec`` whole and find what it names.
 
-    :raise UsageError: the request is malformed, or a file is missing or of the wrong kind.
+    :raise UsageError: the request is malformed, or a file is missing or of the wrong kind; its
+        ``key`` is the key of a run file that names what is wrong.
     :raise MissingTool: QEMU is missing or too old.
     """
     emulator = tools.qemu()
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
         kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
-        append = _command_line(spec, known.append)
+        with about("workload"):
+            append = _command_line(spec, known.append)
         memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
     else:
         if spec.kernel is None:
@@ -87,16 +105,31 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
         kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
         append = spec.append or ""
         memory, cpu = spec.memory or "512M", spec.cpu
-    _check_fits(append, spec)
+    with about("append" if spec.workload is None else "workload"):
+        _check_fits(append, spec)
     base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
-    image = inspect_kernel(kernel, image_base=base)
+    with about("guest" if known else "kernel"):
+        image = inspect_kernel(kernel, image_base=base)
+        names = symbols.load(kernel)
     if initrd is not None:
-        inspect_initrd(initrd, linux=image.kind == "image")
+        with about("guest" if known else "initrd"):
+            inspect_initrd(initrd, linux=image.kind == "image")
     if bios not in (None, "none"):
-        inspect_firmware(str(bios))
-    names = symbols.load(kernel)
-    begin = spec.region_from or (known.region_from if known else "boot")
-    end = spec.region_to or (known.region_to if known else "power-off")
+        with about("bios"):
+            inspect_firmware(str(bios))
+    with about("from"):
+        begin = region.parse(
+            spec.region_from or (known.region_from if known else "boot"), names, end=False
+        )
+    with about("to"):
+        end = region.parse(
+            spec.region_to or (known.region_to if known else "power-off"), names, end=True
+        )
+    with about("memory"):
+        size = parse_memory(memory)
+    with about("cpu"):
+        cpu = cpu or tools.default_cpu(emulator)
+        properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     return Plan(
         spec=spec,
         name=spec.guest or kernel.name,
@@ -105,20 +138,31 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
             initrd=initrd,
             append=append,
             bios=bios,
-            memory=parse_memory(memory),
-            cpu=cpu or tools.default_cpu(emulator),
+            memory=size,
+            cpu=cpu,
         ),
         image=image,
         symbols=names,
         qemu=emulator,
-        begin=region.parse(begin, names, end=False),
-        end=region.parse(end, names, end=True),
+        begin=begin,
+        end=end,
         mark_at=names.address(marks.SYMBOL) if marks.SYMBOL in names else marks.USER_MARK,
         stepping=Stepping(after=spec.step or 0, all=step_all),
         models=spec.models,
         time_limit=spec.time_limit or DEFAULT_TIME_LIMIT,
         versions=dict(known.versions) if known else {},
+        cpu_properties=properties,
     )
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Say of a UsageError in this part that it is about ``key`` of the run."""
+    try:
+        yield
+    except UsageError as error:
+        error.key = error.key or key
+        raise
 
 
 def _command_line(spec: RunSpec, own: str) -> str:

@@ -22,14 +22,16 @@ from cosim.plan import Plan
 from cosim.recording import panic_line
 from cosim.region import Edge
 from cosim.result import Ending
-from cosim.session import STOPPED, Keep, Outcome, Progress, View, ended_by
+from cosim.session import STOPPED, Keep, Outcome, Progress, View, cbo_block, ended_by
 from hypervisor_model.events import EventBatch
 
+RECORDING = "plugin.recording.bin"
+"""In a session's folder: QEMU records a run that it is to repeat; nobody replays this one."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
-"""How long a QEMU that is asked to end may take to send the rest.  One that records a guest without
-timers does not hear of it before the guest next waits, and has to be killed: no audit then."""
+"""How long a QEMU that is asked to end may take to send the rest.  One that does not is killed: no
+audit then."""
 
 
 class PluginSession:
@@ -70,7 +72,7 @@ class PluginSession:
         self._timing = timing or (
             Timing("live")
             if live
-            else Timing("record", folder / "record.bin", typed=bool(plan.spec.console))
+            else Timing("record", folder / RECORDING, typed=bool(plan.spec.console))
         )
         self._live = live
         unhurried = (live or gdb is not None) and plan.spec.time_limit is None
@@ -93,6 +95,7 @@ class PluginSession:
             end=_limit(plan.end),
             mark=plan.mark_at,
             mark_in_user=plan.mark_at == marks.USER_MARK,
+            cbo_block=cbo_block(plan),
         )
 
     def run(self) -> Outcome:

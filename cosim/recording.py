@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim import interrupts
-from cosim.errors import GuestError, MachineError, MissingTool, StorageError
+from cosim.errors import StorageError
 from cosim.machine import Machine, Timing
 from cosim.plan import Plan
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
 _PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
-OLDEST = (8, 0)
-"""QEMU 7.2 hangs while it records a guest whose console can also be typed into."""
 _SPARE = 64 << 10
 
 
@@ -47,11 +45,6 @@ def record(
     :param show: told a few times a second: the phase, and the guest's last line.
     :raise CosimError: QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
-    if plan.qemu.version < OLDEST:
-        raise MissingTool(
-            f"QEMU {'.'.join(map(str, plan.qemu.version))} cannot record a guest with its console; "
-            "use --live, or install QEMU 10 (scripts/setup)"
-        )
     with Machine(
         plan.qemu.path,
         plan.machine,
@@ -69,12 +62,7 @@ def record(
         reason = machine.end_reason()
         executed = None if reason is None else machine.replay_icount()
         recorded = Recorded(reason, late, panic_line(machine), executed)
-        try:
-            machine.quit()
-        except MachineError as error:
-            if not machine.alive():
-                raise
-            raise _deaf(recorded, machine) from error
+        machine.quit()
         machine.console.check_log()
     _check_whole(log, folder)
     return recorded
@@ -92,23 +80,6 @@ def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str]
             return False
         show("recording", last)
     return True
-
-
-def _deaf(recorded: Recorded, machine: Machine) -> GuestError:
-    """QEMU cannot be ended while the guest spins without interrupts, and no recording is whole."""
-    log = str(machine.console_log)
-    if recorded.panic is not None:
-        return GuestError(
-            f"the guest panicked ({recorded.panic}), and waits in a way that keeps its recording "
-            "from being completed; boot it with panic=-1 (--append)",
-            log=log,
-        )
-    return GuestError(
-        "the guest does not end, and spins without interrupts, which keeps its recording from "
-        f"being completed; its last line was {machine.console.last_line()!r}; use --live, or let "
-        "it power off",
-        log=log,
-    )
 
 
 def _check_whole(log: Path, folder: Path) -> None:

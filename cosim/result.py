@@ -30,6 +30,17 @@ class FenceCounts(TypedDict):
     all: int
 
 
+class VirtualCounts(TypedDict):
+    """Events of virtual machines that the guest runs itself
+    (:func:`hypervisor_model.events.of_virtual_machines`)."""
+
+    fence: int
+    satp_write: int
+    """Of ``vsatp`` and ``hgatp``, too."""
+    access: int | None
+    page_fault: int | None
+
+
 class EventCounts(TypedDict):
     """Events by kind.
 
@@ -53,6 +64,8 @@ class EventCounts(TypedDict):
     page_fault: int | None
     """None where the source does not see the guest's own page faults."""
     mark: int
+    virtual: VirtualCounts | None
+    """In no other count but ``total``.  None where the source sees some of them only."""
     reasons: NotRequired[dict[str, str]]
     """Why a count is None."""
 
@@ -92,7 +105,8 @@ class Origin:
     """What a source knows when a run starts."""
 
     guest: Json
-    """``name``, ``kernel``, ``command_line``, ``qemu`` (version) ...: enough to run it again."""
+    """``name``, ``kernel``, ``command_line``, ``qemu`` (version), ``sha256`` of its files,
+    ``arguments`` of QEMU ...: enough to run it again."""
     backend: str
     """``mi`` or ``plugin``."""
     region: Json
@@ -189,6 +203,12 @@ def document(
     return result
 
 
+_VIRTUAL = (
+    "virtual machines that the guest runs itself (V=1) are in no other count, in no policy and in "
+    "no comparison: the models follow one guest, not its guests"
+)
+
+
 def _measured(events: EventCounts, origin: Origin) -> EventCounts:
     """``events`` without the counts that the source cannot know."""
     known = EventCounts(**events)
@@ -199,6 +219,19 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
     if not origin.stream.page_faults:
         known["page_fault"] = None
         reasons["page_fault"] = "the source does not report the guest's page faults"
+    virtual = events["virtual"]
+    if virtual is not None and any(virtual.values()):
+        reasons["virtual"] = _VIRTUAL
+        if origin.backend == "mi":
+            known["virtual"] = None
+            reasons["virtual"] += "; through gdb only some of them are seen"
+        else:
+            shown = VirtualCounts(**virtual)
+            if known["access"] is None:
+                shown["access"] = None
+            if known["page_fault"] is None:
+                shown["page_fault"] = None
+            known["virtual"] = shown
     if reasons:
         known["reasons"] = reasons
     return known

@@ -3,7 +3,7 @@
 Keys at the top of the file hold for every run::
 
     guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
-    backend = "plugin"         # or mi
+    backend = "plugin"         # the default of `cosim capture`; or mi: that of `cosim run`, of step
     from = "mark:begin"        # the region of interest, as --from and --to take it
     to = "mark:end"
     workload = "fork 100"      # what the guest's init runs (guests of the tool)
@@ -40,14 +40,14 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cosim import runspec, toml_lines
-from cosim.errors import CosimError, RunFileError
-from cosim.runspec import RunSpec
+from cosim.errors import CosimError, RunFileError, UsageError
+from cosim.runspec import Backend, RunSpec
 from cosim.toml_lines import Path as Place
 from hypervisor_model.policies.machine import MachineModel
 
@@ -62,6 +62,18 @@ class RunFile:
     output: Path
     """The folder of the results; a run has the sub-folder of its name."""
     runs: tuple[RunSpec, ...]
+    _text: str = field(repr=False)
+    _places: Mapping[str, Mapping[str, Place]] = field(repr=False)
+    """Of each run, by its name: where its keys stand, and under "" the run itself."""
+
+    def refuse(self, name: str, error: UsageError) -> NoReturn:
+        """Say where in the file is what ``error`` says of the run ``name``.
+
+        Raises RunFileError.
+        """
+        places = self._places[name]
+        place = places.get(error.key or "", (*places[""], error.key or ""))
+        _fail(self.path, self._text, place, str(error))
 
 
 class _Leaf(NamedTuple):
@@ -71,8 +83,8 @@ class _Leaf(NamedTuple):
     place: Place
 
 
-def load(path: Path) -> RunFile:
-    """The runs in the file ``path``, all of them checked.
+def load(path: Path, backend: Backend = "mi") -> RunFile:
+    """The runs in the file ``path``, all of them checked; ``backend`` is that of runs without.
 
     Raises RunFileError with line and key of the first thing that is wrong.
     """
@@ -86,13 +98,14 @@ def load(path: Path) -> RunFile:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
-    return _Loader(path, text).load(document)
+    return _Loader(path, text, backend).load(document)
 
 
 class _Loader:
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, backend: Backend) -> None:
         self._path = path
         self._text = text
+        self._backend = backend
 
     def load(self, document: dict[str, Any]) -> RunFile:
         common = dict(document)
@@ -108,13 +121,15 @@ class _Loader:
             self._fail(("run",), "must be tables [[run]]")
         shared = dict(_leaves(common))
         runs: dict[str, RunSpec] = {}
+        places: dict[str, dict[str, Place]] = {}
         for index, table in enumerate(tables):
             here = (*base, index) if base else ()
             for name, leaves in self._expand(table, shared, matrix, here):
                 if name in runs:
                     self._fail(here, f"a second run is named {name!r}")
                 runs[name] = self._build(name, leaves, here)
-        return RunFile(self._path, Path(output), tuple(runs.values()))
+                places[name] = {keys[0]: leaf.place for keys, leaf in leaves.items()} | {"": here}
+        return RunFile(self._path, Path(output), tuple(runs.values()), self._text, places)
 
     def _expand(
         self, table: Any, shared: dict[Keys, _Leaf], matrix: Any, here: Place
@@ -154,7 +169,10 @@ class _Loader:
             if keys[0] == "machine":
                 if keys[1:2] and keys[1] not in runspec.MODELLED:
                     self._fail(leaf.place, f"unknown key; known: {', '.join(runspec.MODELLED)}")
+                if len(keys) == 1 and leaf.value != {}:
+                    self._fail(leaf.place, f"is {leaf.value!r}, not a table")
                 _put(machine, keys[1:], leaf.value)
+                self._check_machine(machine, leaf.place)
             elif keys[0] not in runspec.KEYS:
                 known = ", ".join([*runspec.KEYS, "machine"])
                 self._fail(leaf.place, f"unknown key; known: {known}")
@@ -162,12 +180,12 @@ class _Loader:
                 self._fail(leaf.place, f"{keys[0]} is no table")
             else:
                 fields[keys[0]] = self._checked(keys[0], leaf)
+        fields.setdefault("backend", runspec.default_backend(fields, self._backend))
         wrong = runspec.problem(fields)
         if wrong is not None:
             key, text = wrong
             leaf_of = leaves.get((key,))
             self._fail(leaf_of.place if leaf_of else (*here, key), text)
-        self._check_machine(machine, leaves)
         renamed = {"from": "region_from", "to": "region_to"}
         named = {renamed.get(key, key): value for key, value in fields.items()}
         return RunSpec(name=name, machine=machine, **named)
@@ -178,17 +196,21 @@ class _Loader:
         except (ValueError, CosimError) as error:
             self._fail(leaf.place, str(error))
 
-    def _check_machine(self, machine: dict[str, Any], leaves: Mapping[Keys, _Leaf]) -> None:
+    def _check_machine(self, machine: dict[str, Any], place: Place) -> None:
+        """Refuse ``machine``, which has what the file says up to ``place``."""
         try:
             MachineModel.from_json(machine)
         except CosimError as error:
-            place = next(leaf.place for keys, leaf in leaves.items() if keys[0] == "machine")
             self._fail(place, str(error))
 
     def _fail(self, place: Place, text: str) -> NoReturn:
-        line = toml_lines.find(self._text, place)
-        key = toml_lines.dotted(place)
-        raise RunFileError(f"{self._path}:{line}: {key + ': ' if key else ''}{text}")
+        _fail(self._path, self._text, place, text)
+
+
+def _fail(path: Path, text: str, place: Place, problem: str) -> NoReturn:
+    line = toml_lines.find(text, place)
+    key = toml_lines.dotted(tuple(part for part in place if part != ""))
+    raise RunFileError(f"{path}:{line}: {key + ': ' if key else ''}{problem}")
 
 
 def _leaves(value: Any, place: Place = (), keys: Keys = ()) -> Iterator[tuple[Keys, _Leaf]]:

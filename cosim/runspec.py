@@ -59,6 +59,7 @@ class RunSpec:
     memory: str | None = None
     cpu: str | None = None
     backend: Backend | None = None
+    """None: gdb (``mi``)."""
     region_from: str | None = None
     """Where the region of interest begins, as ``--from`` takes it; so for ``region_to``."""
     region_to: str | None = None
@@ -98,10 +99,15 @@ def check(key: str, value: Any, folder: Path) -> Any:
     return _CHECKS[key](value, folder)
 
 
+def default_backend(fields: Mapping[str, Any], backend: Backend) -> Backend:
+    """The backend of a run that names none, where ``backend`` is that of the command."""
+    return "mi" if "step" in fields else backend
+
+
 def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
     """What is wrong with the checked ``fields`` of one run together: (key, text); None if nothing.
 
-    Only keys that the run sets are in ``fields``.
+    Only keys that the run sets are in ``fields``, and ``backend``.
     """
     if "guest" in fields and "kernel" in fields:
         return "kernel", "cannot be given together with guest"
@@ -114,15 +120,21 @@ def problem(fields: Mapping[str, Any]) -> tuple[str, str] | None:
             "workload",
             "needs a guest that the tool makes; use console with a kernel of your own",
         )
-    if "step" in fields and fields.get("backend") == "plugin":
+    if "step" in fields and fields["backend"] == "plugin":
         return "step", "is for the gdb backend; the plugin takes accesses = true"
-    if "accesses" in fields and fields.get("backend") == "mi":
+    if "accesses" in fields and fields["backend"] == "mi":
         return "accesses", "is for the plugin; the gdb backend takes step = N"
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return "to", "is where the region begins, so that nothing would be in it"
-    if "filter" in fields and fields.get("backend") != "plugin":
+    if begin == "power-off":
+        return "from", "is power-off, which only to can be"
+    if fields.get("to") == "boot":
+        return "to", "is boot, which only from can be"
+    if "filter" in fields and fields["backend"] == "mi":
         return "filter", "is for the plugin, which sees every access"
+    if "filter" in fields and fields.get("accesses") is False:
+        return "filter", "is of accesses, and this run captures none"
     return None
 
 
@@ -193,8 +205,13 @@ def _pattern(value: Any) -> str:
 
 
 def _models(value: Any, folder: Path) -> tuple[str, ...]:
+    from cosim import modelling
+    from hypervisor_model.policies import MachineModel
+
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f'is {value!r}, not a list of models such as ["shadow", "lsp"]')
+    # Which models and options there are does not depend on the machine.
+    modelling.make_models(value, MachineModel())
     return tuple(value)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim import interrupts, tools
+from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.mi import Interception
 from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.console import Console
@@ -88,8 +89,8 @@ def ended_by(error: CosimError | KeyboardInterrupt | None) -> str | None:
     return None if error is None else str(error) or "interrupted"
 
 
-def origin(plan: Plan) -> Origin:
-    """What is known of a session before it starts."""
+def origin(plan: Plan, *, live: bool = False) -> Origin:
+    """What is known of a session before it starts; ``live``: it is not recorded."""
     stepping = plan.stepping
     if plan.spec.backend == "plugin":
         if plan.spec.accesses is False:
@@ -102,7 +103,7 @@ def origin(plan: Plan) -> Origin:
         accesses: Accesses = "all" if stepping.all else "partial" if stepping.after else "none"
         stream = Stream(accesses=accesses, page_faults=stepping.all)
     return Origin(
-        guest=plan.describe(),
+        guest=plan.describe(live=live),
         backend=backend,
         region={"from": plan.begin.text, "to": plan.end.text},
         stream=stream,
@@ -112,22 +113,22 @@ def origin(plan: Plan) -> Origin:
 
 def machine_model(plan: Plan) -> MachineModel:
     """The machine that the plan's guest runs on, with the paging features that QEMU gives it."""
-    features = tools.qemu_cpu_features(plan.qemu.path, plan.machine.cpu, _PAGING_FEATURES)
+    cpu = plan.cpu_properties
     fields = {
         "ram_base": RAM_BASE,
         "ram_size": plan.machine.memory,
         "harts": plan.machine.harts,
         # QEMU's MMU sets A and D, with Svadu or without, unless the CPU has Svade.  One that has
         # both leaves them to software until menvcfg.ADUE is set, and the firmware leaves that 0.
-        "svadu": "svade" not in features,
-        "svpbmt": "svpbmt" in features,
-        "svnapot": "svnapot" in features,
-        "svvptc": "svvptc" in features,
+        "svadu": not cpu.get("svade", False),
+        **{name: bool(cpu.get(name, False)) for name in ("svpbmt", "svnapot", "svvptc")},
     }
     return MachineModel.from_json({**fields, **plan.spec.machine})
 
 
-_PAGING_FEATURES = ("svade", "svpbmt", "svnapot", "svvptc")
+def cbo_block(plan: Plan) -> int:
+    """Bytes that ``cbo.zero`` of the plan's CPU clears."""
+    return int(plan.cpu_properties.get("cboz_blocksize", CBO_BLOCK))
 
 
 class Session:
@@ -204,6 +205,12 @@ class Session:
     def _run(self) -> None:
         with interrupts.allowed():
             gdb = tools.gdb()
+        if self._mi_log is not None:
+            # Before the recording, which would be for nothing.
+            try:
+                self._mi_log.open("ab").close()
+            except OSError as error:
+                raise StorageError(f"cannot write {self._mi_log}: {error.strerror}") from None
         if self._live:
             self._intercept(Timing("live"), gdb)
         elif self._recording is not None:
@@ -266,6 +273,7 @@ class Session:
             kernel=plan.kernel_ranges,
             sink=self._take,
             mark_at=plan.mark_at,
+            cbo_block=cbo_block(plan),
             stepping=plan.stepping,
             one_by_one=plan.spec.stop_on_divergence,
         )

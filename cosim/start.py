@@ -19,5 +19,7 @@ def main() -> None:
 
 def _leave(signum: int, frame: object) -> None:
     # Nothing is there yet that would have to be torn down.
-    os.write(2, b"cosim: interrupted\n")
-    os._exit(130)
+    try:
+        os.write(2, b"cosim: interrupted\n")
+    finally:
+        os._exit(130)

@@ -10,12 +10,13 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cosim.errors import MissingTool
+from cosim.errors import MissingTool, UsageError
 
 QEMU = "qemu-system-riscv64"
 QEMU_MINIMUM = (7, 2)
@@ -71,11 +72,12 @@ def qemu_has_cpu_option(path: Path, option: str) -> bool:
 
 
 @cache
-def qemu_cpu_features(path: Path, cpu: str, names: tuple[str, ...]) -> frozenset[str]:
-    """Those of the CPU properties ``names`` that ``-cpu CPU`` has on, says the emulator itself.
+def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping[str, bool | int]:
+    """What the CPU properties ``names`` of ``-cpu CPU`` are, says the emulator itself.
 
-    A property that the emulator does not know is off: it does not have that extension.  None is
-    on of a ``cpu`` that it refuses, as it will when the guest is started.
+    A property that the emulator does not know is left out: it does not have that extension.
+
+    :raise UsageError: the emulator refuses ``cpu``.
     """
     # Not query-cpu-model-expansion: it wants typed values where -cpu takes text (on, yes, true),
     # and QEMU 7.2 does not have it.  A machine that is never started has read the text itself.
@@ -91,20 +93,24 @@ def qemu_cpu_features(path: Path, cpu: str, names: tuple[str, ...]) -> frozenset
         ],
         text="".join(json.dumps(request) + "\n" for request in requests),
     )
-    return _features_on(answer.stdout, names)
+    if answer.returncode > 0:
+        lines = [line for line in answer.stderr.splitlines() if "warning" not in line]
+        said = lines[0].removeprefix(f"{path.name}: ") if lines else "it says nothing"
+        raise UsageError(f"QEMU refuses -cpu {cpu}: {said}")
+    return _properties(answer.stdout, names)
 
 
-def _features_on(replies: str, names: tuple[str, ...]) -> frozenset[str]:
-    """The properties that QMP's ``replies``, one a line, say are on."""
-    found = set()
+def _properties(replies: str, names: tuple[str, ...]) -> dict[str, bool | int]:
+    """The values of ``names`` in QMP's ``replies``, one a line."""
+    found = {}
     for line in replies.splitlines():
         try:
             reply: Any = json.loads(line)
         except ValueError:
             continue
-        if isinstance(reply, dict) and reply.get("return") is True:
-            found.add(reply.get("id"))
-    return frozenset(name for name in names if name in found)
+        if isinstance(reply, dict) and isinstance(reply.get("return"), int):
+            found[reply.get("id")] = reply["return"]
+    return {name: found[name] for name in names if name in found}
 
 
 @cache

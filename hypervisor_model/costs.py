@@ -1,22 +1,14 @@
 """From counts to cycles, and the exit cost at which one policy overtakes another.
 
 Counts are what the models measure; cycles are counts times the parameters of a :class:`CostTable`
-(paging-models section 7).  The default parameters are round numbers of the order that the sources
-named with each have for other architectures: no hypervisor runs shadow or LSP on RISC-V hardware
-with the H extension whose exits could be measured here.  Where no source is named, the parameter is
-an **assumption of ours**.  Put your own machine's numbers in; :func:`break_even` needs no exit cost
-at all and is the figure to trust.
-
-Sources:
-
-- [Agesen] O. Agesen, J. Mattson, R. Rugina, J. Sheldon, "Software Techniques for Avoiding Hardware
-  Virtualization Exits", USENIX ATC 2012, table 1: an exit and back costs 3,963 cycles on Prescott,
-  1,579 on Merom, 1,009 on Nehalem, 784 on Sandy Bridge.
-- [Dall] C. Dall et al., "ARM Virtualization: Performance and Architectural Implications", ISCA
-  2016, table II: an empty hypercall costs 6,500 cycles under KVM on ARMv8 (376 under Xen, whose
-  hypervisor has a privilege level of its own and switches less), 1,300 under KVM on x86.
-- [Intel] "Intel 64 and IA-32 Architectures Optimization Reference Manual", cache parameters of
-  Skylake: 12 cycles to load from the L2 cache, 44 from the L3.
+(paging-models section 7).  **The default parameters are assumptions of ours**, neither measured nor
+quoted: round figures meant to be of the order reported for other architectures, of exits by
+O. Agesen et al., "Software Techniques for Avoiding Hardware Virtualization Exits" (USENIX ATC
+2012), and C. Dall et al., "ARM Virtualization: Performance and Architectural Implications" (ISCA
+2016), of caches by the "Intel 64 and IA-32 Architectures Optimization Reference Manual".  No
+hypervisor runs shadow or LSP on RISC-V hardware with the H extension whose exits could be measured
+here.  Measure your own machine and put its numbers in: ``CostTable(reference=..., exit=...)``.
+:func:`break_even` needs no exit cost and so assumes the least.
 """
 
 from __future__ import annotations
@@ -43,30 +35,27 @@ _HANDLING = {
 
 @dataclass(frozen=True)
 class CostTable:
-    """Cycles of everything that is counted.
+    """Cycles of everything that is counted.  Every default is an assumption of ours.
 
     Raises:
         ModelError: a negative cost.
     """
 
     reference: float = 20
-    """One memory reference of a hardware walk.  Most page-table entries hit the L2 cache, the
-    others the L3 or memory; between the latencies of L2 and L3 in [Intel]."""
+    """One memory reference of a hardware walk: most page-table entries hit the L2 cache, the others
+    the L3 or memory."""
     exit: float = 1000
     """The transition of one exit and back, without what is done in between: trap, saving and
-    restoring the guest's registers and CSRs.  Nehalem's in [Agesen]; KVM's hypercall on x86 in
-    [Dall] has little more than that."""
+    restoring the guest's registers and CSRs."""
     fast_exit: float = 100
     """The same for an exit to the M-mode fast path, which saves only a few registers and keeps the
-    guest's context (paging-models section 2).  An assumption of ours: a tenth of an exit.  [Dall]
-    has the one comparable pair: Xen's hypercall on ARMv8, which keeps most of the guest's context,
-    costs a seventeenth of KVM's."""
+    guest's context (paging-models section 2): a tenth of an exit."""
     handling: Mapping[Exit, float] = field(default_factory=lambda: dict(_HANDLING))
-    """What the hypervisor does at an exit of each kind.  An assumption of ours, in hundreds of
-    instructions: decode and emulate a store, walk the guest's tables in software, fill an entry."""
+    """What the hypervisor does at an exit of each kind, in hundreds of instructions: decode and
+    emulate a store, walk the guest's tables in software, fill an entry."""
     synchronised: float = 30
-    """One guest entry read, translated and compared by an active synchronisation.  An assumption of
-    ours: one reference and some ten instructions."""
+    """One guest entry read, translated and compared by an active synchronisation: one reference and
+    some ten instructions."""
 
     def __post_init__(self) -> None:
         scalars = [getattr(self, f.name) for f in fields(self) if f.name != "handling"]

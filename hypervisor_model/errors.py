@@ -31,6 +31,8 @@ class UsageError(CosimError):
     """The request is malformed; nothing was started."""
 
     exit_status = 2
+    key: str | None = None
+    """What of a run is wrong, as a run file spells it, where that is known."""
 
 
 class ModelError(UsageError):

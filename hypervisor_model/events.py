@@ -145,9 +145,31 @@ FLAG_STOP = 8
 SATP_WRITE: what the register holds where the region begins; follows the first tables."""
 
 
+SIZE_MORE = 255
+"""``size``: so many bytes, or more (``cbo.zero`` of a CPU with large blocks)."""
+
+
 def fault_pa(cause: int) -> int:
     """The value that stands in a PA field for "this access faults with ``cause``"."""
     return -1 - cause
+
+
+def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
+    """Which events belong to virtual machines that the guest runs itself, by the H extension.
+
+    That is whatever happens with V=1, or as if (``hlv``, ``hsv``, MPRV with MPV), and what the
+    guest does to their translation: ``vsatp``, ``hgatp``, ``hfence``, ``hinval``.  None of it goes
+    through the guest's own tables, the only ones in a stream, so no model follows it.  A store to
+    a live table is the guest's, whoever makes it.
+    """
+    kind, sub = batch["kind"], batch["sub"]
+    fence, satp_write = kind == Kind.FENCE, kind == Kind.SATP_WRITE
+    virtual = batch["priv"] & Priv.VIRT != 0
+    if virtual.any():
+        virtual &= fence | satp_write | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
+    virtual |= fence & (sub >= Fence.HFENCE_VVMA)
+    virtual |= satp_write & (sub != Satp.SATP)
+    return virtual  # type: ignore[no-any-return]
 
 
 def empty(count: int) -> EventBatch:

@@ -55,9 +55,9 @@ from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, kernel, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
-from hypervisor_model.policies._base import check_batch
+from hypervisor_model.policies._base import own_events
 from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import is_own_fence, is_untranslated
+from hypervisor_model.policies._hardware import is_untranslated
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.table_history import History, Query
 from hypervisor_model.walk import OK, PROBE, walk1
@@ -204,7 +204,7 @@ class LegalityTracker:
             ModelError: not a batch of events, a hart that the machine does not have, or answers
                 of another shape.
         """
-        check_batch(batch, self.machine)
+        batch = own_events(batch, self.machine)
         if answers.shape != (len(self.parties), len(batch)) or answers.dtype != np.int64:
             raise ModelError(
                 f"answers of shape {answers.shape}, {answers.dtype}; expected int64 of "
@@ -355,15 +355,13 @@ def _consume(
             h.scalars[history.TIME] = first + i + 1 + history.START
             history.pte_written(h, event.a, event.c)
         elif kind == _FENCE:
-            if is_own_fence(event.sub):
-                h.scalars[history.TIME] = first + i + 1 + history.START
-                history.fenced(h, event.hart, event.sub & _FORM, event.a, event.b)
+            h.scalars[history.TIME] = first + i + 1 + history.START
+            history.fenced(h, event.hart, event.sub & _FORM, event.a, event.b)
         elif kind == _SATP_WRITE:
-            if event.sub == 0:
-                if not history.has_room(h, event.hart):
-                    return -1 - i
-                h.scalars[history.TIME] = first + i + 1 + history.START
-                history.satp_written(h, event.hart, event.b)
+            if not history.has_room(h, event.hart):
+                return -1 - i
+            h.scalars[history.TIME] = first + i + 1 + history.START
+            history.satp_written(h, event.hart, event.b)
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
         elif kind == _TABLE_ADD:

@@ -18,6 +18,7 @@ Ours: an entry that does not permit an access, or lacks the A or D bit the acces
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -32,6 +33,9 @@ from hypervisor_model.jit import kernel
 from hypervisor_model.walk import BARE_BITS, HLVX, HS_MXR, OK, Walk, allows
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache
 from hypervisor_model.walk_cache import invalidate as _invalidate_tables
+
+LARGEST = 1 << 20
+"""Entries that a buffer can have (ours: a thousand times what cores have)."""
 
 NO_GUEST = -1
 """VMID of translations made with V=0."""
@@ -83,6 +87,9 @@ class TlbConfig:
     """Shape of a TLB; each buffer is (sets, ways), any numbers.
 
     The default is an application core: 2 x 128 entries and 1,024 behind them (ours).
+
+    Raises:
+        ModelError: a buffer has no entries or too many, or PLRU cannot have that many ways.
     """
 
     data: tuple[int, int] = (64, 2)
@@ -97,27 +104,47 @@ class TlbConfig:
     superpages: bool = False
     """Whether the first level holds whole superpages; otherwise 4 KiB fragments of them."""
 
+    def __post_init__(self) -> None:
+        for shape in (self.data, self.fetch, self.second):
+            if shape is None:
+                continue
+            sets, ways = shape
+            if sets < 1 or ways < 1:
+                raise ModelError(f"a TLB of {sets} sets and {ways} ways holds nothing")
+            if sets * ways > LARGEST:
+                raise ModelError(f"a TLB of {sets} sets and {ways} ways has more than {LARGEST:,}")
+            if self.replacement is Replacement.PLRU and (ways & (ways - 1) or ways > 64):
+                raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
 
-def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
-    """Whether a TLB has the same misses where its accesses have passed an access filter.
 
-    A filter of ``slots`` direct-mapped pages for data, and as many for code, drops an access to the
+def largest_filter(config: TlbConfig, data: int, code: int) -> int:
+    """Slots of the largest access filter through which a TLB has the same misses; 0: of none.
+
+    A filter of so many direct-mapped pages for data, and as many for code, drops an access to the
     page that its slot holds.  Where the sets of a first-level buffer are a multiple of the slots,
     no other page of the same set was used since, so the access hits the set's most recent entry
     and changes no order of use.  That is still there after exits that touch ``data`` and ``code``
     pages if their share of a set is smaller than the set (:func:`displace`).  Superpages lie in
     sets that their slots do not tell, so they need a single slot: then an access is dropped only
     right after another to its page.  A unified first level has pages of code and of data in one
-    set.  ``slots`` 0: nothing was dropped.
+    set, and no filter knows which of them was used last.
     """
-    if slots == 0:
-        return True
-    if config.fetch is None or (config.superpages and slots > 1):
-        return False
-    return all(
-        sets % slots == 0 and ways > -(-pages // sets)
-        for (sets, ways), pages in ((config.data, data), (config.fetch, code))
-    )
+    if config.fetch is None:
+        return 0
+    for (sets, ways), pages in ((config.data, data), (config.fetch, code)):
+        if ways <= -(-pages // sets):
+            return 0
+    sets = 1 if config.superpages else math.gcd(config.data[0], config.fetch[0])
+    # The largest power of two in it, as filters have.
+    return sets & -sets
+
+
+def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
+    """Whether a TLB has the same misses where its accesses have passed a filter of ``slots``.
+
+    ``slots``, a power of two, may be any up to :func:`largest_filter`; 0: nothing was dropped.
+    """
+    return slots <= largest_filter(config, data, code)
 
 
 class Tlb(NamedTuple):
@@ -139,11 +166,7 @@ class Tlb(NamedTuple):
 
 
 def make(config: TlbConfig | None = None) -> Tlb:
-    """An empty TLB.
-
-    Raises:
-        ModelError: a buffer has no entries, or PLRU cannot have that many ways.
-    """
+    """An empty TLB."""
     config = config or TlbConfig()
     geometry = np.zeros((3, 4), np.int64)
     entries = sets_total = 0
@@ -151,10 +174,6 @@ def make(config: TlbConfig | None = None) -> Tlb:
         if shape is None:
             continue
         sets, ways = shape
-        if sets < 1 or ways < 1:
-            raise ModelError(f"a TLB of {sets} sets and {ways} ways holds nothing")
-        if config.replacement is Replacement.PLRU and (ways & (ways - 1) or ways > 64):
-            raise ModelError(f"PLRU needs a power of two up to 64 as ways, not {ways}")
         geometry[row] = (entries, sets, ways, sets_total)
         entries += sets * ways
         sets_total += sets

@@ -13,8 +13,13 @@ machine disturb least; the reader's is apart.
 - ``accesses.N``: ACCESS events too, with N slots in the first-level filter;
 - ``waiting``: the plugin loaded, with a region that never begins.
 
-Also the events and bytes of each run and the peak resident memory that the plugin adds.  QEMU's
-own ``cache`` and ``hotpages`` plugins are measured too where the distribution ships them.
+Also the events and bytes of each run and the private memory that the plugin adds to QEMU at most,
+and apart from the rounds:
+
+- ``capture``: one `cosim capture` of the same run, as a user has it: wall seconds, their ratio to
+  those of the plain run, and the peak resident memory of the tool, which reads and keeps the trace.
+
+QEMU's own ``cache`` and ``hotpages`` plugins are measured too where the distribution ships them.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import measured
 
 import guest
 from cosim import tools
@@ -60,8 +67,8 @@ def processor_time(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
-def peak_memory(pid: int) -> int:
-    """Bytes of private memory at most so far (guest RAM is shared and not counted)."""
+def private_memory(pid: int) -> int:
+    """Bytes of private memory now (guest RAM is shared and not counted)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -78,6 +85,8 @@ class Work:
 
     def __init__(self, name: str, run: str | None, since: str | None) -> None:
         spec = guest.ensure(name, lambda *_: None)
+        self.guest = name
+        self.words = () if run is None else ("--workload", run)
         self.since = since
         append = spec.append
         if run is not None:
@@ -131,7 +140,8 @@ class Work:
             reader = threading.Thread(target=_drain, args=(source,)) if source else None
             if reader is not None:
                 reader.start()
-            before = 0.0
+            before, memory = 0.0, 0
+            started = time.monotonic()
             if self.since is not None:
                 machine.console.expect(self.since, _SECONDS)
                 before = processor_time(machine.pid)
@@ -139,15 +149,24 @@ class Work:
             while machine.qmp("query-status")["status"] != "shutdown":
                 if time.monotonic() > deadline:
                     raise SystemExit(f"the guest does not power off within {_SECONDS:.0f} s")
+                memory = max(memory, private_memory(machine.pid))
                 time.sleep(0.05)
             result["seconds"] = processor_time(machine.pid) - before
-            result["memory"] = peak_memory(machine.pid)
+            result["wall"] = time.monotonic() - started
+            result["memory"] = memory
             machine.qmp("quit")
             if reader is not None:
                 reader.join()
                 assert source is not None and source.summary is not None
                 result["events"] = source.summary.events
         return result
+
+    def capture(self, folder: Path) -> measured.Measured:
+        """One `cosim capture` of the whole run."""
+        return measured.cosim(
+            *("capture", self.guest, *self.words, "--from", "boot", "--to", "power-off"),
+            *("-o", folder / "trace"),
+        )
 
 
 def measure(work: Work, modes: list[str], rounds: int) -> dict[str, Any]:
@@ -175,6 +194,13 @@ def measure(work: Work, modes: list[str], rounds: int) -> dict[str, Any]:
     for name in _STOCK:
         if name not in stock:
             document[name] = None
+    with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
+        seconds, memory = work.capture(Path(folder))
+    document["capture"] = {
+        "seconds": round(seconds, 2),
+        "wall_ratio": round(seconds / plain["wall"], 2),
+        "peak_memory": memory,
+    }
     return document
 
 
@@ -208,7 +234,12 @@ def main() -> None:
     for name in options.work.split(","):
         print(f"{name}: plain {document[name]['plain_seconds']} s")
         for mode, entry in document[name].items():
-            if isinstance(entry, dict):
+            if mode == "capture":
+                print(
+                    f"  {mode:15} {entry['wall_ratio']:5.2f}x the wall time, "
+                    f"{entry['peak_memory'] >> 20} MiB at most"
+                )
+            elif isinstance(entry, dict):
                 line = f"  {mode:15} {entry['ratio']:5.2f}x"
                 if "events" in entry:
                     line += f" {entry['events']:>12,} events, {entry['memory_added'] >> 20} MiB"

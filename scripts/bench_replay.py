@@ -3,16 +3,18 @@
 
     scripts/bench_replay.py [--json] [--model NAME[:K=V,..],..] [--encodings] [TRACE...]
 
-Without a TRACE (a folder that `cosim capture -o` wrote) it makes a synthetic one.  All figures of
-a trace come from one run; times are processor time, best of three, so that a second is one of one
-core and the ratios hold on a busy machine:
+Without a TRACE (a folder that `cosim capture -o` wrote) it captures two: ``boot``, the linux guest
+from reset to power-off, and ``fork``, the workloads guest's stress-ng --fork.  ``--synthetic N``
+takes a made-up guest's N events instead, without QEMU.  All figures of a trace come from one run;
+times are processor time, best of three, so that a second is one of one core and the ratios hold on
+a busy machine:
 
 - ``read``: events a second of reading and decoding the Parquet files alone;
 - ``policies.NAME``: events a second of that model fed from memory;
 - ``replay``: events a second of all of them from disk, and its ratio to the sum of the parts;
 - ``write``: events a second of writing the trace anew, and bytes an event;
-- ``memory``: peak resident bytes of a `cosim replay` process over the trace, and over its first
-  quarter: the ratio shows that memory does not grow with the length;
+- ``peak_memory``: resident bytes at most of a `cosim replay` process over the whole trace, and its
+  ratio to that over the trace's first quarter: memory does not grow with the length;
 - ``encodings`` (option): bytes an event and speed of the columns encoded in other ways.
 """
 
@@ -21,20 +23,19 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import measured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cosim.modelling import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.output import note
 from cosim.pipeline import Pipeline
 from cosim.result import Ending, Origin
 from cosim.trace import schema
@@ -47,16 +48,6 @@ from hypervisor_model.policies import MachineModel, Stream, make
 ROUNDS = 3
 IN_MEMORY = 1 << 21
 """Events that are held in memory at most (100 MB)."""
-
-
-_PEAK = """
-import resource, sys
-from cosim.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
-"""
 
 
 def best(task: Callable[[], object]) -> float:
@@ -95,6 +86,16 @@ def synthetic(folder: Path, events: int) -> None:
         writer.close(Ending(complete=True))
 
 
+def captured(folder: Path) -> list[Path]:
+    """Traces of the Linux boot and of a fork-heavy program, captured through the plugin."""
+    note("capturing boot")
+    measured.cosim("capture", "linux", "--from", "boot", "-o", folder / "boot")
+    note("capturing fork")
+    words = ("workloads", "--workload", "stress-fork:test")
+    measured.cosim("capture", *words, "-o", folder / "fork")
+    return [folder / "boot", folder / "fork"]
+
+
 def copy(trace: TraceReader, folder: Path, batches: Iterator[EventBatch]) -> None:
     with TraceWriter(folder, trace.origin) as writer:
         for number, text in trace.labels.items():
@@ -102,21 +103,6 @@ def copy(trace: TraceReader, folder: Path, batches: Iterator[EventBatch]) -> Non
         for batch in batches:
             writer.write(batch)
         writer.close(trace.ending)
-
-
-def peak_memory(folder: Path, models: list[str]) -> int:
-    """Peak resident bytes of a `cosim replay` process over the trace in ``folder``."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PEAK, "replay", folder, "--json", "--model", ",".join(models)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    found = re.search(r"^peak (\d+)$", done.stderr, re.MULTILINE)
-    if found is None or done.returncode not in (0, 1):
-        raise SystemExit(f"cosim replay failed:\n{done.stderr}")
-    return int(found[1]) * 1024
 
 
 def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, Any]:
@@ -147,11 +133,13 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
         part = Path(scratch)
         started = time.process_time()
-        copy(trace, part / "whole", iter(sample))
+        copy(trace, part / "sample", iter(sample))
         written = time.process_time() - started
-        quarter = np.concatenate(sample)[: events // 4]
-        copy(trace, part / "quarter", iter([quarter]))
-        sizes = [peak_memory(part / name, models) for name in ("quarter", "whole")]
+        copy(trace, part / "quarter", first(trace, max(1, trace.events // 4)))
+        sizes = [
+            measured.cosim("replay", path, "--json", "--model", ",".join(models)).peak_memory
+            for path in (part / "quarter", folder)
+        ]
     result = {
         "trace": str(folder),
         "events": trace.events,
@@ -251,16 +239,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("traces", nargs="*", type=Path, metavar="TRACE")
     parser.add_argument("--model", action="append", default=[], metavar="NAME[:K=V,..],..")
-    parser.add_argument("--events", type=int, default=1_000_000, help="of the synthetic trace")
+    parser.add_argument("--synthetic", type=int, metavar="N", help="events of a made-up guest")
     parser.add_argument("--encodings", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     models = split_models(options.model) or list(DEFAULT_MODELS)
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
         traces = options.traces
-        if not traces:
-            traces = [Path(scratch) / "synthetic"]
-            synthetic(traces[0], options.events)
+        if options.synthetic is not None:
+            traces = [*traces, Path(scratch) / "synthetic"]
+            synthetic(traces[-1], options.synthetic)
+        elif not traces:
+            traces = captured(Path(scratch))
         results = [measure(trace, models, encodings=options.encodings) for trace in traces]
     if options.json:
         print(json.dumps({"traces": results}, indent=2))

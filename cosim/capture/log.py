@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hypervisor_model.events import EVENT, EventBatch
+from hypervisor_model.events import EVENT, SIZE_MORE, EventBatch
 
 _Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -35,7 +35,8 @@ class EventLog:
         self, kind: int, a: int, b: int = 0, c: int = 0, *, sub: int = 0, flags: int = 0,
         size: int = 0, priv: int | None = None,
     ) -> None:  # fmt: skip
-        """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern)."""
+        """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern, and
+        any ``size``)."""
         self._records.append(
             (
                 _MASK,
@@ -48,7 +49,7 @@ class EventLog:
                 self.hart,
                 self.priv if priv is None else priv,
                 flags,
-                size,
+                min(size, SIZE_MORE),
                 0,
             )
         )

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture import marks
-from cosim.capture.decode import Instruction, decode, instruction_length
+from cosim.capture.decode import CBO_BLOCK, Instruction, decode, instruction_length
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.log import EventLog
 from cosim.capture.points import Aliases, Points, Text
 from cosim.capture.tables import LiveTables
-from cosim.errors import RemoteError
+from cosim.errors import GuestError, RemoteError
 from cosim.gdb import target
 from cosim.gdb.rsp import StopReply, Stub
 from hypervisor_model.events import (
@@ -143,6 +143,14 @@ class _Part:
     """Where QEMU's walk leads, without a fault."""
 
 
+@dataclass(frozen=True)
+class _Fault:
+    va: int
+    cause: int
+    priv: int
+    """As which it was translated: a virtual machine's where ``hlv`` or ``hsv`` did."""
+
+
 def _parts(va: int, kind: Access, size: int) -> list[_Part]:
     """An access by pages; one that crosses their border is translated for both."""
     left = pte.PAGE - (va & (pte.PAGE - 1))
@@ -161,6 +169,7 @@ class Interception:
     :param kernel: physical ranges of the kernel's text, which runs untranslated at first.
     :param sink: takes each batch of events, while the guest runs.
     :param mark_at: virtual address of the mark instruction.
+    :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param one_by_one: hand the events over after every stop, before the guest goes on.
     """
 
@@ -175,6 +184,7 @@ class Interception:
         kernel: Sequence[tuple[int, int]],
         sink: Callable[[EventBatch], None],
         mark_at: int,
+        cbo_block: int = CBO_BLOCK,
         stepping: Stepping | None = None,
         one_by_one: bool = False,
     ) -> None:
@@ -184,6 +194,7 @@ class Interception:
         self._kernel = kernel
         self._sink = sink
         self._mark_at = mark_at
+        self._cbo_block = cbo_block
         self._stepping = stepping or Stepping()
         self._bytes = ram.view(np.uint8)
         self._base = base
@@ -226,9 +237,13 @@ class Interception:
 
     def begin(self) -> None:
         """The region of interest begins at this stop: read the tables, insert the points."""
-        satp = self._read("satp")
         self._log.pc, self._log.priv = self._read("pc"), self._privilege(self._read("priv"))
-        self.tables.start(satp)
+        if self._log.priv & Priv.VIRT:
+            raise GuestError(
+                "the region begins in a virtual machine of the guest (V=1), where the satp of the "
+                "guest itself cannot be read; begin it elsewhere"
+            )
+        self.tables.start(self._read("satp"))
         for first, size in self._firmware:
             self._firmware_sites.update(self._text.scan(first, size))
         for first, size in self._kernel:
@@ -249,8 +264,9 @@ class Interception:
         """The region ends at this stop (or with the guest, when not ``alive``)."""
         if not self.active:
             return
-        self._satp = self._read("satp")
-        self._catch_up()
+        if not self._privilege(self._read("priv")) & Priv.VIRT:
+            self._satp = self._read("satp")
+            self._catch_up()
         self._check()
         self._look_for_late_text()
         self.active = False
@@ -310,7 +326,9 @@ class Interception:
         if self.active:
             # Rule 5 asks for the pc, and what is found belongs to this stop.
             self._log.pc, self._log.priv = pc, self._priv
-            self._catch_up()
+            if not self._priv & Priv.VIRT:
+                # With V=1 the register is vsatp.
+                self._catch_up()
             if self._bare and pc in self._suspects:
                 self.audit.late_sites.add(pc)
         if pc == self._mark_at and not self._mark(regs):
@@ -343,7 +361,7 @@ class Interception:
         if not word or len(word) < instruction_length(word):
             # It is not mapped, or not all of it: what is stepped is the fetch, which faults.
             return _NOTHING
-        return decode(word)
+        return decode(word, cbo_block=self._cbo_block)
 
     def _execute(self, inst: Instruction, regs: list[int]) -> None:
         pc, priv, stub = regs[_PC], self._priv, self._stub
@@ -352,11 +370,14 @@ class Interception:
         )
         fetches = _parts(pc, Access.FETCH, inst.length)
         operands = self._operands(inst, regs)
+        touched = {operand.va & -pte.PAGE for operand in operands}
+        if inst.guest:
+            # hlv, hsv: translated by a virtual machine's tables, which the monitor does not walk.
+            operands = []
         sampled = _Part(regs[_SP], Access.READ, 8)
         asked = [*fetches, *operands, sampled]
         old_satp = self._read(_ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
         vector = inst.kind is InstructionKind.VECTOR_STORE
-        touched = {operand.va & -pte.PAGE for operand in operands}
         hidden = self._hide(set(self._points.watches) if vector else touched)
         stub.post(*(stub.monitor(f"gva2gpa {part.va:#x}") for part in asked), b"vCont;s")
         if inst.kind is InstructionKind.FENCE:
@@ -381,7 +402,9 @@ class Interception:
         fault = None
         if trap in _FAULTING:
             # Firmware that takes one hands it on as it is.
-            fault = self._read("mtval" if self._in_firmware else "stval"), trap
+            va = self._read("mtval" if self._in_firmware else "stval")
+            by = Priv.VIRT | self._read("hstatus") >> 8 & 1 if inst.guest else priv
+            fault = _Fault(va, trap, by)
         if trap in (causes.FETCH_PAGE_FAULT, causes.FETCH_ACCESS_FAULT):
             fetches = []
         if trap is not None or (inst.kind is InstructionKind.SC and not self._stored(inst, after)):
@@ -395,7 +418,7 @@ class Interception:
             self.stepped += 1
         if trap is not None:
             if fault is not None:
-                self._log.add(Kind.PAGE_FAULT, *fault)
+                self._log.add(Kind.PAGE_FAULT, fault.va, fault.cause, priv=fault.priv)
             return
         self._log_effects(inst, regs, after, writes, old_satp)
 
@@ -424,10 +447,13 @@ class Interception:
             self._more_sites(self._text.again())
         elif inst.kind is InstructionKind.ATP_WRITE:
             new = self._read(_ATP_NAMES[inst.csr])
-            if inst.csr == 0x180:
+            register = _ATP[inst.csr]
+            if register == Satp.SATP and self._log.priv & Priv.VIRT:
+                register = Satp.VSATP
+            if register == Satp.SATP:
                 self.tables.write_satp(old_satp, new)
             else:
-                self._log.add(Kind.SATP_WRITE, old_satp, new, sub=_ATP[inst.csr])
+                self._log.add(Kind.SATP_WRITE, old_satp, new, sub=register)
             self._note(f"{inst.text} at {regs[_PC]:#x}")
             self._update_points()
         elif inst.kind is InstructionKind.VECTOR_STORE:
@@ -485,7 +511,7 @@ class Interception:
         fetches: list[_Part],
         sampled: _Part,
         operands: list[_Part],
-        fault: tuple[int, int] | None,
+        fault: _Fault | None,
         flags: int,
     ) -> None:
         """The translations at this stop: real accesses where stepped, else samples.
@@ -493,7 +519,7 @@ class Interception:
         :param fetches: what was fetched.
         :param sampled: where sp points, which is no access.
         :param operands: what was read or written.
-        :param fault: address and cause of the page fault that the instruction met.
+        :param fault: the page fault that the instruction met.
         :param flags: with FLAG_STOP where the instruction is not stepped for its accesses.
         """
         if self._log.priv == Priv.M:
@@ -504,8 +530,16 @@ class Interception:
         self._log_parts([sampled], flags | FLAG_STOP)
         self._log_parts(operands, flags)
         if fault is not None:
-            va, cause = fault
-            self._log.add(Kind.ACCESS, va, fault_pa(cause), sub=_FAULTING[cause], flags=flags)
+            if fault.priv != Priv.S:
+                flags &= ~FLAG_SUM
+            self._log.add(
+                Kind.ACCESS,
+                fault.va,
+                fault_pa(fault.cause),
+                sub=_FAULTING[fault.cause],
+                flags=flags,
+                priv=fault.priv,
+            )
 
     def _log_parts(self, parts: list[_Part], flags: int) -> None:
         for part in parts:
@@ -521,9 +555,9 @@ class Interception:
     def _update_points(self) -> None:
         tables = self.tables
         fresh = False
-        for va, entry, level in tables.leaves:
-            fresh |= self._writable.learn(va, entry, level)
-            self._more_sites(self._text.learn(va, entry, level))
+        for leaf, entry in tables.leaves:
+            fresh |= self._writable.learn(leaf, entry)
+            self._more_sites(self._text.learn(leaf, entry))
         tables.leaves.clear()
         bare = atp.mode(tables.satp) == 0
         pages = set(tables) if fresh else {page for page in tables.added if page in tables}

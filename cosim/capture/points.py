@@ -2,13 +2,13 @@
 
 Both are virtual in QEMU, so each physical thing of interest has one point for every virtual
 address it is reached at: text that fences, by executable kernel mappings; live tables, by
-writable ones.
+writable mappings of any privilege.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Set
 from itertools import product
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture import sites
+from cosim.capture.tables import Leaf
 from cosim.gdb.rsp import Stub
 from hypervisor_model.isa import pte
 
@@ -88,35 +89,45 @@ class Points:
 
 
 class Aliases:
-    """Under which virtual addresses the kernel can write, or execute, physical pages.
+    """Under which virtual addresses physical pages can be written, or executed.
 
-    Fed with the entries that come into sight.  A mapping is forgotten when its leaf is replaced,
+    Fed with the leaves that come into sight.  Each is known by where it lies, as two address spaces
+    may map one address to different pages.  A mapping is forgotten when its leaf is replaced,
     not when a table above it is unlinked: a point on an address that no longer leads there only
     costs stops, and what it catches is translated before it counts.
 
     :param permission: ``pte.W`` or ``pte.X``: the mappings of interest.
+    :param without: mappings with one of these bits are of none.
     """
 
-    def __init__(self, permission: int) -> None:
+    def __init__(self, permission: int, without: int = 0) -> None:
         self._permission = permission
-        self._known: list[dict[int, set[int]]] = [defaultdict(set) for _ in range(5)]
-        self._leads: dict[tuple[int, int], int] = {}
+        self._without = without
+        self._known: list[dict[int, Counter[int]]] = [defaultdict(Counter) for _ in range(5)]
+        self._leads: dict[Leaf, int] = {}
 
-    def learn(self, va: int, entry: int, level: int) -> bool:
-        """Take in ``entry`` at ``va``; whether that changes what :meth:`of` answers."""
+    def learn(self, leaf: Leaf, entry: int) -> bool:
+        """Take in the ``entry`` of a leaf; whether that changes what :meth:`of` answers."""
+        _, va, level = leaf
         size = 1 << _LEVEL_BITS[level]
-        wanted = pte.is_leaf(entry) and entry & self._permission and not entry & pte.U
+        wanted = pte.is_leaf(entry) and entry & self._permission and not entry & self._without
         place = int(pte.target(entry)) & -size if wanted else None
-        before = self._leads.get((va, level))
+        before = self._leads.get(leaf)
         if place == before:
             return False
+        changed = False
         if before is not None:
-            self._known[level][before].discard(va)
-            del self._leads[va, level]
+            known = self._known[level][before]
+            known[va] -= 1
+            if not known[va]:
+                del known[va]
+                changed = True
+            del self._leads[leaf]
         if place is not None:
-            self._known[level][place].add(va)
-            self._leads[va, level] = place
-        return True
+            changed |= va not in self._known[level][place]
+            self._known[level][place][va] += 1
+            self._leads[leaf] = place
+        return changed
 
     def ranges(self) -> list[tuple[int, int]]:
         """The physical (first, bytes) that the mappings lead to."""
@@ -153,19 +164,20 @@ class Text:
         self._ram = ram
         self._base = base
         self._extents = extents
-        self._executable = Aliases(pte.X)
+        self._executable = Aliases(pte.X, without=pte.U)
         self._guarded: list[tuple[int, int]] = []
         self._checksums: dict[int, int] = {}
         self._hits: dict[int, set[int]] = defaultdict(set)
         self._rewritten: dict[int, int] = {}
 
-    def learn(self, va: int, entry: int, level: int) -> set[int]:
-        """An entry came into sight: the virtual addresses of sites that it makes reachable."""
+    def learn(self, leaf: Leaf, entry: int) -> set[int]:
+        """A leaf came into sight: the virtual addresses of sites that it makes reachable."""
+        _, va, level = leaf
         first = int(pte.target(entry))
         found: set[int] = set()
         if va in self._rewritten:
             found = self._scan_again(self._rewritten.pop(va))
-        if self._executable.learn(va, entry, level) and entry & pte.X:
+        if self._executable.learn(leaf, entry) and entry & pte.X and not entry & pte.U:
             size = 1 << _LEVEL_BITS[level]
             for hit in self.scan(first & -size, size):
                 found.add(va + hit - (first & -size))

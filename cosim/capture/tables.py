@@ -22,6 +22,11 @@ from hypervisor_model.jit import kernel, signed, unsigned
 _PAGE = pte.PAGE
 _DEVICES_END = 2 << 30
 
+Leaf = tuple[int, int, int]
+"""Which leaf: (its physical address, the virtual address that it maps, its level)."""
+
+_USER_WRITABLE = pte.V | pte.R | pte.W | pte.U
+
 _Visit = Callable[[int, int, int], None]
 """Called with (table page, its level, the virtual address of its entry 0)."""
 
@@ -66,6 +71,25 @@ def _first_difference(
     return -1
 
 
+@kernel
+def _next_user_leaf(
+    pages: NDArray[np.int64], copies: NDArray[np.int64], slots: int, start: int, page: int
+) -> int:
+    """Slot * 512 + index of the first entry, from ``start`` on, that is a writable leaf with U
+    and maps ``page``, given the right level; -1 if there is none.  ``pages`` as above."""
+    for at in range(start, slots * pte.ENTRIES):
+        slot = at // pte.ENTRIES
+        entry = copies[slot, at - slot * pte.ENTRIES]
+        if entry & _USER_WRITABLE != _USER_WRITABLE or pages[slot] < 0:
+            continue
+        first = pte.target(entry)
+        for level in range(5):
+            size = 1 << pte.level_bits(level)
+            if first & (size - 1) == 0 and first == page & -size:
+                return at
+    return -1
+
+
 def _is_kernel_leaf(entry: int) -> bool:
     return not entry & pte.U and bool(pte.is_leaf(entry))
 
@@ -77,9 +101,10 @@ class LiveTables:
     :param base: physical address of ``ram[0]``.
     :param log: receives the events.
 
-    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the leaves without U
-    that came into sight, and what replaced one, as (virtual address, entry, level).  What a source
-    must do about them is its own affair; it empties the lists.
+    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the leaves that came
+    into sight, and what replaced one, as (which leaf, entry): those without U, and writable ones
+    with U that map a live table, which are rare where others are many.  What a source must do about
+    them is its own affair; it empties the lists.
     """
 
     def __init__(self, ram: NDArray[np.int64], base: int, log: EventLog) -> None:
@@ -96,7 +121,7 @@ class LiveTables:
         self.satp = 0
         self.added: list[int] = []
         self.dropped: list[int] = []
-        self.leaves: list[tuple[int, int, int]] = []
+        self.leaves: list[tuple[Leaf, int]] = []
 
     def __contains__(self, page: int) -> bool:
         return page in self._pages
@@ -210,6 +235,7 @@ class LiveTables:
         live = self._pages.get(page)
         if live is None:
             live = self._read(page, level, root)
+            self._note_user_leaves(page)
         live.links[level] += 1
         bases = live.bases.setdefault(level, set())
         fresh = base not in bases
@@ -302,9 +328,8 @@ class LiveTables:
                     self._remove(int(pte.target(old)), level - 1)
             if pte.is_leaf(new):
                 self._leaf_written(new, level)
-            if _is_kernel_leaf(new) or _is_kernel_leaf(old):
-                for b in live.bases.get(level, ()):
-                    self.leaves.append((self._virtual(b, index, level), new, level))
+            if any(_is_kernel_leaf(e) or self._opens_table(e, level) for e in (old, new)):
+                self._note_leaf(page, live, level, index)
 
     def _link(self, page: int, level: int, bases: set[int]) -> None:
         first, *rest = sorted(bases) or [0]
@@ -314,10 +339,42 @@ class LiveTables:
 
     def _note_leaves(self, page: int, live: _Page, level: int) -> None:
         row = self._copies[live.slot]
-        kernel_leaf = (row & (pte.V | pte.U)) == pte.V
-        for index in np.flatnonzero(kernel_leaf & ((row & (pte.R | pte.X)) != 0)):
-            for base in live.bases[level]:
-                self.leaves.append((self._virtual(base, int(index), level), int(row[index]), level))
+        kernel_leaf = ((row & (pte.V | pte.U)) == pte.V) & ((row & (pte.R | pte.X)) != 0)
+        user_leaf = (row & _USER_WRITABLE) == _USER_WRITABLE
+        for index in np.flatnonzero(kernel_leaf | user_leaf):
+            entry = int(row[index])
+            if kernel_leaf[index] or self._opens_table(entry, level):
+                self._note_leaf(page, live, level, int(index))
+
+    def _note_leaf(self, page: int, live: _Page, level: int, index: int) -> None:
+        for base in live.bases.get(level, ()):
+            leaf = page + 8 * index, self._virtual(base, index, level), level
+            self.leaves.append((leaf, int(self._copies[live.slot, index])))
+
+    def _note_user_leaves(self, page: int) -> None:
+        """``page`` has become live: what user memory it was mapped as before counts now."""
+        at = -1
+        while True:
+            start = at + 1
+            at = int(_next_user_leaf(self._index, self._copies, self._slots, start, page))
+            if at < 0:
+                return
+            slot, index = divmod(at, pte.ENTRIES)
+            table = self._base + int(self._index[slot]) * _PAGE
+            live = self._pages[table]
+            for level in live.bases:
+                if self._opens_table(int(self._copies[slot, index]), level):
+                    self._note_leaf(table, live, level, index)
+
+    def _opens_table(self, entry: int, level: int) -> bool:
+        """Whether a leaf lets user privilege, or SUM, write to a live table."""
+        if entry & _USER_WRITABLE != _USER_WRITABLE:
+            return False
+        size = 1 << int(pte.level_bits(level))
+        first = int(pte.target(entry)) & -size
+        if size == _PAGE:
+            return first in self._pages
+        return any(first <= page < first + size for page in self._pages)
 
     def _retire_for_store(self, page: int, entries: range, small: bool) -> None:
         """Rule 5, (a), (b) and (d): before the store is emitted."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import click
 from rich.table import Table
 
-from cosim import batch, runfile
+import guest
+from cosim import batch, launch, runfile
 from cosim.batch import Execute, Outcome
+from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_table
+from cosim.runfile import RunFile
 
 
 def run_file(
@@ -22,10 +26,9 @@ def run_file(
 
     :raise RunFileError: the file is malformed; nothing was started.
     """
-    loaded = runfile.load(path)
+    loaded = runfile.load(path, "plugin" if trace else "mi")
+    _check(loaded)
     if execute is None:
-        from cosim import launch
-
         execute = launch.document
     folder = output or loaded.output
     specs = [replace(spec, trace=True) if trace else spec for spec in loaded.runs]
@@ -37,14 +40,38 @@ def run_file(
         print_json({"output": str(folder), "runs": [outcome.to_json() for outcome in outcomes]})
     else:
         print_table(_table(outcomes))
+        if any(outcome.result for outcome in outcomes):
+            # On its own line, whole however long it is.
+            click.echo(f"results: {folder}/RUN/{batch.RESULT}")
     return max(outcome.exit_status for outcome in outcomes)
 
 
+def _check(loaded: RunFile) -> None:
+    """Refuse a run that could not start.
+
+    What is missing on this machine (QEMU, a guest that was not made yet) is no fault of the file:
+    the run that needs it says so, and the others are done.
+
+    :raise RunFileError: with the line and key of the first that is wrong.
+    """
+    for spec in loaded.runs:
+        if spec.guest is not None and guest.status(spec.guest) != "ready":
+            continue
+        try:
+            launch.check(spec)
+        except UsageError as error:
+            loaded.refuse(spec.name, error)
+        except EnvironmentFault:
+            continue
+
+
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table("run", "status", "seconds", "result or error", box=None)
+    table = Table(box=None)
+    for title in ("run", "status", "seconds", "error"):
+        table.add_column(title, overflow="fold")
     for outcome in outcomes:
-        what = outcome.error if outcome.result is None else str(outcome.result)
-        table.add_row(outcome.name, _status(outcome), f"{outcome.seconds:.1f}", what)
+        seconds = f"{outcome.seconds:.1f}"
+        table.add_row(outcome.name, _status(outcome), seconds, outcome.error or "")
     return table
 
 

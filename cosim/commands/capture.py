@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, run_options
+from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
 
 
 @click.command(
@@ -29,26 +29,23 @@ def command(
     no_accesses: bool,
     as_json: bool,
     from_: str | None,
-    backend: str | None,
-    step: int | None,
     **given: Any,
 ) -> int:
     """Record the paging events of GUEST as a trace in the folder given with -o.
 
     GUEST is a guest of `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
-    The plugin captures at QEMU's speed and is the default; where it cannot be had, gdb captures.
+    The plugin captures at QEMU's speed and is the default without --step; where it cannot be had,
+    gdb captures.
     """
     from cosim import launch
     from cosim.commands.batch import run_file
 
     if guest is not None and guest.endswith(".toml"):
+        refuse_beside_file(guest)
         return run_file(Path(guest), output, as_json=as_json, trace=True)
-    if backend is None:
-        backend = "mi" if step else launch.best_backend()
-    given |= {"backend": backend, "step": step, "from": from_}
-    if no_accesses and backend == "plugin":
-        given["accesses"] = False
-    return launch.capture_and_print(make_spec(guest, **given), output, as_json=as_json)
+    given |= {"from": from_, "accesses": False if no_accesses else None}
+    spec = make_spec(guest, "plugin", **given)
+    return launch.capture_and_print(spec, output, as_json=as_json)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

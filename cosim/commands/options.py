@@ -10,7 +10,7 @@ import click
 
 from cosim import runspec
 from cosim.errors import UsageError
-from cosim.runspec import RunSpec
+from cosim.runspec import Backend, RunSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,10 +49,26 @@ def run_options(function: F) -> F:
     return function
 
 
-def make_spec(guest: str | None, **given: Any) -> RunSpec:
+def refuse_beside_file(file: str) -> None:
+    """Refuse options of the command that describe one run beside a run file.
+
+    :raise UsageError: there is one.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and name not in ("guest", "output", "as_json"):
+            raise UsageError(
+                f"{parameter.opts[0]} is for a guest; what the runs of {file} do stands in the file"
+            )
+
+
+def make_spec(guest: str | None, default: Backend, **given: Any) -> RunSpec:
     """The run that the options describe, checked as a run file would be.
 
-    ``given`` has the fields of a run file; None stands for "not given".
+    ``given`` has the fields of a run file; None stands for "not given".  ``default`` is the
+    backend of the command.
 
     :raise UsageError: a value is malformed, or two do not go together.
     """
@@ -64,12 +80,18 @@ def make_spec(guest: str | None, **given: Any) -> RunSpec:
         try:
             fields[key] = runspec.check(key, value, Path())
         except ValueError as error:
-            name = "GUEST" if key == "guest" else f"--{key.replace('_', '-')}"
-            raise UsageError(f"{name} {error}") from None
+            raise UsageError(f"{_as_typed(key)} {error}") from None
+    fields.setdefault("backend", runspec.default_backend(fields, default))
     wrong = runspec.problem(fields)
     if wrong is not None:
-        raise UsageError(f"{wrong[0]} {wrong[1]}")
+        raise UsageError(f"{_as_typed(wrong[0])} {wrong[1]}")
     for edge in ("from", "to"):
         if edge in fields:
             fields[f"region_{edge}"] = fields.pop(edge)
     return RunSpec(name=guest or "run", **fields)
+
+
+def _as_typed(key: str) -> str:
+    """What on the command line gives ``key`` of a run file."""
+    names = {"guest": "GUEST", "models": "--model", "accesses": "--no-accesses"}
+    return names.get(key, f"--{key.replace('_', '-')}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, run_options
+from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
+from cosim.errors import UsageError
 
 
 @click.command(
@@ -50,15 +51,22 @@ def command(
 
     GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
     The guest is recorded first, then replayed under gdb; with --backend plugin it runs once, at
-    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile.
+    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile; where the
+    plugin cannot be had, gdb does it and a line says so.
     """
     from cosim import launch, modelling
     from cosim.commands.batch import run_file
 
     if guest is not None and guest.endswith(".toml"):
+        refuse_beside_file(guest)
         return run_file(Path(guest), output, as_json=as_json, trace=False)
+    if output is not None:
+        raise UsageError(
+            "-o is for the results of a run file; `cosim capture` keeps a trace, --json prints the "
+            "result"
+        )
     given["stop_on_divergence"] = given["stop_on_divergence"] or None
-    spec = make_spec(guest, models=modelling.split_models(models), **{"from": from_}, **given)
+    spec = make_spec(guest, "mi", models=modelling.split_models(models), **{"from": from_}, **given)
     return launch.run_and_print(
         spec,
         as_json=as_json,

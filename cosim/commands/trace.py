@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -62,6 +63,9 @@ def info(folder: Path, as_json: bool) -> None:
         print_json(document)
         return
     table = Table(show_header=False, box=None)
+    table.add_column()
+    # Whole: a path that is cut, or a digest, is none.
+    table.add_column(overflow="fold")
     table.add_row("written by", f"{trace.written_by}, {trace.created}")
     state = "yes" if trace.ending.complete else f"no: {trace.ending.reason}"
     table.add_row("complete", state)
@@ -75,15 +79,17 @@ def info(folder: Path, as_json: bool) -> None:
             table.add_row(f"  {kind}", f"{kinds[kind]:,}")
     for number, text in trace.labels.items():
         table.add_row(f"mark {number}", text)
-    table.add_row("backend", f"{trace.origin.backend}, accesses {trace.origin.stream.accesses}")
+    stream = trace.origin.stream
+    filtered = f", through a filter of {stream.filter} slots" if stream.filter else ""
+    table.add_row("backend", f"{trace.origin.backend}, accesses {stream.accesses}{filtered}")
     for title, part in (
         ("guest", trace.origin.guest),
         ("region", {**trace.origin.region, **trace.ending.region}),
         ("machine", trace.origin.machine.to_json()),
         ("audit", trace.ending.audit or {}),
     ):
-        for key, value in part.items():
-            table.add_row(f"{title} {key}", str(value))
+        for name, value in _flat(title, part):
+            table.add_row(name, value)
     print_table(table)
 
 
@@ -149,6 +155,17 @@ def verify(folder: Path, as_json: bool) -> int:
         if not findings:
             note(f"{folder}: complete, every checksum holds")
     return 1 if findings else 0
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Rows of ``value``: one for each part of a mapping, a list of texts as a shell takes it."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from _flat(f"{name} {key}", part)
+    elif isinstance(value, list) and all(isinstance(part, str) for part in value):
+        yield name, shlex.join(value)
+    else:
+        yield name, str(value)
 
 
 def _events(trace: TraceReader, kinds: tuple[str, ...]) -> Iterator[tuple[int, Any]]:

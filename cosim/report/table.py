@@ -15,7 +15,7 @@ from rich.text import Text
 from cosim.output import WIDTH
 from cosim.report.divergence import describe
 from cosim.report.scale import PERCENT
-from cosim.result import ResultDocument, missed
+from cosim.result import ResultDocument, VirtualCounts, missed
 
 POLICIES_A_TABLE = 5
 """More policies than this go into a further table below."""
@@ -103,6 +103,11 @@ def _run(result: ResultDocument) -> Table:
         f"{fence['all']:,} all), {events['satp_write']:,} satp writes, "
         f"{accesses} accesses",
     )
+    reasons = events.get("reasons", {})
+    if "virtual" in reasons:
+        virtual = events["virtual"]
+        seen = "" if virtual is None else f"{_virtual(virtual)}; "
+        table.add_row("left out", f"{seen}{reasons['virtual']}")
     audit = result["audit"]
     if audit is None:
         table.add_row("audit", "none was made")
@@ -112,6 +117,11 @@ def _run(result: ResultDocument) -> Table:
     if not result["complete"]:
         table.add_row("incomplete", result.get("incomplete_because", "the run broke off"))
     return table
+
+
+def _virtual(counts: VirtualCounts) -> str:
+    shown = ((key.replace("_", " "), n) for key, n in counts.items() if n is not None)
+    return ", ".join(f"{key} {n:,}" for key, n in shown)
 
 
 def _policies(policies: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,6 +168,8 @@ def _text(name: str, value: Any) -> str:
             return "yes" if value else "no"
         case int():
             return hex(value) if name.endswith("base") else scale.number(value)
+        case list() if name == "arguments":
+            return shlex.join(value)
         case list() | tuple():
             return ", ".join(_text(name, item) for item in value)
     return str(value)

@@ -104,7 +104,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         " an exit, handling included, at which a policy costs what nested paging costs, given"
         f" {COSTS.reference:g} cycles for a reference of a page walk, {COSTS.fast_exit:g} for a"
         f" fast-path exit and {COSTS.synchronised:g} for an entry synchronised, which are"
-        " assumptions of ours (hypervisor_model/costs.py); no walk caches.",
+        " assumptions of ours, to be replaced by measurements (hypervisor_model/costs.py); no walk"
+        " caches.",
         paper="No figures. It states that a fence without an address forces a synchronisation that"
         " is dearer than a per-address flush, and that an architecture whose flush is not"
         " fine-grained gains little.",
@@ -348,8 +349,8 @@ def _difference(results: Mapping[str, Timeline], programs: Mapping[str, Counts])
         parts.append(
             f" For {len(even)} of {len(programs)} programs LSP costs less than nested paging as"
             f" long as an exit, handling included, costs less than {min(even):,.0f} to"
-            f" {max(even):,.0f} cycles, depending on the program (at {COSTS.reference:g} cycles a"
-            " reference)."
+            f" {max(even):,.0f} cycles, depending on the program (assuming {COSTS.reference:g}"
+            " cycles a reference)."
         )
     return "".join(parts)
 

@@ -5,7 +5,8 @@ A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.pa
 
 ``header``
     First line, once.  ``format`` = ``lsp-cosim-trace``, ``version``, ``written_by``, ``created``
-    (UTC) and ``origin``: what the capture was of (:class:`cosim.result.Origin`).
+    (UTC) and ``origin``: what the capture was of (:class:`cosim.result.Origin`).  Keys may be
+    added to ``origin`` within a version; a reader takes those that it knows.
 ``segment``
     One a segment, in order, written when the segment is safe on disk: ``file``, ``events``,
     ``bytes``, ``sha256`` of the file, ``kinds`` (events by kind), ``first_icount`` and
@@ -115,7 +116,10 @@ def _check_header(path: Path, record: Record) -> None:
     if record["record"] != "header" or record.get("format") != FORMAT:
         raise TraceError(f"{path}: not the manifest of a cosim trace")
     version = record.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    # True is an int for Python.
+    if type(version) is not int or version < 1:
+        raise TraceError(f"{path}: {version!r} is no version of a trace; capture it again")
+    if version > VERSION:
         raise TraceError(
             f"{path}: trace version {version}, but this tool reads up to {VERSION}; "
             "update the tool that reads it"

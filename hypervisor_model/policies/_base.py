@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
 from hypervisor_model.errors import ModelError
-from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.events import EVENT, EventBatch, Kind, of_virtual_machines
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
 from hypervisor_model.jit import unsigned
@@ -27,6 +27,7 @@ _HARDWARE = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache
 """Counts of the hart's own, by their names in a result."""
 _NO_ACCESSES = "needs accesses; the stream has none"
 _PART = "only of the part that was stepped, as if nothing had run between its pieces"
+_OWN = "without what virtual machines of the guest's own do (V=1), as if they had not run"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Policy(ABC):
         self.machine = machine
         self.stream = stream
         self._hw = hardware
+        self._left_out = False
 
     def feed(self, batch: EventBatch) -> NDArray[np.int64]:
         """Consume ``batch`` in order.
@@ -111,11 +113,12 @@ class Policy(ABC):
         Raises:
             ModelError: not a batch of events, or a hart that the machine does not have.
         """
-        check_batch(batch, self.machine)
+        own = own_events(batch, self.machine)
+        self._left_out |= own is not batch
         answers = np.zeros(len(batch), np.int64)
         at = 0
         while at < len(batch):
-            at = self._consume(batch, at, answers)
+            at = self._consume(own, at, answers)
             if at < len(batch):
                 self._grow()
         return answers
@@ -147,6 +150,10 @@ class Policy(ABC):
 
     def result(self) -> PolicyResult:
         """The counts so far."""
+        result = self._counts()
+        return _of_own_only(result) if self._left_out else result
+
+    def _counts(self) -> PolicyResult:
         seen = self.stream.accesses != "none"
         reason = _NO_ACCESSES
         reasons: dict[str, str] = {}
@@ -180,10 +187,7 @@ class Policy(ABC):
         footprint = self.machine.footprint_data, self.machine.footprint_code
         if seen and not tlbs.misses_through(config, slots, *footprint):
             seen = False
-            reason = (
-                f"the accesses have passed a filter of {slots} slots, too many for this TLB and "
-                "exit_footprint; capture with --filter N, a divisor of its first levels' sets"
-            )
+            reason = f"the accesses have passed a filter of {slots} slots; {_suiting(self.machine)}"
         if not seen:
             reasons.update(dict.fromkeys(_HARDWARE, reason))
             return PolicyResult(exits, None, None, None, None, None, counters, reasons)
@@ -210,8 +214,34 @@ class Policy(ABC):
         )
 
 
-def check_batch(batch: EventBatch, machine: MachineModel) -> None:
-    """Refuse what a kernel must not see.
+def _suiting(machine: MachineModel) -> str:
+    """What to do about a filter that does not suit the machine's TLB."""
+    footprint = machine.footprint_data, machine.footprint_code
+    largest = tlbs.largest_filter(machine.tlb, *footprint)
+    if largest:
+        return f"this TLB takes {largest} at most; capture with --filter {largest}"
+    if machine.tlb.fetch is None:
+        return "no filter suits a unified first level; model one of its own for code (fetch)"
+    return "no filter suits a first level whose sets exit_footprint fills; model more ways"
+
+
+def _of_own_only(result: PolicyResult) -> PolicyResult:
+    """``result``, with the reason why its counts are less than all that happened."""
+    counts = result.to_json()
+    exits = counts.pop("exits")
+    known = [f"exits.{kind.key}" for kind in result.exits if exits[kind.key] is not None]
+    known += [key for key, count in counts.items() if count is not None and key != "reasons"]
+    reasons = dict(result.reasons)
+    for key in known:
+        reasons[key] = f"{reasons[key]}; {_OWN}" if key in reasons else _OWN
+    if exits["total"] is not None and result.exits:
+        reasons["exits.total"] = f"{_OWN}; exits.at_least is the sum"
+    return replace(result, reasons=reasons)
+
+
+def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
+    """``batch`` itself, or a copy in which marks, which concern no model, stand for what the
+    guest's own virtual machines do.  Refuses what a kernel must not see.
 
     Raises:
         ModelError: not a batch of events, a hart that the machine does not have, or a ``satp``
@@ -224,9 +254,14 @@ def check_batch(batch: EventBatch, machine: MachineModel) -> None:
             f"an event of hart {int(batch['hart'].max())}, but the machine has {machine.harts}; "
             "set `harts` of the machine"
         )
+    virtual = of_virtual_machines(batch)
+    if virtual.any():
+        batch = batch.copy()
+        batch["kind"][virtual] = Kind.MARK
     written = batch["b"][batch["kind"] == Kind.SATP_WRITE]
     for value in written.tolist():
         if unsigned(value) >> MODE_SHIFT not in _MODES:
             raise ModelError(
                 f"satp {unsigned(value):#x} has a reserved MODE, which no register holds"
             )
+    return batch

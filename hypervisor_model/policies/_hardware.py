@@ -41,7 +41,6 @@ REFS_G = REFS_VS + 1
 _GUEST_FAULT = int(Exit.GUEST_FAULT)
 _SINVAL = COUNTERS + int(Counter.SINVAL)
 _INSTRUCTION = ~int(Fence.FORM) & 0xFF
-_SFENCE_VMA = int(Fence.SFENCE_VMA)
 _SINVAL_VMA = int(Fence.SINVAL_VMA)
 _MACHINE = int(Priv.M)
 _ACCESS_FLAGS = FLAG_SUM | FLAG_MXR
@@ -148,14 +147,6 @@ def take_exit(hw: Hardware, hart: int, kind: int) -> None:
     hw.counts[kind] += 1
     if kind != _FAST:
         tlbs.displace(tlb_of(hw, hart), hw.footprint_data, hw.footprint_code)
-
-
-@inner
-def is_own_fence(sub: int) -> bool:
-    """Whether a FENCE is one that orders the guest's own tables and traps: ``sfence.vma`` or
-    ``sinval.vma``.  Fences of a hypervisor inside the guest concern no policy."""
-    instruction = sub & _INSTRUCTION
-    return instruction in (_SFENCE_VMA, _SINVAL_VMA)
 
 
 @inner

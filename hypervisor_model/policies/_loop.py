@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor_model.events import FLAG_STOP, EventBatch, Kind, Satp
+from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.policies import lsp, oos, shadow, ssp, unsync, vtlb
 from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import Hardware, is_own_fence
+from hypervisor_model.policies._hardware import Hardware
 from hypervisor_model.policies._pool import Pool, has_room
 from hypervisor_model.policies._shadow import other_event
 
@@ -25,7 +25,6 @@ _SHADOW, _LSP, _VTLB, _UNSYNC, _OOS, _SSP = range(len(POLICIES))
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
-_SATP = int(Satp.SATP)
 
 
 @kernel
@@ -46,11 +45,8 @@ def run(
         if event.kind == _PTE_WRITE:
             _pte_write(hw, p, policy, event)
         elif event.kind == _FENCE:
-            if is_own_fence(event.sub):
-                _fence(hw, p, policy, event.hart, event.sub, event.a, event.b)
+            _fence(hw, p, policy, event.hart, event.sub, event.a, event.b)
         elif event.kind == _SATP_WRITE:
-            if event.sub != _SATP:
-                continue
             if event.flags & FLAG_STOP:
                 # What the register holds where the stream begins: nobody wrote it.
                 shadow.load(p, event.hart, event.b)

@@ -13,6 +13,9 @@ from hypervisor_model.walk import ADUE, NO_SVNAPOT, PBMTE
 
 SetUp = Literal["base", "h"]
 
+_MOST = 1 << 16
+"""Pages of a footprint, or ways of a walk cache (ours: more than anything has)."""
+
 
 @dataclass(frozen=True)
 class MachineModel:
@@ -67,8 +70,9 @@ class MachineModel:
             raise ModelError("machine: gstage_mode is bare; choose sv39, sv48 or sv57")
         if self.gstage_page not in (4096, 2 << 20):
             raise ModelError(f"machine: gstage_page {self.gstage_page} is neither 4096 nor 2097152")
-        if min(self.footprint_data, self.footprint_code, self.walk_cache_ways) < 0:
-            raise ModelError("machine: footprint_* and walk_cache_ways cannot be negative")
+        for name in ("footprint_data", "footprint_code", "walk_cache_ways"):
+            if not 0 <= getattr(self, name) <= _MOST:
+                raise ModelError(f"machine: {name} {getattr(self, name)} is not in 0..{_MOST}")
 
     @property
     def walk_flags(self) -> int:
@@ -125,23 +129,37 @@ def _field(machine: MachineModel, key: str, value: Any) -> Any:
     return value
 
 
-def _tlb(data: Mapping[str, Any]) -> TlbConfig:
-    def shape(name: str) -> tuple[int, int] | None:
-        value = data.get(name, getattr(TlbConfig, name))
-        if value is None:
-            return None
-        sets, ways = value
-        return int(sets), int(ways)
+def _tlb(data: Any) -> TlbConfig:
+    known = [f.name for f in fields(TlbConfig)]
+    if not isinstance(data, Mapping):
+        raise ModelError(f"machine: tlb cannot be {data!r}, it has {', '.join(known)}")
+    changes: dict[str, Any] = {}
+    for key, value in data.items():
+        if key not in known:
+            raise ModelError(f"machine: tlb has no {key!r}; known: {', '.join(known)}")
+        changes[key] = _tlb_field(key, value)
+    try:
+        return TlbConfig(**changes)
+    except ModelError as error:
+        raise ModelError(f"machine: tlb: {error}") from None
 
-    first = shape("data")
-    if first is None or set(data) - {f.name for f in fields(TlbConfig)}:
-        raise ValueError("no TLB shape")
-    replacement = data.get("replacement", "lru")
-    return TlbConfig(
-        data=first,
-        fetch=shape("fetch"),
-        second=shape("second"),
-        superpages=bool(data.get("superpages", False)),
-        replacement=Replacement[str(replacement).upper()],
-        seed=int(data.get("seed", 1)),
-    )
+
+def _tlb_field(key: str, value: Any) -> Any:
+    if key == "replacement":
+        words = [word.name.lower() for word in Replacement]
+        if value in words:
+            return Replacement[value.upper()]
+        wants = " or ".join(words)
+    elif key in ("seed", "superpages"):
+        kind = bool if key == "superpages" else int
+        if type(value) is kind:
+            return value
+        wants = kind.__name__
+    else:
+        if value is None and key != "data":
+            return None
+        whole = isinstance(value, list | tuple) and all(type(part) is int for part in value)
+        if whole and len(value) == 2:
+            return tuple(value)
+        wants = "[SETS, WAYS]"
+    raise ModelError(f"machine: tlb.{key} cannot be {value!r}, it is {wants}")

@@ -25,7 +25,6 @@ from hypervisor_model.policies._hardware import (
     access_flags,
     cache_of,
     count_refs,
-    is_own_fence,
     is_untranslated,
     no_cache,
     tlb_of,
@@ -67,12 +66,10 @@ def _run(
         if kind == _ACCESS:
             answers[i] = _access(hw, guest, hart, event)
         elif kind == _FENCE:
-            if is_own_fence(event.sub):
-                tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
-                tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
+            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
+            tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
         elif kind == _SATP_WRITE:
-            if event.sub == 0:
-                hw.harts[hart, SATP] = event.b
+            hw.harts[hart, SATP] = event.b
         else:
             apply(guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]

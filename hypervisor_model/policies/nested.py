@@ -34,7 +34,6 @@ from hypervisor_model.policies._hardware import (
     access_flags,
     cache_of,
     count_refs,
-    is_own_fence,
     no_cache,
     take_exit,
     tlb_of,
@@ -114,13 +113,10 @@ def _run(
         if kind == _ACCESS:
             answers[i] = _access(hw, g, hart, event)
         elif kind == _FENCE:
-            sub = event.sub
-            if is_own_fence(sub):
-                tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
-                tlbs.fence(tlb, cache, sub, event.a, event.b, _VMID)
+            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
+            tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)
         elif kind == _SATP_WRITE:
-            if event.sub == 0:
-                hw.harts[hart, SATP] = event.b
+            hw.harts[hart, SATP] = event.b
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]

@@ -134,6 +134,7 @@ def test_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert "done, with a finding earlier" in " ".join(captured.out.split())
     assert "[2/2] b: done" in captured.err
+    assert f"results: {output}/RUN/result.json\n" in captured.out
 
 
 def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +148,17 @@ def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
 
     assert run_file(path, tmp_path / "out", as_json=True, trace=True, execute=execute) == 0
     assert [spec.trace for spec in seen] == [True]
+
+
+def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "micro"\nfrom = "mark:a"\n')
+    assert run_file(path, tmp_path / "out", as_json=True, trace=False) == 2
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["error"] == "guest micro is not there yet: type `cosim guest build micro`"
 
 
 def test_nothing_starts_when_the_file_is_wrong(tmp_path: Path) -> None:

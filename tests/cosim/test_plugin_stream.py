@@ -152,6 +152,17 @@ def test_the_plugin_is_compiled_once(cache: Path) -> None:
     assert list((cache / "plugin").iterdir()) == [first]
 
 
+def test_a_compiled_plugin_needs_no_compiler(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build.build()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.build() == made
+    made.unlink()
+    with pytest.raises(MissingTool, match="no C compiler on PATH"):
+        build.build()
+
+
 def test_a_compiler_that_fails_is_one_line(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from cosim.capture import sites
 from cosim.capture.points import Aliases, Points, Text
+from cosim.capture.tables import Leaf
 from hypervisor_model.isa import pte
 
 BASE = 0x8000_0000
@@ -26,8 +27,8 @@ def test_scan_finds_fences_and_satp_writes_at_any_halfword() -> None:
     memory = ram()
     wanted = {BASE + 0x10: SFENCE, BASE + 0x102: SFENCE_VA, BASE + 0x200: SINVAL,
               BASE + 0x306: CSRW_SATP, BASE + 0xFFE: CSRRSI_SATP}  # fmt: skip
-    for at, word in wanted.items():
-        put(memory, at, word)
+    for place, word in wanted.items():
+        put(memory, place, word)
     put(memory, BASE + 0x400, CSRR_SATP)
     put(memory, BASE + 0x500, NOP)
     assert sites.scan(memory, BASE, BASE, 0x2000) == sorted(wanted)
@@ -39,19 +40,41 @@ def leaf(pa: int, flags: int) -> int:
     return pa >> 2 | flags
 
 
+def at(va: int, level: int = 0, table: int = BASE + 0x7000) -> Leaf:
+    """The leaf at ``va`` in a table."""
+    return table + 8 * (va >> 12 + 9 * level & 511), va, level
+
+
 def test_aliases_follow_superpages_and_forget_replaced_leaves() -> None:
     aliases = Aliases(pte.W)
     writable = pte.V | pte.R | pte.W
-    assert aliases.learn(0xFF00_0000_0000_0000, leaf(BASE, writable), 1)
-    assert not aliases.learn(0xFF00_0000_0000_0000, leaf(BASE, writable), 1)
-    assert aliases.learn(0x5000, leaf(BASE + 0x3000, writable), 0)
-    assert set(aliases.of(BASE + 0x3000)) == {0xFF00_0000_0000_3000, 0x5000}
-    assert aliases.learn(0x5000, leaf(BASE + 0x4000, writable), 0)
-    assert set(aliases.of(BASE + 0x3000)) == {0xFF00_0000_0000_3000}
-    assert not aliases.learn(0x6000, leaf(BASE + 0x3000, pte.V | pte.R), 0)
-    assert not aliases.learn(0x6000, leaf(BASE + 0x3000, writable | pte.U), 0)
-    assert aliases.learn(0x5000, 0, 0)
-    assert set(aliases.of(BASE + 0x4000)) == {0xFF00_0000_0000_4000}
+    high = 0xFF00_0000_0000_0000
+    assert aliases.learn(at(high, 1), leaf(BASE, writable))
+    assert not aliases.learn(at(high, 1), leaf(BASE, writable))
+    assert aliases.learn(at(0x5000), leaf(BASE + 0x3000, writable))
+    assert set(aliases.of(BASE + 0x3000)) == {high + 0x3000, 0x5000}
+    assert aliases.learn(at(0x5000), leaf(BASE + 0x4000, writable))
+    assert set(aliases.of(BASE + 0x3000)) == {high + 0x3000}
+    assert not aliases.learn(at(0x6000), leaf(BASE + 0x3000, pte.V | pte.R))
+    assert aliases.learn(at(0x6000), leaf(BASE + 0x3000, writable | pte.U))
+    assert set(aliases.of(BASE + 0x3000)) == {high + 0x3000, 0x6000}
+    assert aliases.learn(at(0x5000), 0)
+    assert set(aliases.of(BASE + 0x4000)) == {high + 0x4000}
+
+
+def test_an_address_that_two_tables_map_is_forgotten_with_the_second() -> None:
+    aliases = Aliases(pte.W)
+    writable = pte.V | pte.R | pte.W
+    one, other = at(0x5000), at(0x5000, table=BASE + 0x6000)
+    assert aliases.learn(one, leaf(BASE, writable))
+    assert not aliases.learn(other, leaf(BASE, writable))
+    assert not aliases.learn(one, 0)
+    assert set(aliases.of(BASE)) == {0x5000}
+    aliases.learn(one, leaf(BASE + 0x1000, writable))
+    assert set(aliases.of(BASE)) == {0x5000}, "to another page there"
+    aliases.learn(other, 0)
+    assert set(aliases.of(BASE)) == set()
+    assert set(aliases.of(BASE + 0x1000)) == {0x5000}
 
 
 def text(memory: np.ndarray) -> Text:
@@ -63,24 +86,24 @@ def test_text_is_found_under_each_executable_mapping() -> None:
     put(memory, BASE + 0x1010, SFENCE)
     found = text(memory)
     executable = pte.V | pte.R | pte.X
-    assert found.learn(0xFFFF_0000, leaf(BASE + 0x1000, executable), 0) == {0xFFFF_0010}
-    assert found.learn(0xEEEE_0000, leaf(BASE + 0x1000, executable), 0) == {0xEEEE_0010}
-    assert found.learn(0x4000, leaf(BASE + 0x1000, executable | pte.U), 0) == set()
+    assert found.learn(at(0xFFFF_0000), leaf(BASE + 0x1000, executable)) == {0xFFFF_0010}
+    assert found.learn(at(0xEEEE_0000), leaf(BASE + 0x1000, executable)) == {0xEEEE_0010}
+    assert found.learn(at(0x4000), leaf(BASE + 0x1000, executable | pte.U)) == set()
     assert found.scan(BASE, 0x2000) == [BASE + 0x1010]
 
 
 def test_text_patched_through_a_writable_mapping_is_scanned_again() -> None:
     memory = ram()
     found = text(memory)
-    assert found.learn(0xFFFF_0000, leaf(BASE + 0x1000, pte.V | pte.R | pte.X), 0) == set()
+    assert found.learn(at(0xFFFF_0000), leaf(BASE + 0x1000, pte.V | pte.R | pte.X)) == set()
     fixmap = 0xAAAA_0000
-    found.learn(fixmap, leaf(BASE + 0x1000, pte.V | pte.R | pte.W), 0)
+    found.learn(at(fixmap), leaf(BASE + 0x1000, pte.V | pte.R | pte.W))
     assert found.again() == set()
     put(memory, BASE + 0x1020, CSRW_SATP)
     assert found.again() == {0xFFFF_0020}
     assert found.again() == set(), "nothing was written since"
     put(memory, BASE + 0x1030, SINVAL)
-    assert found.learn(fixmap, 0, 0) == {0xFFFF_0020, 0xFFFF_0030}
+    assert found.learn(at(fixmap), 0) == {0xFFFF_0020, 0xFFFF_0030}
     put(memory, BASE + 0x1040, SINVAL)
     assert found.again() == set(), "the mapping is gone, so nobody can write"
 
@@ -90,14 +113,14 @@ def test_text_that_appears_in_a_writable_and_executable_mapping_is_late() -> Non
     found = text(memory)
     leaf_of_both = leaf(BASE + 0x1000, pte.V | pte.R | pte.W | pte.X)
     put(memory, BASE + 0x1010, SFENCE)
-    assert found.learn(0xFFFF_0000, leaf_of_both, 0) == {0xFFFF_0010}
+    assert found.learn(at(0xFFFF_0000), leaf_of_both) == {0xFFFF_0010}
     assert found.late() == set(), "it was there when the page became executable"
     put(memory, BASE + 0x1020, CSRW_SATP)
     put(memory, BASE + 0x2020, CSRW_SATP)
-    assert found.learn(0xEEEE_0000, leaf(BASE, pte.V | pte.R | pte.W), 1) == set()
+    assert found.learn(at(0xEEEE_0000, 1), leaf(BASE, pte.V | pte.R | pte.W)) == set()
     assert found.late() == {0xFFFF_0020}
     assert found.late() == set(), "known now"
-    found.learn(0xFFFF_0000, 0, 0)
+    found.learn(at(0xFFFF_0000), 0)
     put(memory, BASE + 0x1030, SFENCE)
     assert found.late() == set(), "nothing executes there any more"
 
@@ -106,10 +129,10 @@ def test_text_is_scanned_whenever_it_becomes_executable_and_without_paging_all_o
     memory = ram()
     found = text(memory)
     executable = leaf(BASE + 0x1000, pte.V | pte.R | pte.X)
-    assert found.learn(0xFFFF_0000, executable, 0) == set()
-    found.learn(0xFFFF_0000, 0, 0)
+    assert found.learn(at(0xFFFF_0000), executable) == set()
+    found.learn(at(0xFFFF_0000), 0)
     put(memory, BASE + 0x1FFE, SINVAL)
-    assert found.learn(0xFFFF_0000, executable, 0) == {0xFFFF_0FFE}
+    assert found.learn(at(0xFFFF_0000), executable) == {0xFFFF_0FFE}
     put(memory, BASE + 0x3000, SFENCE)
     assert found.everywhere() == {BASE + 0x3000}
     assert found.everywhere() == set()

@@ -136,6 +136,14 @@ def test_a_result_becomes_a_page_beside_it(report: Run, tmp_path: Path) -> None:
     assert read.warnings == []
 
 
+def test_a_command_line_can_be_copied() -> None:
+    made = tables.of_mapping("Guest", {"arguments": ["qemu", "-append", "a b"], "kernel": None})
+    assert [[cell.text for cell in row] for row in made.rows] == [
+        ["arguments", "qemu -append 'a b'"],
+        ["kernel", tables.UNKNOWN],
+    ]
+
+
 def test_findings_stand_first(report: Run, tmp_path: Path) -> None:
     made: dict[str, Any] = dict(result_document(illegal=3, missed_writes=2))
     made.update(complete=False, incomplete_because="the guest <hung>")

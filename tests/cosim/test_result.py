@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 from cosim.counts import EventCounter
 from cosim.report.table import render
 from cosim.result import Ending, Origin, document, has_finding
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind, Priv, Satp, empty
 from hypervisor_model.policies import MachineModel, Stream
 from tests.cosim.streams import ORIGIN, batches, result_document
 
@@ -27,18 +28,27 @@ def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
         ["total", "pte_write_continued", "sample", *(kind.name.lower() for kind in Kind)], 0
     )
     expected["fence"] = {"va": 0, "va_asid": 0, "asid": 0, "all": 0}
+    expected["virtual"] = {"fence": 0, "satp_write": 0, "access": 0, "page_fault": 0}
     forms = {Fence.ALL: "all", Fence.VA: "va", Fence.ASID: "asid", Fence.VA_ASID: "va_asid"}
     for part in parts:
         counter.feed(part)
         for event in part:
             kind = Kind(int(event["kind"]))
             expected["total"] += 1
+            key = kind.name.lower()
+            if key in expected["virtual"] and (
+                event["priv"] & Priv.VIRT
+                or (kind == Kind.FENCE and event["sub"] >= Fence.HFENCE_VVMA)
+                or (kind == Kind.SATP_WRITE and event["sub"] != Satp.SATP)
+            ):
+                expected["virtual"][key] += 1
+                continue
             if kind == Kind.FENCE:
                 expected["fence"][forms[Fence(int(event["sub"]) & 3)]] += 1
             elif kind in (Kind.ACCESS, Kind.SATP_WRITE) and event["flags"] & FLAG_STOP:
                 expected["sample"] += 1
             else:
-                expected[kind.name.lower()] += 1
+                expected[key] += 1
             if kind == Kind.PTE_WRITE and event["flags"] & FLAG_CONT:
                 expected["pte_write_continued"] += 1
     assert counter.counts() == expected
@@ -116,6 +126,22 @@ def test_what_was_missed_besides_stores_is_a_finding_and_in_the_table(count: str
 def test_no_audit_is_no_finding() -> None:
     counts = EventCounter().counts()
     assert not has_finding(document(ORIGIN, Ending.incomplete("x"), counts, {}, {}))
+
+
+@pytest.mark.parametrize("backend", ["plugin", "mi"])
+def test_virtual_machines_are_counted_apart_with_the_reason(backend: str) -> None:
+    batch = empty(2)
+    batch["kind"], batch["priv"] = Kind.ACCESS, Priv.S | Priv.VIRT
+    counter = EventCounter()
+    counter.feed(batch)
+    origin = replace(ORIGIN, backend=backend)
+    result = document(origin, Ending(complete=True), counter.counts(), {}, {})
+    events = result["events"]
+    assert (events["total"], events["access"], events["sample"]) == (2, 0, 0)
+    assert "V=1" in events["reasons"]["virtual"]
+    seen = {"fence": 0, "satp_write": 0, "access": 2, "page_fault": 0}
+    assert events["virtual"] == (seen if backend == "plugin" else None)
+    assert "no comparison" in _text(result)
 
 
 def _policy(null: bool) -> dict[str, Any]:

@@ -68,6 +68,17 @@ within = 2
     assert loaded.output == Path("file-results")
 
 
+def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text('guest = "micro"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\nstep = 2\n')
+    assert [run.backend for run in runfile.load(path).runs] == ["mi", "mi"]
+    assert [run.backend for run in runfile.load(path, "plugin").runs] == ["plugin", "mi"]
+    path.write_text('guest = "micro"\nfilter = 8\n')
+    assert runfile.load(path, "plugin").runs[0].filter == 8
+    with pytest.raises(RunFileError, match=r":2: filter: is for the plugin"):
+        runfile.load(path)
+
+
 def test_runs_override_what_is_common(tmp_path: Path) -> None:
     text = """
 output = "somewhere"
@@ -164,6 +175,37 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             r":3: machine\.setup: machine: setup 'x' is neither base nor h",
         ),
         ('guest = "linux"\n[machine]\nharts = 2', r":3: machine\.harts: unknown key; known: setup"),
+        (
+            'guest = "linux"\n[machine.tlb]\nreplacement = "plru"\nsecond = [16, 3]\nseed = 2',
+            r":4: machine\.tlb\.second: machine: tlb: PLRU needs a power of two",
+        ),
+        (
+            'guest = "linux"\nmachine.footprint_code = 2\nmachine.tlb.second = [0, 4]',
+            r":3: machine\.tlb\.second: machine: tlb: a TLB of 0 sets and 4 ways holds nothing",
+        ),
+        (
+            'guest = "linux"\n[matrix]\nmachine.tlb.data = [[8, 4],\n[8]]',
+            r":3: matrix\.machine\.tlb\.data: machine: tlb\.data cannot be \[8\], it is \[SETS",
+        ),
+        (
+            'guest = "linux"\n\nmodels = ["native",\n"shdow"]',
+            r":3: models: no policy is called 'shdow'; there are native",
+        ),
+        (
+            'guest = "linux"\nmodels = ["shadow:roots=x"]',
+            r":2: models: policy shadow: roots is all or switch or a number from 1, not 'x'",
+        ),
+        (
+            'guest = "linux"\n[[run]]\nname = "a"\nmodels = ["lsp", "lsp"]',
+            r":4: run\[0\]\.models: a model is named twice: lsp, lsp",
+        ),
+        (
+            'guest = "linux"\nbackend = "plugin"\naccesses = false\nfilter = 8',
+            r":4: filter: is of accesses, and this run captures none",
+        ),
+        ('guest = "linux"\nto = "boot"', r":2: to: is boot, which only from can be"),
+        ('guest = "linux"\nfrom = "power-off"', r":2: from: is power-off, which only to can be"),
+        ('guest = "linux"\nmachine = 3', r":2: machine: is 3, not a table"),
         ('guest = "linux"\nmodels = "lsp"', r":2: models: is 'lsp', not a list of models"),
         ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: models is no table"),
         ('guest = "linux"\nrun = 1', r":2: run: must be tables"),

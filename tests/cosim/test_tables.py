@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
 from hypervisor_model.events import FLAG_CONT, EventBatch, Kind, PteOp
+from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed, unsigned
 
 BASE = 0x8000_0000
@@ -87,7 +89,47 @@ def test_virtual_addresses_of_leaves_extend_the_sign() -> None:
     guest.poke(page(2) + 8 * 511, entry(3, LINK))
     guest.poke(page(3) + 8 * 511, entry(9, LEAF))
     guest.tables.start(satp(1))
-    assert [va for va, _, _ in guest.tables.leaves] == [0xFFFF_FFFF_FFFF_F000]
+    assert [va for (_, va, _), _ in guest.tables.leaves] == [0xFFFF_FFFF_FFFF_F000]
+
+
+def user_leaves(guest: Guest) -> list[tuple[int, int, int]]:
+    """The leaves with U that came into sight, as (virtual address, page, level)."""
+    found = [
+        (va, unsigned(pte.target(value)), level)
+        for (_, va, level), value in guest.tables.leaves
+        if value & pte.U
+    ]
+    guest.tables.leaves.clear()
+    return found
+
+
+def test_user_leaves_count_where_they_map_a_live_table() -> None:
+    guest = three_levels()
+    leaf_base = 5 << 30 | 7 << 21
+    guest.tables.leaves.clear()
+    guest.store(page(3) + 8 * 11, entry(20, USER_LEAF))
+    assert guest.tables.leaves == [], "user memory like all other"
+    guest.store(page(3) + 8 * 10, entry(3, USER_LEAF))
+    assert user_leaves(guest) == [(leaf_base | 10 << 12, page(3), 0)]
+    guest.store(page(3) + 8 * 12, entry(3, USER_LEAF & ~pte.W))
+    assert guest.tables.leaves == [], "nobody can write through it"
+    guest.store(page(2) + 8 * 8, entry(0, USER_LEAF))
+    assert user_leaves(guest) == [(5 << 30 | 8 << 21, page(0), 1)]
+    guest.store(page(3) + 8 * 10, 0)
+    place = page(3) + 80, leaf_base | 10 << 12, 0
+    assert guest.tables.leaves == [(place, 0)], "what replaces it, too"
+
+
+@pytest.mark.parametrize(("level", "target"), [(0, 9), (1, 0), (2, 0)])
+def test_a_page_that_is_mapped_with_u_already_becomes_a_table(level: int, target: int) -> None:
+    guest = three_levels()
+    table = (3, 2, 1)[level]
+    guest.store(page(table) + 8 * 13, entry(target, USER_LEAF))
+    guest.store(page(3) + 8 * 14, entry(21, USER_LEAF))
+    va = (5 << 30 | 7 << 21, 5 << 30, 0)[level] + (13 << 12 + 9 * level)
+    guest.tables.leaves.clear()
+    guest.store(page(2) + 8 * 9, entry(9, LINK))
+    assert (va, page(target), level) in user_leaves(guest)
 
 
 def test_an_unlinked_table_drops_with_its_children() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cosim import tools
-from cosim.errors import MissingTool
+from cosim.errors import MissingTool, UsageError
 
 
 @pytest.fixture
@@ -70,8 +70,13 @@ def test_a_gdb_without_riscv_is_told_apart(path: Path) -> None:
 FEATURES = ("svade", "svpbmt", "svnapot", "svvptc")
 
 
-def test_features_are_read_from_the_replies_of_qemu() -> None:
-    """In any order, among events and errors; a property that QEMU lacks is off."""
+def _on(emulator: tools.Tool, cpu: str, names: tuple[str, ...]) -> set[str]:
+    found = tools.qemu_cpu_properties(emulator.path, cpu, names)
+    return {name for name, value in found.items() if value is True}
+
+
+def test_properties_are_read_from_the_replies_of_qemu() -> None:
+    """In any order, among events and errors; a property that QEMU lacks is left out."""
     replies = """{"QMP": {"version": {}, "capabilities": ["oob"]}}
 {"return": {}}
 {"return": true, "id": "svpbmt"}
@@ -79,9 +84,11 @@ def test_features_are_read_from_the_replies_of_qemu() -> None:
 {"id": "svvptc", "error": {"class": "GenericError", "desc": "Property not found"}}
 {"timestamp": {"seconds": 1}, "event": "SHUTDOWN"}
 {"return": true, "id": "svade"}
+{"return": 128, "id": "cboz_blocksize"}
 {"return": tr"""
-    assert tools._features_on(replies, FEATURES) == {"svade", "svpbmt"}
-    assert tools._features_on("", FEATURES) == frozenset()
+    found = tools._properties(replies, (*FEATURES, "cboz_blocksize"))
+    assert found == {"svade": True, "svpbmt": True, "svnapot": False, "cboz_blocksize": 128}
+    assert tools._properties("", FEATURES) == {}
 
 
 @pytest.mark.system
@@ -92,26 +99,43 @@ def test_features_are_read_from_the_replies_of_qemu() -> None:
         ("rv64,svpbmt=on", ("svpbmt",)),
         ("rv64,svpbmt=true,svnapot=yes", ("svpbmt", "svnapot")),
         ("max,svpbmt=off", ("svnapot",)),
-        ("nonsense", ()),
     ],
 )
 def test_features_of_a_cpu_are_those_that_qemu_gives_it(
     cpu: str, features: tuple[str, ...]
 ) -> None:
     asked = ("svpbmt", "svnapot", "no-such-property")
-    assert tools.qemu_cpu_features(tools.qemu().path, cpu, asked) == set(features)
+    assert _on(tools.qemu(), cpu, asked) == set(features)
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("cpu", ["nonsense", "rv64,nonsense=on"])
+def test_a_cpu_that_qemu_refuses(cpu: str) -> None:
+    with pytest.raises(UsageError, match=f"^QEMU refuses -cpu {cpu}: .*nonsense"):
+        tools.qemu_cpu_properties(tools.qemu().path, cpu, FEATURES)
 
 
 @pytest.mark.system
 def test_a_profile_brings_its_features() -> None:
     emulator = tools.qemu()
     if emulator.version < (10,):
-        assert tools.qemu_cpu_features(emulator.path, "rva23s64", FEATURES) == frozenset()
+        with pytest.raises(UsageError, match="refuses"):
+            tools.qemu_cpu_properties(emulator.path, "rva23s64", FEATURES)
         return
     profile = {"svade", "svpbmt", "svnapot"}
-    assert tools.qemu_cpu_features(emulator.path, "rva23s64", FEATURES) == profile
-    assert tools.qemu_cpu_features(emulator.path, "rv64,rva23s64=on", FEATURES) > profile
-    assert tools.qemu_cpu_features(emulator.path, "sifive-u54", FEATURES) == frozenset()
+    assert _on(emulator, "rva23s64", FEATURES) == profile
+    assert _on(emulator, "rv64,rva23s64=on", FEATURES) > profile
+    assert _on(emulator, "sifive-u54", FEATURES) == set()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize(("option", "size"), [("", 64), (",cboz_blocksize=128", 128)])
+def test_the_size_of_a_cache_block(option: str, size: int) -> None:
+    emulator = tools.qemu()
+    if emulator.version < (10,):
+        return
+    found = tools.qemu_cpu_properties(emulator.path, f"rv64{option}", ("cboz_blocksize",))
+    assert found == {"cboz_blocksize": size}
 
 
 @pytest.mark.system

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from cosim import cli
 from cosim.trace.manifest import NAME
+from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import (
     FLAG_CONT,
     Access,
@@ -23,7 +25,8 @@ from hypervisor_model.events import (
     fault_pa,
 )
 from hypervisor_model.jit import signed
-from tests.cosim.streams import write_trace
+from hypervisor_model.policies import Stream
+from tests.cosim.streams import ENDING, ORIGIN, write_trace
 
 PC = 0xFFFFFFFF80001234
 HIGH = 0xFFFFFFD600001000
@@ -163,6 +166,27 @@ def test_info(cosim: Shell, folder: Path) -> None:
     status, out, _ = cosim("trace", "info", folder)
     assert status == 0
     assert max(map(len, out.splitlines())) <= 100
+    rows = dict(line.strip().split(maxsplit=1) for line in out.splitlines())
+    assert rows["backend"] == "plugin, accesses all"
+
+
+def test_info_shows_what_was_captured(cosim: Shell, tmp_path: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    made_of = {
+        **ORIGIN.guest,
+        "sha256": {"kernel": digest, "initrd": None},
+        "arguments": ["qemu", "-append", "a b"],
+    }
+    origin = replace(ORIGIN, guest=made_of, stream=Stream(filter=16))
+    with TraceWriter(tmp_path / "t", origin) as writer:
+        writer.close(ENDING)
+    assert cosim.json("trace", "info", tmp_path / "t")["origin"] == json.loads(
+        json.dumps(origin.to_json())
+    )
+    text = " ".join(cosim("trace", "info", tmp_path / "t")[1].split())
+    assert "plugin, accesses all, through a filter of 16 slots" in text
+    assert f"guest sha256 kernel {digest}" in text
+    assert "guest arguments qemu -append 'a b'" in text
 
 
 def test_head(cosim: Shell, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,14 +92,27 @@ def test_missing_segment(whole: tuple[Path, EventBatch], tmp_path: Path) -> None
     assert len(reader.verify(tmp_path / "t")) == 1
 
 
-def test_future_version(whole: tuple[Path, EventBatch], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (99, "trace version 99, but this tool reads up to 1"),
+        (0, "0 is no version of a trace"),
+        (-1, "-1 is no version of a trace"),
+        (True, "True is no version of a trace"),
+        (1.0, "1.0 is no version of a trace"),
+        (None, "None is no version of a trace"),
+    ],
+)
+def test_unreadable_version(
+    whole: tuple[Path, EventBatch], tmp_path: Path, version: object, said: str
+) -> None:
     shutil.copytree(whole[0], tmp_path / "t")
     path = tmp_path / "t" / manifest.NAME
     header, _, rest = path.read_bytes().partition(b"\n")
     record = json.loads(header)
     del record["crc32"]
-    path.write_bytes(manifest.to_line({**record, "version": 99}) + rest)
-    with pytest.raises(TraceError, match="trace version 99, but this tool reads up to 1"):
+    path.write_bytes(manifest.to_line({**record, "version": version}) + rest)
+    with pytest.raises(TraceError, match=re.escape(said)):
         reader.verify(tmp_path / "t")
 
 

@@ -9,6 +9,7 @@ from hypervisor_model.events import EVENT, EventBatch, Fence, Kind
 from hypervisor_model.exits import Exit
 from hypervisor_model.isa import atp
 from hypervisor_model.policies import MachineModel, Stream, make
+from hypervisor_model.tlb import TlbConfig
 
 RAM = 0x8000_0000
 TABLE, ENTRY = RAM, RAM + 8
@@ -56,6 +57,23 @@ def test_an_access_made_for_the_guest_is_not_counted_behind_a_filter(
     assert (result.exits[Exit.SHADOW_FILL] is None) is null
     assert ("access filter" in result.reasons.get("exits.shadow_fill", "")) is null
     assert (result.total is None) is null
+
+
+@pytest.mark.parametrize(
+    ("config", "slots", "advice"),
+    [
+        (TlbConfig(), 128, "this TLB takes 64 at most; capture with --filter 64"),
+        (TlbConfig(data=(96, 2)), 64, "this TLB takes 32 at most; capture with --filter 32"),
+        (TlbConfig(superpages=True), 64, "this TLB takes 1 at most; capture with --filter 1"),
+        (TlbConfig(fetch=None), 1, "no filter suits a unified first level; model one of its own"),
+        (TlbConfig(data=(64, 1)), 1, "no filter suits a first level whose sets exit_footprint"),
+    ],
+)
+def test_the_reason_says_what_helps(config: TlbConfig, slots: int, advice: str) -> None:
+    result = make("nested", MachineModel(tlb=config), Stream(filter=slots)).result()
+    assert result.tlb_misses is None
+    reason = result.reasons["tlb_misses"]
+    assert reason.startswith(f"the accesses have passed a filter of {slots} slots; {advice}")
 
 
 def test_partial_accesses_give_counts_of_that_part() -> None:

@@ -576,17 +576,18 @@ def test_fences_without_an_address_empty_the_walk_cache():
 
 
 @pytest.mark.parametrize(
-    "config",
+    "fields",
     [
-        TlbConfig(data=(0, 4)),
-        TlbConfig(second=(4, 0)),
-        TlbConfig(data=(1, 3), replacement=Replacement.PLRU),
-        TlbConfig(data=(1, 128), replacement=Replacement.PLRU),
+        {"data": (0, 4)},
+        {"second": (4, 0)},
+        {"fetch": (1 << 20, 2)},
+        {"data": (1, 3), "replacement": Replacement.PLRU},
+        {"data": (1, 128), "replacement": Replacement.PLRU},
     ],
 )
-def test_impossible_shapes_are_refused(config):
+def test_impossible_shapes_are_refused(fields):
     with pytest.raises(ModelError):
-        tlbs.make(config)
+        TlbConfig(**fields)
 
 
 # -- behind an access filter ----------------------------------------------------------------------

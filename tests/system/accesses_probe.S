@@ -191,8 +191,8 @@ s_mode: MARK    text_begin
         li      t0, 0x100000
         li      t1, 0x5555
         sw      t1, 0(t0)
-2:      wfi                             /* QEMU cannot end a recording of a guest that spins */
-        j       2b
+3:      wfi
+        j       3b
 
         .balign 8
 cosim_mark:

@@ -1,5 +1,5 @@
 /* A kernel that starts in M-mode, prints LINES lines of 64 bytes and THE-END, and powers off; with
-   SPIN it goes on for ever instead, with a timer interrupt every 10 ms. */
+   SPIN it goes on for ever instead, without interrupts. */
     .section .text.start
     .global _start
 _start:
@@ -25,21 +25,7 @@ letter:
     j    letter
 off:
 #ifdef SPIN
-    la   t0, timer
-    csrw mtvec, t0
-    li   t0, 0x80               /* mie.MTIE */
-    csrw mie, t0
-    csrsi mstatus, 8            /* MIE */
     j    .
-    .balign 4
-timer:
-    li   t0, 0x0200bff8         /* mtime, 10 MHz */
-    ld   t1, 0(t0)
-    li   t2, 100000
-    add  t1, t1, t2
-    li   t0, 0x02004000         /* mtimecmp */
-    sd   t1, 0(t0)
-    mret
 #endif
     li   t0, 0x100000           /* SiFive test device */
     li   t1, 0x5555

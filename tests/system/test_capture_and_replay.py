@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 import guest
+from cosim import runfile, tools
+from cosim.capture.plugin.source import FILTER_SLOTS
+from cosim.modelling import DEFAULT_MODELS
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 
@@ -47,6 +52,33 @@ def test_replay_agrees_with_the_run(tmp_path: Path, name: str) -> None:
     assert live["policies"]["shadow"]["exits"]["total"] > 0
     assert live["policies"]["nested"]["walk_refs"]["g"] > 0
     assert verify(tmp_path / "t") == []
+
+
+def test_a_trace_says_what_it_is_of(tmp_path: Path) -> None:
+    made = guest.ensure("micro", lambda *_: None)
+    digest = hashlib.sha256(made.kernel.read_bytes()).hexdigest()
+    workload = "scenario=lsp-bench pages=16 ops=60 share=50"
+    firmware = tools.firmware(tools.qemu())
+    assert firmware is not None
+    asked: list[tuple[list[str | Path], Path | None]] = [
+        (["micro", "--workload", workload, "--filter", "16"], None),
+        (["--kernel", made.kernel, "--append", workload, "--bios", firmware], firmware),
+    ]
+    for number, (words, bios) in enumerate(asked):
+        trace = tmp_path / str(number)
+        cosim("capture", *words, "-o", trace)
+        origin = cosim("trace", "info", trace)["origin"]
+        assert origin["guest"]["sha256"] == {
+            "kernel": digest,
+            "initrd": None,
+            "bios": bios and hashlib.sha256(bios.read_bytes()).hexdigest(),
+        }
+        line = origin["guest"]["arguments"]
+        assert line[line.index("-kernel") + 1] == str(made.kernel)
+        assert line[line.index("-append") + 1] == workload
+        assert ("-bios" in line) is (bios is not None)
+        assert "shift=0,sleep=off,rr=record,rrfile=recording.bin" in line
+        assert origin["stream"]["filter"] == (16 if number == 0 else FILTER_SLOTS)
 
 
 def _children(pid: int) -> list[int]:
@@ -134,6 +166,62 @@ from = "mark:nowhere"
     second = cosim("capture", file, "-o", output, status=3)
     assert [run["earlier"] for run in second["runs"]] == [True, True, False]
     assert stamps == [trace.stat().st_mtime_ns for trace in traces]
+
+
+@pytest.mark.parametrize("example", sorted(RUNS.glob("*.toml")), ids=lambda path: path.stem)
+def test_the_examples(tmp_path: Path, example: Path) -> None:
+    """Every shipped file, by the command at its head; what its guests run is made shorter."""
+    text = example.read_text()
+    head = re.search(r"^#   cosim (run|capture) scripts/runs/", text, re.MULTILINE)
+    assert head is not None
+    if "cosim.shell" not in text:
+        text = text.replace('guest = "linux"', 'guest = "linux"\nworkload = "true"')
+    file = tmp_path / example.name
+    file.write_text(text)
+    specs = runfile.load(file).runs
+    for name in {spec.guest for spec in specs if spec.guest is not None}:
+        guest.ensure(name, lambda *_: None)
+    output = tmp_path / "results"
+    done = cosim(head[1], file, "-o", output)["runs"]
+    assert [(run["name"], run["error"]) for run in done] == [(spec.name, None) for spec in specs]
+    for spec in specs:
+        folder = output / spec.name
+        result = json.loads((folder / "result.json").read_text())
+        assert (result["complete"], result["backend"]) == (True, spec.backend)
+        assert set(result["policies"]) == set(spec.models or DEFAULT_MODELS)
+        assert result["events"]["pte_write"] > 100
+        assert result["audit"]["missed_writes"] == 0
+        assert result["machine"]["setup"] == spec.machine.get("setup", "h")
+        second = spec.machine.get("tlb", {}).get("second", [128, 8])
+        assert result["machine"]["tlb"]["second"] == second
+        assert spec.cpu in (None, result["guest"]["cpu"])
+        if spec.trace or head[1] == "capture":
+            assert verify(folder / "trace") == []
+        else:
+            assert not (folder / "trace").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('from = "nosuchsymbol"', "the guest has no symbol nosuchsymbol"),
+        ('to = "console:("', "no regular expression"),
+        ('cpu = "nosuchcpu"', "QEMU refuses -cpu nosuchcpu: unable to find CPU model"),
+        ('memory = "1K"', "ram_size 0x400 is no number of 4 KiB pages"),
+        ('models = ["shdow"]', "no policy is called 'shdow'"),
+        (f'workload = "{"x" * 2000}"', "makes the guest's command line 2000 bytes long"),
+    ],
+)
+def test_a_wrong_run_keeps_all_from_starting(tmp_path: Path, line: str, said: str) -> None:
+    guest.ensure("micro", lambda *_: None)
+    file = tmp_path / "runs.toml"
+    file.write_text(f'guest = "micro"\n[[run]]\nname = "right"\n[[run]]\nname = "wrong"\n{line}\n')
+    words: list[str | Path] = [COSIM, "run", file, "-o", tmp_path / "results"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"cosim: {file}:6: run[1].{line.partition(' ')[0]}: ")
+    assert said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize("backend", ["plugin", "mi"])

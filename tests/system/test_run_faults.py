@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 
 import guest
+from cosim import tools
+from cosim.console import Console
+from cosim.machine import Machine, MachineConfig, Timing
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader, verify
 from guest import compiler
@@ -82,7 +85,11 @@ def _linux_with_half_an_initrd(folder: Path) -> list[str | Path]:
         (["--kernel", sys.executable], ("is built for", "not for RISC-V", "give a RISC-V")),
         (["nothing"], ("nothing", "micro")),
         (["micro", "--from", "no_such_symbol"], ("no_such_symbol",)),
+        (["micro", "--from", "power-off"], ("from is power-off, which only to can be",)),
         (["micro", "--model", "nonsense"], ("nonsense", "native")),
+        (["micro", "--model", "shadow:roots=x"], ("roots", "'x'")),
+        (["micro", "--cpu", "nonsense"], ("QEMU refuses -cpu nonsense: ",)),
+        (["micro", "--memory", "1K"], ("0x400", "no number of 4 KiB pages")),
         ([], ("name a guest",)),
     ],
 )
@@ -112,15 +119,9 @@ def test_a_truncated_initrd(home: Home) -> None:
     assert home.sessions() == []
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--cpu", "nonsense"], ("QEMU refused to start", "nonsense")),
-        (["--memory", "900G"], ("not enough memory", "921600 MiB", "--memory")),
-    ],
-)
-def test_what_the_machine_cannot_be(options: list[str], said: tuple[str, ...], home: Home) -> None:
-    _refused(run([*MICRO, *options], home.environment()), ENVIRONMENT, *said)
+def test_more_memory_than_there_is(home: Home) -> None:
+    said = ("not enough memory", "921600 MiB", "--memory")
+    _refused(run([*MICRO, "--memory", "900G"], home.environment()), ENVIRONMENT, *said)
     assert home.leftovers() == []
 
 
@@ -188,8 +189,8 @@ def test_the_guest_powers_off_in_the_region(home: Home) -> None:
 
 
 def test_a_line_too_shortly_before_the_end(home: Home) -> None:
-    words = [*MICRO, "--workload", SHORT, "--from", "console:micro: done"]
-    ended = run(words, home.environment())
+    edges = ("--from", "console:micro: done", "--to", "power-off")
+    ended = run([*MICRO, "--workload", SHORT, *edges], home.environment())
     if ended.status == 0:
         # gdb was in time: then there is a region, if a short one.
         assert ended.document["region"]["instructions"] > 0
@@ -240,6 +241,13 @@ def test_a_region_that_is_never_reached(home: Home) -> None:
     _logs(ended, home)
 
 
+def test_a_transcript_that_cannot_be_written(home: Home) -> None:
+    log = home.folder / "nowhere" / "mi.log"
+    ended = run([*MICRO, "--workload", SHORT, "--mi-log", log], home.environment())
+    _refused(ended, ENVIRONMENT, f"cannot write {log}: No such file or directory")
+    assert home.sessions() == [], "nothing was recorded"
+
+
 def test_a_region_that_does_not_end_in_time(home: Home) -> None:
     words = [*MICRO, "--workload", LONG, "--time-limit", "9"]
     ended = run(words, home.environment())
@@ -248,6 +256,48 @@ def test_a_region_that_does_not_end_in_time(home: Home) -> None:
     assert "raise --time-limit" in ended.line
     assert _partial(ended, "9 s passed")["pte_write"] > 0
     _logs(ended, home)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_recording_whose_console_is_read_late(
+    typed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = Path(_bare(tmp_path, 2_000)[2])
+    drain = Console._drain
+
+    def late(console: Console) -> None:
+        time.sleep(1.5)
+        drain(console)
+
+    monkeypatch.setattr(Console, "_drain", late)
+    _record(kernel, tmp_path, Timing("record", tmp_path / "log", typed=typed))
+    assert (tmp_path / "guest.console.log").stat().st_size == 2_000 * 64 + len("THE-END\n")
+
+
+def test_recordings_of_a_guest_that_spins_once_it_is_off(tmp_path: Path) -> None:
+    kernel = Path(_bare(tmp_path, 1)[2])
+    for _ in range(8):
+        # Whether the guest spins for long is a race inside QEMU.
+        seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"))
+        assert seconds < 5
+
+
+def test_a_recording_of_a_guest_that_spins_for_ever(tmp_path: Path) -> None:
+    kernel = Path(_bare(tmp_path, 1, "-DSPIN")[2])
+    # 2^31 instructions, which QEMU cannot record without an event between, take 5 to 10 s.
+    seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"), limit=15)
+    assert 15 <= seconds < 20
+
+
+def _record(kernel: Path, folder: Path, timing: Timing, limit: float = 20) -> float:
+    """Record until the guest ends, at most ``limit`` seconds; the seconds until it was complete."""
+    config = MachineConfig(kernel=kernel, bios="none", memory=64 << 20)
+    started = time.monotonic()
+    with Machine(tools.qemu().path, config, folder=folder, timing=timing, hold=True) as machine:
+        machine.resume()
+        machine.wait(limit)
+        machine.quit()
+    return time.monotonic() - started
 
 
 def test_a_console_flood(home: Home) -> None:

@@ -13,6 +13,8 @@ struct event {
 };
 _Static_assert(sizeof(struct event) == 48, "the record is 48 bytes");
 
+enum { SIZE_MORE = 255 }; /* `size`: so many bytes, or more */
+
 enum kind {
     TABLE_ADD = 1,
     TABLE_ENTRY,

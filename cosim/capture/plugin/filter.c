@@ -1,7 +1,10 @@
 #include "filter.h"
 
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { DATA, CODE, BUFFERS };
 
@@ -36,6 +39,9 @@ void filter_open(unsigned slots, unsigned harts)
     slot_count = slots;
     hart_count = harts;
     fast_mask = slots ? slots - 1 : 0;
+    if (harts > 1) {
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    }
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
     if (!written_in) {
         abort();
@@ -159,6 +165,18 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
     }
 }
 
+/*
+ * A hart stores, and then looks at its slot without a lock; its processor may do that the other way
+ * round.  So that what it has stored is in RAM, every thread has to pass a barrier here, which costs
+ * nothing at the stores themselves.
+ */
+static void order_harts(void)
+{
+    if (hart_count > 1 && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
+        __sync_synchronize();
+    }
+}
+
 void filter_tables_grew(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
@@ -169,6 +187,7 @@ void filter_tables_grew(void)
             }
         }
     }
+    order_harts();
 }
 
 void filter_fenced(void)

@@ -93,14 +93,29 @@ struct stamp stamp_now(unsigned vcpu)
                           .priv = reg_read(REG_PRIV)};
 }
 
+/* One hart has nobody to be locked against, and an event costs little more than the lock. */
+void lock_harts(void)
+{
+    if (hart_count > 1) {
+        pthread_mutex_lock(&lock);
+    }
+}
+
+void leave(void)
+{
+    if (hart_count > 1) {
+        pthread_mutex_unlock(&lock);
+    }
+}
+
 bool enter(unsigned vcpu)
 {
     if (phase != ACTIVE) {
         return false;
     }
-    pthread_mutex_lock(&lock);
+    lock_harts();
     if (phase == ACTIVE && stream_is_open()) {
-        if (!harts[vcpu].begun) {
+        if (!harts[vcpu].begun && !(reg_read(REG_PRIV) & PRIV_VIRT)) {
             struct stamp at = stamp_now(vcpu);
             begin_hart(vcpu, &at);
         }
@@ -110,16 +125,6 @@ bool enter(unsigned vcpu)
         phase = DONE;
         translate_anew();
     }
-    pthread_mutex_unlock(&lock);
+    leave();
     return false;
-}
-
-void leave(void)
-{
-    pthread_mutex_unlock(&lock);
-}
-
-void lock_harts(void)
-{
-    pthread_mutex_lock(&lock);
 }

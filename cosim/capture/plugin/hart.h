@@ -20,7 +20,7 @@ struct pending {
 };
 
 struct hart {
-    bool begun; /* it has executed something in the region */
+    bool begun; /* it has executed something in the region, with V=0: only then is satp its own */
     bool mxr;
     uint64_t satp;
     uint64_t returned, returned_from; /* `started` and pc at the last sret or mret */

@@ -26,7 +26,7 @@ void access_event(unsigned vcpu, const struct stamp *at, enum class class, enum 
     event->a = va;
     event->b = pa;
     event->sub = kind;
-    event->size = size;
+    event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = flags;
     event->priv = priv;
 }

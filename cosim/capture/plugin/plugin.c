@@ -298,6 +298,8 @@ static bool parse_option(const char *argument)
         options.off_switch = strtoull(value, &end, 0);
     } else if (IS("cboz")) {
         options.cbo_block = strtoul(value, &end, 0);
+        return *end == 0 && options.cbo_block > 0 && options.cbo_block <= PAGE &&
+               (options.cbo_block & (options.cbo_block - 1)) == 0;
     } else {
         return false;
     }
@@ -333,7 +335,8 @@ COSIM_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, 
         fflush(stdout);
         return 1;
     }
-    options = (struct options){.fd = -1, .cbo_block = 64, .filter = FAST_SLOTS / 2, .from = {.kind = AT_BOOT}};
+    options = (struct options){
+        .fd = -1, .cbo_block = 64, .filter = FAST_SLOTS / 2, .from = {.kind = AT_BOOT}};
     for (int i = 0; i < argc; i++) {
         if (!parse_option(argv[i])) {
             fprintf(stderr, "cosim plugin: bad option %s\n", argv[i]);

@@ -13,7 +13,7 @@ void begin_hart(unsigned vcpu, const struct stamp *at)
 {
     struct hart *hart = &harts[vcpu];
     hart->begun = true;
-    hart->satp = at->priv & PRIV_VIRT ? 0 : reg_read(REG_SATP);
+    hart->satp = reg_read(REG_SATP);
     hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
     tables_load_root(hart->satp, at);
     struct event *event = emit(SATP_WRITE, at);
@@ -49,7 +49,9 @@ void begin_region(unsigned vcpu, const struct stamp *at)
 {
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
-    begin_hart(vcpu, at);
+    if (!(at->priv & PRIV_VIRT)) {
+        begin_hart(vcpu, at);
+    }
     translate_anew();
 }
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.plugin import build
 from cosim.capture.plugin.stream import StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
@@ -44,6 +45,7 @@ class PluginSource:
         ``mark:LABEL`` or ``pc:ADDRESS``; ``request``: soon after :meth:`end`.
     :param mark: virtual address of the mark instruction; None: the guest has none.
     :param mark_in_user: the mark counts in U-mode only.
+    :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
     """
 
@@ -60,6 +62,7 @@ class PluginSource:
         end: str = "end",
         mark: int | None = USER_MARK,
         mark_in_user: bool = True,
+        cbo_block: int = CBO_BLOCK,
         timeout: float | None = None,
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
@@ -79,6 +82,7 @@ class PluginSource:
             f"from={start}",
             f"to={end}",
             f"off={OFF_SWITCH:#x}",
+            f"cboz={cbo_block}",
         ]
         if accesses == "all":
             self._options.append(f"filter={slots}")

@@ -59,9 +59,13 @@ static struct page *read_page(uint64_t pa, int level, bool root, const struct st
         abort();
     }
     page->root_level = NO_ROOT;
-    memcpy(page->copy, ram.bytes + (pa - ram.base), PAGE);
     pages[number(pa)] = page;
     tables_live_map[number(pa)] = 1;
+    /* Other harts run on, and stores of theirs to this page have needed no look so far.  So the copy
+     * comes last: a store that was not looked at is in RAM by now, and one that is looked at waits
+     * for the lock and becomes an event.  The other way round a store between the two is in neither. */
+    on_grown();
+    memcpy(page->copy, ram.bytes + (pa - ram.base), PAGE);
     struct event *event = emit(TABLE_ADD, at);
     event->a = pa;
     event->b = level;
@@ -73,7 +77,6 @@ static struct page *read_page(uint64_t pa, int level, bool root, const struct st
             event->c = page->copy[i];
         }
     }
-    on_grown();
     return page;
 }
 
@@ -215,7 +218,7 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     event->b = old;
     event->c = new;
     event->sub = op;
-    event->size = size;
+    event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = cont ? FLAG_CONT : 0;
     page->copy[i] = new;
     note_pte_write(entry_pa, levels_of(page), old);

@@ -9,7 +9,8 @@
 #include "event.h"
 #include "guest.h"
 
-/* What the tables call back when their set of live pages grows. */
+/* What the tables call back when their set of live pages has grown: when it returns, every store
+ * that has found none of them live is in RAM. */
 void tables_open(void (*grown)(void));
 /* Whether the page of `pa` is live; `pa` may be anything. */
 bool tables_live(uint64_t pa);

@@ -67,14 +67,20 @@ static bool is_page_fault(uint64_t cause)
            cause == FETCH_GUEST_PAGE || cause == LOAD_GUEST_PAGE || cause == STORE_GUEST_PAGE;
 }
 
+enum { HSTATUS_GVA = 1 << 6, HSTATUS_SPV = 1 << 7 };
+
 static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t epc)
 {
     uint64_t tval = reg_read(REG_STVAL), status = reg_read(REG_SSTATUS);
-    bool virtual = priv & PRIV_VIRT || reg_read(REG_HSTATUS) >> 7 & 1;
-    struct stamp at = {.icount = counters_of(vcpu)->started,
-                       .pc = epc,
-                       .hart = vcpu,
-                       .priv = (status >> 8 & 1) | (virtual ? PRIV_VIRT : 0)};
+    uint64_t hstatus = priv & PRIV_VIRT ? 0 : reg_read(REG_HSTATUS);
+    unsigned from = status >> 8 & 1;
+    if (priv & PRIV_VIRT || hstatus & HSTATUS_SPV) {
+        from |= PRIV_VIRT;
+    } else if (hstatus & HSTATUS_GVA) {
+        from = PRIV_VIRT | (hstatus >> 8 & 1); /* hlv, hsv: SPVP */
+    }
+    struct stamp at = {
+        .icount = counters_of(vcpu)->started, .pc = epc, .hart = vcpu, .priv = from};
     if (options.accesses) {
         enum access kind = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? FETCH
                            : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? READ
