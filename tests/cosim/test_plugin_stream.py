@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import threading
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,12 @@ EVENTS, LABEL, END = 1, 2, 3
 
 
 def block(kind: int, sequence: int, payload: bytes, instructions: int = 7) -> bytes:
-    header = struct.pack("<4sHHQQI", b"CSPE", 1, kind, sequence, instructions, len(payload))
-    return header + struct.pack("<I", zlib.crc32(header + payload)) + payload
+    header = struct.pack("<4sHHQQQ", b"CSPE", 2, kind, sequence, instructions, len(payload))
+    words = struct.unpack(
+        f"<{(len(header) + len(payload) + 7) // 8}Q", header + payload + bytes(-len(payload) % 8)
+    )
+    once, twice = sum(words), sum(itertools.accumulate(words))
+    return header + struct.pack("<QQ", once % 2**64, twice % 2**64) + payload
 
 
 def batch(count: int, first: int = 0) -> EventBatch:

@@ -15,7 +15,7 @@ API_VERSION = 4
 """The version of QEMU's plugin interface that the plugin is written against."""
 
 _SOURCE = Path(__file__).resolve().parent
-_FLAGS = ("-std=gnu11", "-O2", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden")
+_FLAGS = ("-std=gnu11", "-O2", "-flto", "-Wall", "-shared", "-fPIC", "-fvisibility=hidden")
 _SECONDS = 120.0
 
 

@@ -11,7 +11,7 @@ enum { DATA, CODE, BUFFERS };
 /* An address that no access has: not canonical in any mode. */
 static const uint64_t NOWHERE = 1ull << 63 | 1;
 
-uint64_t fast[MAX_HARTS][CLASSES][2][FAST_SLOTS];
+struct fast_slot fast[MAX_HARTS][FAST_SLOTS];
 uint64_t fast_mask;
 
 /* Slots: tag = page address | class << 1 | mxr << 3 | stored to << 4 | 1, or 0. */
@@ -21,6 +21,7 @@ static struct buffer {
     uint64_t tags[FAST_SLOTS];
     /* Page numbers within RAM, plus 1, of the tables that the slot's page is translated through. */
     uint32_t paths[MAX_LEVELS][FAST_SLOTS];
+    uint32_t pages[FAST_SLOTS]; /* the page number within RAM, plus 1, that it is translated to */
     uint8_t bits[FAST_SLOTS]; /* log2 of the size of the mapping that the page belongs to */
     /* Which slots were filled since all were emptied; one may stand there twice or be empty. */
     uint16_t filled[FAST_SLOTS];
@@ -49,7 +50,7 @@ void filter_open(unsigned slots, unsigned harts)
     for (unsigned hart = 0; hart < harts; hart++) {
         for (int class = 0; class < CLASSES; class++) {
             for (unsigned slot = 0; slot <= fast_mask; slot++) {
-                fast[hart][class][READ][slot] = fast[hart][class][WRITE][slot] = NOWHERE;
+                fast[hart][slot].page[class][READ] = fast[hart][slot].page[class][WRITE] = NOWHERE;
             }
         }
     }
@@ -63,7 +64,7 @@ static void empty(unsigned hart, int which, unsigned slot)
         buffer->paths[level][slot] = 0;
     }
     for (int class = 0; which == DATA && class < CLASSES; class++) {
-        fast[hart][class][READ][slot] = fast[hart][class][WRITE][slot] = NOWHERE;
+        fast[hart][slot].page[class][READ] = fast[hart][slot].page[class][WRITE] = NOWHERE;
     }
 }
 
@@ -109,6 +110,7 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
         buffer->paths[level][slot] = path[level];
     }
     buffer->bits[slot] = walk.bits;
+    buffer->pages[slot] = (pa - ram.base) / PAGE + 1;
     buffer->tags[slot] = tag;
     if (!was_used) {
         if (buffer->filled_count == FAST_SLOTS) {
@@ -146,9 +148,17 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     }
     remember(hart, which, slot, kind == WRITE ? tag | TAG_STORED : tag, va, pa, satp);
     if (which == DATA && buffers[hart][which].tags[slot]) {
-        fast[hart][class][READ][slot] = va & -(uint64_t)PAGE;
+        fast[hart][slot].page[class][READ] = va & -(uint64_t)PAGE;
     }
     return true;
+}
+
+bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page)
+{
+    const struct buffer *buffer = &buffers[hart][CODE];
+    unsigned slot = va >> PAGE_BITS & fast_mask;
+    return class < CLASSES && !(class == CLASS_SUM && mxr) &&
+           buffer->tags[slot] == tag_of(class, mxr, va) && buffer->pages[slot] == page;
 }
 
 void filter_faulted(unsigned hart, enum access kind, uint64_t va)
@@ -161,7 +171,7 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
     unsigned slot = va >> PAGE_BITS & fast_mask;
     if (class < CLASSES &&
         buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
-        fast[hart][class][WRITE][slot] = va & -(uint64_t)PAGE;
+        fast[hart][slot].page[class][WRITE] = va & -(uint64_t)PAGE;
     }
 }
 
@@ -183,7 +193,7 @@ void filter_tables_grew(void)
         const struct buffer *buffer = &buffers[hart][DATA];
         for (unsigned i = 0; i < buffer->filled_count; i++) {
             for (int class = 0; class < CLASSES; class++) {
-                fast[hart][class][WRITE][buffer->filled[i]] = NOWHERE;
+                fast[hart][buffer->filled[i]].page[class][WRITE] = NOWHERE;
             }
         }
     }

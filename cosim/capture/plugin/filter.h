@@ -20,12 +20,14 @@
  * hlv), or one with SUM and MXR, which a hypervisor may have to make for the guest each time: these
  * empty their slot.
  *
- * One fetch never gets here: that of a block in the same physical page, with the same privilege and
- * SUM, as the hart's block before, unless a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between.
- * Generated code cannot tell more, for QEMU runs the same one under every virtual address of a page,
- * and what it can compare are constants.  So a jump from one executable mapping of a page straight
- * into another one of that page is missed, and the other mapping is not fetched from until the hart
- * enters the page from elsewhere.
+ * Some fetches never get here.  QEMU runs the same generated code under every virtual address of a
+ * page, and to ask it for the pc costs more than all the rest, so `on_fetch` goes by the physical page:
+ * a block in the page, with the privilege and SUM, of the hart's block before is not looked at unless
+ * a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between; and of one in another page it is assumed,
+ * with more than one slot, that it runs where that page was last fetched from, if a slot still holds
+ * that.  So of a page of code that is mapped executable more than once in one address space, the second
+ * mapping is not fetched from while a slot holds the first one (with one slot: not by a jump straight
+ * from one into the other), and the accesses made from there have a pc in the first.
  */
 #ifndef COSIM_FILTER_H
 #define COSIM_FILTER_H
@@ -39,15 +41,19 @@ enum class { CLASS_U, CLASS_S, CLASS_SUM, CLASSES, CLASS_M = CLASSES, CLASS_OTHE
 enum { FAST_SLOTS = 512, FAST_MISS = 0xff8 };
 
 /*
- * The check of every load and store: [hart][class][kind][virtual page number & fast_mask] is the
- * address of the page if an access that does not cross its end needs no look.
+ * The check of every load and store, by hart and virtual page number & fast_mask: [class][kind] is the
+ * address of the page if an access that does not cross its end needs no look.  A slot is one line of
+ * the host's cache, since they are filled and emptied whole.
  */
-extern uint64_t fast[MAX_HARTS][CLASSES][2][FAST_SLOTS];
+struct fast_slot {
+    _Alignas(64) uint64_t page[CLASSES][2];
+};
+extern struct fast_slot fast[MAX_HARTS][FAST_SLOTS];
 extern uint64_t fast_mask;
 
 static inline bool fast_hit(unsigned hart, enum class class, enum access kind, uint64_t va)
 {
-    return va - fast[hart][class][kind][va >> PAGE_BITS & fast_mask] <= FAST_MISS;
+    return va - fast[hart][va >> PAGE_BITS & fast_mask].page[class][kind] <= FAST_MISS;
 }
 
 /* `slots`: a power of two up to FAST_SLOTS; 0: no page is ever held, so every access passes. */
@@ -56,6 +62,9 @@ void filter_open(unsigned slots, unsigned harts);
 /* Whether an access becomes an event; if so, its page is remembered.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
+/* Whether a fetch from `va` would not pass, and that page is translated to `page` (its number within
+ * RAM, plus 1). */
+bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page);
 /* A store to the page of `va`, which the filter was asked about, hit no live table: if the page is
  * remembered, let the next ones pass by unseen. */
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);

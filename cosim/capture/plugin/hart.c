@@ -85,6 +85,14 @@ struct stamp stamp_of(unsigned vcpu, struct site site)
                           .priv = site.priv};
 }
 
+struct stamp stamp_of_access(unsigned vcpu, struct site site)
+{
+    return (struct stamp){.icount = counters_of(vcpu)->started - 1,
+                          .pc = harts[vcpu].fetched + site.block + site.offset,
+                          .hart = vcpu,
+                          .priv = site.priv};
+}
+
 struct stamp stamp_now(unsigned vcpu)
 {
     return (struct stamp){.icount = counters_of(vcpu)->started,

@@ -23,6 +23,7 @@ struct hart {
     bool begun; /* it has executed something in the region, with V=0: only then is satp its own */
     bool mxr;
     uint64_t satp;
+    uint64_t fetched; /* virtual address of the page last fetched from, where accesses are events */
     uint64_t returned, returned_from; /* `started` and pc at the last sret or mret */
     struct pending pending;
 };
@@ -34,6 +35,9 @@ struct hart_counters *counters_of(unsigned vcpu);
 uint64_t pc_of(struct site site);
 /* The stamp of the instruction that has begun last, and of the one that is about to. */
 struct stamp stamp_of(unsigned vcpu, struct site site);
+/* `stamp_of` an access while accesses are events: by what was fetched, since asking QEMU for the pc
+ * costs as much as all else that is done for one. */
+struct stamp stamp_of_access(unsigned vcpu, struct site site);
 struct stamp stamp_now(unsigned vcpu);
 /* What was fetched from is to be looked at again. */
 void forget_fetched(void);

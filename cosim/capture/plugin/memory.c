@@ -78,7 +78,7 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         live |= kind == WRITE && tables_live(parts[i].pa);
     }
     if (live || options.accesses) {
-        struct stamp at = stamp_of(vcpu, site);
+        struct stamp at = live ? stamp_of(vcpu, site) : stamp_of_access(vcpu, site);
         unsigned priv = class == CLASS_OTHER ? data_privilege(site) : site.priv;
         for (int i = 0; i < count; i++) {
             uint64_t from = i == 0 ? va : va + first;
@@ -146,25 +146,44 @@ memory_callback memory_callback_for(enum class class, enum access kind)
     return kind == READ && !options.accesses ? NULL : callbacks[class][kind];
 }
 
+/* By physical page, and the one that was fetched from last of those that share a place. */
+enum { KNOWN = 1024 };
+static struct known_code {
+    uint64_t from; /* fetched_from */
+    uint64_t va;   /* the page's virtual address then */
+} known_code[MAX_HARTS][KNOWN];
+
 void on_fetch(unsigned vcpu, void *data)
 {
     struct fetch_site site = ((union packed_fetch){.data = data}).site;
+    struct hart *hart = &harts[vcpu];
+    struct known_code *known = &known_code[vcpu][site.page % KNOWN];
+    struct hart_counters *count = counters_of(vcpu);
+    unsigned length = site.wide ? 4 : 2, first = PAGE - 2 * (site.block + site.offset);
     if (!enter(vcpu)) {
         return;
     }
+    if (options.filter > 1 && count->pending == 0 && length <= first &&
+        known->from == fetched_from(site) &&
+        filter_holds_code(vcpu, site.class, hart->mxr, known->va, site.page)) {
+        hart->fetched = known->va;
+        count->fetch_page = known->from;
+        leave();
+        return;
+    }
     settle(vcpu);
-    struct hart_counters *count = counters_of(vcpu);
     struct stamp at = {
         .icount = count->started - site.counted,
         .pc = pc_of((struct site){.block = 2 * site.block, .offset = 2 * site.offset}),
         .hart = vcpu,
         .priv = site.priv};
-    unsigned length = site.wide ? 4 : 2, first = PAGE - (at.pc & (PAGE - 1));
+    hart->fetched = at.pc & -(uint64_t)PAGE;
     uint64_t pa = ram.base + ((uint64_t)(site.page - 1) << PAGE_BITS) + (at.pc & (PAGE - 1));
     access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc, pa, length < first ? length : first);
-    count->fetch_page = fetched_from(site);
+    *known = (struct known_code){.from = fetched_from(site), .va = hart->fetched};
+    count->fetch_page = known->from;
     if (length > first) {
-        struct walk walk = guest_walk(harts[vcpu].satp, at.pc + first);
+        struct walk walk = guest_walk(hart->satp, at.pc + first);
         if (walk.ok) {
             access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc + first, walk.pa,
                          length - first);

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAGIC = 0x45505343, VERSION = 1, ROOM = 4096 };
+enum { MAGIC = 0x45505343, VERSION = 2, ROOM = 4096 };
 
 static struct {
     int fd;
@@ -14,45 +14,22 @@ static struct {
     uint64_t sequence, events;
     size_t used;
     struct event buffer[ROOM];
-    uint32_t crc_table[8][256];
 } stream = {.fd = -1};
 
-static void make_crc_table(void)
+/* Fletcher's checksum over 64-bit words; what is left over counts as a word filled up with 0. */
+static void sum(struct checksum *checksum, const void *from, size_t length)
 {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t crc = i;
-        for (int bit = 0; bit < 8; bit++) {
-            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-        }
-        stream.crc_table[0][i] = crc;
-    }
-    for (int slice = 1; slice < 8; slice++) {
-        for (int i = 0; i < 256; i++) {
-            uint32_t before = stream.crc_table[slice - 1][i];
-            stream.crc_table[slice][i] = before >> 8 ^ stream.crc_table[0][before & 255];
-        }
-    }
-}
-
-/* CRC-32 of IEEE 802.3 of what `before` is the CRC of and more, eight bytes a step. */
-static uint32_t crc32(uint32_t before, const void *from, size_t length)
-{
-    uint32_t(*table)[256] = stream.crc_table;
+    uint64_t word, words = checksum->words, sums = checksum->sums;
     const uint8_t *data = from;
-    uint32_t crc = ~before;
-    for (; length >= 8; data += 8, length -= 8) {
-        uint64_t word;
-        memcpy(&word, data, 8);
-        word ^= crc;
-        crc = 0;
-        for (int i = 0; i < 8; i++) {
-            crc ^= table[7 - i][word >> 8 * i & 255];
-        }
+    for (; length > 0; data += 8) {
+        size_t part = length < 8 ? length : 8;
+        word = 0;
+        memcpy(&word, data, part);
+        length -= part;
+        words += word;
+        sums += words;
     }
-    for (; length > 0; data++, length--) {
-        crc = crc >> 8 ^ table[0][(crc ^ *data) & 255];
-    }
-    return ~crc;
+    *checksum = (struct checksum){words, sums};
 }
 
 static void send_all(const void *data, size_t length)
@@ -83,15 +60,16 @@ static void send_block(enum block_type type, const void *data, size_t length)
                                   .sequence = stream.sequence++,
                                   .instructions = stream.instructions(),
                                   .length = length};
-    header.crc = crc32(0, &header, offsetof(struct block_header, crc));
-    header.crc = crc32(header.crc, data, length);
+    struct checksum checksum = {0, 0};
+    sum(&checksum, &header, offsetof(struct block_header, checksum));
+    sum(&checksum, data, length);
+    header.checksum = checksum;
     send_all(&header, sizeof(header));
     send_all(data, length);
 }
 
 void stream_open(int fd, int64_t (*instructions)(void))
 {
-    make_crc_table();
     stream.fd = fd;
     stream.instructions = instructions;
 }

@@ -1,6 +1,6 @@
 """The plugin's stream: blocks with a sequence number and a checksum, read from a socket.
 
-A block is a 32-byte header (``block_header`` in ``stream.h``) and what it announces.  Whatever is
+A block is a 48-byte header (``block_header`` in ``stream.h``) and what it announces.  Whatever is
 wrong with the stream ends it with an error; a batch that comes out was checked.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -18,9 +17,11 @@ import numpy as np
 from cosim.errors import MachineError
 from hypervisor_model.events import EVENT, EventBatch
 
-_HEADER = struct.Struct("<IHHQQII")
+_HEADER = struct.Struct("<IHHQQQQQ")
+_SUMMED = 32
+"""Bytes of it before the checksum."""
 _MAGIC = int.from_bytes(b"CSPE", "little")
-_VERSION = 1
+_VERSION = 2
 _LARGEST = 16 << 20
 _END = struct.Struct("<8Q")
 
@@ -29,6 +30,21 @@ class _Block(IntEnum):
     EVENTS = 1
     LABEL = 2
     END = 3
+
+
+def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
+    """Fletcher's checksum over the 64-bit words of ``parts``, each filled up with zeros.
+
+    The sum of the words, and the sum of what that is after each word, both modulo 2^64.
+    """
+    words, sums = 0, 0
+    for part in parts:
+        spare = -len(part) % 8
+        values = np.frombuffer(part + bytes(spare) if spare else part, dtype="<u8")
+        weights = np.arange(len(values), 0, -1, dtype=np.uint64)
+        sums += len(values) * words + int((values * weights).sum(dtype=np.uint64))
+        words += int(values.sum(dtype=np.uint64))
+    return words % (1 << 64), sums % (1 << 64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class StreamReader:
 
     def _block(self) -> tuple[int, bytearray]:
         header = self._read(_HEADER.size)
-        magic, version, kind, sequence, instructions, length, crc = _HEADER.unpack(header)
+        magic, version, kind, sequence, instructions, length, *sums = _HEADER.unpack(header)
         if magic != _MAGIC or version != _VERSION or length > _LARGEST:
             raise MachineError("the plugin's stream is damaged: what came is no block")
         if sequence != self._sequence:
@@ -98,7 +114,7 @@ class StreamReader:
                 f"the plugin's stream is damaged: block {sequence} came, {self._sequence} was due"
             )
         payload = self._read(length)
-        if zlib.crc32(payload, zlib.crc32(header[:-4])) != crc:
+        if checksum(bytes(header[:_SUMMED]), payload) != tuple(sums):
             raise MachineError(
                 f"the plugin's stream is damaged: block {sequence} has the wrong checksum"
             )
