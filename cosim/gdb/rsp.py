@@ -11,6 +11,7 @@ import socket
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cosim.errors import RemoteError
 
@@ -19,6 +20,7 @@ _AT_ONCE = 64
 _ESCAPED = frozenset(b"#$}*")
 
 
+@lru_cache(maxsize=4096)
 def frame(payload: bytes) -> bytes:
     """``payload`` as a packet, escaped and with its checksum."""
     if _ESCAPED.isdisjoint(payload):
@@ -31,8 +33,6 @@ def frame(payload: bytes) -> bytes:
 
 
 def _unpack(body: bytes) -> bytes:
-    if b"}" not in body and b"*" not in body:
-        return body
     out = bytearray()
     data = iter(body)
     for byte in data:
@@ -69,7 +69,7 @@ class Decoder:
                     break
                 body = data[at + 1 : end]
                 if b"%02x" % (sum(body) & 0xFF) == data[end + 1 : end + 3].lower():
-                    packets.append(_unpack(body))
+                    packets.append(_unpack(body) if b"}" in body or b"*" in body else body)
                 else:
                     self.damaged += 1
                 at = end + 3
@@ -254,8 +254,9 @@ class Stub:
                 raise RemoteError(f"QEMU's stub refused a request: {_show(answer)}")
 
     def _next(self, timeout: float) -> bytes:
-        self._settle()
-        return self._receive(timeout)
+        if self._owed:
+            self._settle()
+        return self._packets.popleft() if self._packets else self._receive(timeout)
 
     def _receive(self, timeout: float) -> bytes:
         payload = self._maybe(timeout)
@@ -271,10 +272,12 @@ class Stub:
     def _fetch(self, timeout: float) -> None:
         limit = time.monotonic() + timeout
         while not self._packets:
-            if not self._readable.poll(max(0.0, limit - time.monotonic()) * 1000):
-                return
             try:
                 data = self._line.recv(65536)
+            except BlockingIOError:
+                if self._readable.poll(max(0.0, limit - time.monotonic()) * 1000):
+                    continue
+                return
             except OSError:
                 data = b""
             if not data:
