@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import re
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -74,6 +77,7 @@ class Console:
         self._tail = bytearray()
         self._unseen = bytearray()
         self._mirror: Callable[[bytes], object] | None = None
+        self._taken = 0
         self.bytes_seen = 0
         self.log = log
         self.log_error: str | None = None
@@ -96,9 +100,10 @@ class Console:
                 for kept in (stream.pending, self._unseen):
                     kept += chunk
                     del kept[: max(0, len(kept) - _KEEP)]
+                self._tail += chunk
+                del self._tail[: max(0, len(self._tail) - 4096)]
+                self._taken += len(chunk)
                 stream.arrived.notify_all()
-            self._tail += chunk
-            del self._tail[: max(0, len(self._tail) - 4096)]
             if self._mirror is not None:
                 # A terminal that is gone is the session's to notice.
                 with contextlib.suppress(OSError):
@@ -107,6 +112,19 @@ class Console:
             self.bytes_seen += len(chunk)
         if self._log_file:
             self._log_file.close()
+
+    def _catch_up(self) -> None:
+        """Take in what the guest has printed until now: it may have ended behind that."""
+        stream = self._stream
+        waiting = bytearray(4)
+        with stream.arrived:
+            try:
+                fcntl.ioctl(self._line.fileno(), termios.FIONREAD, waiting)
+            except (OSError, ValueError):
+                return
+            # Up to a piece that is read but not taken yet: then the next look finds it.
+            until = self._taken + int.from_bytes(waiting, sys.byteorder)
+            stream.arrived.wait_for(lambda: stream.ended or self._taken >= until, 1.0)
 
     def _write_log(self, chunk: bytes) -> None:
         if self._log_file is None or self.log_error:
@@ -141,6 +159,7 @@ class Console:
 
     def seen(self, pattern: str, within: float = 0.0) -> bool:
         """Whether ``pattern`` has appeared since the last match, or does ``within`` seconds."""
+        self._catch_up()
         searched = re.compile(pattern.encode(), re.MULTILINE)
         deadline = time.monotonic() + within
         with self._stream.arrived:
@@ -193,6 +212,7 @@ class Console:
 
     def last_line(self) -> str:
         """The last non-empty line that the guest printed."""
+        self._catch_up()
         lines = bytes(self._tail).decode("utf-8", "replace").replace("\r", "").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "")
 
