@@ -117,12 +117,13 @@ class Console:
         """Take in what the guest has printed until now: it may have ended behind that."""
         stream = self._stream
         waiting = bytearray(4)
+        # For the reader to take a piece that it has just read.
+        time.sleep(0.001)
         with stream.arrived:
             try:
                 fcntl.ioctl(self._line.fileno(), termios.FIONREAD, waiting)
             except (OSError, ValueError):
                 return
-            # Up to a piece that is read but not taken yet: then the next look finds it.
             until = self._taken + int.from_bytes(waiting, sys.byteorder)
             stream.arrived.wait_for(lambda: stream.ended or self._taken >= until, 1.0)
 
