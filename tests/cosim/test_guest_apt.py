@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlunsplit
 
 import pytest
 
@@ -63,7 +64,8 @@ def mirror() -> Iterator[tuple[str, list[str | None]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/file", handler.ranges
+        host, port = server.server_address[:2]
+        yield urlunsplit(("http", f"{host}:{port}", "/file", "", "")), handler.ranges
     finally:
         server.shutdown()
         server.server_close()
