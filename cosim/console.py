@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import re
+import select
 import sys
 import termios
 import threading
@@ -77,7 +78,6 @@ class Console:
         self._tail = bytearray()
         self._unseen = bytearray()
         self._mirror: Callable[[bytes], object] | None = None
-        self._taken = 0
         self.bytes_seen = 0
         self.log = log
         self.log_error: str | None = None
@@ -88,11 +88,14 @@ class Console:
     def _drain(self) -> None:
         stream = self._stream
         while True:
-            try:
-                chunk = self._line.read(65536)
-            except (OSError, ValueError):
-                chunk = b""
+            with contextlib.suppress(OSError, ValueError):
+                select.select([self._line], [], [])
+            # Read and taken in one, so that nothing is ever in neither (see _catch_up).
             with stream.arrived:
+                try:
+                    chunk = self._line.read(65536)
+                except (OSError, ValueError):
+                    chunk = b""
                 if not chunk:
                     stream.ended = True
                     stream.arrived.notify_all()
@@ -102,14 +105,13 @@ class Console:
                     del kept[: max(0, len(kept) - _KEEP)]
                 self._tail += chunk
                 del self._tail[: max(0, len(self._tail) - 4096)]
-                self._taken += len(chunk)
+                self._write_log(chunk)
+                self.bytes_seen += len(chunk)
                 stream.arrived.notify_all()
             if self._mirror is not None:
                 # A terminal that is gone is the session's to notice.
                 with contextlib.suppress(OSError):
                     self._mirror(chunk)
-            self._write_log(chunk)
-            self.bytes_seen += len(chunk)
         if self._log_file:
             self._log_file.close()
 
@@ -117,15 +119,13 @@ class Console:
         """Take in what the guest has printed until now: it may have ended behind that."""
         stream = self._stream
         waiting = bytearray(4)
-        # For the reader to take a piece that it has just read.
-        time.sleep(0.001)
         with stream.arrived:
             try:
                 fcntl.ioctl(self._line.fileno(), termios.FIONREAD, waiting)
             except (OSError, ValueError):
                 return
-            until = self._taken + int.from_bytes(waiting, sys.byteorder)
-            stream.arrived.wait_for(lambda: stream.ended or self._taken >= until, 1.0)
+            until = self.bytes_seen + int.from_bytes(waiting, sys.byteorder)
+            stream.arrived.wait_for(lambda: stream.ended or self.bytes_seen >= until, 1.0)
 
     def _write_log(self, chunk: bytes) -> None:
         if self._log_file is None or self.log_error:

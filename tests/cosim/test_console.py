@@ -141,3 +141,13 @@ def test_a_console_without_input(line: Line) -> None:
     with pytest.raises(GuestError, match="takes no input"):
         console.send("ls\n")
     _close(console, line)
+
+
+def test_what_was_printed_before_the_question_counts(line: Line) -> None:
+    """Whoever asks is not told of a console that lags behind the guest."""
+    console = Console(line[0], None)
+    for number in range(300):
+        line[1].write(b"." * 9000 + b"line %d\n" % number)
+        assert console.last_line().endswith(f"line {number}")
+        assert console.seen(f"line {number}$")
+    _close(console, line)
