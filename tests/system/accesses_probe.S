@@ -3,10 +3,8 @@
  *
  * Runs in M-mode from 0x80000000 (-bios none), then in S-mode under Sv39: the root maps RAM as one
  * 1 GiB leaf, and its entry 0 leads to a middle and a leaf table for the first 2 MiB. */
-        .option norvc
-        .option norelax
+        .include "m_mode.inc"
         .option arch, +zicboz
-        .globl _start, cosim_mark
 
         .equ    RW, 0xc7
         .equ    RX, 0x4b
@@ -24,38 +22,13 @@
         sd      t0, 8 * \number(t1)
         .endm
 
-        .macro MARK text
-        la      t6, \text
-        ld      a0, 0(t6)
-        li      a1, 0
-        li      a2, 0
-        li      a3, 0
-        call    cosim_mark
-        .endm
-
 _start: la      sp, stack_end
-        li      t0, 0xb100              /* page faults and calls of U go to S */
-        csrw    medeleg, t0
-        li      t0, -1                  /* all memory is open to S */
-        csrw    pmpaddr0, t0
-        li      t0, 0x1f
-        csrw    pmpcfg0, t0
+        OPEN_TO_S
         li      t0, 1 << 7              /* cbo.zero */
         csrs    0x30a, t0
         la      t0, s_trap
         csrw    stvec, t0
-        la      t0, root
-        li      t1, (0x80000000 >> 2) | 0xcf
-        sd      t1, 16(t0)
-        la      t1, middle
-        srli    t1, t1, 2
-        ori     t1, t1, 1
-        sd      t1, 0(t0)
-        la      t0, middle
-        la      t1, leaf
-        srli    t1, t1, 2
-        ori     t1, t1, 1
-        sd      t1, 0(t0)
+        TABLES
         la      t0, leaf
         li      t1, (0x10000000 >> 2) | RW
         sd      t1, 8 * 7(t0)           /* page 7: the console */

@@ -1,4 +1,4 @@
-"""Small kernels in assembly (``NAME.S``, with what ``bare_kernel.inc`` has), and their captures."""
+"""Small kernels in assembly (``NAME.S``, with what the ``.inc`` files have), and their captures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ REGION = ("--from", "mark:begin", "--to", "mark:end")
 _COMPARED = ("kind", "pc", "a", "b", "c", "sub", "hart", "priv", "flags", "size")
 
 
-def build(name: str, folder: Path) -> Path:
-    """The kernel ``name``, made in ``folder``."""
+S_MODE, M_MODE = 0x8020_0000, 0x8000_0000
+"""Where a kernel starts: behind OpenSBI, or without it (-bios none)."""
+
+
+def build(name: str, folder: Path, start: int = S_MODE) -> Path:
+    """The kernel ``name`` for the address ``start``, made in ``folder``."""
     output = folder / f"{name}.elf"
     here = Path(__file__).parent
-    options = ["-nostdlib", "-static", f"-I{here}", "-Wl,-N,--build-id=none,-Ttext=0x80200000"]
+    options = ["-nostdlib", "-static", f"-I{here}", f"-Wl,-N,--build-id=none,-Ttext={start:#x}"]
     words = [str(tools.cross_compiler().path), *options, str(here / f"{name}.S")]
     subprocess.run([*words, "-o", str(output)], check=True, timeout=60)
     return output

@@ -2,34 +2,11 @@
  *
  * In the region it writes a routine into memory, which loads a second root and fences, and calls
  * it: neither was in any text that could be known.  Then it stores to that root. */
-        .option norvc
-        .option norelax
-        .globl _start, cosim_mark
+        .include "bare_kernel.inc"
 
-        .macro MARK text
-        la      t6, \text
-        ld      a0, 0(t6)
-        li      a1, 0
-        li      a2, 0
-        li      a3, 0
-        call    cosim_mark
-        .endm
-
-        .macro SATP register, root
-        la      \register, \root
-        srli    \register, \register, 12
-        li      t1, 8 << 60
-        or      \register, \register, t1
-        .endm
-
-_start: la      t0, first
-        la      t2, second
-        li      t1, (0x80000000 >> 2) | 0xcf
-        sd      t1, 16(t0)
-        sd      t1, 16(t2)
-        SATP    t0, first
-        csrw    satp, t0
-        sfence.vma
+_start: MAP_RAM first
+        MAP_RAM second
+        SATP    first
         MARK    text_begin
         la      s0, routine
         li      t0, 0x18051073          /* csrw satp, a0 */
@@ -39,7 +16,8 @@ _start: la      t0, first
         li      t0, 0x00008067          /* ret */
         sw      t0, 8(s0)
         fence.i
-        SATP    a0, second
+        SV39    second
+        mv      a0, t0
         jalr    s0
         la      t0, first               /* still live: a stop, at which satp is another */
         sd      zero, 0(t0)
@@ -47,20 +25,8 @@ _start: la      t0, first
         li      t1, (0x40000000 >> 2) | 0xc7
         sd      t1, 8(t0)
         MARK    text_end
-        li      a7, 0x53525354          /* SBI: power off */
-        li      a6, 0
-        li      a0, 0
-        li      a1, 0
-        ecall
-1:      wfi
-        j       1b
-
-        .balign 8
-cosim_mark:
-        ret
-
-text_begin: .dword 0x6e69676562         /* "begin" */
-text_end: .dword 0x646e65               /* "end" */
+        POWER_OFF
+1:      j       1b
 
         .bss
         .balign 4096

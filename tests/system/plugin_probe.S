@@ -2,44 +2,17 @@
  *
  * Runs in M-mode from 0x80000000 (-bios none), then in S-mode under Sv39: the root maps RAM as one
  * 1 GiB leaf, and its entry 0 leads to a middle and a leaf table for virtual page 0. */
-        .option norvc
-        .option norelax
+        .include "m_mode.inc"
         .option arch, +v, +h
-        .globl _start, cosim_mark, root, middle, leaf, beside
-
-        .macro MARK text
-        la      t6, \text
-        ld      a0, 0(t6)
-        li      a1, 0
-        li      a2, 0
-        li      a3, 0
-        call    cosim_mark
-        .endm
+        .globl root, middle, leaf, beside
 
 _start: la      sp, stack_end
         la      t0, m_trap
         csrw    mtvec, t0
-        li      t0, 0xb100              /* page faults go to S */
-        csrw    medeleg, t0
-        li      t0, -1                  /* all memory is open to S */
-        csrw    pmpaddr0, t0
-        li      t0, 0x1f
-        csrw    pmpcfg0, t0
+        OPEN_TO_S
         la      t0, s_trap
         csrw    stvec, t0
-        /* The root maps RAM; entry 0 leads to two tables below. */
-        la      t0, root
-        li      t1, (0x80000000 >> 2) | 0xcf
-        sd      t1, 16(t0)
-        la      t1, middle
-        srli    t1, t1, 2
-        ori     t1, t1, 1
-        sd      t1, 0(t0)
-        la      t0, middle
-        la      t1, leaf
-        srli    t1, t1, 2
-        ori     t1, t1, 1
-        sd      t1, 0(t0)
+        TABLES
         la      t0, leaf                /* the test device, to power off */
         li      t1, (0x100000 >> 2) | 0xc7
         li      t2, 0x100 * 8

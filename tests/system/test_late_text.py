@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from cosim import symbols, tools
+from cosim import symbols
+from tests.system import bare_kernel
 from tests.system.cosim_process import Home, run
 
 pytestmark = pytest.mark.system
 
 
 def test_code_that_appears_in_the_region_is_a_finding(tmp_path: Path) -> None:
-    kernel = tmp_path / "late_text.elf"
-    source = Path(__file__).with_name("late_text.S")
-    options = ["-nostdlib", "-static", "-Wl,-N,--build-id=none,-Ttext=0x80200000"]
-    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
-    subprocess.run(words, check=True, timeout=60)
+    kernel = bare_kernel.build("late_text", tmp_path)
     home = Home(tmp_path / "home")
     command = ["run", "--kernel", kernel, "--memory", "128M"]
     command += ["--from", "mark:begin", "--to", "mark:end", "--json"]

@@ -36,6 +36,7 @@ from hypervisor_model.events import (
 )
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed
+from tests.system import bare_kernel
 
 pytestmark = pytest.mark.system
 
@@ -111,12 +112,8 @@ def micro(append: str, cpu: str = "") -> tuple[MachineConfig, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    output = tmp_path_factory.mktemp("probe") / "probe.elf"
-    source = Path(__file__).with_name("plugin_probe.S")
-    options = ["-nostdlib", "-static", "-march=rv64gc", "-Wl,--build-id=none,-Ttext=0x80000000"]
-    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(output)]
-    subprocess.run(words, check=True, timeout=60)
-    return output
+    folder = tmp_path_factory.mktemp("probe")
+    return bare_kernel.build("plugin_probe", folder, bare_kernel.M_MODE)
 
 
 def run_probe(elf: Path, folder: Path, **options: Any) -> tuple[Capture, symbols.Symbols]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cosim import plan, session, tools
+from cosim import plan, session
 from cosim.capture import marks
 from cosim.machine import Timing
 from cosim.pipeline import Pipeline
@@ -24,6 +23,7 @@ from cosim.runspec import RunSpec
 from cosim.session import Outcome, Session
 from hypervisor_model import events
 from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
+from tests.system import bare_kernel
 from tests.system.test_plugin import Capture, capture
 
 pytestmark = pytest.mark.system
@@ -178,11 +178,7 @@ def test_only_the_plugin_shows_a_stale_translation(tmp_path: Path) -> None:
 
 
 def _probe(folder: Path, end: str) -> RunSpec:
-    kernel = folder / "probe.elf"
-    source = Path(__file__).with_name("accesses_probe.S")
-    options = ["-nostdlib", "-static", "-march=rv64gc", "-Wl,-N,--build-id=none,-Ttext=0x80000000"]
-    words = [str(tools.cross_compiler().path), *options, str(source), "-o", str(kernel)]
-    subprocess.run(words, check=True, timeout=60, stderr=subprocess.DEVNULL)
+    kernel = bare_kernel.build("accesses_probe", folder, bare_kernel.M_MODE)
     return RunSpec(
         name="agree", kernel=kernel, bios="none", region_from="mark:begin", region_to=end
     )
