@@ -277,7 +277,7 @@ class Machine:
         if not self.timing.takes_input:
             # A log is the one output for which QEMU waits where it cannot be written at once.  On
             # any other chardev it tries again later, which a recording does not survive: it aborts
-            # in replay_advance_current_icount.  And QEMU 7.2 hangs where there is an input.
+            # in replay_advance_current_icount.
             return f"null,id=console,logfile=/proc/self/fd/{output}"
         # So have room enough to keep QEMU from trying again; a socket takes but some 500 bytes.
         with contextlib.suppress(OSError):
