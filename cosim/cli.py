@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         _say(f"cosim: {error.format_message()}{see}")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
+        interrupts.over()
         _say("cosim: interrupted")
         sys.exit(130)
     except BrokenPipeError:

@@ -14,10 +14,13 @@ from contextlib import contextmanager
 
 _held = False
 _pending = False
+_over = False
 
 
 def install() -> None:
-    """Take SIGINT, SIGTERM and SIGHUP; for the main thread of a command."""
+    """Take SIGINT, SIGTERM and SIGHUP; for the main thread of a command, at its beginning."""
+    global _pending, _over
+    _pending, _over = False, False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Who started us in the background with SIGINT ignored wants it so.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -26,6 +29,8 @@ def install() -> None:
 
 def _arrived(signum: int, frame: object) -> None:
     global _pending
+    if _over:
+        return
     if _held:
         _pending = True
     else:
@@ -48,10 +53,10 @@ def pending() -> bool:
     return _pending
 
 
-def forget() -> None:
-    """Drop a request that was held back: what it asked for happens anyway."""
-    global _pending
-    _pending = False
+def over() -> None:
+    """The command ends: requests, held back or still to come, ask for what happens anyway."""
+    global _pending, _over
+    _pending, _over = False, True
 
 
 @contextmanager

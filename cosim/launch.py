@@ -239,7 +239,7 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
     if failure is not None:
         output.note(f"cosim: {failure}")
     if isinstance(outcome.error, KeyboardInterrupt):
-        interrupts.forget()
+        interrupts.over()
         when = " before the region began" if outcome.document is None else ""
         logs_in = f" (logs: {folder})" if folder.exists() else ""
         output.note(f"cosim: interrupted{when}{logs_in}")

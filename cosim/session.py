@@ -367,7 +367,7 @@ class Session:
         # What the guest printed last may still be on its way.
         self._printed_late = asked or machine.console.seen(edge.pattern, 1.0)
         # A region can end with its guest, but not begin.
-        return self._began and self._printed_late and not asked
+        return self._began and self._printed_late
 
     def _too_late(self) -> str:
         if not self._printed_late:

@@ -14,7 +14,12 @@ def main() -> None:
             signal.signal(number, _leave)
     from cosim.cli import main as command
 
-    command()
+    try:
+        command()
+    finally:
+        # Python, while it ends, would let them kill us: with another status than ours.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(signum: int, frame: object) -> None:

@@ -18,7 +18,7 @@ def _handlers() -> Iterator[None]:
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     interrupts.install()
     yield
-    interrupts.forget()
+    interrupts.over()
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -61,7 +61,16 @@ def test_an_allowed_part_lets_them_through() -> None:
         with pytest.raises(KeyboardInterrupt), interrupts.allowed():
             _arrive(signal.SIGINT)
         _arrive(signal.SIGINT)
-        interrupts.forget()
+        interrupts.over()
+
+
+def test_the_end_of_a_command_is_not_interrupted() -> None:
+    with interrupts.deferred():
+        _arrive(signal.SIGINT)
+        interrupts.over()
+    _arrive(signal.SIGTERM)
+    interrupts.check()
+    assert not interrupts.pending()
 
 
 def test_the_error_of_a_deferred_part_is_not_replaced() -> None:
