@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
-from cosim import interrupts
 from cosim.errors import CosimError
+from cosim.machine import interrupts
 
 _COMMANDS: dict[str, str] = {
     "run": "Boot a guest, intercept its paging, feed the models, compare.",

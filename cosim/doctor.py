@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import guest
-from cosim import paths, tools
+from cosim import paths
 from cosim.errors import MissingTool
+from cosim.machine import tools
 from guest import apt, spec
 
 _SETUP = "scripts/setup"

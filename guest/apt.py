@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cosim import process
 from cosim.errors import EnvironmentFault, MissingTool, StorageError
+from cosim.machine import process
 from cosim.output import Step
 
 SUITE = "trixie"

@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosim import tools
 from cosim.errors import EnvironmentFault
+from cosim.machine import tools
 
 _FLAGS = """
     -O2 -g -Wall -Wextra -Werror -Wno-unused-function -std=gnu11

@@ -22,7 +22,7 @@ class GuestSpec:
 
     ``kernel`` and ``initrd`` are what QEMU's options of that name take.  ``bios`` is None for
     QEMU's own firmware (OpenSBI), "none", or a file.  ``append`` is the kernel's command line,
-    ``memory`` QEMU's ``-m``, ``cpu`` its ``-cpu`` (None: :func:`cosim.tools.default_cpu`).
+    ``memory`` QEMU's ``-m``, ``cpu`` its ``-cpu`` (None: :func:`cosim.machine.tools.default_cpu`).
     ``region_from`` and ``region_to`` are the default region of interest, written as ``--from`` and
     ``--to`` take them.  ``versions`` names what the guest was made of, ``checksums`` are the
     SHA-256 of its files; ``sources`` identifies the recipe that made it.

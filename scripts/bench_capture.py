@@ -38,10 +38,10 @@ from typing import Any
 import measured
 
 import guest
-from cosim import tools
 from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError
-from cosim.machine import Machine, MachineConfig, Timing, parse_memory
+from cosim.machine import tools
+from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
 from cosim.output import note
 
 _SECONDS = 300.0

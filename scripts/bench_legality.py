@@ -23,7 +23,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.modelling import DEFAULT_MODELS
+from cosim.models.choices import DEFAULT_MODELS
 from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from hypervisor_model.events import EventBatch, Fence, Kind, Priv, empty
 from hypervisor_model.isa import pte

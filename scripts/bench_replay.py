@@ -34,10 +34,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cosim.modelling import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.models.choices import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import Ending, Origin
 from cosim.output import note
-from cosim.pipeline import Pipeline
-from cosim.result import Ending, Origin
 from cosim.trace import schema
 from cosim.trace.reader import TraceReader
 from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest

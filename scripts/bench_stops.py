@@ -27,18 +27,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
-from cosim import modelling, plan, session, tools
 from cosim.capture import marks
-from cosim.capture.mi import Interception
+from cosim.capture.gdb.interception import Interception
+from cosim.capture.gdb.interposer import Interposer
+from cosim.debugger.mi import GdbMi
+from cosim.debugger.rsp import Stub
 from cosim.errors import GdbError
-from cosim.gdb.interposer import Interposer
-from cosim.gdb.mi import GdbMi
-from cosim.gdb.rsp import Stub
-from cosim.machine import RAM_BASE, Machine, Timing
-from cosim.plan import Plan
-from cosim.recording import record
-from cosim.runspec import RunSpec
-from cosim.session import Session
+from cosim.machine import tools
+from cosim.machine.qemu import RAM_BASE, Machine, Timing
+from cosim.models import choices as modelling
+from cosim.run import plan
+from cosim.run.plan import Plan
+from cosim.run.spec import RunSpec
+from cosim.session import gdb as session
+from cosim.session.gdb import Session
+from cosim.session.recording import record
 
 WORKLOADS = {
     "linux": "cosim-mark begin; busybox true; busybox true; cosim-mark end",

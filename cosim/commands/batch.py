@@ -9,11 +9,13 @@ import click
 from rich.table import Table
 
 import guest
-from cosim import batch, launch, runfile
-from cosim.batch import Execute, Outcome
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_table
-from cosim.runfile import RunFile
+from cosim.run import batch
+from cosim.run import run_file as runfile
+from cosim.run.batch import Execute, Outcome
+from cosim.run.run_file import RunFile
+from cosim.session import execute as launch
 
 
 def run_file(

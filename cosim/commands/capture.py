@@ -37,8 +37,8 @@ def command(
     The plugin captures at QEMU's speed and is the default without --step; where it cannot be had,
     gdb captures.
     """
-    from cosim import launch
     from cosim.commands.batch import run_file
+    from cosim.session import execute as launch
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)

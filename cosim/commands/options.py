@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from cosim import runspec
 from cosim.errors import UsageError
-from cosim.runspec import Backend, RunSpec
+from cosim.run import spec as runspec
+from cosim.run.spec import Backend, RunSpec
 
 F = TypeVar("F", bound=Callable[..., Any])
 

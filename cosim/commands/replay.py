@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from cosim.modelling import make_pipeline, parse_tlb, split_models
+from cosim.models.choices import make_pipeline, parse_tlb, split_models
+from cosim.models.replay import replay
+from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
-from cosim.replay import replay
 from cosim.report import table
-from cosim.result import has_finding
 from cosim.trace.reader import TraceReader
 
 

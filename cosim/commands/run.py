@@ -54,8 +54,9 @@ def command(
     QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile; where the
     plugin cannot be had, gdb does it and a line says so.
     """
-    from cosim import launch, modelling
     from cosim.commands.batch import run_file
+    from cosim.models import choices as modelling
+    from cosim.session import execute as launch
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)

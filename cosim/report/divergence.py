@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cosim.result import Json
+from cosim.models.result import Json
 from hypervisor_model.mmu import letters
 
 

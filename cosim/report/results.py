@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Group as RichGroup
 from rich.table import Table as RichTable
 
+from cosim.models.result import ResultDocument
 from cosim.report import scale, table, tables
 from cosim.report.page import Figure, Page, Section
 from cosim.report.plot import Axis, Bar, Bars, Group, Plot
-from cosim.result import ResultDocument
 
 Policies = Mapping[str, Mapping[str, Any]]
 

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cosim.batch import RESULT
 from cosim.errors import StorageError, UsageError
-from cosim.modelling import make_pipeline
+from cosim.models.choices import make_pipeline
+from cosim.models.replay import replay
+from cosim.models.result import FORMAT, VERSION
 from cosim.output import Step
-from cosim.replay import replay
 from cosim.report import document, figures, page, results, table, tables
 from cosim.report.document import FigureDocument
 from cosim.report.page import Page
 from cosim.report.programs import labelled
-from cosim.result import FORMAT, VERSION
+from cosim.run.batch import RESULT
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader
 

@@ -12,10 +12,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from cosim.models.result import ResultDocument, VirtualCounts, missed
 from cosim.output import WIDTH
 from cosim.report.divergence import describe
 from cosim.report.scale import PERCENT
-from cosim.result import ResultDocument, VirtualCounts, missed
 
 POLICIES_A_TABLE = 5
 """More policies than this go into a further table below."""

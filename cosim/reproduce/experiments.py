@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import guest
-from cosim.batch import sole
 from cosim.output import Step
 from cosim.reproduce import beyond, fig5, fig6, fig7, refs
 from cosim.reproduce.clock import Clock
@@ -17,6 +16,7 @@ from cosim.reproduce.figure import Figure
 from cosim.reproduce.lab import Lab, write_text
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import LINUX, Timeline
+from cosim.run.batch import sole
 from guest.workloads.packages import PROGRAMS
 
 

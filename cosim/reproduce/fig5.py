@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cosim.reproduce.figure import Claim, Figure, Row, percent, points, ratio
 from cosim.reproduce.measurement import Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
-from cosim.runspec import RunSpec
+from cosim.run.spec import RunSpec
 
 NAME = "fig5"
 LINUX = "fig5-linux"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cosim.reproduce.figure import Claim, Figure, Row, percents, points, ratio
 from cosim.reproduce.measurement import Measurement, describe_tlb, label, program
 from cosim.reproduce.timeline import Counts, Timeline
-from cosim.runspec import RunSpec
+from cosim.run.spec import RunSpec
 from guest.workloads import WORKLOADS
 
 NAME = "fig7"

@@ -22,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import guest
-from cosim import launch, paths, tools
+from cosim import paths
 from cosim.errors import StorageError
-from cosim.modelling import make_pipeline
+from cosim.machine import tools
+from cosim.models.choices import make_pipeline
 from cosim.output import Step
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
-from cosim.runspec import MODELLED, RunSpec
-from cosim.session import Progress, View
+from cosim.run.spec import MODELLED, RunSpec
+from cosim.session import execute as launch
+from cosim.session.gdb import Progress, View
 from cosim.trace.reader import TraceReader
 from guest import spec as guests
 from hypervisor_model.policies import MachineModel
@@ -37,9 +39,12 @@ from hypervisor_model.policies import MachineModel
 Json = dict[str, Any]
 
 _CAPTURING = (
-    "cosim/*.py",
+    "cosim/run",
+    "cosim/session",
+    "cosim/machine",
+    "cosim/kernel",
+    "cosim/debugger",
     "cosim/capture",
-    "cosim/gdb",
     "cosim/trace",
     "hypervisor_model/events.py",
     "hypervisor_model/jit.py",
@@ -51,7 +56,7 @@ the events (policies, experiments, pages, commands) is left out."""
 
 _MODELLING = (
     "hypervisor_model",
-    "cosim/*.py",
+    "cosim/models",
     "cosim/trace",
     "cosim/reproduce/timeline.py",
     "cosim/reproduce/lab.py",

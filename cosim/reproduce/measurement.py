@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosim.runspec import Backend, RunSpec
+from cosim.run.spec import Backend, RunSpec
 from guest.workloads.catalog import WORKLOADS, Size
 from hypervisor_model.policies import MachineModel
 

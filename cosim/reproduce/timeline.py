@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cosim.compare import REFERENCE
 from cosim.errors import GuestError
+from cosim.models.comparison import REFERENCE
+from cosim.models.pipeline import Pipeline
 from cosim.output import Step
-from cosim.pipeline import Pipeline
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.exits import Counter

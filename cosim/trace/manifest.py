@@ -5,8 +5,8 @@ A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.pa
 
 ``header``
     First line, once.  ``format`` = ``lsp-cosim-trace``, ``version``, ``written_by``, ``created``
-    (UTC) and ``origin``: what the capture was of (:class:`cosim.result.Origin`).  Keys may be
-    added to ``origin`` within a version; a reader takes those that it knows.
+    (UTC) and ``origin``: what the capture was of (:class:`cosim.models.result.Origin`).  Keys may
+    be added to ``origin`` within a version; a reader takes those that it knows.
 ``segment``
     One a segment, in order, written when the segment is safe on disk: ``file``, ``events``,
     ``bytes``, ``sha256`` of the file, ``kinds`` (events by kind), ``first_icount`` and
@@ -15,8 +15,8 @@ A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.pa
     The text of a mark: ``number`` (field ``a`` of MARK events) and ``text``; before the segment
     that has the mark.
 ``end``
-    Last line of a capture that was closed: ``ending`` (:class:`cosim.result.Ending`), with the
-    end-of-run audit.  A trace without one is *cut*: its writer died, or still writes.
+    Last line of a capture that was closed: ``ending`` (:class:`cosim.models.result.Ending`), with
+    the end-of-run audit.  A trace without one is *cut*: its writer died, or still writes.
 
 Each line carries ``crc32``, eight hexadecimal digits: the CRC-32 of the line's record without
 that key, as JSON with sorted keys, no spaces and ASCII only.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim.errors import TraceError
-from cosim.result import Ending, Origin
+from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
 from cosim.trace.manifest import TraceDamage
 from hypervisor_model.events import EventBatch, Kind

@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from cosim.errors import CosimError, StorageError, UsageError
-from cosim.result import Ending, Origin
+from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
 from hypervisor_model.events import EVENT, EventBatch
 

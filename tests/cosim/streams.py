@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from cosim.counts import EventCounter
-from cosim.result import Ending, Origin, ResultDocument, TranslationCounts, document
+from cosim.models.counts import EventCounter
+from cosim.models.result import Ending, Origin, ResultDocument, TranslationCounts, document
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream

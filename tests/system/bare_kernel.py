@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosim import tools
+from cosim.machine import tools
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import Kind
 from tests.system.cosim_process import Home, run

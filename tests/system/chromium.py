@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cosim import process
+from cosim.machine import process
 
 SECONDS = 40.0
 """Deadline of every answer."""

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.machine import RAM_BASE, Machine
+from cosim.machine.qemu import RAM_BASE, Machine
 from guest import compiler
 from hypervisor_model import walk, walk_cache
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import guest
-from cosim import runfile, tools
 from cosim.capture.plugin.source import FILTER_SLOTS
-from cosim.modelling import DEFAULT_MODELS
+from cosim.machine import tools
+from cosim.models.choices import DEFAULT_MODELS
+from cosim.run import run_file as runfile
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosim import symbols
+from cosim.kernel import symbols
 from hypervisor_model.events import FLAG_CONT, SIZE_MORE, Kind, PteOp
 from tests.system import bare_kernel
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from cosim import tools
+from cosim.debugger.mi import GdbMi
+from cosim.debugger.mi_records import Stop
 from cosim.errors import GdbError, MissingTool, StorageError
-from cosim.gdb.mi import GdbMi
-from cosim.gdb.records import Stop
-from cosim.images import inspect_kernel
-from cosim.machine import RAM_BASE, Machine, MachineConfig, Timing
+from cosim.kernel.images import inspect_kernel
+from cosim.machine import tools
+from cosim.machine.qemu import RAM_BASE, Machine, MachineConfig, Timing
 
 pytestmark = pytest.mark.system
 
@@ -320,7 +320,7 @@ def test_a_full_disk_costs_the_transcript_only() -> None:
 
 def test_gdb_dies_with_us() -> None:
     program = (
-        "from cosim.gdb.mi import GdbMi; from cosim import tools; import time\n"
+        "from cosim.debugger.mi import GdbMi; from cosim import tools; import time\n"
         "print(GdbMi(tools.gdb().path).pid, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

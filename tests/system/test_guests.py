@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import guest
-from cosim import symbols, tools
 from cosim.capture import marks
-from cosim.gdb import target
-from cosim.gdb.rsp import Stub
-from cosim.machine import Machine, MachineConfig, Timing, parse_memory
+from cosim.debugger import registers as target
+from cosim.debugger.rsp import Stub
+from cosim.kernel import symbols
+from cosim.machine import tools
+from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
 from guest import GuestSpec
 
 pytestmark = pytest.mark.system

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cosim import symbols
+from cosim.kernel import symbols
 from tests.system import bare_kernel
 from tests.system.cosim_process import Home, run
 

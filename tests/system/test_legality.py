@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 import guest
-from cosim import plan, session, tools
-from cosim.modelling import make_pipeline
-from cosim.pipeline import Pipeline
-from cosim.plugin_session import PluginSession
-from cosim.result import ResultDocument, TranslationCounts, has_finding
-from cosim.runspec import Backend, RunSpec
-from cosim.session import Session
+from cosim.machine import tools
+from cosim.models.choices import make_pipeline
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import ResultDocument, TranslationCounts, has_finding
+from cosim.run import plan
+from cosim.run.spec import Backend, RunSpec
+from cosim.session import gdb as session
+from cosim.session.gdb import Session
+from cosim.session.plugin import PluginSession
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.isa import pte
 from hypervisor_model.policies import POLICIES

@@ -14,10 +14,11 @@ import random
 
 import pytest
 
-from cosim import cli, tools
-from cosim.gdb import target
-from cosim.gdb.rsp import Stub
-from cosim.machine import RAM_BASE, Machine, MachineConfig, Timing
+from cosim import cli
+from cosim.debugger import registers as target
+from cosim.debugger.rsp import Stub
+from cosim.machine import tools
+from cosim.machine.qemu import RAM_BASE, Machine, MachineConfig, Timing
 from hypervisor_model import walk
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM
 from hypervisor_model.isa import atp

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 import guest
-from cosim import symbols, tools
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
 from cosim.capture.plugin.stream import Summary
 from cosim.errors import MachineError
-from cosim.machine import Machine, MachineConfig, Timing, parse_memory
+from cosim.kernel import symbols
+from cosim.machine import tools
+from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
 from guest import GuestSpec
 from hypervisor_model.events import (
     FLAG_CONT,

@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 
 import guest
-from cosim import tools
 from cosim.capture.plugin.source import FILTER_SLOTS
-from cosim.machine import Machine, MachineConfig, Timing
+from cosim.machine import tools
+from cosim.machine.qemu import Machine, MachineConfig, Timing
 from hypervisor_model import policies
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, PolicyResult

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from cosim import tools
-from cosim.gdb.mi import GdbMi
+from cosim.debugger.mi import GdbMi
+from cosim.machine import tools
 from tests.system.cosim_process import Command, Home, run
 
 pytestmark = pytest.mark.system

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cosim.report import source
-from tests.cosim.report_documents import DOCUMENTS, write_all
+from tests.cosim.report.documents import DOCUMENTS, write_all
 from tests.system.chromium import Chromium, chromium
 
 pytestmark = pytest.mark.system

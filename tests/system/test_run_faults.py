@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import guest
-from cosim import tools
-from cosim.console import Console
-from cosim.machine import Machine, MachineConfig, Timing
+from cosim.machine import tools
+from cosim.machine.console import Console
+from cosim.machine.qemu import Machine, MachineConfig, Timing
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader, verify
 from guest import compiler

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cosim import plan, session
 from cosim.capture import marks
-from cosim.machine import Timing
-from cosim.pipeline import Pipeline
-from cosim.plan import Plan
-from cosim.plugin_session import PluginSession
-from cosim.recording import record
-from cosim.result import ResultDocument
-from cosim.runspec import RunSpec
-from cosim.session import Outcome, Session
+from cosim.machine.qemu import Timing
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import ResultDocument
+from cosim.run import plan
+from cosim.run.plan import Plan
+from cosim.run.spec import RunSpec
+from cosim.session import gdb as session
+from cosim.session.gdb import Outcome, Session
+from cosim.session.plugin import PluginSession
+from cosim.session.recording import record
 from hypervisor_model import events
 from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
 from tests.system import bare_kernel

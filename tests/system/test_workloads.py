@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 import guest
-from cosim import tools
 from cosim.capture.plugin.source import PluginSource
-from cosim.counts import EventCounter
-from cosim.machine import Machine, MachineConfig, parse_memory
+from cosim.machine import tools
+from cosim.machine.qemu import Machine, MachineConfig, parse_memory
+from cosim.models.counts import EventCounter
 from guest import GuestSpec, workloads
 from guest.workloads import WORKLOADS, catalog, python_script
-from tests.cosim import workload_reference as reference
+from tests.guest import workload_reference as reference
 
 pytestmark = pytest.mark.system
 

@@ -8,8 +8,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from cosim import paths, tools
+from cosim import paths
 from cosim.errors import MissingTool, StorageError
+from cosim.machine import tools
 
 API_VERSION = 4
 """The version of QEMU's plugin interface that the plugin is written against."""

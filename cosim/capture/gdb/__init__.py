@@ -1,0 +1,1 @@
+"""The gdb source: stops on fences, satp writes and table stores."""

@@ -1,0 +1,288 @@
+"""The process between gdb and QEMU's stub.
+
+gdb stays in charge of running, stepping, breakpoints and inspection; what it asks is passed on
+and answered by QEMU.  Only while the guest runs does the interposer look in: a stop that
+:class:`cosim.capture.gdb.interception.Interception` owns is handled and the guest resumed without
+gdb learning of it.  gdb sees its own stops, marks that the session waits for, and the guest's end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cosim.capture.gdb.interception import GuestEnded, Interception
+from cosim.debugger.rsp import INTERRUPT, Decoder, StopReply, Stub, frame, parse_stop
+from cosim.errors import CosimError, RemoteError, StorageError
+
+_POLL_SECONDS = 0.05
+_CLOSE_SECONDS = 25.0
+"""Longer than any wait of the serving thread; it may also be in the models' first compilation."""
+_STOP_SECONDS = 10.0
+_TRAP = b"T05thread:01;"
+_INTERRUPTED = b"T02thread:01;"
+
+
+class Interposer:
+    """Serves one gdb at a time on a Unix socket, from a thread of its own.
+
+    :param stub: QEMU's stub, which the interposer alone talks to from now on.
+    :param interception: owns the stops that gdb is not to see.
+    :param path: where the socket is made, and unlinked at once: gdb gets at it by :attr:`path`
+        for as long as we live, and whatever ends us, no stale socket stays.
+    :raise StorageError: the socket cannot be made.
+    """
+
+    def __init__(self, stub: Stub, interception: Interception, path: Path) -> None:
+        self._stub = stub
+        self._interception = interception
+        self._lock = threading.Lock()
+        self._closing = False
+        self._last_stop = _TRAP
+        self.failure: CosimError | None = None
+        self.ended = False
+        """Whether the guest has ended; QEMU may still hold it."""
+        self.gone = False
+        """Whether QEMU has ended with it."""
+        self.running = False
+        self._listener, self._handle = _listen(path)
+        self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
+        """What gdb connects to."""
+        self._listener.settimeout(_POLL_SECONDS)
+        self._thread = threading.Thread(target=self._serve, name="interposer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop the guest, then serving.  Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        self._thread.join(_CLOSE_SECONDS)
+        self._listener.close()
+        os.close(self._handle)
+
+    @contextmanager
+    def stopped(self) -> Iterator[Interception]:
+        """Interception, for the caller's use while the guest is stopped.
+
+        :raise RemoteError: when the guest runs.
+        """
+        if not self._lock.acquire(timeout=5):
+            raise RemoteError("the guest must be stopped for this, and it runs")
+        try:
+            yield self._interception
+        finally:
+            self._lock.release()
+
+    # -- gdb's side -----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._closing:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                continue
+            with client:
+                try:
+                    _Client(client, self).serve()
+                except CosimError as error:
+                    self.failure = error
+                    return
+                except Exception as error:
+                    self.failure = RemoteError(f"interception failed: {error!r}")
+                    raise
+
+    @property
+    def busy(self) -> bool:
+        """Whether the serving thread is still at work, which it may be after a failed close."""
+        return self._thread.is_alive()
+
+    @property
+    def closing(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._closing
+
+
+class _Client:
+    """One connection of a gdb."""
+
+    def __init__(self, line: socket.socket, owner: Interposer) -> None:
+        self._line = line
+        self._owner = owner
+        self._stub = owner._stub
+        self._interception = owner._interception
+        self._decoder = Decoder()
+        self._acks = True
+        self._breaks: set[int] = set()
+        self._stop_asked = False
+
+    def serve(self) -> None:
+        """Answer this gdb until it goes away."""
+        while not self._owner.closing:
+            packets = self._receive(_POLL_SECONDS)
+            if packets is None:
+                return
+            for payload in packets:
+                with self._owner._lock:
+                    if not self._take(payload):
+                        return
+
+    def _receive(self, timeout: float) -> list[bytes] | None:
+        """What gdb sent within ``timeout``; None when it is gone."""
+        if not select.select([self._line], [], [], timeout)[0]:
+            return []
+        try:
+            data = self._line.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            return None
+        packets = self._decoder.feed(data)
+        if self._acks:
+            self._line_send(b"+" * sum(p != INTERRUPT for p in packets))
+        return packets
+
+    def _line_send(self, data: bytes) -> None:
+        # A gdb that is gone is noticed when it is read from.
+        with contextlib.suppress(OSError):
+            self._line.sendall(data)
+
+    def _answer(self, payload: bytes) -> None:
+        self._line_send(frame(payload))
+
+    def _take(self, payload: bytes) -> bool:
+        """Handle one packet; False when gdb has said goodbye."""
+        if payload == INTERRUPT:
+            # The guest is stopped already; gdb learns that from the stop it asked for last.
+            return True
+        if payload == b"QStartNoAckMode":
+            self._answer(b"OK")
+            self._acks = False
+        elif payload.startswith(b"qSupported"):
+            self._answer(self._stub.request(payload) + b";QStartNoAckMode+")
+        elif payload == b"?":
+            # QEMU would drop every breakpoint, ours included.
+            self._answer(self._owner._last_stop)
+        elif payload[:2] in (b"D", b"D;") or payload in (b"k", b"vKill;1"):
+            # gdb lets go; the guest is the session's, and stays.
+            self._answer(b"OK")
+            return payload[:1] != b"k"
+        elif payload[:6] in (b"vCont;", b"c", b"s"):
+            self._resume(payload)
+        elif payload[:2] in (b"Z0", b"Z1", b"z0", b"z1"):
+            address = int(payload.split(b",")[1], 16)
+            (self._breaks.add if payload[:1] == b"Z" else self._breaks.discard)(address)
+            self._answer(self._stub.request(payload))
+        elif payload.startswith(b"qRcmd,"):
+            self._monitor(payload)
+        else:
+            self._answer(self._stub.request(payload))
+        return True
+
+    def _monitor(self, payload: bytes) -> None:
+        self._stub.post(payload)
+        while True:
+            answer = self._stub.answer()
+            self._answer(answer)
+            if answer[:1] != b"O" or answer == b"OK":
+                return
+
+    # -- the guest runs -------------------------------------------------------------------------
+
+    def _resume(self, payload: bytes) -> None:
+        one = payload[:1] == b"s" or payload.startswith(b"vCont;s")
+        self._owner.running = True
+        self._stop_asked = False
+        try:
+            reply = b"W00" if self._owner.ended else self._run(one)
+        except GuestEnded:
+            reply = b"W00"
+        finally:
+            self._owner.running = False
+        stop = parse_stop(reply)
+        assert stop is not None
+        self._owner.ended = stop.ended
+        self._owner.gone = stop.signal is None
+        self._owner._last_stop = reply
+        self._answer(reply)
+
+    def _run(self, one: bool) -> bytes:
+        """Let the guest run until gdb is to see a stop (with ``one``: one instruction)."""
+        interception = self._interception
+        regs = interception.registers()
+        stop: StopReply | None = None
+        first = True
+        while True:
+            mine = interception.owns(stop, regs[32]) or interception.stepping
+            if mine and (first or regs[32] not in self._breaks):
+                if not interception.execute(regs):
+                    return _TRAP
+                if one or interception.halted:
+                    return _TRAP
+                if self._interrupted():
+                    return _INTERRUPTED
+                if interception.stepping:
+                    interception.idle()
+                    regs, stop, first = interception.registers(), None, False
+                    if regs[32] in self._breaks:
+                        return _TRAP
+                    continue
+            elif stop is not None:
+                return stop.raw
+            self._stub.resume(b"vCont;s" if one else b"vCont;c")
+            interception.idle()
+            stop = self._wait()
+            if stop.ended or stop.signal != 5:
+                return stop.raw
+            regs, first = interception.registers(), False
+            if one and stop.watch is None:
+                return stop.raw
+
+    def _interrupted(self) -> bool:
+        """Whether the guest is to stop: gdb asked for it, or is gone, or the session ends."""
+        packets = self._receive(0)
+        # Kept until gdb is answered: a stop of ours may come before the one that is asked for.
+        self._stop_asked |= packets is None or INTERRUPT in packets
+        return self._stop_asked or self._owner.closing
+
+    def _wait(self) -> StopReply:
+        """Wait for the guest to stop, by itself or because it is to."""
+        stub, line = self._stub.fileno(), self._line.fileno()
+        while True:
+            ready = select.select([stub, line], [], [], _POLL_SECONDS)[0]
+            if stub in ready:
+                stop = self._stub.stop(0)
+                if stop is not None:
+                    return stop
+            if (line in ready or self._owner.closing) and self._interrupted():
+                self._stub.interrupt()
+                stop = self._stub.stop(_STOP_SECONDS)
+                if stop is None:
+                    raise RemoteError(f"QEMU did not stop the guest within {_STOP_SECONDS:g} s")
+                return stop
+
+
+def _listen(path: Path) -> tuple[socket.socket, int]:
+    """A listening socket without a name, and a descriptor of its inode to connect through."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            # Relative to the folder: the name of a socket holds only 107 bytes.
+            short = f"/proc/self/fd/{folder}/{path.name}"
+            listener.bind(short)
+            handle = os.open(short, os.O_PATH | os.O_NOFOLLOW)
+            os.unlink(path.name, dir_fd=folder)
+        finally:
+            os.close(folder)
+        listener.listen(1)
+    except OSError as error:
+        listener.close()
+        raise StorageError(f"cannot make a socket in {path.parent}: {error.strerror}") from None
+    return listener, handle

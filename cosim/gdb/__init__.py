@@ -1,1 +1,0 @@
-"""gdb's machine interface and the remote protocol between gdb and QEMU."""

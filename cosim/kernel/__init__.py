@@ -1,0 +1,1 @@
+"""What a kernel's files tell: images, initial RAM disks, symbols."""

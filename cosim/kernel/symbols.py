@@ -1,0 +1,137 @@
+"""Names of a guest's addresses, from an ELF symbol table or the one inside a Linux Image.
+
+A guest need not have any: then :func:`load` gives an empty table, and addresses print as numbers.
+"""
+
+from __future__ import annotations
+
+import difflib
+import mmap
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from elftools.common.exceptions import ELFError
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import Section
+from numpy.typing import NDArray
+
+from cosim.errors import UsageError
+from cosim.kernel import kallsyms
+from cosim.kernel.images import open_regular
+
+_ENTRY = np.dtype("<u4,u1,u1,<u2,<u8,<u8")
+_ENTRY.names = ("name", "info", "other", "section", "value", "size")
+_CODE_OR_DATA = (0, 1, 2)  # NOTYPE, OBJECT, FUNC
+_ABSOLUTE = 0xFFF1
+_SLACK = 1 << 16
+"""How far behind the last symbol an address still counts as belonging to it."""
+
+
+class Symbols:
+    """Virtual addresses and their names, both ways.
+
+    :param addresses: where the symbols stand, in rising order.
+    :param names: their names, as many.
+    """
+
+    def __init__(self, addresses: NDArray[np.uint64], names: Sequence[str]) -> None:
+        self._addresses = addresses
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[int]]:
+        table: dict[str, list[int]] = defaultdict(list)
+        for name, address in zip(self._names, self._addresses.tolist(), strict=True):
+            table[name].append(address)
+        return dict(table)
+
+    def addresses(self, name: str) -> tuple[int, ...]:
+        """All addresses that bear ``name`` (static functions may share one), lowest first."""
+        return tuple(self._by_name.get(name, ()))
+
+    def address(self, name: str) -> int:
+        """The one address of ``name``.
+
+        :raise UsageError: when there is none, or more than one.
+        """
+        found = sorted(set(self.addresses(name)))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = ", ".join(f"0x{address:016x}" for address in found[:3])
+            more = ", ..." if len(found) > 3 else ""
+            raise UsageError(
+                f"symbol {name} stands at {len(found)} places ({places}{more}); give the address"
+            )
+        if not self._names:
+            raise UsageError(f"the guest has no symbols to look up {name} in; give an address")
+        close = difflib.get_close_matches(name, self._by_name, n=3, cutoff=0.75)
+        hint = f"; did you mean {' or '.join(close)}?" if close else "; give an address"
+        raise UsageError(f"the guest has no symbol {name}{hint}")
+
+    def lookup(self, address: int) -> str | None:
+        """``name+0x12`` for an unsigned virtual address; None below the first symbol, far behind
+        the last, and without symbols."""
+        index = int(np.searchsorted(self._addresses, np.uint64(address), side="right")) - 1
+        if index < 0:
+            return None
+        start = int(self._addresses[index])
+        offset = address - start
+        if index == len(self._names) - 1 and offset >= _SLACK:
+            return None
+        # Where several names share an address, the first is the one the source put first.
+        index = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
+        return f"{self._names[index]}+0x{offset:x}" if offset else self._names[index]
+
+    def describe(self, address: int) -> str:
+        """``0xffffffff80002000 (name+0x12)``, or the number alone."""
+        name = self.lookup(address)
+        return f"0x{address:016x} ({name})" if name else f"0x{address:016x}"
+
+
+def load(path: Path | str) -> Symbols:
+    """The symbols of the kernel file ``path``; an empty table when it holds none.
+
+    :raise GuestImageError: when the file cannot be read.
+    """
+    with open_regular(Path(path), "kernel") as file:
+        if file.read(4) == b"\x7fELF":
+            try:
+                return _from_elf(ELFFile(file))
+            except (ELFError, ValueError):
+                return _empty()
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+            found = kallsyms.find(bytes(image))
+    return Symbols(found.addresses, found.names) if found else _empty()
+
+
+def _empty() -> Symbols:
+    return Symbols(np.empty(0, dtype=np.uint64), ())
+
+
+def _from_elf(elf: ELFFile) -> Symbols:
+    section = cast(Section | None, elf.get_section_by_name(".symtab"))
+    if section is None:
+        return _empty()
+    strings = elf.get_section(section["sh_link"]).data()
+    # Read as an array: a kernel has some 200,000 of them.
+    table = np.frombuffer(section.data(), dtype=_ENTRY)
+    kind = table["info"] & 15
+    keep = (table["section"] != 0) & (table["section"] != _ABSOLUTE) & (table["name"] != 0)
+    table = table[keep & np.isin(kind, _CODE_OR_DATA)]
+    # At one address, a global name before a local one.
+    table = table[np.lexsort((table["info"] >> 4 == 0, table["value"]))]
+    names = [strings[at : strings.index(b"\0", at)].decode("latin-1") for at in table["name"]]
+    # $x, $d and .L mark code, data and labels of the compiler's own.
+    real = [i for i, name in enumerate(names) if name and not name.startswith(("$", ".L"))]
+    return Symbols(np.ascontiguousarray(table["value"][real]), [names[i] for i in real])

@@ -1,0 +1,1 @@
+"""One QEMU process, its console, and the tools and signals around it."""

@@ -1,0 +1,1 @@
+"""The models over a stream of events, and the result document."""

@@ -1,0 +1,102 @@
+"""What a user says about the models: which ones, and on which TLB."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cosim.errors import UsageError
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import Origin
+from hypervisor_model import events, policies
+from hypervisor_model.policies import MachineModel, Policy, Stream
+from hypervisor_model.policies.machine import replace_fields
+
+DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
+
+
+def split_models(texts: Iterable[str]) -> list[str]:
+    """Models from ``--model`` options: commas part models, and the options of one model.
+
+    ``shadow:fill=whole,roots=4,lsp`` is two models: a part with ``=`` belongs to the model before.
+    """
+    models: list[str] = []
+    for text in texts:
+        for part in filter(None, text.split(",")):
+            if "=" in part and ":" not in part.split("=")[0] and models:
+                models[-1] += f",{part}"
+            else:
+                models.append(part)
+    return models
+
+
+def parse_tlb(text: str) -> dict[str, Any]:
+    """The fields of ``TlbConfig`` in ``--tlb``, such as ``data=8x4,second=none,replacement=plru``.
+
+    Raises UsageError when it is malformed; whether a TLB can have that shape shows when the
+    machine is made.
+    """
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        shape = re.fullmatch(r"(\d{1,9})x(\d{1,9})", value)
+        if key in ("data", "fetch", "second") and shape:
+            fields[key] = [int(shape[1]), int(shape[2])]
+        elif key in ("fetch", "second") and value == "none":
+            fields[key] = None
+        elif key == "superpages" and value in ("yes", "no"):
+            fields[key] = value == "yes"
+        elif key == "replacement" and value in ("lru", "plru", "random"):
+            fields[key] = value
+        elif key == "seed" and value.isascii() and value.isdecimal():
+            fields[key] = int(value)
+        else:
+            raise UsageError(
+                f"--tlb: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
+                "second=SETSxWAYS|none, superpages=yes|no, replacement=lru|plru|random, seed=N, "
+                "parted by commas"
+            )
+    return fields
+
+
+def make_models(
+    models: Sequence[str], machine: MachineModel, stream: Stream | None = None
+) -> dict[str, Policy]:
+    """Fresh models for ``machine`` by the name that they have in a result.
+
+    That is their policy's name, or, where two have the same policy, their whole text.  Raises
+    UsageError for an unknown model or option, and for a model that is named twice.
+    """
+    if len(set(models)) < len(models):
+        raise UsageError(f"a model is named twice: {', '.join(models)}")
+    names = [text.partition(":")[0] for text in models]
+    return {
+        name if names.count(name) == 1 else text: policies.make(text, machine, stream)
+        for name, text in zip(names, models, strict=True)
+    }
+
+
+def make_pipeline(
+    origin: Origin, models: Sequence[str] = (), machine: dict[str, Any] | None = None
+) -> Pipeline:
+    """Fresh models for the run that ``origin`` describes.
+
+    ``models`` as :func:`split_models` gives them, the default ones where there are none;
+    ``machine`` replaces fields of the origin's machine.  Raises as :func:`make_models` does.
+    """
+    origin = replace(origin, machine=replace_fields(origin.machine, machine or {}))
+    return Pipeline(origin, make_models(models or DEFAULT_MODELS, origin.machine, origin.stream))
+
+
+def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
+    """Have the models' kernels compiled, or loaded from the cache, before they are needed.
+
+    The first run after a change of the models takes about a minute for that, which must not fall
+    between two stops of a guest.
+    """
+    pipeline = make_pipeline(origin, models)
+    batch = events.empty(1)
+    batch["kind"] = events.Kind.MARK
+    pipeline.feed(batch)

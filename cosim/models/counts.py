@@ -1,0 +1,77 @@
+"""Counting the events of a run by kind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosim.models.result import EventCounts, FenceCounts, VirtualCounts
+from hypervisor_model.events import (
+    FLAG_CONT,
+    FLAG_STOP,
+    EventBatch,
+    Fence,
+    Kind,
+    of_virtual_machines,
+)
+
+_FORMS = 4
+_COUNTERS = max(Kind) + 1
+
+
+class EventCounter:
+    """Counts the events of every batch it is given."""
+
+    def __init__(self) -> None:
+        self._kinds = np.zeros(_COUNTERS, dtype=np.int64)
+        self._virtual = np.zeros(_COUNTERS, dtype=np.int64)
+        self._forms = np.zeros(_FORMS, dtype=np.int64)
+        self._continued = 0
+        self._samples = {Kind.ACCESS: 0, Kind.SATP_WRITE: 0}
+
+    def feed(self, batch: EventBatch) -> None:
+        """Count ``batch``."""
+        virtual = of_virtual_machines(batch)
+        if virtual.any():
+            self._virtual += np.bincount(batch["kind"][virtual], minlength=_COUNTERS)
+            batch = batch[~virtual]
+        kind = batch["kind"]
+        self._kinds += np.bincount(kind, minlength=_COUNTERS)
+        self._continued += _flagged(batch, Kind.PTE_WRITE, FLAG_CONT)
+        for sampled in self._samples:
+            self._samples[sampled] += _flagged(batch, sampled, FLAG_STOP)
+        forms = batch["sub"][kind == Kind.FENCE] & Fence.FORM
+        self._forms += np.bincount(forms, minlength=_FORMS)
+
+    def counts(self) -> EventCounts:
+        """The counts so far."""
+        kinds = {kind: int(self._kinds[kind]) for kind in Kind}
+        virtual = {kind: int(self._virtual[kind]) for kind in Kind}
+        return EventCounts(
+            total=sum(kinds.values()) + sum(virtual.values()),
+            table_add=kinds[Kind.TABLE_ADD],
+            table_entry=kinds[Kind.TABLE_ENTRY],
+            table_drop=kinds[Kind.TABLE_DROP],
+            pte_write=kinds[Kind.PTE_WRITE],
+            pte_write_continued=self._continued,
+            fence=FenceCounts(
+                va=int(self._forms[Fence.VA]),
+                va_asid=int(self._forms[Fence.VA_ASID]),
+                asid=int(self._forms[Fence.ASID]),
+                all=int(self._forms[Fence.ALL]),
+            ),
+            satp_write=kinds[Kind.SATP_WRITE] - self._samples[Kind.SATP_WRITE],
+            access=kinds[Kind.ACCESS] - self._samples[Kind.ACCESS],
+            sample=sum(self._samples.values()),
+            page_fault=kinds[Kind.PAGE_FAULT],
+            mark=kinds[Kind.MARK],
+            virtual=VirtualCounts(
+                fence=virtual[Kind.FENCE],
+                satp_write=virtual[Kind.SATP_WRITE],
+                access=virtual[Kind.ACCESS],
+                page_fault=virtual[Kind.PAGE_FAULT],
+            ),
+        )
+
+
+def _flagged(batch: EventBatch, kind: Kind, flag: int) -> int:
+    return int(np.count_nonzero((batch["kind"] == kind) & (batch["flags"] & flag != 0)))

@@ -1,0 +1,155 @@
+"""Doing many runs one after the other, each once.
+
+Every run has its folder ``OUTPUT/NAME`` with ``run.json``: the run as it was asked for and how it
+ended.  A run counts as done when that says so for the very same run; anything else (never
+started, failed, killed midway, asked for differently now) is done again from an empty folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from cosim.errors import CosimError, StorageError, UsageError
+from cosim.models.result import ResultDocument, has_finding
+from cosim.run.spec import RunSpec
+
+Execute = Callable[[RunSpec, Path], ResultDocument]
+"""Do one run, leaving its files (trace, logs) in the folder given."""
+
+_STATE = "run.json"
+RESULT = "result.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a batch ended."""
+
+    name: str
+    status: Literal["done", "failed"]
+    seconds: float
+    earlier: bool
+    """It was done by an earlier invocation."""
+    exit_status: int
+    """0, 1 for a finding, else that of the error."""
+    error: str | None
+    result: Path | None
+    """The result document."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON."""
+        return {**vars(self), "result": None if self.result is None else str(self.result)}
+
+
+def run(specs: Iterable[RunSpec], output: Path, execute: Execute) -> Iterator[Outcome]:
+    """Do what is missing of ``specs``; yields each run's outcome when it is known.
+
+    A run that fails with a CosimError leaves the others alone.  Raises StorageError when results
+    cannot be kept and UsageError when a run's folder holds something else or another process
+    does runs in ``output``.
+    """
+    with sole(output):
+        for spec in specs:
+            yield _run_one(spec, output / spec.name, execute)
+
+
+def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
+    # Through JSON, so that it compares with what was read back.
+    asked = json.loads(json.dumps(spec.to_json()))
+    state = _read_state(folder)
+    if state is not None and state["status"] == "done" and state["spec"] == asked:
+        return _outcome(spec.name, state, folder, earlier=True)
+    _empty(folder, state)
+    _write(folder / _STATE, {"spec": asked, "status": "running"})
+    started = time.monotonic()
+    state = {"spec": asked, "status": "done", "exit_status": 0, "error": None}
+    try:
+        result = execute(spec, folder)
+    except CosimError as error:
+        where = f" (log: {error.log})" if error.log else ""
+        state.update(status="failed", exit_status=error.exit_status, error=f"{error}{where}")
+    else:
+        _write(folder / RESULT, result)
+        state["exit_status"] = int(has_finding(result))
+    state["seconds"] = round(time.monotonic() - started, 3)
+    _write(folder / _STATE, state)
+    return _outcome(spec.name, state, folder, earlier=False)
+
+
+@contextmanager
+def sole(output: Path) -> Iterator[None]:
+    """Hold ``output``, made if need be: two batches in it would undo each other's runs.
+
+    Raises StorageError when it cannot be written, UsageError when another process holds it.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = os.open(output, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"{output}: cannot be written ({error.strerror})") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UsageError(f"{output}: another cosim is doing runs there") from None
+    finally:
+        os.close(folder)
+
+
+def _outcome(name: str, state: dict[str, Any], folder: Path, *, earlier: bool) -> Outcome:
+    done = state["status"] == "done"
+    return Outcome(
+        name=name,
+        status="done" if done else "failed",
+        seconds=state["seconds"],
+        earlier=earlier,
+        exit_status=state["exit_status"],
+        error=state["error"],
+        result=folder / RESULT if done else None,
+    )
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    try:
+        state: Any = json.loads((folder / _STATE).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {"spec": None, "status": "unknown"}
+    if not isinstance(state, dict) or not {"spec", "status"} <= state.keys():
+        return {"spec": None, "status": "unknown"}
+    if state["status"] == "done" and not (folder / RESULT).is_file():
+        return {**state, "status": "unknown"}
+    return state
+
+
+def _empty(folder: Path, state: dict[str, Any] | None) -> None:
+    if state is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: holds files of something else; name another output folder")
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _write(path: Path, document: Any) -> None:
+    part = path.with_suffix(".part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        part.rename(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,245 @@
+"""Run files: one or many runs in a TOML file, checked whole before anything starts.
+
+Keys at the top of the file hold for every run::
+
+    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
+    backend = "plugin"         # the default of `cosim capture`; or mi: that of `cosim run`, of step
+    from = "mark:begin"        # the region of interest, as --from and --to take it
+    to = "mark:end"
+    workload = "fork 100"      # what the guest's init runs (guests of the tool)
+    accesses = true            # plugin: accesses too; mi: step = N instead
+    filter = 64                # plugin: slots of its access filter
+    time_limit = 300           # seconds a run may take
+    trace = true               # keep the events as a trace
+    models = ["shadow", "lsp"] # with options as --model takes them
+    stop_on_divergence = false
+    output = "results"         # folder of the results; default: the file's name + -results
+
+    [[console]]                # a dialogue: wait for expect at most within seconds, then send
+    expect = "login: "
+    send = "root\\n"
+    within = 30
+
+    [machine]                  # the modelled hardware and hypervisor; default: MachineModel's
+    setup = "base"             # or h; tlb, walk_cache_ways, gstage_mode, gstage_page, footprint_*
+
+Each ``[[run]]`` is one run: a ``name``, and keys as above that replace the common ones (tables
+are merged key by key, lists are replaced).  Without ``[[run]]`` the file is one run named after
+itself.  ``[matrix]``, at the top or as ``[run.matrix]``, gives keys a list of values and makes a
+run of every combination::
+
+    [matrix]
+    append = ["no4lvl", "no5lvl"]
+    models = [["shadow", "lsp"], ["shadow:roots=1"]]
+
+Relative paths start at the file's own folder, ``output`` at the current folder.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from cosim.errors import CosimError, RunFileError, UsageError
+from cosim.run import spec as runspec
+from cosim.run import toml_lines
+from cosim.run.spec import Backend, RunSpec
+from cosim.run.toml_lines import Path as Place
+from hypervisor_model.policies.machine import MachineModel
+
+Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """The runs of one file."""
+
+    path: Path
+    output: Path
+    """The folder of the results; a run has the sub-folder of its name."""
+    runs: tuple[RunSpec, ...]
+    _text: str = field(repr=False)
+    _places: Mapping[str, Mapping[str, Place]] = field(repr=False)
+    """Of each run, by its name: where its keys stand, and under "" the run itself."""
+
+    def refuse(self, name: str, error: UsageError) -> NoReturn:
+        """Say where in the file is what ``error`` says of the run ``name``.
+
+        Raises RunFileError.
+        """
+        places = self._places[name]
+        place = places.get(error.key or "", (*places[""], error.key or ""))
+        _fail(self.path, self._text, place, str(error))
+
+
+class _Leaf(NamedTuple):
+    """A value, and where it stands in the file."""
+
+    value: Any
+    place: Place
+
+
+def load(path: Path, backend: Backend = "mi") -> RunFile:
+    """The runs in the file ``path``, all of them checked; ``backend`` is that of runs without.
+
+    Raises RunFileError with line and key of the first thing that is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RunFileError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunFileError(f"{path}: cannot be read as text ({error})") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RunFileError(f"{path}: not valid TOML: {error}") from error
+    return _Loader(path, text, backend).load(document)
+
+
+class _Loader:
+    def __init__(self, path: Path, text: str, backend: Backend) -> None:
+        self._path = path
+        self._text = text
+        self._backend = backend
+
+    def load(self, document: dict[str, Any]) -> RunFile:
+        common = dict(document)
+        output = common.pop("output", f"{self._path.stem}-results")
+        if not isinstance(output, str) or not output:
+            self._fail(("output",), f"is {output!r}, not the name of a folder")
+        matrix = common.pop("matrix", {})
+        tables = common.pop("run", None)
+        base: Place = ("run",)
+        if tables is None:
+            tables, base = [{"name": self._path.stem}], ()
+        if not isinstance(tables, list) or not tables:
+            self._fail(("run",), "must be tables [[run]]")
+        shared = dict(_leaves(common))
+        runs: dict[str, RunSpec] = {}
+        places: dict[str, dict[str, Place]] = {}
+        for index, table in enumerate(tables):
+            here = (*base, index) if base else ()
+            for name, leaves in self._expand(table, shared, matrix, here):
+                if name in runs:
+                    self._fail(here, f"a second run is named {name!r}")
+                runs[name] = self._build(name, leaves, here)
+                places[name] = {keys[0]: leaf.place for keys, leaf in leaves.items()} | {"": here}
+        return RunFile(self._path, Path(output), tuple(runs.values()), self._text, places)
+
+    def _expand(
+        self, table: Any, shared: dict[Keys, _Leaf], matrix: Any, here: Place
+    ) -> Iterator[tuple[str, dict[Keys, _Leaf]]]:
+        if not isinstance(table, dict):
+            self._fail(here, "must be a table [[run]]")
+        own = dict(table)
+        name = own.pop("name", None)
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.+=-]+", name) or name[0] == ".":
+            self._fail((*here, "name"), f"is {name!r}; give letters, digits and _ . + = -")
+        axes = dict(self._axes(matrix, ("matrix",)))
+        axes.update(self._axes(own.pop("matrix", {}), (*here, "matrix")))
+        leaves = _merged(shared, dict(_leaves(own, here)))
+        for values in product(*(axis.value for axis in axes.values())):
+            point = {
+                keys: _Leaf(value, axis.place)
+                for (keys, axis), value in zip(axes.items(), values, strict=True)
+            }
+            label = "".join(f"-{keys[-1]}={_slug(leaf.value)}" for keys, leaf in point.items())
+            nested: dict[Keys, _Leaf] = {}
+            for keys, leaf in point.items():
+                nested.update(_leaves(leaf.value, leaf.place, keys))
+            yield name + label, _merged(leaves, nested)
+
+    def _axes(self, matrix: Any, place: Place) -> Iterator[tuple[Keys, _Leaf]]:
+        if not isinstance(matrix, dict):
+            self._fail(place, "must be a table [matrix]")
+        for keys, leaf in _leaves(matrix, place):
+            if not isinstance(leaf.value, list) or not leaf.value:
+                self._fail(leaf.place, f"is {leaf.value!r}, not a list of values")
+            yield keys, leaf
+
+    def _build(self, name: str, leaves: Mapping[Keys, _Leaf], here: Place) -> RunSpec:
+        fields: dict[str, Any] = {}
+        machine: dict[str, Any] = {}
+        for keys, leaf in leaves.items():
+            if keys[0] == "machine":
+                if keys[1:2] and keys[1] not in runspec.MODELLED:
+                    self._fail(leaf.place, f"unknown key; known: {', '.join(runspec.MODELLED)}")
+                if len(keys) == 1 and leaf.value != {}:
+                    self._fail(leaf.place, f"is {leaf.value!r}, not a table")
+                _put(machine, keys[1:], leaf.value)
+                self._check_machine(machine, leaf.place)
+            elif keys[0] not in runspec.KEYS:
+                known = ", ".join([*runspec.KEYS, "machine"])
+                self._fail(leaf.place, f"unknown key; known: {known}")
+            elif len(keys) > 1:
+                self._fail(leaf.place, f"{keys[0]} is no table")
+            else:
+                fields[keys[0]] = self._checked(keys[0], leaf)
+        fields.setdefault("backend", runspec.default_backend(fields, self._backend))
+        wrong = runspec.problem(fields)
+        if wrong is not None:
+            key, text = wrong
+            leaf_of = leaves.get((key,))
+            self._fail(leaf_of.place if leaf_of else (*here, key), text)
+        renamed = {"from": "region_from", "to": "region_to"}
+        named = {renamed.get(key, key): value for key, value in fields.items()}
+        return RunSpec(name=name, machine=machine, **named)
+
+    def _checked(self, key: str, leaf: _Leaf) -> Any:
+        try:
+            return runspec.check(key, leaf.value, self._path.parent)
+        except (ValueError, CosimError) as error:
+            self._fail(leaf.place, str(error))
+
+    def _check_machine(self, machine: dict[str, Any], place: Place) -> None:
+        """Refuse ``machine``, which has what the file says up to ``place``."""
+        try:
+            MachineModel.from_json(machine)
+        except CosimError as error:
+            self._fail(place, str(error))
+
+    def _fail(self, place: Place, text: str) -> NoReturn:
+        _fail(self._path, self._text, place, text)
+
+
+def _fail(path: Path, text: str, place: Place, problem: str) -> NoReturn:
+    line = toml_lines.find(text, place)
+    key = toml_lines.dotted(tuple(part for part in place if part != ""))
+    raise RunFileError(f"{path}:{line}: {key + ': ' if key else ''}{problem}")
+
+
+def _leaves(value: Any, place: Place = (), keys: Keys = ()) -> Iterator[tuple[Keys, _Leaf]]:
+    """Every value below tables, by its keys; an empty table counts as a value."""
+    if isinstance(value, dict) and (value or not keys):
+        for key, item in value.items():
+            yield from _leaves(item, (*place, key), (*keys, key))
+    else:
+        yield keys, _Leaf(value, place)
+
+
+def _merged(first: Mapping[Keys, _Leaf], second: Mapping[Keys, _Leaf]) -> dict[Keys, _Leaf]:
+    """``first`` with what ``second`` sets; an empty table gives way to a filled one."""
+    merged = {
+        keys: leaf
+        for keys, leaf in first.items()
+        if leaf.value != {} or not any(other[: len(keys)] == keys for other in second)
+    }
+    return {**merged, **second}
+
+
+def _put(table: dict[str, Any], keys: Keys, value: Any) -> None:
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+    if keys:
+        table[keys[-1]] = value
+
+
+def _slug(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return re.sub(r"[^\w.+-]+", "_", text).strip("_")[:40] or "empty"

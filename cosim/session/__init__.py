@@ -1,0 +1,1 @@
+"""Sessions: a guest runs, its events reach the models."""

@@ -1,0 +1,309 @@
+"""A live co-simulation through the TCG plugin: the guest runs once, at QEMU's speed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cosim.capture import marks
+from cosim.capture.plugin.source import FILTER_SLOTS, PluginSource
+from cosim.errors import CosimError, GuestError, MachineError
+from cosim.machine import interrupts
+from cosim.machine.console import Console
+from cosim.machine.qemu import RAM_BASE, Machine, Timing
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import Ending
+from cosim.output import note
+from cosim.run.plan import Plan
+from cosim.run.region import Edge
+from cosim.session.gdb import STOPPED, Keep, Outcome, Progress, View, cbo_block, ended_by
+from cosim.session.recording import panic_line
+from hypervisor_model.events import EventBatch
+
+RECORDING = "plugin.recording.bin"
+"""In a session's folder: QEMU records a run that it is to repeat; nobody replays this one."""
+_VIEW_SECONDS = 0.25
+_WATCH_SECONDS = 0.1
+_END_SECONDS = 5.0
+"""How long a QEMU that is asked to end may take to send the rest.  One that does not is killed: no
+audit then."""
+
+
+class PluginSession:
+    """One session through the plugin.
+
+    :param plan: what to do.
+    :param folder: an empty folder for the logs.
+    :param pipeline: the models.
+    :param keep: takes every batch too.
+    :param view: told about progress a few times a second.
+    :param live: work on the guest in real time, without counting its instructions' time.
+    :param attach: entered with the guest's console for as long as the guest runs.
+    :param gdb: a Unix socket to make for a gdb of the user's; the guest waits until that says go.
+    :param timing: how the guest's time runs: a recording that is made (the default) or replayed.
+        Instruction counting alone does not repeat a run: two boots of Linux drift apart.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        pipeline: Pipeline,
+        *,
+        keep: Keep | None = None,
+        view: View | None = None,
+        live: bool = False,
+        attach: Callable[[Console], contextlib.AbstractContextManager[None]] | None = None,
+        gdb: Path | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._pipeline = pipeline
+        self._keep = keep
+        self._view = view
+        self._attach = attach or (lambda console: contextlib.nullcontext())
+        self._gdb = gdb
+        self._timing = timing or (
+            Timing("live")
+            if live
+            else Timing("record", folder / RECORDING, typed=bool(plan.spec.console))
+        )
+        self._live = live
+        unhurried = (live or gdb is not None) and plan.spec.time_limit is None
+        self._time_limit = None if unhurried else plan.time_limit
+        self._started = time.monotonic()
+        self._shown = 0.0
+        self._events = 0
+        self._began = threading.Event()
+        self._end_seen = False
+        self._halted = False
+        self._out_of_time = False
+        self._dialogue_error: CosimError | None = None
+        self._source = PluginSource(
+            plan.qemu.path,
+            memory=plan.machine.memory,
+            ram_base=RAM_BASE,
+            accesses="none" if plan.spec.accesses is False else "all",
+            slots=plan.spec.filter or FILTER_SLOTS,
+            start=_limit(plan.begin),
+            end=_limit(plan.end),
+            mark=plan.mark_at,
+            mark_in_user=plan.mark_at == marks.USER_MARK,
+            cbo_block=cbo_block(plan),
+        )
+
+    def run(self) -> Outcome:
+        """Do all of it; never raises for what a user can do something about.
+
+        The outcome has a document as soon as the region was reached, whatever happened then.
+        """
+        error: CosimError | KeyboardInterrupt | None = None
+        try:
+            self._run()
+        except (CosimError, KeyboardInterrupt) as problem:
+            error = problem
+        if self._events == 0:
+            return Outcome(None, error)
+        ending = self._ending(error)
+        return Outcome(self._pipeline.document(ending), error, ending)
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the marks met, by their number in MARK events."""
+        return self._source.labels
+
+    def _run(self) -> None:
+        plan = self._plan
+        with (
+            self._source as source,
+            Machine(
+                plan.qemu.path,
+                plan.machine,
+                folder=self._folder,
+                name="plugin",
+                timing=self._timing,
+                plugin_arguments=tuple(source.qemu_args()),
+                pass_fds=source.pass_fds,
+                gdb=self._gdb,
+            ) as machine,
+            self._attach(machine.console),
+        ):
+            source.started()
+            if self._gdb is None:
+                if self._live:
+                    note(f"cosim: {machine.ram_note}")
+                machine.resume()
+            else:
+                waits = f"the guest waits for gdb: (gdb) target remote {self._gdb}"
+                note(f"cosim: {waits}; {machine.ram_note}")
+            # What interrupts the session ends the guest first, so that its stream is whole.
+            with interrupts.deferred():
+                self._read(machine)
+            if self._dialogue_error is not None:
+                raise self._dialogue_error
+            self._check_end(machine)
+            machine.console.check_log()
+
+    def _read(self, machine: Machine) -> None:
+        done = threading.Event()
+        watches = (
+            self._talk,
+            self._watch_time,
+            self._watch_interrupts,
+            self._watch_console,
+        )
+        for watch in watches:
+            threading.Thread(target=watch, args=[machine, done], daemon=True).start()
+        try:
+            for batch in self._source.batches():
+                if not self._halted:
+                    self._take(batch, machine)
+        except MachineError as cut:
+            interrupts.check()
+            raise self._explain(cut, machine) from None
+        finally:
+            done.set()
+
+    def _take(self, batch: EventBatch, machine: Machine) -> None:
+        self._events += len(batch)
+        self._began.set()
+        if self._keep is not None:
+            self._keep(batch)
+        self._pipeline.feed(batch)
+        if self._plan.spec.stop_on_divergence and self._pipeline.illegal:
+            self._halted = True
+            self._stop(machine.pid)
+        now = time.monotonic()
+        if self._view is not None and now - self._shown > _VIEW_SECONDS:
+            self._shown = now
+            place = f"{self._source.instructions:,} instructions"
+            seconds = now - self._started
+            exits = self._pipeline.exits()
+            self._view(Progress("in the region", seconds, self._events, place, exits))
+
+    def _talk(self, machine: Machine, done: threading.Event) -> None:
+        try:
+            for step in self._plan.spec.console:
+                machine.console.expect(step.expect, step.within)
+                machine.console.send(step.send)
+        except CosimError as error:
+            if not done.is_set():
+                self._dialogue_error = error
+                self._stop(machine.pid)
+
+    def _watch_time(self, machine: Machine, done: threading.Event) -> None:
+        if not done.wait(self._time_limit):
+            self._out_of_time = True
+            self._end(machine, done)
+
+    def _watch_interrupts(self, machine: Machine, done: threading.Event) -> None:
+        while not done.wait(_WATCH_SECONDS):
+            if interrupts.pending():
+                self._end(machine, done)
+                return
+
+    def _end(self, machine: Machine, done: threading.Event) -> None:
+        """Ask QEMU to end; kill one that does not hear of it."""
+        self._stop(machine.pid)
+        if not done.wait(_END_SECONDS):
+            self._stop(machine.pid, signal.SIGKILL)
+
+    def _watch_console(self, machine: Machine, done: threading.Event) -> None:
+        """Ask for the region's edges that the console shows."""
+        begin, end = self._plan.begin, self._plan.end
+        if begin.form == "console" and self._sees(begin, machine, done):
+            self._source.begin()
+        if end.form == "console":
+            while not self._began.wait(_WATCH_SECONDS) and not done.is_set():
+                pass
+            if self._sees(end, machine, done):
+                self._end_seen = True
+                self._source.end()
+
+    @staticmethod
+    def _sees(edge: Edge, machine: Machine, done: threading.Event) -> bool:
+        while not done.is_set():
+            if machine.console.seen(edge.pattern, _WATCH_SECONDS):
+                return True
+        return False
+
+    @staticmethod
+    def _stop(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
+        # QEMU takes SIGTERM for a request to end, and the plugin closes its stream.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def _explain(self, cut: MachineError, machine: Machine) -> CosimError:
+        if self._dialogue_error is not None:
+            return self._dialogue_error
+        if machine.wait(5):
+            return MachineError(f"{machine.obituary()}; {cut}", log=str(machine.stderr_log))
+        return cut
+
+    def _check_end(self, machine: Machine) -> None:
+        """Whether the region was there, and whole.
+
+        :raise GuestError: it was not.
+        """
+        plan = self._plan
+        summary = self._source.summary
+        assert summary is not None
+        log = str(machine.console_log)
+        machine.console.drained(0.0 if summary.region_ended else 5.0)
+        if self._out_of_time:
+            edge = f"--from {plan.begin.text}" if summary.never_started else f"--to {plan.end.text}"
+            raise GuestError(
+                f"{self._time_limit:g} s passed and {edge} was not reached; the guest's last line "
+                f"was {machine.console.last_line()!r}; raise --time-limit or choose another edge",
+                log=log,
+            )
+        panic = None if summary.region_ended else panic_line(machine)
+        how = f"the guest panicked ({panic})" if panic else "the guest ended"
+        if summary.never_started:
+            raise GuestError(
+                f"{how} before the region began (--from {plan.begin.text}); last line on the "
+                f"console: {machine.console.last_line()!r}",
+                log=log,
+            )
+        ended = summary.region_ended or self._end_seen or self._halted
+        if not ended and plan.end.form != "power-off":
+            raise GuestError(f"{how} before the region's end (--to {plan.end.text})", log=log)
+        if panic:
+            raise GuestError(f"the guest panicked: {panic}", log=log)
+
+    def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
+        summary = self._source.summary
+        audit = None
+        if summary is not None:
+            audit = {
+                "checks": 1,
+                "missed_writes": summary.missed - summary.missed_only_ad,
+                "hardware_ad_updates": summary.missed_only_ad,
+            }
+        return Ending(
+            complete=error is None and not self._halted,
+            reason=STOPPED if self._halted else ended_by(error),
+            region={"instructions": None if summary is None else summary.instructions},
+            audit=audit,
+        )
+
+
+def _limit(edge: Edge) -> str:
+    """``edge`` as the plugin takes it."""
+    match edge.form:
+        case "console":
+            return "request"
+        case "mark":
+            return f"mark:{edge.label}"
+        case "address":
+            return f"pc:{edge.address:#x}"
+        case "boot":
+            return "boot"
+        case "power-off":
+            return "end"

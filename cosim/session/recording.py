@@ -1,0 +1,115 @@
+"""Recording a guest at full speed, so that its run can be replayed and stopped anywhere."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosim.errors import StorageError
+from cosim.machine import interrupts
+from cosim.machine.qemu import Machine, Timing
+from cosim.run.plan import Plan
+
+_TICK = 0.25
+_PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
+_PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
+_SPARE = 64 << 10
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """How a recording ended."""
+
+    reason: str | None
+    """Why the guest ended (:meth:`Machine.end_reason`); None: it was cut."""
+    late: bool
+    """Whether the time limit cut it."""
+    panic: str | None
+    """What the guest said when it panicked."""
+    instructions: int | None
+    """What the guest had executed when QEMU stopped it for its end, by QEMU's count."""
+
+
+def record(
+    plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
+) -> Recorded:
+    """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
+
+    :param log: receives the recording.
+    :param folder: where the machine's logs go.
+    :param limit: when to stop all the same (monotonic seconds); the recording is good up to there.
+    :param show: told a few times a second: the phase, and the guest's last line.
+    :raise CosimError: QEMU does not start or dies, the dialogue fails, or the disk is full.
+    """
+    with Machine(
+        plan.qemu.path,
+        plan.machine,
+        folder=folder,
+        name="record",
+        timing=Timing("record", log, typed=bool(plan.spec.console)),
+        hold=True,
+    ) as machine:
+        machine.resume()
+        with interrupts.allowed():
+            for step in plan.spec.console:
+                machine.console.expect(step.expect, step.within)
+                machine.console.send(step.send)
+        late = not _run(machine, plan.end.pattern, limit, show)
+        reason = machine.end_reason()
+        executed = None if reason is None else machine.replay_icount()
+        recorded = Recorded(reason, late, panic_line(machine), executed)
+        machine.quit()
+        machine.console.check_log()
+    _check_whole(log, folder)
+    return recorded
+
+
+def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
+    """Wait for the guest's end or what stands for it; False when ``limit`` passed before."""
+    while not machine.wait(_TICK):
+        interrupts.check()
+        last = machine.console.last_line()
+        # A kernel that is not told to reboot on a panic (panic=-1) waits for ever.
+        if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+            return True
+        if time.monotonic() > limit:
+            return False
+        show("recording", last)
+    return True
+
+
+def _check_whole(log: Path, folder: Path) -> None:
+    # QEMU goes on where it cannot write its recording: so see whether there is still space.
+    try:
+        with tempfile.TemporaryFile(dir=folder) as spare:
+            spare.write(bytes(_SPARE))
+    except OSError as error:
+        size = log.stat().st_size >> 10
+        raise StorageError(
+            f"no space for the recording in {folder} ({error.strerror} after {size} KiB); "
+            "free space, or choose a folder with --logs or COSIM_CACHE"
+        ) from None
+
+
+def panic_line(machine: Machine) -> str | None:
+    """What a guest that panicked said of it; None when it did not.
+
+    ``panic=-1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
+    """
+    last = machine.console.last_line()
+    reason = machine.end_reason()
+    panicked = reason == "guest-panic" or _PANIC_END.search(last) is not None
+    if not panicked and reason != "guest-reset":
+        return None
+    lines = machine.console_log.read_text(errors="replace").split("\n")
+    said = next((line for line in lines if _PANIC.search(line)), None)
+    if said is None:
+        if not panicked:
+            # A reset that nobody explains is one that the guest wanted.
+            return None
+        said = last or "it said nothing"
+    return re.sub(r"^\[[ 0-9.]+\] *", "", said.strip())

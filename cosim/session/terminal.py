@@ -1,0 +1,89 @@
+"""The user's terminal on the guest's console, for ``cosim run --live``."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import select
+import signal
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cosim.errors import CosimError
+from cosim.machine.console import Console
+from cosim.output import note
+from cosim.session.gdb import Progress
+
+_LEAVE = b"\x1d"
+"""Ctrl-]."""
+
+
+class LiveTerminal:
+    """What the user of a live session sees, and types."""
+
+    def __init__(self) -> None:
+        self._console: Console | None = None
+        self._patience = 2
+        self._said = False
+
+    @contextmanager
+    def attached(self, console: Console) -> Iterator[None]:
+        """Pass keys to the guest and what it prints to stderr, until left.
+
+        Ctrl-] interrupts the session; every other key, Ctrl-C too, goes to the guest.  Without a
+        terminal on stdin the guest's output is shown and nothing is typed.
+        """
+        self._console = console
+        console.mirror(lambda chunk: os.write(sys.stderr.fileno(), chunk))
+        if not sys.stdin.isatty():
+            yield
+            return
+        note("the guest's console; Ctrl-] ends the session")
+        keyboard = sys.stdin.fileno()
+        saved = termios.tcgetattr(keyboard)
+        done = threading.Event()
+        thread = threading.Thread(target=_type, args=(keyboard, console, done), daemon=True)
+        tty.setraw(keyboard, termios.TCSANOW)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join(2)
+            termios.tcsetattr(keyboard, termios.TCSANOW, saved)
+            console.mirror(None)
+
+    def view(self, progress: Progress) -> None:
+        """Say where the region begins, on a line of its own where the guest soon ends its line."""
+        if self._said or progress.phase != "in the region":
+            return
+        self._patience -= 1
+        fresh = self._console is None or self._console.at_line_start
+        if fresh or self._patience < 0:
+            self._said = True
+            # In raw mode a line feed does not return.
+            start = "" if fresh else "\r\n"
+            note(f"{start}cosim: the region has begun; what the guest does counts from here\r")
+
+
+def _type(keyboard: int, console: Console, done: threading.Event) -> None:
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    while not done.is_set():
+        if not select.select([keyboard], [], [], 0.1)[0]:
+            continue
+        try:
+            keys = os.read(keyboard, 1024)
+        except OSError:
+            keys = b""
+        if not keys or _LEAVE in keys:
+            # As Ctrl-C would, were the terminal not in raw mode; no keys: it is gone.
+            os.kill(os.getpid(), signal.SIGINT)
+            return
+        try:
+            console.send(decoder.decode(keys))
+        except CosimError:
+            return

@@ -1,0 +1,59 @@
+"""The live view: one line on stderr that says where a session is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.live import Live
+from rich.text import Text
+
+from cosim.output import messages
+from cosim.session.gdb import Progress, View
+
+_PLACE = 30
+"""Columns of the place, so that the exits fit behind it."""
+
+
+class _Rate:
+    """Events a second over the last few seconds."""
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+        self._events = 0
+        self._rate = 0.0
+
+    def update(self, events: int) -> float:
+        now = time.monotonic()
+        if now - self._at >= 1:
+            self._rate = (events - self._events) / (now - self._at)
+            self._at, self._events = now, events
+        return self._rate
+
+
+def line(progress: Progress, rate: float) -> str:
+    """``progress`` as one line of at most 100 columns."""
+    text = f"{progress.phase} {progress.seconds:5.1f} s"
+    if progress.events:
+        text += f"  {progress.events:,} events, {rate:,.0f}/s"
+    if progress.place:
+        text += f"  {progress.place[:_PLACE]}"
+    if progress.exits:
+        text += "  exits: " + ", ".join(f"{k} {v:,}" for k, v in progress.exits.items())
+    return text[:100]
+
+
+@contextmanager
+def live_view() -> Iterator[View]:
+    """A view that redraws one line on stderr; silent where stderr is no terminal."""
+    if not messages.is_terminal:
+        yield lambda progress: None
+        return
+    rate = _Rate()
+    with Live(console=messages, refresh_per_second=4, transient=True) as live:
+
+        def show(progress: Progress) -> None:
+            live.update(Text(line(progress, rate.update(progress.events)), no_wrap=True))
+
+        yield show

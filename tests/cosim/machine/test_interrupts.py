@@ -1,0 +1,107 @@
+"""Ctrl-C and SIGTERM with real signals: at once, or held back and then acted on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cosim.machine import interrupts
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    interrupts.install()
+    yield
+    interrupts.over()
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+def _arrive(number: signal.Signals) -> None:
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_outside_of_a_deferred_part_at_once(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _arrive(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_deferred_part_is_finished_first(number: signal.Signals) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        with interrupts.deferred():
+            _arrive(number)
+            done.append("inner")
+        done.append("outer")
+    assert done == ["inner", "outer"]
+    interrupts.check()
+
+
+def test_a_check_acts_once() -> None:
+    with interrupts.deferred():
+        _arrive(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.check()
+        interrupts.check()
+
+
+def test_an_allowed_part_lets_them_through() -> None:
+    with interrupts.deferred():
+        _arrive(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
+            raise AssertionError("entered with a request held back")
+        with pytest.raises(KeyboardInterrupt), interrupts.allowed():
+            _arrive(signal.SIGINT)
+        _arrive(signal.SIGINT)
+        interrupts.over()
+
+
+def test_the_end_of_a_command_is_not_interrupted() -> None:
+    with interrupts.deferred():
+        _arrive(signal.SIGINT)
+        interrupts.over()
+    _arrive(signal.SIGTERM)
+    interrupts.check()
+    assert not interrupts.pending()
+
+
+def test_the_error_of_a_deferred_part_is_not_replaced() -> None:
+    with pytest.raises(ValueError, match="mine"), interrupts.deferred():
+        _arrive(signal.SIGINT)
+        raise ValueError("mine")
+    with pytest.raises(KeyboardInterrupt):
+        _arrive(signal.SIGINT)
+
+
+def test_another_thread_defers_nothing() -> None:
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with interrupts.deferred():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait(10)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _arrive(signal.SIGINT)
+    finally:
+        leave.set()
+        thread.join(10)
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupts.install()
+    _arrive(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN

@@ -1,0 +1,171 @@
+"""Many runs: failures stay alone, a second invocation does what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cosim.commands.batch import run_file
+from cosim.errors import GuestError, RunFileError, UsageError
+from cosim.models.result import ResultDocument
+from cosim.run import batch
+from cosim.run.spec import Exchange, RunSpec
+from tests.cosim.streams import result_document
+
+A, B, C = (
+    RunSpec(name=name, guest="linux", console=(Exchange("x"),), kernel=Path("k")) for name in "abc"
+)
+
+
+class Executor:
+    """Stands for the session: fails for the names it is told."""
+
+    def __init__(self, *failing: str, illegal: int = 0) -> None:
+        self.calls: list[str] = []
+        self.failing = failing
+        self.illegal = illegal
+
+    def __call__(self, spec: RunSpec, folder: Path) -> ResultDocument:
+        self.calls.append(spec.name)
+        assert [path.name for path in folder.iterdir()] == ["run.json"]
+        (folder / "trace").mkdir()
+        if spec.name in self.failing:
+            raise GuestError("the guest panicked", log="x.log")
+        return result_document(illegal=self.illegal)
+
+
+def test_a_failed_run_leaves_the_others_alone_and_is_done_again(tmp_path: Path) -> None:
+    first = Executor("b")
+    outcomes = list(batch.run([A, B, C], tmp_path, first))
+    assert first.calls == ["a", "b", "c"]
+    assert [(o.name, o.status, o.exit_status) for o in outcomes] == [
+        ("a", "done", 0),
+        ("b", "failed", 3),
+        ("c", "done", 0),
+    ]
+    assert outcomes[1].error == "the guest panicked (log: x.log)"
+    assert (tmp_path / "b" / "trace").is_dir()  # What it left is kept until it is tried again.
+    second = Executor()
+    outcomes = list(batch.run([A, B, C], tmp_path, second))
+    assert second.calls == ["b"]
+    assert [o.earlier for o in outcomes] == [True, False, True]
+    for outcome in outcomes:
+        assert outcome.result is not None
+        assert json.loads(outcome.result.read_text()) == result_document()
+
+
+def test_a_changed_run_is_done_again(tmp_path: Path) -> None:
+    list(batch.run([A], tmp_path, Executor()))
+    changed = RunSpec(**{**vars(A), "backend": "mi"})
+    again = Executor()
+    list(batch.run([changed], tmp_path, again))
+    list(batch.run([changed], tmp_path, again))
+    assert again.calls == ["a"]
+
+
+def test_a_killed_run_is_done_again(tmp_path: Path) -> None:
+    def killed(spec: RunSpec, folder: Path) -> ResultDocument:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(batch.run([A], tmp_path, killed))
+    again = Executor()
+    assert [o.status for o in batch.run([A], tmp_path, again)] == ["done"]
+    assert again.calls == ["a"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "done"}'])
+def test_a_damaged_state_means_not_done(tmp_path: Path, content: str) -> None:
+    list(batch.run([A], tmp_path, Executor()))
+    (tmp_path / "a" / "run.json").write_text(content)
+    again = Executor()
+    list(batch.run([A], tmp_path, again))
+    assert again.calls == ["a"]
+
+
+def test_a_lost_result_means_not_done(tmp_path: Path) -> None:
+    list(batch.run([A], tmp_path, Executor()))
+    (tmp_path / "a" / batch.RESULT).unlink()
+    again = Executor()
+    list(batch.run([A], tmp_path, again))
+    assert again.calls == ["a"]
+
+
+def test_a_finding_is_remembered(tmp_path: Path) -> None:
+    list(batch.run([A], tmp_path, Executor(illegal=1)))
+    (outcome,) = batch.run([A], tmp_path, Executor())
+    assert (outcome.status, outcome.exit_status, outcome.earlier) == ("done", 1, True)
+
+
+def test_foreign_files_are_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match="holds files of something else"):
+        list(batch.run([A], tmp_path, Executor()))
+    assert (tmp_path / "a" / "thesis.txt").read_text() == "x"
+
+
+def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
+    running = batch.run([A, B], tmp_path, Executor())
+    next(running)
+    with pytest.raises(UsageError, match="another cosim is doing runs there"):
+        next(batch.run([A], tmp_path, Executor()))
+    assert [o.name for o in running] == ["b"]
+
+
+def test_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "linux"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\n')
+    output = tmp_path / "out"
+    for executor, status, calls in (
+        (Executor("b"), 3, ["a", "b"]),
+        (Executor(illegal=1), 1, ["b"]),
+        (Executor(), 1, []),
+    ):
+        got = run_file(path, output, as_json=True, trace=False, execute=executor)
+        document = json.loads(capsys.readouterr().out)
+        assert (got, executor.calls) == (status, calls)
+        assert [run["name"] for run in document["runs"]] == ["a", "b"]
+    assert document["runs"][1]["exit_status"] == 1
+    assert Path(document["runs"][1]["result"]).is_file()
+    assert run_file(path, output, as_json=False, trace=False, execute=Executor()) == 1
+    captured = capsys.readouterr()
+    assert "done, with a finding earlier" in " ".join(captured.out.split())
+    assert "[2/2] b: done" in captured.err
+    assert f"results: {output}/RUN/result.json\n" in captured.out
+
+
+def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "linux"\n')
+    seen: list[RunSpec] = []
+
+    def execute(spec: RunSpec, folder: Path) -> ResultDocument:
+        seen.append(spec)
+        return result_document()
+
+    assert run_file(path, tmp_path / "out", as_json=True, trace=True, execute=execute) == 0
+    assert [spec.trace for spec in seen] == [True]
+
+
+def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "micro"\nfrom = "mark:a"\n')
+    assert run_file(path, tmp_path / "out", as_json=True, trace=False) == 2
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["error"] == "guest micro is not there yet: type `cosim guest build micro`"
+
+
+def test_nothing_starts_when_the_file_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\n')
+    executor = Executor()
+    with pytest.raises(RunFileError, match=r":4: run\[1\]\.guest: is missing"):
+        run_file(path, tmp_path / "out", as_json=True, trace=False, execute=executor)
+    assert executor.calls == []
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,301 @@
+"""Run files: what they mean, and where what is wrong with them is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.errors import RunFileError
+from cosim.run import run_file as runfile
+from cosim.run import toml_lines
+from cosim.run.spec import Exchange, RunSpec
+
+EXAMPLES = sorted((Path(__file__).parents[3] / "scripts" / "runs").glob("*.toml"))
+
+
+def load(tmp_path: Path, text: str) -> dict[str, RunSpec]:
+    path = tmp_path / "file.toml"
+    path.write_text(text)
+    return {run.name: run for run in runfile.load(path).runs}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_right(path: Path) -> None:
+    loaded = runfile.load(path)
+    assert loaded.runs
+    assert all(run.guest or run.kernel for run in loaded.runs)
+
+
+def test_there_are_examples() -> None:
+    assert len(EXAMPLES) >= 4
+
+
+def test_one_run_is_named_after_its_file(tmp_path: Path) -> None:
+    text = """
+guest = "linux"
+backend = "mi"
+from = "mark:a"
+to = "console:bye$"
+step = 3
+time_limit = 5
+models = ["lsp:fast_path=off", "shadow"]
+machine.tlb.second = [128, 4]
+[[console]]
+expect = "# "
+send = "ls\\n"
+[[console]]
+expect = "# $"
+within = 2
+"""
+    assert load(tmp_path, text) == {
+        "file": RunSpec(
+            name="file",
+            guest="linux",
+            backend="mi",
+            region_from="mark:a",
+            region_to="console:bye$",
+            step=3,
+            time_limit=5.0,
+            models=("lsp:fast_path=off", "shadow"),
+            machine={"tlb": {"second": [128, 4]}},
+            console=(Exchange("# ", "ls\n", 60.0), Exchange("# $", "", 2.0)),
+        )
+    }
+    loaded = runfile.load(tmp_path / "file.toml")
+    assert loaded.output == Path("file-results")
+
+
+def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
+    path = tmp_path / "file.toml"
+    path.write_text('guest = "micro"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\nstep = 2\n')
+    assert [run.backend for run in runfile.load(path).runs] == ["mi", "mi"]
+    assert [run.backend for run in runfile.load(path, "plugin").runs] == ["plugin", "mi"]
+    path.write_text('guest = "micro"\nfilter = 8\n')
+    assert runfile.load(path, "plugin").runs[0].filter == 8
+    with pytest.raises(RunFileError, match=r":2: filter: is for the plugin"):
+        runfile.load(path)
+
+
+def test_runs_override_what_is_common(tmp_path: Path) -> None:
+    text = """
+output = "somewhere"
+guest = "linux"
+trace = true
+models = ["lsp", "shadow"]
+machine.footprint_data = 2
+[[run]]
+name = "a"
+[[run]]
+name = "b"
+guest = "micro"
+trace = false
+models = ["shadow:roots=2"]
+[run.machine]
+setup = "base"
+"""
+    runs = load(tmp_path, text)
+    assert runs["a"].guest == "linux"
+    assert runs["a"].trace
+    assert runs["a"].models == ("lsp", "shadow")
+    assert runs["a"].machine == {"footprint_data": 2}
+    assert runs["b"].guest == "micro"
+    assert not runs["b"].trace
+    assert runs["b"].models == ("shadow:roots=2",)
+    assert runs["b"].machine == {"footprint_data": 2, "setup": "base"}
+    assert runfile.load(tmp_path / "file.toml").output == Path("somewhere")
+
+
+def test_a_matrix_is_every_combination(tmp_path: Path) -> None:
+    text = """
+[matrix]
+append = ["no4lvl", "no5lvl x"]
+[[run]]
+name = "l"
+guest = "linux"
+[run.matrix]
+machine.walk_cache_ways = [1, 4]
+[[run]]
+name = "m"
+guest = "micro"
+"""
+    runs = load(tmp_path, text)
+    assert {name: (run.append, run.machine) for name, run in runs.items()} == {
+        "l-append=no4lvl-walk_cache_ways=1": ("no4lvl", {"walk_cache_ways": 1}),
+        "l-append=no4lvl-walk_cache_ways=4": ("no4lvl", {"walk_cache_ways": 4}),
+        "l-append=no5lvl_x-walk_cache_ways=1": ("no5lvl x", {"walk_cache_ways": 1}),
+        "l-append=no5lvl_x-walk_cache_ways=4": ("no5lvl x", {"walk_cache_ways": 4}),
+        "m-append=no4lvl": ("no4lvl", {}),
+        "m-append=no5lvl_x": ("no5lvl x", {}),
+    }
+
+
+def test_paths_start_at_the_file(tmp_path: Path) -> None:
+    (tmp_path / "initrd").write_bytes(b"x")
+    (tmp_path / "fw").write_bytes(b"x")
+    with pytest.raises(RunFileError, match=r"file\.toml:1: kernel: names .*k, which is no file"):
+        load(tmp_path, 'kernel = "k"')
+    with pytest.raises(RunFileError, match=r"file\.toml:1: kernel: "):
+        load(tmp_path, 'kernel = "fw"')  # There, but no kernel.
+    runs = load(tmp_path, 'guest = "micro"\nbios = "fw"')
+    assert runs["file"].bios == str(tmp_path / "fw")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('guest = "linux\n', r"not valid TOML: .*line 1"),
+        ("", r"file\.toml:1: guest: is missing"),
+        ('\nguest = "linxu"', r":2: guest: is 'linxu'; the guests are linux"),
+        ('guest = "linux"\nbackedn = "mi"', r":2: backedn: unknown key; known: guest, kernel"),
+        ('guest = "linux"\nbackend = "kvm"', r":2: backend: is 'kvm', neither mi nor plugin"),
+        ('guest = "linux"\n[append]\nx = 1', r":3: append\.x: append is no table"),
+        ('guest = "linux"\nmemory = "lots"', r":2: memory: 'lots' is no memory size"),
+        ('guest = "linux"\n\ntime_limit = 0', r":3: time_limit: is 0, not a number of seconds"),
+        ('guest = "linux"\ntrace = "yes"', r":2: trace: is 'yes', neither true nor false"),
+        ('guest = "linux"\nstep = -1', r":2: step: is -1, not a whole number"),
+        ('guest = "linux"\nfrom = "mark:"', r":2: from: is 'mark:'; a label is 1\.\.32 ASCII"),
+        ('guest = "linux"\nto = "console:("', r":2: to: is '\(', no regular expression"),
+        (
+            'guest = "linux"\n[[console]]\nexpect = "a"\n[[console]]\nexpect = "*"',
+            r":2: console: step 2 is '\*', no regular expression",
+        ),
+        ('guest = "linux"\n[[console]]\nsend = "a"', r":2: console: step 1 has no expect"),
+        (
+            'guest = "linux"\n[[console]]\nexpect = "a"\nwithn = 1',
+            r":2: console: step 1 has the unknown key 'withn'",
+        ),
+        ('guest = "linux"\n# c\nworkload = 3', r":3: workload: is 3, not a text"),
+        ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: belongs to kernel"),
+        ('guest = "linux"\nbackend = "plugin"\nstep = 3', r":3: step: is for the gdb backend"),
+        (
+            'guest = "linux"\n[machine]\nsetup = "x"',
+            r":3: machine\.setup: machine: setup 'x' is neither base nor h",
+        ),
+        ('guest = "linux"\n[machine]\nharts = 2', r":3: machine\.harts: unknown key; known: setup"),
+        (
+            'guest = "linux"\n[machine.tlb]\nreplacement = "plru"\nsecond = [16, 3]\nseed = 2',
+            r":4: machine\.tlb\.second: machine: tlb: PLRU needs a power of two",
+        ),
+        (
+            'guest = "linux"\nmachine.footprint_code = 2\nmachine.tlb.second = [0, 4]',
+            r":3: machine\.tlb\.second: machine: tlb: a TLB of 0 sets and 4 ways holds nothing",
+        ),
+        (
+            'guest = "linux"\n[matrix]\nmachine.tlb.data = [[8, 4],\n[8]]',
+            r":3: matrix\.machine\.tlb\.data: machine: tlb\.data cannot be \[8\], it is \[SETS",
+        ),
+        (
+            'guest = "linux"\n\nmodels = ["native",\n"shdow"]',
+            r":3: models: no policy is called 'shdow'; there are native",
+        ),
+        (
+            'guest = "linux"\nmodels = ["shadow:roots=x"]',
+            r":2: models: policy shadow: roots is all or switch or a number from 1, not 'x'",
+        ),
+        (
+            'guest = "linux"\n[[run]]\nname = "a"\nmodels = ["lsp", "lsp"]',
+            r":4: run\[0\]\.models: a model is named twice: lsp, lsp",
+        ),
+        (
+            'guest = "linux"\nbackend = "plugin"\naccesses = false\nfilter = 8',
+            r":4: filter: is of accesses, and this run captures none",
+        ),
+        ('guest = "linux"\nto = "boot"', r":2: to: is boot, which only from can be"),
+        ('guest = "linux"\nfrom = "power-off"', r":2: from: is power-off, which only to can be"),
+        ('guest = "linux"\nmachine = 3', r":2: machine: is 3, not a table"),
+        ('guest = "linux"\nmodels = "lsp"', r":2: models: is 'lsp', not a list of models"),
+        ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: models is no table"),
+        ('guest = "linux"\nrun = 1', r":2: run: must be tables"),
+        ('guest = "linux"\n[[run]]\ntrace = true', r":2: run\[0\]\.name: is None; give letters"),
+        ('guest = "linux"\n[[run]]\nname = "../x"', r":3: run\[0\]\.name: is '\.\./x'"),
+        (
+            'guest = "linux"\n[[run]]\nname = "a"\n[[run]]\nname = "a"',
+            r":4: run\[1\]: a second run is named 'a'",
+        ),
+        ('guest = "linux"\n[matrix]\nappend = "x"', r":3: matrix\.append: is 'x', not a list"),
+        (
+            'guest = "linux"\n[matrix]\nbackend = [\n"mi",\n"kvm"]',
+            r":3: matrix\.backend: is 'kvm'",
+        ),
+        (
+            '[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\nguest = "x"',
+            r":6: run\[1\]\.guest: is 'x'",
+        ),
+        ('guest = "linux"\noutput = 3', r":2: output: is 3"),
+    ],
+)
+def test_errors_name_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RunFileError) as caught:
+        load(tmp_path, text)
+    assert re.search(message, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match="no such file"):
+        runfile.load(tmp_path / "x.toml")
+    with pytest.raises(RunFileError, match="cannot be read as text"):
+        runfile.load(tmp_path)
+    (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RunFileError, match="cannot be read as text"):
+        runfile.load(tmp_path / "x.toml")
+
+
+TOML = '''# comment
+a = 1
+
+b = [
+  1,  # one
+  2,
+]
+[t.u]
+x = """
+y = 1
+[no.table]
+"""
+"quoted key" = 1
+[[run]]
+name = "a"
+
+[[run]]
+name = "b"
+'''
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (("a",), 2),
+        (("b",), 4),
+        (("b", 1), 4),
+        (("t",), 8),
+        (("t", "u", "x"), 9),
+        (("t", "u", "quoted key"), 13),
+        (("run", 0), 14),
+        (("run", 1), 17),
+        (("run", 1, "name"), 18),
+        (("run", 1, "missing"), 17),
+        (("missing",), 1),
+    ],
+)
+def test_lines_of_keys(path: toml_lines.Path, line: int) -> None:
+    assert toml_lines.find(TOML, path) == line
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["x", "# c", "", "s", "a"]), max_size=12))
+def test_lines_of_keys_in_any_layout(parts: list[str]) -> None:
+    """Statements of one, three and two lines between comments and blank lines."""
+    lines: list[str] = []
+    expected: dict[str, int] = {}
+    for index, part in enumerate(parts):
+        if part in ("x", "s", "a"):
+            expected[f"{part}{index}"] = len(lines) + 1
+        text = {"x": "= 1", "s": '= """\nq = 1\n"""', "a": "= [1,\n 2]"}.get(part)
+        lines += (f"{part}{index} {text}" if text else part).split("\n")
+    for key, line in expected.items():
+        assert toml_lines.find("\n".join(lines), (key,)) == line
