@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypervisor_model.errors import UsageError
-from hypervisor_model.policies._base import Accesses, Policy, PolicyResult, Stream
+from hypervisor_model.policies._base import Accesses, Colour, Policy, PolicyResult, Stream
 from hypervisor_model.policies.lsp import LazyShadowPaging, LspOptions
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.native import Native
@@ -30,6 +30,7 @@ from hypervisor_model.policies.vtlb import VirtualTlb
 __all__ = [
     "POLICIES",
     "Accesses",
+    "Colour",
     "MachineModel",
     "Policy",
     "PolicyResult",

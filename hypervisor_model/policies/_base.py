@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,15 @@ class PolicyResult:
         }
 
 
+class Colour(NamedTuple):
+    """A colour of reports, as ``#rrggbb``."""
+
+    light: str
+    """On light paper."""
+    dark: str
+    """On dark paper."""
+
+
 class Policy(ABC):
     """One policy over one stream; see docs/architecture.md, "Policies".
 
@@ -95,6 +104,10 @@ class Policy(ABC):
     """
 
     name: ClassVar[str]
+    label: ClassVar[str]
+    """What reports call the policy in words."""
+    colour: ClassVar[Colour]
+    """The colour that reports give it."""
     kinds: ClassVar[tuple[Exit, ...]]
     extra: ClassVar[tuple[Counter, ...]] = ()
 

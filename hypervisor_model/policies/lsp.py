@@ -39,7 +39,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Colour, Stream
 from hypervisor_model.policies._event import Event
 from hypervisor_model.policies._hardware import (
     SATP,
@@ -108,6 +108,8 @@ class LazyShadowPaging(ShadowPolicy):
     """Lazy shadow paging."""
 
     name: ClassVar[str] = "lsp"
+    label: ClassVar[str] = "lazy shadow paging"
+    colour: ClassVar[Colour] = Colour("#2651b6", "#50aaf4")
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.FENCE,
         Exit.FENCE_FAST,

@@ -17,7 +17,7 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
 from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Policy, Stream
+from hypervisor_model.policies._base import Colour, Policy, Stream
 from hypervisor_model.policies._event import Event, event_at
 from hypervisor_model.policies._hardware import (
     SATP,
@@ -45,6 +45,8 @@ class Native(Policy):
     """No hypervisor."""
 
     name: ClassVar[str] = "native"
+    label: ClassVar[str] = "native (no hypervisor)"
+    colour: ClassVar[Colour] = Colour("#4d4d48", "#676762")
     kinds: ClassVar[tuple[Exit, ...]] = ()
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:

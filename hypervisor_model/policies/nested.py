@@ -24,7 +24,7 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Policy, Stream
+from hypervisor_model.policies._base import Colour, Policy, Stream
 from hypervisor_model.policies._event import Event, event_at
 from hypervisor_model.policies._hardware import (
     COUNTERS,
@@ -78,6 +78,8 @@ class Nested(Policy):
     """Two-stage paging."""
 
     name: ClassVar[str] = "nested"
+    label: ClassVar[str] = "nested paging"
+    colour: ClassVar[Colour] = Colour("#2fa18f", "#66e9d5")
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT,)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
 

@@ -21,7 +21,7 @@ from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Colour, Stream
 from hypervisor_model.policies._event import Event
 from hypervisor_model.policies._hardware import (
     COUNTERS,
@@ -82,6 +82,8 @@ class OutOfSync(ShadowPolicy):
     """Shadow paging with a bounded number of out-of-sync leaf tables."""
 
     name: ClassVar[str] = "oos"
+    label: ClassVar[str] = "out-of-sync shadow paging (Xen)"
+    colour: ClassVar[Colour] = Colour("#af6fee", "#776cee")
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,

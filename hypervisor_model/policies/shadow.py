@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import PolicyResult, Stream
+from hypervisor_model.policies._base import Colour, PolicyResult, Stream
 from hypervisor_model.policies._event import Event
 from hypervisor_model.policies._hardware import VIEWS, Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies._pool import Pool, load_root, make_root, retain
@@ -57,6 +57,8 @@ class ShadowPaging(ShadowPolicy):
     """Traditional shadow paging."""
 
     name: ClassVar[str] = "shadow"
+    label: ClassVar[str] = "shadow paging"
+    colour: ClassVar[Colour] = Colour("#e26011", "#f38b17")
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,

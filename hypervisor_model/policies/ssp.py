@@ -19,7 +19,7 @@ from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Colour, Stream
 from hypervisor_model.policies._hardware import (
     COUNTERS,
     SATP,
@@ -80,6 +80,8 @@ class SwiftShadowPaging(ShadowPolicy):
     """Swift Shadow Paging."""
 
     name: ClassVar[str] = "ssp"
+    label: ClassVar[str] = "swift shadow paging"
+    colour: ClassVar[Colour] = Colour("#2d4400", "#c6e43a")
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE_FAST, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (
         Counter.SINVAL,

@@ -25,7 +25,7 @@ from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Colour, Stream
 from hypervisor_model.policies._event import Event
 from hypervisor_model.policies._hardware import (
     COUNTERS,
@@ -92,6 +92,8 @@ class Unsync(ShadowPolicy):
     """Shadow paging with out-of-sync leaf tables."""
 
     name: ClassVar[str] = "unsync"
+    label: ClassVar[str] = "unsync shadow paging (KVM)"
+    colour: ClassVar[Colour] = Colour("#571452", "#bc62a8")
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,

@@ -17,7 +17,7 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Stream
+from hypervisor_model.policies._base import Colour, Stream
 from hypervisor_model.policies._hardware import (
     SATP,
     VIEWS,
@@ -57,6 +57,8 @@ class VirtualTlb(ShadowPolicy):
     """A virtual TLB."""
 
     name: ClassVar[str] = "vtlb"
+    label: ClassVar[str] = "virtual TLB (RVirt)"
+    colour: ClassVar[Colour] = Colour("#895407", "#87760b")
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
 
