@@ -15,7 +15,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.capture.gdb import sites
+from cosim.capture.gdb import instruction_scan
 from cosim.capture.tables import Leaf
 from cosim.debugger.rsp import Stub
 from hypervisor_model.isa import pte
@@ -215,7 +215,7 @@ class Text:
         for (first, size), (start, length) in product(ranges, self._extents()):
             # Two bytes more: an instruction may straddle the end of the range.
             low, high = max(first, start), min(first + size + 2, start + length)
-            for hit in sites.scan(self._ram, self._base, low, high - low):
+            for hit in instruction_scan.scan(self._ram, self._base, low, high - low):
                 if hit not in self._hits[hit & -_PAGE]:
                     self._hits[hit & -_PAGE].add(hit)
                     new.add(hit)
@@ -228,7 +228,7 @@ class Text:
         if self._checksums.get(page) == checksum:
             return set()
         self._checksums[page] = checksum
-        self._hits[page].update(sites.scan(self._ram, self._base, page, _PAGE + 2))
+        self._hits[page].update(instruction_scan.scan(self._ram, self._base, page, _PAGE + 2))
         return {va + hit - page for va in self._executable.of(page) for hit in self._hits[page]}
 
     def _is_guarded(self, page: int) -> bool:

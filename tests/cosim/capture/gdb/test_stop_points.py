@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosim.capture.gdb import sites
+from cosim.capture.gdb import instruction_scan
 from cosim.capture.gdb.stop_points import Aliases, Points, Text
 from cosim.capture.tables import Leaf
 from hypervisor_model.isa import pte
@@ -31,9 +31,9 @@ def test_scan_finds_fences_and_satp_writes_at_any_halfword() -> None:
         put(memory, place, word)
     put(memory, BASE + 0x400, CSRR_SATP)
     put(memory, BASE + 0x500, NOP)
-    assert sites.scan(memory, BASE, BASE, 0x2000) == sorted(wanted)
-    assert sites.scan(memory, BASE, BASE + 0x104, 0x204) == [BASE + 0x200, BASE + 0x306]
-    assert sites.scan(memory, BASE, 0, 0x1000) == []
+    assert instruction_scan.scan(memory, BASE, BASE, 0x2000) == sorted(wanted)
+    assert instruction_scan.scan(memory, BASE, BASE + 0x104, 0x204) == [BASE + 0x200, BASE + 0x306]
+    assert instruction_scan.scan(memory, BASE, 0, 0x1000) == []
 
 
 def leaf(pa: int, flags: int) -> int:
