@@ -30,6 +30,8 @@ from unittest.mock import patch
 from cosim.capture import marks
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
+from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.stopped_guest import HartState
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import GdbError
@@ -84,20 +86,22 @@ def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, I
         stub.start()
         interception = Interception(
             stub,
-            machine.ram_words(),
-            RAM_BASE,
-            extents=machine.ram_extents,
-            firmware=resolved.firmware_ranges,
-            kernel=resolved.kernel_ranges,
-            sink=lambda batch: None,
-            mark_at=resolved.mark_at,
+            GuestLayout(
+                machine.ram_words(),
+                RAM_BASE,
+                extents=machine.ram_extents,
+                mark_at=resolved.mark_at,
+                firmware=resolved.firmware_ranges,
+                kernel=resolved.kernel_ranges,
+            ),
+            lambda batch: None,
         )
         while True:
             stub.resume(b"vCont;c")
             stop = stub.stop(120)
             if stop is None or stop.signal != 5:
                 sys.exit("bench_stops: the region was not reached")
-            if marks.label(interception.registers()) == resolved.begin.label:
+            if marks.label(interception.state().general) == resolved.begin.label:
                 break
             stub.resume(b"vCont;s")
             stub.stop(20)
@@ -145,9 +149,9 @@ def watched(resolved: Plan, log: Path, folder: Path) -> tuple[int, dict[int, Poi
     last: list[Points] = []
     before = 0
 
-    def noted(self: Interception, regs: list[int]) -> bool:
+    def noted(self: Interception, state: HartState) -> bool:
         nonlocal before
-        done = execute(self, regs)
+        done = execute(self, state)
         if self.active:
             points = self.points()
             if [points] != last:

@@ -1,4 +1,8 @@
-"""QEMU's target description: which register has which number, how wide it is."""
+"""Registers over the remote protocol: QEMU's numbers for them, and how their values are sent.
+
+QEMU lists its registers in a target description (XML).  :func:`read_description` reads it;
+:func:`parse_value` and :func:`parse_general` read the answers.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +17,35 @@ _GENERAL = struct.Struct("<33Q")
 
 
 @dataclass(frozen=True)
-class Registers:
-    """Register numbers by name, as ``p`` and ``P`` packets take them."""
+class RegisterNumbers:
+    """The number and width of each register, for ``p`` and ``P`` packets."""
 
     number: dict[str, int]
     bytes_of: dict[str, int]
 
     def read(self, name: str) -> bytes:
-        """The packet that reads register ``name``.
+        """Return the packet that reads register ``name``.
 
-        :raise RemoteError: when the target has no such register.
+        :raises RemoteError: when the target has no such register.
         """
         if name not in self.number:
             raise RemoteError(f"this QEMU shows no register {name!r} to gdb")
         return b"p%x" % self.number[name]
 
     def write(self, name: str, value: int) -> bytes:
-        """The packet that writes ``value`` to register ``name``."""
+        """Return the packet that writes ``value`` to register ``name``.
+
+        :raises RemoteError: when the target has no such register.
+        """
         self.read(name)
         width = self.bytes_of[name]
         return b"P%x=%s" % (self.number[name], value.to_bytes(width, "little").hex().encode())
 
 
-def value(answer: bytes) -> int:
-    """The unsigned number in the answer to a ``p`` packet.
+def parse_value(answer: bytes) -> int:
+    """Return the unsigned number in the answer to a ``p`` packet.
 
-    :raise RemoteError: when the stub answered with an error.
+    :raises RemoteError: when the stub answered with an error.
     """
     try:
         return int.from_bytes(bytes.fromhex(answer.decode()), "little")
@@ -46,16 +53,22 @@ def value(answer: bytes) -> int:
         raise RemoteError(f"QEMU's stub cannot read a register ({answer[:20]!r})") from None
 
 
-def general(answer: bytes) -> list[int]:
-    """x0..x31 and pc (index 32) out of the answer to a ``g`` packet."""
+def parse_general(answer: bytes) -> list[int]:
+    """Return x0..x31 and pc (index 32) from the answer to a ``g`` packet.
+
+    :raises RemoteError: when the answer holds fewer registers.
+    """
     data = bytes.fromhex(answer[: 2 * _GENERAL.size].decode())
     if len(data) < _GENERAL.size:
         raise RemoteError("QEMU's stub sent too few registers")
     return list(_GENERAL.unpack(data))
 
 
-def describe(stub: Stub) -> Registers:
-    """Read the target description (QEMU 7.2 needs that before it answers ``p``)."""
+def read_description(stub: Stub) -> RegisterNumbers:
+    """Read the target description.  QEMU 7.2 answers ``p`` only after that.
+
+    :raises RemoteError: when the stub sends no description.
+    """
     number: dict[str, int] = {}
     width: dict[str, int] = {}
     following = 0
@@ -66,7 +79,7 @@ def describe(stub: Stub) -> Registers:
             number[name] = following
             width[name] = int(reg.get("bitsize", 64)) // 8
             following += 1
-    return Registers(number, width)
+    return RegisterNumbers(number, width)
 
 
 def _features(stub: Stub, annex: str) -> list[ElementTree.Element]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import guest
 from cosim.capture import marks
-from cosim.capture.gdb.interception import Stepping
+from cosim.capture.gdb.stepping import Stepping
 from cosim.errors import UsageError
 from cosim.kernel import symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel

@@ -21,6 +21,7 @@ from typing import Any
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
+from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
@@ -266,14 +267,16 @@ class Session:
         stub.start()
         self._interception = Interception(
             stub,
-            machine.ram_words(),
-            RAM_BASE,
-            extents=machine.ram_extents,
-            firmware=plan.firmware_ranges,
-            kernel=plan.kernel_ranges,
-            sink=self._take,
-            mark_at=plan.mark_at,
-            cbo_block=cbo_block(plan),
+            GuestLayout(
+                machine.ram_words(),
+                RAM_BASE,
+                extents=machine.ram_extents,
+                mark_at=plan.mark_at,
+                firmware=plan.firmware_ranges,
+                kernel=plan.kernel_ranges,
+                cbo_block=cbo_block(plan),
+            ),
+            self._take,
             stepping=plan.stepping,
             one_by_one=plan.spec.stop_on_divergence,
         )

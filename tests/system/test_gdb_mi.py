@@ -320,7 +320,7 @@ def test_a_full_disk_costs_the_transcript_only() -> None:
 
 def test_gdb_dies_with_us() -> None:
     program = (
-        "from cosim.debugger.mi import GdbMi; from cosim import tools; import time\n"
+        "from cosim.debugger.mi import GdbMi; from cosim.machine import tools; import time\n"
         "print(GdbMi(tools.gdb().path).pid, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -8,7 +8,7 @@ import pytest
 
 import guest
 from cosim.capture import marks
-from cosim.debugger import registers as target
+from cosim.debugger.registers import parse_general, read_description
 from cosim.debugger.rsp import Stub
 from cosim.kernel import symbols
 from cosim.machine import tools
@@ -58,7 +58,7 @@ def _marks(spec: GuestSpec, folder: Path, append: str, address: int) -> list[str
     with _machine(spec, folder, append, stub=True) as machine:
         stub = Stub(machine.stub)
         stub.start()
-        target.describe(stub)
+        read_description(stub)
         stub.command(b"Z0,%x,4" % address)
         for _ in range(100):
             stub.resume(b"vCont;c")
@@ -66,7 +66,7 @@ def _marks(spec: GuestSpec, folder: Path, append: str, address: int) -> list[str
             assert reply is not None, machine.console.last_line()
             if reply.ended:
                 return labels
-            registers = target.general(stub.request(b"g"))
+            registers = parse_general(stub.request(b"g"))
             assert registers[32] == address
             labels.append(marks.label(registers))
             stub.resume(b"vCont;s")

@@ -15,7 +15,7 @@ import random
 import pytest
 
 from cosim import cli
-from cosim.debugger import registers as target
+from cosim.debugger.registers import parse_value, read_description
 from cosim.debugger.rsp import Stub
 from cosim.machine import tools
 from cosim.machine.qemu import RAM_BASE, Machine, MachineConfig, Timing
@@ -70,14 +70,14 @@ class Debugger:
     def __init__(self, machine: Machine) -> None:
         self.stub = Stub(machine.stub)
         self.stub.start()
-        self.registers = target.describe(self.stub)
+        self.registers = read_description(self.stub)
 
     def set(self, **values: int) -> None:
         for name, value in values.items():
             self.stub.command(self.registers.write(name, value))
 
     def get(self, name: str) -> int:
-        return target.value(self.stub.request(self.registers.read(name)))
+        return parse_value(self.stub.request(self.registers.read(name)))
 
     def translate(self, addresses: list[int]) -> list[str]:
         self.stub.post(*[self.stub.monitor(f"gva2gpa {va:#x}") for va in addresses])

@@ -1,4 +1,4 @@
-"""Where the guest's code fences and writes ``satp``: found in its text, without symbols."""
+"""Finds fences and writes of ``satp`` in RAM, without symbols."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _ROWS = [
 
 
 def _common_bits() -> tuple[int, int]:
-    """Mask and match that every pattern shares: rejects nearly all words in one comparison."""
+    """Return the mask and match that all patterns share.
+
+    One comparison with them rejects nearly all words.
+    """
     mask = 0xFFFF_FFFF
     first = _ROWS[0]
     for row in _ROWS:
@@ -27,10 +30,10 @@ _MASK, _MATCH = _common_bits()
 
 
 def scan(ram: NDArray[np.int64], base: int, first: int, size: int) -> list[int]:
-    """Physical addresses in ``[first, first + size)`` of every intercepted instruction.
+    """Return the physical addresses in ``[first, first + size)`` of all intercepted instructions.
 
-    Every 2-byte boundary counts, since compressed code has no alignment; a pattern inside other
-    code or data is listed too and does no harm, as nothing executes there.
+    Compressed code has no alignment, so an instruction may begin at each 2-byte boundary.  Data
+    that looks like one is listed too.  That does no harm: nothing executes it.
 
     :param ram: guest RAM as int64 words; ``base`` is the physical address of ``ram[0]``.
     """

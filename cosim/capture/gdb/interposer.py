@@ -17,16 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cosim.capture.gdb.interception import GuestEnded, Interception
-from cosim.debugger.rsp import INTERRUPT, Decoder, StopReply, Stub, frame, parse_stop
+from cosim.capture.gdb.interception import Interception
+from cosim.capture.gdb.stopped_guest import GuestEnded
+from cosim.debugger.rsp import INTERRUPT, Decoder, StopReply, Stub, frame
 from cosim.errors import CosimError, RemoteError, StorageError
 
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 25.0
 """Longer than any wait of the serving thread; it may also be in the models' first compilation."""
 _STOP_SECONDS = 10.0
-_TRAP = b"T05thread:01;"
-_INTERRUPTED = b"T02thread:01;"
+_TRAP = StopReply(b"T05thread:01;", 5)
+_INTERRUPTED = StopReply(b"T02thread:01;", 2)
+_ENDED = StopReply(b"W00", None)
 
 
 class Interposer:
@@ -44,7 +46,7 @@ class Interposer:
         self._interception = interception
         self._lock = threading.Lock()
         self._closing = False
-        self._last_stop = _TRAP
+        self._last_stop = _TRAP.raw
         self.failure: CosimError | None = None
         self.ended = False
         """Whether the guest has ended; QEMU may still hold it."""
@@ -200,28 +202,30 @@ class _Client:
         self._owner.running = True
         self._stop_asked = False
         try:
-            reply = b"W00" if self._owner.ended else self._run(one)
+            stop = _ENDED if self._owner.ended else self._run(one)
         except GuestEnded:
-            reply = b"W00"
+            stop = _ENDED
         finally:
             self._owner.running = False
-        stop = parse_stop(reply)
-        assert stop is not None
         self._owner.ended = stop.ended
         self._owner.gone = stop.signal is None
-        self._owner._last_stop = reply
-        self._answer(reply)
+        self._owner._last_stop = stop.raw
+        self._answer(stop.raw)
 
-    def _run(self, one: bool) -> bytes:
-        """Let the guest run until gdb is to see a stop (with ``one``: one instruction)."""
+    def _run(self, one: bool) -> StopReply:
+        """Let the guest run until gdb is to see a stop.
+
+        :param one: let it execute one instruction only.
+        :return: the stop for gdb.
+        """
         interception = self._interception
-        regs = interception.registers()
+        state = interception.state()
         stop: StopReply | None = None
         first = True
         while True:
-            mine = interception.owns(stop, regs[32]) or interception.stepping
-            if mine and (first or regs[32] not in self._breaks):
-                if not interception.execute(regs):
+            mine = interception.owns(stop, state.pc) or interception.stepping
+            if mine and (first or state.pc not in self._breaks):
+                if not interception.execute(state):
                     return _TRAP
                 if one or interception.halted:
                     return _TRAP
@@ -229,20 +233,20 @@ class _Client:
                     return _INTERRUPTED
                 if interception.stepping:
                     interception.idle()
-                    regs, stop, first = interception.registers(), None, False
-                    if regs[32] in self._breaks:
+                    state, stop, first = interception.state(), None, False
+                    if state.pc in self._breaks:
                         return _TRAP
                     continue
             elif stop is not None:
-                return stop.raw
+                return stop
             self._stub.resume(b"vCont;s" if one else b"vCont;c")
             interception.idle()
             stop = self._wait()
             if stop.ended or stop.signal != 5:
-                return stop.raw
-            regs, first = interception.registers(), False
+                return stop
+            state, first = interception.state(), False
             if one and stop.watch is None:
-                return stop.raw
+                return stop
 
     def _interrupted(self) -> bool:
         """Whether the guest is to stop: gdb asked for it, or is gone, or the session ends."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosim.debugger import registers as target
+from cosim.debugger.registers import parse_general, parse_value, read_description
 from cosim.debugger.rsp import INTERRUPT, Decoder, Stub, frame, parse_stop
 from cosim.errors import RemoteError
 
@@ -108,7 +108,7 @@ def test_target_description_numbers_registers_in_order() -> None:
             b"qXfer:features:read:a.xml:0,7c0": [b"l" + inner],
         }
     )
-    registers = target.describe(stub)
+    registers = read_description(stub)
     assert registers.number == {"x0": 0, "ra": 1, "satp": 450, "next": 451}
     assert registers.read("satp") == b"p1c2"
     assert registers.write("next", 0x1234) == b"P1c3=34120000"
@@ -118,7 +118,7 @@ def test_target_description_numbers_registers_in_order() -> None:
 
 def test_registers_are_little_endian() -> None:
     answer = b"".join((i << 8 | 1).to_bytes(8, "little").hex().encode() for i in range(33))
-    assert target.general(answer)[32] == 32 << 8 | 1
-    assert target.value(b"0100000000000080") == 1 << 63 | 1
+    assert parse_general(answer)[32] == 32 << 8 | 1
+    assert parse_value(b"0100000000000080") == 1 << 63 | 1
     with pytest.raises(RemoteError):
-        target.value(b"E14")
+        parse_value(b"E14")

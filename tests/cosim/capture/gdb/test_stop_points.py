@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.capture.gdb import instruction_scan
-from cosim.capture.gdb.stop_points import Aliases, Points, Text
+from cosim.capture.gdb.aliases import Aliases
+from cosim.capture.gdb.guest_text import GuestText
+from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.tables import Leaf
 from hypervisor_model.isa import pte
 
@@ -77,8 +80,8 @@ def test_an_address_that_two_tables_map_is_forgotten_with_the_second() -> None:
     assert set(aliases.of(BASE + 0x1000)) == {0x5000}
 
 
-def text(memory: np.ndarray) -> Text:
-    return Text(memory, BASE, lambda: [(BASE, memory.nbytes)])
+def text(memory: np.ndarray) -> GuestText:
+    return GuestText(GuestLayout(memory, BASE, extents=lambda: [(BASE, memory.nbytes)], mark_at=0))
 
 
 def test_text_is_found_under_each_executable_mapping() -> None:
@@ -147,16 +150,16 @@ def test_points_are_made_good_with_the_next_request() -> None:
             self.sent += payloads
 
     stub = Recorder()
-    points = Points()
+    points = StopPoints(stub)
     points.breaks.add({0x1000})
     points.watches.become({0x2000, 0xFFFF_0000_0000_3000})
-    points.sync(stub)  # type: ignore[arg-type]
+    points.sync()
     assert sorted(stub.sent) == [b"Z0,1000,4", b"Z2,2000,1000", b"Z2,ffff000000003000,1000"]
     stub.sent.clear()
-    points.sync(stub)  # type: ignore[arg-type]
+    points.sync()
     assert stub.sent == []
     points.watches.remove({0x2000})
     points.watches.remove({0xFFFF_0000_0000_3000})
     points.watches.add({0xFFFF_0000_0000_3000})
-    points.sync(stub)  # type: ignore[arg-type]
+    points.sync()
     assert stub.sent == [b"z2,2000,1000"]

@@ -1,0 +1,128 @@
+"""What a stop is: the instruction that executes next, and the memory that it will touch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from cosim.capture.decode import Instruction, decode, instruction_length
+from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.stopped_guest import HartState
+from hypervisor_model.events import Access
+from hypervisor_model.isa import pte
+
+_SP = 2
+_MASK = (1 << 64) - 1
+
+NOP = decode((0x13).to_bytes(4, "little"))
+"""Stands for an instruction that cannot be read."""
+
+
+class Code(Protocol):
+    """The guest's code, as its own translation shows it."""
+
+    def code(self, va: int) -> bytes:
+        """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none."""
+
+
+class Part(NamedTuple):
+    """The part of an access that lies in one page."""
+
+    va: int
+    kind: Access
+    size: int
+    pa: int | None = None
+    """Where QEMU's walk leads; None before it was asked for, and if the walk fails."""
+
+
+def parts(va: int, kind: Access, size: int) -> list[Part]:
+    """Split an access at the end of its page: each page has its own translation."""
+    left = pte.PAGE - (va & (pte.PAGE - 1))
+    if size <= left:
+        return [Part(va, kind, size)]
+    return [Part(va, kind, left), Part((va + left) & _MASK, kind, size - left)]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop before an instruction: what will execute, and what it will touch."""
+
+    state: HartState
+    instruction: Instruction
+    fetches: Sequence[Part]
+    """Where its bytes are fetched from."""
+    operands: Sequence[Part]
+    """What it reads or writes.  None for ``hlv`` and ``hsv``: they use the tables of a virtual
+    machine, which QEMU's monitor does not walk."""
+    stack: Part
+    """Where sp points: a sample, whatever the instruction is."""
+    pages: frozenset[int]
+    """The virtual pages that it reads or writes; ``hlv`` and ``hsv`` included."""
+
+    @property
+    def pc(self) -> int:
+        """The address of the instruction."""
+        return self.state.pc
+
+    @property
+    def asked(self) -> list[Part]:
+        """The parts whose translations are asked for."""
+        return [*self.fetches, *self.operands, self.stack]
+
+    def translated(self, answers: Sequence[int | None]) -> Stop:
+        """Return this stop with the physical addresses of :attr:`asked`."""
+        known = [Part(*part[:3], pa) for part, pa in zip(self.asked, answers, strict=True)]
+        code, stack = len(self.fetches), known.pop()
+        return Stop(self.state, self.instruction, known[:code], known[code:], stack, self.pages)
+
+
+class Classifier:
+    """Tells what each stop is.
+
+    :param code: the guest's code.
+    :param layout: the guest's RAM.
+    """
+
+    def __init__(self, code: Code, layout: GuestLayout) -> None:
+        self._code = code
+        self._layout = layout
+        self._known: dict[int, tuple[Instruction, int]] = {}
+
+    def classify(self, state: HartState) -> Stop:
+        """Return what the stop in ``state`` is."""
+        inst = self._instruction(state.pc)
+        operands = _operands(inst, state.general)
+        return Stop(
+            state,
+            inst,
+            parts(state.pc, Access.FETCH, inst.length),
+            [] if inst.guest else operands,
+            Part(state.general[_SP], Access.READ, 8),
+            frozenset(operand.va & -pte.PAGE for operand in operands),
+        )
+
+    def remember(self, stop: Stop) -> None:
+        """Keep the instruction of a translated stop, so that it is read from RAM the next time."""
+        first = stop.fetches[0].pa
+        if first is not None and len(stop.fetches) == 1 and self._layout.holds(first):
+            self._known[stop.pc] = (stop.instruction, first)
+
+    def _instruction(self, pc: int) -> Instruction:
+        known = self._known.get(pc)
+        if known is not None:
+            instruction, pa = known
+            if self._layout.bytes_at(pa, instruction.length) == instruction.code:
+                return instruction
+        word = self._code.code(pc)
+        if not word or len(word) < instruction_length(word):
+            # It is not mapped, or not all of it: the step will be the fetch, which faults.
+            return NOP
+        return decode(word, cbo_block=self._layout.cbo_block)
+
+
+def _operands(inst: Instruction, general: Sequence[int]) -> list[Part]:
+    va = inst.address(general)
+    if va is None or not (inst.reads or inst.writes):
+        return []
+    return parts(va, Access.WRITE if inst.writes else Access.READ, max(inst.size, 1))

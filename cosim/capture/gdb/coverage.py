@@ -1,0 +1,155 @@
+"""Where stop points are needed, so that no fence, ``satp`` write or table store is missed.
+
+Points are virtual, so each physical thing of interest needs one point for each virtual address
+that reaches it.  Text needs breakpoints at its executable kernel mappings.  Live tables need
+watchpoints at their writable mappings, those of user memory included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cosim.capture.gdb.aliases import Aliases
+from cosim.capture.gdb.guest_text import GuestText
+from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.stop_points import StopPoints
+from cosim.capture.tables import LiveTables
+from hypervisor_model.isa import atp, pte
+
+
+class Coverage:
+    """Keeps the stop points where the guest needs them.
+
+    :param layout: where the guest's code lies.
+    :param tables: the live tables; :meth:`update` follows their changes.
+    :param points: the points to keep.
+    """
+
+    def __init__(self, layout: GuestLayout, tables: LiveTables, points: StopPoints) -> None:
+        self._layout = layout
+        self._tables = tables
+        self._points = points
+        self._text = GuestText(layout)
+        self._writable = Aliases(pte.W)
+        self._sites: set[int] = set()
+        self._firmware_sites: set[int] = set()
+        self._kernel_sites: set[int] = set()
+        """Physical addresses, which count while there is no paging."""
+        self._suspects: set[int] = set()
+        self._watched: dict[int, set[int]] = {}
+        self._bare: bool | None = None
+        self._returns: set[int] = set()
+        points.breaks.add({layout.mark_at})
+        points.sync()
+
+    # -- the region -----------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Find the code that is there when the region begins, and cover it and the tables."""
+        for first, size in self._layout.firmware:
+            self._firmware_sites.update(self._text.scan(first, size))
+        for first, size in self._layout.kernel:
+            self._kernel_sites.update(self._text.scan(first, size))
+        if self._without_paging():
+            # Any of RAM can be executed until there is paging.
+            self._kernel_sites |= self._text.everywhere()
+        self.update()
+
+    def end(self) -> None:
+        """Remove all points, the mark included."""
+        self._points.breaks.become(set())
+        self._points.watches.become(set())
+
+    def update(self) -> None:
+        """Follow what has changed in the live tables and in ``satp``."""
+        tables = self._tables
+        fresh = False
+        for leaf, entry in tables.leaves:
+            fresh |= self._writable.learn(leaf, entry)
+            self._add_sites(self._text.learn(leaf, entry))
+        tables.leaves.clear()
+        bare = self._without_paging()
+        pages = set(tables) if fresh else {page for page in tables.added if page in tables}
+        for page in tables.dropped:
+            self._watched.pop(page, None)
+        for page in pages:
+            self._watched[page] = set(self._writable.of(page))
+        if pages or tables.dropped or bare != self._bare:
+            physical = set(tables) if bare else set()
+            self._points.watches.become(physical.union(*self._watched.values()))
+        if bare != self._bare:
+            self._bare = bare
+            self._points.breaks.become(self._lasting() | self._returns)
+        tables.added.clear()
+        tables.dropped.clear()
+
+    def _without_paging(self) -> bool:
+        return bool(atp.mode(self._tables.satp) == 0)
+
+    def _lasting(self) -> set[int]:
+        """Return the addresses of all breakpoints but those on the way out of the firmware."""
+        sites = self._sites | self._firmware_sites | (self._kernel_sites if self._bare else set())
+        return sites | {self._layout.mark_at}
+
+    def _add_sites(self, found: set[int]) -> None:
+        self._sites |= found
+        self._points.breaks.add(found)
+
+    # -- text that changes ----------------------------------------------------------------------
+
+    def scan_again(self) -> None:
+        """Find what the kernel has patched into its text; it fences before it executes that."""
+        self._add_sites(self._text.again())
+
+    def find_late(self) -> set[int]:
+        """Find and cover sites in text that came without a change of a table.
+
+        :return: their virtual addresses.
+        """
+        late = self._text.late()
+        self._add_sites(late)
+        if self._bare:
+            # Most of RAM is data, such as the device tree that firmware writes.  What looks like
+            # a site becomes one when it is executed.
+            suspects = self._text.everywhere()
+            self._suspects |= suspects
+            self._kernel_sites |= suspects
+            self._points.breaks.add(suspects)
+        return late
+
+    def is_suspect(self, pc: int) -> bool:
+        """Return True if ``pc`` is code only because it is executed: it looked like data."""
+        return bool(self._bare) and pc in self._suspects
+
+    # -- one step -------------------------------------------------------------------------------
+
+    @contextmanager
+    def hidden(self, pages: frozenset[int] | None) -> Iterator[None]:
+        """Take watchpoints out for a step, which would stop at them again.
+
+        :param pages: the pages that the instruction touches; None if that is unknown.
+        """
+        watches = self._points.watches
+        hide = set(watches) if pages is None else {page for page in pages if page in watches}
+        if hide:
+            watches.remove(hide)
+            self._points.sync()
+        yield
+        watches.add(hide)
+
+    def skip_firmware(self, returns: set[int]) -> None:
+        """Break at ``returns``, where the firmware may return to, until :meth:`firmware_left`."""
+        self._returns = returns
+        self._points.breaks.add(returns)
+        self._points.sync()
+
+    @property
+    def skips_firmware(self) -> bool:
+        """True while the firmware runs without being stepped."""
+        return bool(self._returns)
+
+    def firmware_left(self) -> None:
+        """The guest stands outside the firmware again."""
+        self._points.breaks.remove(self._returns - self._lasting())
+        self._returns.clear()

@@ -1,0 +1,50 @@
+"""What interception must know about a guest before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.capture.decode import CBO_BLOCK
+
+Range = tuple[int, int]
+"""A physical range: (first address, bytes)."""
+
+
+@dataclass(frozen=True)
+class GuestLayout:
+    """The guest's RAM, and where its code lies.
+
+    >>> import numpy as np
+    >>> ram = np.zeros(512, dtype=np.int64)
+    >>> layout = GuestLayout(ram, 0x8000_0000, extents=lambda: [(0x8000_0000, 4096)], mark_at=0)
+    >>> layout.holds(0x8000_0ff8), layout.holds(0x8000_1000)
+    (True, False)
+    """
+
+    ram: NDArray[np.int64]
+    """RAM as int64 words, shared with QEMU."""
+    base: int
+    """The physical address of ``ram[0]``."""
+    extents: Callable[[], list[Range]]
+    """Returns the parts of RAM that hold anything."""
+    mark_at: int
+    """The virtual address of the mark instruction."""
+    firmware: Sequence[Range] = ()
+    """Code that runs in M-mode, so untranslated."""
+    kernel: Sequence[Range] = ()
+    """The kernel's text, which runs untranslated until there is paging."""
+    cbo_block: int = CBO_BLOCK
+    """The bytes that ``cbo.zero`` of this CPU clears."""
+
+    def holds(self, pa: int) -> bool:
+        """Return True if ``pa`` lies in RAM."""
+        return self.base <= pa < self.base + self.ram.nbytes
+
+    def bytes_at(self, pa: int, size: int) -> bytes:
+        """Return ``size`` bytes of RAM at ``pa``."""
+        first = pa - self.base
+        return self.ram.view(np.uint8)[first : first + size].tobytes()
