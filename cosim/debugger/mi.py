@@ -1,7 +1,7 @@
 """gdb over its machine interface: commands matched to answers by token, stops as events.
 
-A thread of our own reads what gdb prints; :mod:`cosim.debugger.mi_records` parses it.  Every wait
-has a deadline and ends at once when gdb dies or loses its target.
+A thread reads what gdb prints, and :mod:`cosim.debugger.mi_records` parses it.  Each wait has a
+deadline, and ends at once when gdb dies or loses its target.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ R = TypeVar("R")
 def guest_stopped(
     method: Callable[Concatenate[GdbMi, P], R],
 ) -> Callable[Concatenate[GdbMi, P], R]:
-    """Refuse ``method`` with one clear error unless gdb has a target and the guest is stopped."""
+    """Let ``method`` raise GdbError unless gdb has a guest and the guest is stopped."""
 
     @functools.wraps(method)
     def checked(self: GdbMi, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -66,21 +66,21 @@ def guest_stopped(
 class GdbMi:
     """One gdb process, driven over MI.
 
-    A context manager.  Start it from the main thread, or one that lives as long: gdb dies with the
-    thread that started it.  Methods may be called from several threads.
+    It is a context manager.  gdb dies with the thread that started it, so start it from the main
+    thread.  Methods may be called from several threads.
 
-    :param gdb: the program, one that knows RISC-V.
-    :param transcript: a file for all that is said, both directions, with seconds since the start.
-    :raise MissingTool: gdb cannot be started or does not know RISC-V.
-    :raise GdbError: it dies or stays silent.
+    :param gdb: the program, which must know RISC-V.
+    :param transcript: a file for all that is said in both directions, with seconds since the start.
+    :raises MissingTool: when gdb cannot be started or does not know RISC-V.
+    :raises GdbError: when it dies or stays silent.
     """
 
     def __init__(self, gdb: Path | str, *, transcript: Path | None = None) -> None:
         self.gdb = Path(gdb)
         self.connected = False
-        """Whether gdb has a guest."""
+        """True if gdb has a guest."""
         self.running = False
-        """Whether the guest runs, as far as gdb has said."""
+        """True if the guest runs, as far as gdb has said."""
         self.log_error: str | None = None
         self._changed = threading.Condition()
         self._send_lock = threading.Lock()
@@ -113,6 +113,7 @@ class GdbMi:
             raise MissingTool(
                 f"cannot start {self.gdb}: {error.strerror}; install gdb-multiarch"
             ) from None
+        self._input, self._output = _pipes(self._process)
         self._reader = threading.Thread(target=self._read, name="gdb-mi", daemon=True)
         self._reader.start()
         try:
@@ -131,7 +132,7 @@ class GdbMi:
             ) from None
         for setting in _SETTINGS:
             self.command(f"-gdb-set {setting}")
-        # Not every gdb has it; one that has would ask servers for sources.
+        # Otherwise gdb asks servers for sources.  An old gdb does not know the setting.
         with contextlib.suppress(GdbError):
             self.command("-gdb-set debuginfod enabled off")
 
@@ -147,25 +148,24 @@ class GdbMi:
         self.close()
 
     def close(self) -> None:
-        """End gdb, politely if it listens; idempotent, never raises.
+        """End gdb, politely if it listens.  May be called twice; never raises.
 
-        gdb lets go of its guest; a guest without an interposer in between resumes.
+        gdb lets go of its guest, which resumes unless an interposer is in between.
         """
         self._closing = True
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             if self.running:
-                # A gdb whose target runs would wait for it to stop.
+                # While its guest runs, gdb would wait for a stop before it ends.
                 self._process.terminate()
             else:
                 self._write("-gdb-exit")
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.close()
+            self._input.close()
         process.end(self._process)
         self._reader.join(5)
         with contextlib.suppress(OSError):
-            if self._process.stdout is not None and not self._reader.is_alive():
-                self._process.stdout.close()
+            if not self._reader.is_alive():
+                self._output.close()
 
     @property
     def pid(self) -> int:
@@ -175,9 +175,8 @@ class GdbMi:
     # -- gdb's side -----------------------------------------------------------------------------
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
         try:
-            for raw in self._process.stdout:
+            for raw in self._output:
                 line = raw.decode("utf-8", "replace").rstrip("\r\n")
                 self._note("<", line)
                 if line.strip() != "(gdb)":
@@ -207,7 +206,7 @@ class GdbMi:
                 case "connected":
                     self.connected, self._lost = True, False
                 case "error":
-                    # Also of a resume answered long ago, when the guest is lost while it runs.
+                    # A guest lost while it runs makes the resume fail, answered though it is.
                     self._check_lost(str((record.get("payload") or {}).get("msg", "")))
         if answer is not None and not answer.done():
             answer.set_result(record)
@@ -229,7 +228,7 @@ class GdbMi:
                     self.connected = False
                 self._stops.append(stop)
             elif message == "thread-group-exited":
-                # The stop that says how, or the loss of the connection, follows.
+                # The stop that says how follows, or the loss of the connection.
                 self.connected = False
             self._changed.notify_all()
 
@@ -250,7 +249,7 @@ class GdbMi:
             status = self._process.wait(2)
         how = "closed its output" if status is None else process.how_it_ended(status)
         with self._changed:
-            # What it said last is a reason only where it ended by itself.
+            # What gdb said last is a reason only if gdb ended by itself.
             killed = status == -signal.SIGKILL
             said = "" if killed or not self._last_message else f": {self._last_message}"
             self._death = f"gdb {how}{said}"
@@ -275,13 +274,13 @@ class GdbMi:
                 text = b"[log cut here: more than 64 MiB]\n"
             self._log.write(text)
         except (OSError, ValueError) as error:
-            # gdb goes on; the session reports this at its end.
+            # gdb goes on.  The session reports this at its end.
             self.log_error = f"{self._log_path}: {getattr(error, 'strerror', error)}"
 
     def check_log(self) -> None:
-        """Report a transcript that could not be written whole.
+        """Check that the whole transcript was written.
 
-        :raise StorageError: when the disk was full or the file not writable.
+        :raises StorageError: when the disk was full or the file was not writable.
         """
         if self.log_error and self.log_error != "cut at 64 MiB":
             raise StorageError(
@@ -291,23 +290,23 @@ class GdbMi:
     # -- our side -------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Refuse to go on with a dead gdb.
+        """Check that gdb is there.
 
-        :raise GdbError: gdb has died or was closed; says how.
+        :raises GdbError: when gdb has died or was closed; the message says how.
         """
         if self._death is not None or self._closing:
             raise self._error(self._death or "gdb is closed")
 
     def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
         self._note(">", line)
-        self._process.stdin.write(line.encode() + b"\n")
-        self._process.stdin.flush()
+        self._input.write(line.encode() + b"\n")
+        self._input.flush()
 
     def command(self, text: str, timeout: float = _ANSWER_SECONDS) -> dict[str, Any]:
-        """Send one MI command (such as ``-gdb-version``) and return its answer's fields.
+        """Send one MI command (such as ``-gdb-version``) and return the fields of its answer.
 
-        :raise GdbError: gdb refuses it, dies, or does not answer within ``timeout`` seconds.
+        :raises GdbError: when gdb refuses it, dies, or does not answer within ``timeout`` seconds.
+        :raises UsageError: when ``text`` is no MI command.
         """
         if "\n" in text or not text.startswith("-"):
             raise UsageError(f"{text!r} is no MI command: one line that starts with '-'")
@@ -319,7 +318,7 @@ class GdbMi:
         try:
             with self._send_lock:
                 self._write(f"{token}{text}")
-            # Death between the check and now leaves nobody to answer.
+            # If gdb has died since the check, nobody will answer.
             if self._death is not None and not answer.done():
                 raise self._error(f"{self._death} (during {text})")
             record = answer.result(timeout)
@@ -337,9 +336,9 @@ class GdbMi:
         return fields
 
     def execute(self, line: str, timeout: float = _ANSWER_SECONDS) -> str:
-        """Run one command of gdb's command line; return what it printed.
+        """Run one command of gdb's command line and return what it printed.
 
-        :raise GdbError: as :meth:`command`.
+        :raises GdbError: when :meth:`command` does.
         """
         with self._changed:
             self._console.clear()
@@ -349,9 +348,9 @@ class GdbMi:
             return "".join(self._console)
 
     def connect(self, path: Path | str, timeout: float = _ANSWER_SECONDS) -> Stop:
-        """Take the stopped guest behind the Unix socket ``path``; return where it stands.
+        """Connect to the stopped guest behind the Unix socket ``path``; return where it stands.
 
-        :raise GdbError: nobody serves the socket, or not as a RISC-V stub.
+        :raises GdbError: when gdb has a guest already, or no RISC-V stub serves the socket.
         """
         if self.connected:
             raise GdbError("connect: gdb has a guest already")
@@ -365,17 +364,16 @@ class GdbMi:
     def load_symbols(self, elf: Path | str) -> None:
         """Give gdb the symbols of ``elf``.
 
-        :raise GdbError: it is no ELF file.
+        :raises GdbError: when it is no ELF file.
         """
         self.command(f"-file-symbol-file {quote(os.fspath(elf))}", 3 * _ANSWER_SECONDS)
 
     @guest_stopped
     def break_insert(self, address: int, *, hardware: bool = True) -> int:
-        """Put a breakpoint at ``address``; return its number.
+        """Put a breakpoint at ``address`` and return its number.
 
-        Without ``hardware`` gdb writes a trap instruction into guest memory.
-
-        :raise GdbError: gdb or the stub refuses it.
+        :param hardware: if False, gdb writes a trap instruction into guest memory.
+        :raises GdbError: when gdb or the stub refuses it.
         """
         kind = "-h " if hardware else ""
         fields = self.command(f"-break-insert {kind}*0x{address:x}")
@@ -388,27 +386,27 @@ class GdbMi:
 
     @guest_stopped
     def resume(self) -> None:
-        """Let the guest run; its next stop is for :meth:`wait_stop`."""
+        """Let the guest run; :meth:`wait_stop` returns its next stop."""
         self._start("-exec-continue")
 
     @guest_stopped
     def step_instruction(self, timeout: float = _ANSWER_SECONDS) -> Stop:
         """Execute one instruction and return the stop behind it.
 
-        :raise GdbError: the stop does not come within ``timeout`` seconds.
+        :raises GdbError: when the stop does not come within ``timeout`` seconds.
         """
         self._start("-exec-step-instruction")
         return self._stop_of("-exec-step-instruction", timeout)
 
     def _start(self, text: str) -> None:
-        # Stops that nobody waited for are of the past.
+        # Nobody waited for the stops before this.
         self._stops.clear()
         self.command(text)
 
     def interrupt(self) -> None:
-        """Ask the running guest to stop; the stop is for :meth:`wait_stop`.
+        """Ask the running guest to stop; :meth:`wait_stop` returns the stop.
 
-        :raise GdbError: no guest, or it does not run.
+        :raises GdbError: when there is no guest, or it does not run.
         """
         self.check_alive()
         if not self.running:
@@ -416,9 +414,9 @@ class GdbMi:
         self.command("-exec-interrupt")
 
     def wait_stop(self, timeout: float) -> Stop | None:
-        """The next stop, or None when the guest still runs after ``timeout`` seconds.
+        """Return the next stop, or None if the guest still runs after ``timeout`` seconds.
 
-        :raise GdbError: gdb dies, or loses the guest without a stop, or has none.
+        :raises GdbError: when gdb dies, loses the guest without a stop, or has none.
         """
         with self._changed:
             self._changed.wait_for(
@@ -433,7 +431,7 @@ class GdbMi:
             return None
 
     def _stop_of(self, text: str, timeout: float) -> Stop:
-        """The stop that the command ``text`` leads to."""
+        """Return the stop that the command ``text`` leads to."""
         stop = self.wait_stop(timeout)
         if stop is None:
             raise self._error(f"the guest did not stop within {timeout:g} s of {text}")
@@ -441,9 +439,9 @@ class GdbMi:
 
     @guest_stopped
     def registers(self, names: Sequence[str]) -> dict[str, int]:
-        """Unsigned values of integer registers and CSRs (``pc``, ``a0``, ``satp``, ``priv``).
+        """Return the unsigned values of registers, such as ``pc``, ``a0``, ``satp``, ``priv``.
 
-        :raise GdbError: gdb does not know a name.
+        :raises GdbError: when gdb does not know a name.
         """
         if self._register_numbers is None:
             known = self.command("-data-list-register-names")["register-names"]
@@ -471,9 +469,9 @@ class GdbMi:
 
     @guest_stopped
     def read_memory(self, address: int, size: int) -> bytes:
-        """``size`` bytes at the virtual ``address``, through the guest's current tables.
+        """Return ``size`` bytes at the virtual ``address``, through the guest's current tables.
 
-        :raise GdbError: not all of them can be read.
+        :raises GdbError: when not all of them can be read.
         """
         fields = self.command(f"-data-read-memory-bytes 0x{address:x} {size:d}")
         blocks = fields.get("memory", [])
@@ -484,8 +482,14 @@ class GdbMi:
 
     @guest_stopped
     def evaluate(self, expression: str) -> str:
-        """gdb's value of ``expression``, as gdb prints it.
+        """Return the value of ``expression`` as gdb prints it.
 
-        :raise GdbError: gdb cannot evaluate it.
+        :raises GdbError: when gdb cannot evaluate it.
         """
         return str(self.command(f"-data-evaluate-expression {quote(expression)}")["value"])
+
+
+def _pipes(gdb: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
+    if gdb.stdin is None or gdb.stdout is None:
+        raise GdbError("gdb was started without pipes")
+    return gdb.stdin, gdb.stdout

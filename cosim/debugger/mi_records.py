@@ -1,4 +1,4 @@
-"""The records of gdb's machine interface: parsing what gdb prints, quoting what it reads."""
+"""The records of gdb's machine interface: parses what gdb prints, quotes what it reads."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ _ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"e": b"\033", b"a": b"\a", b
 
 @dataclass(frozen=True)
 class Stop:
-    """One ``*stopped`` of gdb."""
+    """A stop of the guest, as gdb tells of it (``*stopped``)."""
 
     reason: str
     """gdb's word (``breakpoint-hit``, ``end-stepping-range``, ``signal-received``, ``exited``,
-    ``exited-normally``, ``exited-signalled``); empty where gdb gives none."""
+    ``exited-normally``, ``exited-signalled``); empty if gdb gives none."""
     pc: int | None
-    """Where the guest stands; None when it has ended."""
+    """Where the guest stands; None if it has ended."""
     breakpoint: int | None = None
     """Number of the breakpoint hit."""
     signal: str | None = None
-    """Such as ``SIGINT``, after an interrupt, or ``SIGTRAP``."""
+    """``SIGINT`` after an interrupt, ``SIGTRAP``, ..."""
     fields: dict[str, Any] = field(default_factory=dict, compare=False)
     """All that gdb said."""
 
     @property
     def ended(self) -> bool:
-        """Whether the guest is gone."""
+        """True if the guest is gone."""
         return self.reason.startswith("exited")
 
 
 def parse(line: str) -> dict[str, Any]:
-    """One line of gdb's output as pygdbmi's dictionary: ``type``, ``message``, ``payload``,
-    ``token``.
+    """Parse one line of gdb's output: ``type``, ``message``, ``payload``, ``token``, as pygdbmi.
 
-    Never raises: an answer that cannot be read becomes an ``error`` answer with its token, any
-    other such line a ``log`` text.
+    It never raises.  An answer that cannot be read becomes an ``error`` answer with its token.
+    Any other such line becomes a ``log`` text.
     """
     if line[:1] in _STREAMS and line[1:2] == '"':
         return {"type": _STREAMS[line[0]], "payload": _unescape(line[2:].removesuffix('"'))}
@@ -62,7 +61,7 @@ def parse(line: str) -> dict[str, Any]:
 
 
 def _unescape(text: str) -> str:
-    """The text of a C string's inside; bytes in octal are UTF-8."""
+    """Return the text inside a C string; bytes in octal are UTF-8."""
 
     def character(match: re.Match[bytes]) -> bytes:
         code = match[1]
@@ -72,9 +71,9 @@ def _unescape(text: str) -> str:
 
 
 def quote(text: str) -> str:
-    """``text`` as one argument of an MI command.
+    """Return ``text`` as one argument of an MI command.
 
-    :raise UsageError: it is more than one line.
+    :raises UsageError: when it is more than one line.
     """
     if "\n" in text:
         raise UsageError(f"{text!r} is no single line")
@@ -82,9 +81,9 @@ def quote(text: str) -> str:
 
 
 def stop_of(payload: dict[str, Any]) -> Stop:
-    """The stop that the fields of a ``*stopped`` record tell of."""
+    """Return the stop that the fields of a ``*stopped`` record describe."""
     reason = payload.get("reason", "")
-    # Several at once come as a list; the first is what matters.
+    # Several reasons at once come as a list.  The first one matters.
     reason = reason[0] if isinstance(reason, list) else reason
     pc = payload.get("frame", {}).get("addr")
     number = payload.get("bkptno")

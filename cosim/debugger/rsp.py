@@ -2,14 +2,20 @@
 
 The framing follows the gdb manual, appendix "Remote Serial Protocol": ``$payload#checksum``, with
 ``}`` escapes and ``*`` run lengths, acknowledged by ``+`` until no-ack mode is agreed on.
+
+Packets are logged at level DEBUG, one line each: ``->`` to QEMU and ``<-`` from QEMU by the logger
+``cosim.rsp``; ``->`` to gdb and ``<-`` from gdb by ``cosim.rsp.gdb``.  Set the level before the
+connection is made.
 """
 
 from __future__ import annotations
 
+import logging
 import select
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,11 +24,60 @@ from cosim.errors import RemoteError
 INTERRUPT = b"\x03"
 _AT_ONCE = 64
 _ESCAPED = frozenset(b"#$}*")
+_SHOWN = 160
+"""A log line shows this many characters of a packet."""
+
+
+def readable(payload: bytes) -> str:
+    """Return ``payload`` as one line: monitor commands decoded, binary escaped, cut if long.
+
+    >>> readable(b"qRcmd,696e666f20726567")
+    "qRcmd,'info reg'"
+    >>> readable(b"X80,2:\\x00\\xff")
+    'X80,2:\\\\x00\\\\xff'
+    """
+    if payload == INTERRUPT:
+        return "interrupt"
+    prefix, hexadecimal = b"", b""
+    if payload.startswith(b"qRcmd,"):
+        prefix, hexadecimal = payload[:6], payload[6:]
+    elif payload[:1] == b"O" and payload != b"OK":
+        prefix, hexadecimal = payload[:1], payload[1:]
+    try:
+        text = prefix.decode() + repr(bytes.fromhex(hexadecimal.decode()).decode())
+    except ValueError:
+        text = ""
+    if not prefix or not text:
+        text = repr(payload)[2:-1]
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({len(payload)} bytes)"
+
+
+class PacketLog:
+    """Logs the packets of one connection.
+
+    Ask :attr:`enabled` before each call: without a log, a packet costs no more than that.
+
+    :param name: of the logger.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+        self.enabled = self._logger.isEnabledFor(logging.DEBUG)
+
+    def sent(self, *payloads: bytes) -> None:
+        """Log packets that go to the other side."""
+        for payload in payloads:
+            self._logger.debug("-> %s", readable(payload))
+
+    def received(self, *payloads: bytes) -> None:
+        """Log packets that have come from the other side."""
+        for payload in payloads:
+            self._logger.debug("<- %s", readable(payload))
 
 
 @lru_cache(maxsize=4096)
 def frame(payload: bytes) -> bytes:
-    """``payload`` as a packet, escaped and with its checksum."""
+    """Return ``payload`` as a packet, escaped and with its checksum."""
     if _ESCAPED.isdisjoint(payload):
         body = payload
     else:
@@ -48,8 +103,8 @@ def _unpack(body: bytes) -> bytes:
 class Decoder:
     """Splits a byte stream into packets.
 
-    ``feed`` returns what became complete, in order: payloads as ``bytes``, an interrupt as
-    :data:`INTERRUPT`.  Acknowledgements are dropped.  ``damaged`` counts wrong checksums.
+    Acknowledgements are dropped.  ``damaged`` counts the packets with a wrong checksum, which are
+    dropped too.
     """
 
     def __init__(self) -> None:
@@ -57,7 +112,7 @@ class Decoder:
         self.damaged = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take ``data`` in; return the packets that it completes."""
+        """Take in ``data``; return the payloads that it completes, an interrupt as INTERRUPT."""
         data = self._rest + data
         packets = []
         at = 0
@@ -83,23 +138,22 @@ class Decoder:
 
 @dataclass(frozen=True)
 class StopReply:
-    """What a stop reply says: ``signal`` (5 = trap, 2 = interrupted), None when QEMU exits.
-
-    ``watch`` is the base of the watchpoint that fired.  QEMU names no pc: read the registers.
-    """
+    """What a stop reply says.  QEMU names no pc in it: read the registers."""
 
     raw: bytes
     signal: int | None
+    """5 = trap, 2 = interrupted; None when QEMU exits."""
     watch: int | None = None
+    """The base of the watchpoint that fired."""
 
     @property
     def ended(self) -> bool:
-        """Whether the guest has ended (QEMU shows that as SIGQUIT where it stays), or QEMU."""
+        """True if the guest or QEMU has ended.  QEMU shows a guest's end as SIGQUIT if it stays."""
         return self.signal in (None, 3)
 
 
 def parse_stop(payload: bytes) -> StopReply | None:
-    """The stop that ``payload`` reports; None when it is another packet."""
+    """Return the stop that ``payload`` reports; None if it is another packet."""
     if payload[:1] in b"WX" and payload:
         return StopReply(payload, None)
     if payload[:1] not in (b"T", b"S") or len(payload) < 3:
@@ -115,13 +169,16 @@ def parse_stop(payload: bytes) -> StopReply | None:
 class Stub:
     """The client of one stub, over a connected socket.
 
-    Requests may be sent ahead of their answers (``post`` then ``answer``, first in, first out)
-    while the guest is stopped; ``resume`` must be the last of such a group.  While the guest runs
-    only ``stop`` and ``interrupt`` are allowed: any other byte would stop it (QEMU takes
-    whatever it receives then for an interrupt).  For that reason, and for speed, answers are
-    never acknowledged: QEMU takes the next packet for the acknowledgement.
+    While the guest is stopped, requests may be sent ahead of their answers: :meth:`post`, then
+    :meth:`answer`, first in, first out.  The request that resumes the guest must be the last of
+    such a group.
 
-    :raise RemoteError: from every method, when the stub is gone, damaged or past its deadline.
+    While the guest runs, only :meth:`stop` and :meth:`interrupt` are allowed: QEMU takes any byte
+    for an interrupt then.  So answers are never acknowledged.  QEMU takes the next packet for the
+    acknowledgement, which also saves time.
+
+    :param line: the connection.
+    :raises RemoteError: from each method, when the stub is gone, damaged or past its deadline.
     """
 
     deadline = 20.0
@@ -133,6 +190,7 @@ class Stub:
         self._packets: deque[bytes] = deque()
         self._deferred: list[bytes] = []
         self._owed = 0
+        self._log = PacketLog("cosim.rsp")
         line.setblocking(False)
         self._readable = select.poll()
         self._readable.register(line, select.POLLIN)
@@ -147,17 +205,17 @@ class Stub:
 
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
-        self._send(b"".join(frame(payload) for payload in payloads))
+        self._send(b"".join(frame(payload) for payload in payloads), payloads)
 
     def defer(self, *payloads: bytes) -> None:
         """Send requests that are answered ``OK`` along with whatever is sent next.
 
-        That saves a round trip; a refusal shows as an error of the next answer or stop.
+        That saves a round trip.  A refusal shows as an error of the next answer or stop.
         """
         self._deferred += payloads
 
     def answer(self) -> bytes:
-        """The answer to the oldest request still open."""
+        """Return the answer to the oldest request still open."""
         return self._next(self.deadline)
 
     def request(self, payload: bytes) -> bytes:
@@ -171,19 +229,22 @@ class Stub:
         return [self.answer() for _ in payloads]
 
     def command(self, payload: bytes) -> None:
-        """Send a request whose answer must be ``OK``."""
+        """Send a request whose answer must be ``OK``.
+
+        :raises RemoteError: when it is another.
+        """
         answer = self.request(payload)
         if answer != b"OK":
-            raise RemoteError(f"QEMU's stub refused {_show(payload)}: {_show(answer)}")
+            raise RemoteError(f"QEMU's stub refused {readable(payload)}: {readable(answer)}")
 
     def resume(self, payload: bytes) -> None:
         """Let the guest run: ``vCont;c`` or ``vCont;s``."""
-        self._send(frame(payload))
+        self._send(frame(payload), (payload,))
 
     def stop(self, timeout: float) -> StopReply | None:
-        """Wait for the running guest to stop; None after ``timeout`` seconds.
+        """Wait for the running guest to stop; return None after ``timeout`` seconds.
 
-        A line that closes meanwhile is QEMU's end (7.2 does not announce a power-off).
+        If the line closes meanwhile, QEMU has ended: 7.2 does not announce a power-off.
         """
         self._settle()
         limit = time.monotonic() + timeout
@@ -200,14 +261,14 @@ class Stub:
 
     def interrupt(self) -> None:
         """Ask a running guest to stop; the stop comes through :meth:`stop`."""
-        self._send(INTERRUPT)
+        self._send(INTERRUPT, (INTERRUPT,))
 
     def monitor(self, command: str) -> bytes:
-        """``qRcmd`` as a packet payload, for :meth:`ask_monitor`."""
+        """Return the request that runs ``command`` in QEMU's monitor."""
         return b"qRcmd," + command.encode().hex().encode()
 
     def monitor_answer(self) -> str:
-        """The output of the oldest monitor command still open."""
+        """Return the output of the oldest monitor command still open."""
         text = bytearray()
         while True:
             payload = self._next(self.deadline)
@@ -216,13 +277,15 @@ class Stub:
             if payload[:1] == b"O":
                 text += bytes.fromhex(payload[1:].decode("ascii", "replace"))
             else:
-                raise RemoteError(f"QEMU's monitor answered {_show(payload)}")
+                raise RemoteError(f"QEMU's monitor answered {readable(payload)}")
 
     # -- the wire -----------------------------------------------------------------------------
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: bytes, payloads: Sequence[bytes]) -> None:
+        if self._log.enabled:
+            self._log.sent(*self._deferred, *payloads)
         while len(self._deferred) > _AT_ONCE:
-            # More would fill both directions of the line, and each side wait for the other.
+            # More would fill both directions of the line: each side would wait for the other.
             self._write(b"".join(map(frame, self._deferred[:_AT_ONCE])))
             self._owed += _AT_ONCE
             del self._deferred[:_AT_ONCE]
@@ -246,12 +309,12 @@ class Stub:
                 raise RemoteError("QEMU closed the debug line") from None
 
     def _settle(self) -> None:
-        """Take the answers to deferred requests."""
+        """Take the answers to the deferred requests."""
         while self._owed:
             answer = self._receive(self.deadline)
             self._owed -= 1
             if answer != b"OK":
-                raise RemoteError(f"QEMU's stub refused a request: {_show(answer)}")
+                raise RemoteError(f"QEMU's stub refused a request: {readable(answer)}")
 
     def _next(self, timeout: float) -> bytes:
         if self._owed:
@@ -282,8 +345,7 @@ class Stub:
                 data = b""
             if not data:
                 raise RemoteError("QEMU closed the debug line")
-            self._packets.extend(self._decoder.feed(data))
-
-
-def _show(payload: bytes) -> str:
-    return payload[:60].decode("ascii", "replace")
+            packets = self._decoder.feed(data)
+            if self._log.enabled:
+                self._log.received(*packets)
+            self._packets.extend(packets)

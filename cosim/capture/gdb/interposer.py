@@ -1,9 +1,10 @@
-"""The process between gdb and QEMU's stub.
+"""What stands between gdb and QEMU's stub.
 
-gdb stays in charge of running, stepping, breakpoints and inspection; what it asks is passed on
-and answered by QEMU.  Only while the guest runs does the interposer look in: a stop that
-:class:`cosim.capture.gdb.interception.Interception` owns is handled and the guest resumed without
-gdb learning of it.  gdb sees its own stops, marks that the session waits for, and the guest's end.
+gdb stays in charge of running, stepping, breakpoints and inspection: its requests are passed on,
+and QEMU answers them.  The interposer steps in only while the guest runs.  If a stop is one that
+:class:`cosim.capture.gdb.interception.Interception` owns, it is handled and the guest resumed, and
+gdb does not learn of it.  gdb sees its own stops, the marks that the session waits for, and the
+guest's end.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.stopped_guest import GuestEnded
-from cosim.debugger.rsp import INTERRUPT, Decoder, StopReply, Stub, frame
+from cosim.debugger.rsp import INTERRUPT, Decoder, PacketLog, StopReply, Stub, frame
 from cosim.errors import CosimError, RemoteError, StorageError
 
 _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 25.0
-"""Longer than any wait of the serving thread; it may also be in the models' first compilation."""
+"""Longer than any wait of the thread, which may also be compiling the models."""
 _STOP_SECONDS = 10.0
 _TRAP = StopReply(b"T05thread:01;", 5)
 _INTERRUPTED = StopReply(b"T02thread:01;", 2)
@@ -32,13 +33,13 @@ _ENDED = StopReply(b"W00", None)
 
 
 class Interposer:
-    """Serves one gdb at a time on a Unix socket, from a thread of its own.
+    """Serves one gdb at a time on a Unix socket, from a separate thread.
 
-    :param stub: QEMU's stub, which the interposer alone talks to from now on.
+    :param stub: QEMU's stub; from now on only the interposer talks to it.
     :param interception: owns the stops that gdb is not to see.
-    :param path: where the socket is made, and unlinked at once: gdb gets at it by :attr:`path`
-        for as long as we live, and whatever ends us, no stale socket stays.
-    :raise StorageError: the socket cannot be made.
+    :param path: where the socket is made.  It is unlinked at once, so that no stale socket stays
+        whatever ends us; gdb reaches it by :attr:`path`.
+    :raises StorageError: when the socket cannot be made.
     """
 
     def __init__(self, stub: Stub, interception: Interception, path: Path) -> None:
@@ -49,9 +50,9 @@ class Interposer:
         self._last_stop = _TRAP.raw
         self.failure: CosimError | None = None
         self.ended = False
-        """Whether the guest has ended; QEMU may still hold it."""
+        """True if the guest has ended; QEMU may still hold it."""
         self.gone = False
-        """Whether QEMU has ended with it."""
+        """True if QEMU has ended, too."""
         self.running = False
         self._listener, self._handle = _listen(path)
         self.path = Path(f"/proc/{os.getpid()}/fd/{self._handle}")
@@ -61,7 +62,7 @@ class Interposer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the guest, then serving.  Idempotent."""
+        """Stop the guest, then end the thread.  May be called twice."""
         if self._closing:
             return
         self._closing = True
@@ -71,12 +72,12 @@ class Interposer:
 
     @contextmanager
     def stopped(self) -> Iterator[Interception]:
-        """Interception, for the caller's use while the guest is stopped.
+        """Lend interception to the caller while the guest is stopped.
 
-        :raise RemoteError: when the guest runs.
+        :raises RemoteError: when the guest runs.
         """
         if not self._lock.acquire(timeout=5):
-            raise RemoteError("the guest must be stopped for this, and it runs")
+            raise RemoteError("the guest must be stopped for this, but it runs")
         try:
             yield self._interception
         finally:
@@ -102,17 +103,17 @@ class Interposer:
 
     @property
     def busy(self) -> bool:
-        """Whether the serving thread is still at work, which it may be after a failed close."""
+        """True if the thread is still at work, as it may be after a failed close."""
         return self._thread.is_alive()
 
     @property
     def closing(self) -> bool:
-        """Whether :meth:`close` has been called."""
+        """True if :meth:`close` has been called."""
         return self._closing
 
 
 class _Client:
-    """One connection of a gdb."""
+    """One connection of gdb.  The logger ``cosim.rsp.gdb`` shows its packets."""
 
     def __init__(self, line: socket.socket, owner: Interposer) -> None:
         self._line = line
@@ -120,12 +121,13 @@ class _Client:
         self._stub = owner._stub
         self._interception = owner._interception
         self._decoder = Decoder()
+        self._log = PacketLog("cosim.rsp.gdb")
         self._acks = True
         self._breaks: set[int] = set()
         self._stop_asked = False
 
     def serve(self) -> None:
-        """Answer this gdb until it goes away."""
+        """Answer gdb until it goes away."""
         while not self._owner.closing:
             packets = self._receive(_POLL_SECONDS)
             if packets is None:
@@ -136,7 +138,7 @@ class _Client:
                         return
 
     def _receive(self, timeout: float) -> list[bytes] | None:
-        """What gdb sent within ``timeout``; None when it is gone."""
+        """Return what gdb sent within ``timeout`` seconds; None if gdb is gone."""
         if not select.select([self._line], [], [], timeout)[0]:
             return []
         try:
@@ -146,22 +148,26 @@ class _Client:
         if not data:
             return None
         packets = self._decoder.feed(data)
+        if self._log.enabled:
+            self._log.received(*packets)
         if self._acks:
             self._line_send(b"+" * sum(p != INTERRUPT for p in packets))
         return packets
 
     def _line_send(self, data: bytes) -> None:
-        # A gdb that is gone is noticed when it is read from.
+        # If gdb is gone, the next read notices it.
         with contextlib.suppress(OSError):
             self._line.sendall(data)
 
     def _answer(self, payload: bytes) -> None:
+        if self._log.enabled:
+            self._log.sent(payload)
         self._line_send(frame(payload))
 
     def _take(self, payload: bytes) -> bool:
-        """Handle one packet; False when gdb has said goodbye."""
+        """Handle one packet; return False if gdb has said goodbye."""
         if payload == INTERRUPT:
-            # The guest is stopped already; gdb learns that from the stop it asked for last.
+            # The guest is stopped already.  gdb learns that from the stop it asked for last.
             return True
         if payload == b"QStartNoAckMode":
             self._answer(b"OK")
@@ -172,7 +178,7 @@ class _Client:
             # QEMU would drop every breakpoint, ours included.
             self._answer(self._owner._last_stop)
         elif payload[:2] in (b"D", b"D;") or payload in (b"k", b"vKill;1"):
-            # gdb lets go; the guest is the session's, and stays.
+            # gdb lets go of the guest.  It belongs to the session, so it stays.
             self._answer(b"OK")
             return payload[:1] != b"k"
         elif payload[:6] in (b"vCont;", b"c", b"s"):
@@ -249,14 +255,14 @@ class _Client:
                 return stop
 
     def _interrupted(self) -> bool:
-        """Whether the guest is to stop: gdb asked for it, or is gone, or the session ends."""
+        """Return True if the guest is to stop: gdb asks for it or is gone, or the session ends."""
         packets = self._receive(0)
-        # Kept until gdb is answered: a stop of ours may come before the one that is asked for.
+        # Kept until gdb is answered: a stop of interception may come before the one asked for.
         self._stop_asked |= packets is None or INTERRUPT in packets
         return self._stop_asked or self._owner.closing
 
     def _wait(self) -> StopReply:
-        """Wait for the guest to stop, by itself or because it is to."""
+        """Wait until the guest stops, by itself or because it is to."""
         stub, line = self._stub.fileno(), self._line.fileno()
         while True:
             ready = select.select([stub, line], [], [], _POLL_SECONDS)[0]
@@ -273,7 +279,7 @@ class _Client:
 
 
 def _listen(path: Path) -> tuple[socket.socket, int]:
-    """A listening socket without a name, and a descriptor of its inode to connect through."""
+    """Return a listening socket without a name, and a descriptor of its inode to connect to."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)

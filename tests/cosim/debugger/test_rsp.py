@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.debugger.registers import parse_general, parse_value, read_description
-from cosim.debugger.rsp import INTERRUPT, Decoder, Stub, frame, parse_stop
+from cosim.debugger.rsp import INTERRUPT, Decoder, Stub, frame, parse_stop, readable
 from cosim.errors import RemoteError
 
 
@@ -122,3 +123,43 @@ def test_registers_are_little_endian() -> None:
     assert parse_value(b"0100000000000080") == 1 << 63 | 1
     with pytest.raises(RemoteError):
         parse_value(b"E14")
+
+
+def test_packets_are_logged_in_both_directions(caplog: pytest.LogCaptureFixture) -> None:
+    script = {b"Z0,1,4": [b"OK"], b"qRcmd,68": [b"O68690a", b"OK"], b"g": [bytes(range(200)) * 2]}
+    with caplog.at_level(logging.DEBUG, "cosim.rsp"):
+        stub = _answering(script)
+        stub.defer(b"Z0,1,4")
+        stub.post(stub.monitor("h"))
+        assert stub.monitor_answer() == "hi\n"
+        stub.request(b"g")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[:2] == ["-> Z0,1,4", "-> qRcmd,'h'"]
+    assert sorted(lines[2:5]) == ["<- O'hi\\n'", "<- OK", "<- OK"]
+    assert lines[5] == "-> g"
+    assert lines[6].startswith("<- \\x00\\x01") and lines[6].endswith("... (400 bytes)")
+    assert len(lines) == 7 and len(lines[6]) < 200
+    assert all(record.name == "cosim.rsp" for record in caplog.records)
+
+
+def test_without_a_log_no_packet_is_made_readable(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosim.debugger.rsp.readable", lambda payload: pytest.fail("called"))
+    with caplog.at_level(logging.INFO, "cosim.rsp"):
+        assert _answering({b"g": [b"aa"]}).request(b"g") == b"aa"
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (INTERRUPT, "interrupt"),
+        (b"OK", "OK"),
+        (b"Oxyz", "Oxyz"),
+        (b"T05thread:01;", "T05thread:01;"),
+        (b"X80:\x00\xfe'", "X80:\\x00\\xfe'"),
+    ],
+)
+def test_packets_are_readable(payload: bytes, text: str) -> None:
+    assert readable(payload) == text

@@ -187,7 +187,7 @@ WATCHES = {linear(ROOT), linear(MIDDLE), linear(LEAF)}
 BREAKS = {linear(FENCE_AT), linear(SATP_AT), linear(MARK_AT)}
 
 
-# -- the region ---------------------------------------------------------------
+# -- the region -----------------------------------------------------------------------------------
 
 
 def test_the_region_begins_with_its_tables_and_all_points() -> None:
@@ -231,7 +231,7 @@ def test_outside_the_region_a_stop_is_stepped_over_without_events() -> None:
     assert run.rows() == []
 
 
-# -- instructions that complete ---------------------------------------------------------------
+# -- instructions that complete -------------------------------------------------------------------
 
 
 def test_a_fence_names_its_operands_and_audits(run: Run) -> None:
@@ -380,7 +380,14 @@ def test_a_write_of_satp_by_a_virtual_machine_writes_vsatp(run: Run) -> None:
     assert run.interception.audit.missed_satp_writes == 0
 
 
-# -- stores beside what a watchpoint is for ---------------------------------------------------------------
+def test_a_load_from_a_virtual_machines_memory_is_no_access_of_the_guest(run: Run) -> None:
+    """The guest's own tables map the address, too; hlv does not use them."""
+    run.stop_at(STORE_AT, HLV_D, a0=linear(DATA))
+    run.execute(Does(general={11: 0}))
+    assert run.rows() == [fetch(STORE_AT), stack()]
+
+
+# -- stores beside what a watchpoint is for -------------------------------------------------------
 
 
 def test_a_store_beside_the_entries_in_use(run: Run) -> None:
@@ -423,7 +430,7 @@ def test_a_watchpoint_that_leads_elsewhere_gives_no_event_of_a_table(run: Run) -
     assert run.rows() == [fetch(STORE_AT), stack(), access(DATA, Access.WRITE)]
 
 
-# -- steps that do not execute the instruction ---------------------------------------------------------------
+# -- steps that do not execute the instruction ----------------------------------------------------
 
 
 @pytest.mark.parametrize("to", ["s", "m"])
@@ -485,6 +492,17 @@ def test_a_fetch_that_faults(run: Run) -> None:
     ]
 
 
+def test_a_fetch_that_faults_though_the_page_can_be_read(run: Run) -> None:
+    """QEMU's walk for the debugger finds the page; the fetch failed all the same."""
+    run.stop_at(DATA, NOP)
+    run.execute(Traps(causes.FETCH_PAGE_FAULT, linear(DATA)))
+    assert run.rows() == [
+        stack(),
+        (Kind.ACCESS, linear(DATA), -1 - causes.FETCH_PAGE_FAULT, 0, Access.FETCH, FLAG_STOP, 0),
+        (Kind.PAGE_FAULT, linear(DATA), causes.FETCH_PAGE_FAULT, 0, 0, 0, 0),
+    ]
+
+
 def test_a_fault_of_a_virtual_machines_memory_is_the_virtual_machines(run: Run) -> None:
     run.stop_at(STORE_AT, HLV_D, a0=0x1234)
     run.fake.csrs |= {"hstatus": 1 << 8, "sstatus": 1 << 18}
@@ -526,7 +544,7 @@ def test_a_fence_in_the_firmware_is_not_translated() -> None:
     ]
 
 
-# -- marks ---------------------------------------------------------------
+# -- marks ----------------------------------------------------------------------------------------
 
 
 def _name(run: Run, label: str) -> None:
@@ -554,7 +572,7 @@ def test_a_mark_for_gdb_is_neither_executed_nor_an_event(run: Run) -> None:
     assert run.fake.script, "not stepped"
 
 
-# -- the audit ---------------------------------------------------------------
+# -- the audit ------------------------------------------------------------------------------------
 
 
 def test_a_missed_table_write_is_found_at_the_next_fence(run: Run) -> None:
@@ -609,6 +627,18 @@ def test_a_missed_satp_write_is_taken_in_at_the_next_stop(run: Run) -> None:
     assert run.inserted() == (BREAKS, WATCHES | {linear(SPARE)})
 
 
+def test_the_tables_of_a_missed_satp_write_are_watched_though_the_step_is_interrupted(
+    run: Run,
+) -> None:
+    new = 8 << 60 | SPARE >> 12
+    run.fake.entry(SPARE, LINEAR >> 30, link(MIDDLE))
+    run.fake.csrs["satp"] = new
+    run.stop_at(FENCE_AT)
+    run.execute(Traps(INTERRUPT_CAUSE | 5))
+    assert [row[0] for row in run.rows()] == [Kind.SATP_WRITE, Kind.TABLE_ADD, Kind.TABLE_ENTRY]
+    assert run.inserted() == (BREAKS, WATCHES | {linear(SPARE)})
+
+
 def test_late_text_is_found_by_an_audit_and_gets_a_breakpoint(run: Run) -> None:
     run.code(BOTH + 0x10, CSRW_SATP_A0)
     run.stop_at(FENCE_AT)
@@ -639,7 +669,7 @@ def test_before_paging_data_that_looks_like_a_fence_is_late_once_it_is_executed(
     assert run.interception.audit.late_sites == {DATA + 0x40}
 
 
-# -- stepping ---------------------------------------------------------------
+# -- stepping -------------------------------------------------------------------------------------
 
 
 def test_instructions_behind_a_fence_are_stepped_for_their_accesses() -> None:
@@ -672,7 +702,7 @@ def test_the_firmware_is_run_through_and_not_stepped() -> None:
     assert run.interception.stepping
 
 
-# -- through the interposer ---------------------------------------------------------------
+# -- through the interposer -----------------------------------------------------------------------
 
 
 class Gdb:
