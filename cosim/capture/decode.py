@@ -1,10 +1,16 @@
-"""RISC-V instructions as the capture sources see them: fences, ``satp`` writes, memory operands.
+"""Decodes RISC-V instructions: fences, ``satp`` writes and memory operands.
 
-:func:`decode` turns the bytes at a stop into an :class:`Instruction`; its methods then read the
-operands from the integer registers at that stop.  Capstone 5 writes the text.  It lacks Svinval,
-the hypervisor instructions, ``cbo.*``, Zacas, Zcb and V, and reports neither access sizes nor the
-CSR of ``csrw``, so operands come from the rows of :mod:`cosim.capture.encodings`.  The tests hold
-these against GNU ``as``, LLVM and, where it knows the instruction, capstone.
+:func:`decode` turns the bytes at a stop into an :class:`Instruction`.  Its methods then read the
+operands from the integer registers at that stop.
+
+Capstone 5 writes the text that users see.  It does not know Svinval, the hypervisor instructions,
+``cbo.*``, Zabha, Zacas, Zcb and V, and reports neither access sizes nor the CSR of ``csrw``.  So
+the operands come from the rows of :mod:`cosim.capture.encodings`.  The tests compare these with
+GNU ``as``, LLVM, and capstone for all that it knows.
+
+>>> store = decode(bytes.fromhex("23b0a500"))
+>>> store.text, store.kind.value, store.base, store.size
+('sd a0, 0(a1)', 'store', 11, 8)
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ from cosim.capture.encodings import ATP_NAMES, PATTERNS, InstructionKind, Patter
 from hypervisor_model.events import Fence
 
 CBO_BLOCK = 64
-"""Bytes that one ``cbo`` instruction covers unless the CPU says otherwise (QEMU's default)."""
+"""The bytes that one ``cbo`` instruction covers by default, as QEMU's CPUs have it."""
 
 _MASK64 = (1 << 64) - 1
 _ABI_NAMES = (
@@ -47,7 +53,7 @@ _READING = {
 
 
 def _index(word: int, length: int) -> int:
-    # The bits that every row of that length fixes: the opcode; quadrant and funct3.
+    # The bits that all rows of that length fix: the opcode, or quadrant and funct3.
     return word & 0x7F if length == 4 else 1 << 16 | word & 0xE003
 
 
@@ -58,10 +64,10 @@ for _row in PATTERNS:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One decoded instruction.  Registers are numbers 0..31; None where it has no such operand."""
+    """One decoded instruction.  Registers are numbers 0..31; None if it has no such operand."""
 
     code: bytes
-    """Its own bytes, nothing after them."""
+    """Its bytes, and nothing after them."""
     name: str
     """The mnemonic; empty for ``OTHER`` (see :attr:`text`)."""
     kind: InstructionKind
@@ -70,11 +76,11 @@ class Instruction:
     immediate: int = 0
     """Added to the base."""
     size: int = 0
-    """Bytes that it accesses; 0 for none, and for vectors, where vl and vtype decide."""
+    """The bytes that it accesses; 0 if none, and for vectors: vl and vtype decide."""
     value: int | None = None
-    """The integer register stored, or the operand of an AMO; None for floats and vectors."""
+    """The integer register that it stores, or the operand of an AMO; None for floats, vectors."""
     guest: bool = False
-    """``hlv``/``hsv``: the address is a guest's, translated through ``vsatp`` and ``hgatp``."""
+    """True for ``hlv`` and ``hsv``: ``vsatp`` and ``hgatp`` translate the address."""
     rs1: int = 0
     """FENCE: the address register.  ATP_WRITE: the source register, or the 5-bit immediate."""
     rs2: int = 0
@@ -86,22 +92,22 @@ class Instruction:
 
     @property
     def length(self) -> int:
-        """Bytes that it occupies."""
+        """Its length in bytes."""
         return len(self.code)
 
     @property
     def reads(self) -> bool:
-        """Whether it reads memory."""
+        """True if it reads memory."""
         return self.kind in _READING
 
     @property
     def writes(self) -> bool:
-        """Whether it may write memory (a failing ``sc`` does not)."""
+        """True if it may write memory.  An ``sc`` that fails does not."""
         return self.kind in _WRITING
 
     @cached_property
     def text(self) -> str:
-        """The instruction in assembler syntax (vectors in short); branch targets as offsets."""
+        """The instruction in assembler syntax, for users; branch targets are offsets."""
         with _capstone_lock:
             known = list(_capstone.disasm_lite(self.code, 0))
         if known:
@@ -121,10 +127,10 @@ class Instruction:
         return place if self.value is None else f"{_ABI_NAMES[self.value]}, {place}"
 
     def address(self, regs: Sequence[int]) -> int | None:
-        """The virtual address of its first byte accessed, unsigned; None when it accesses none.
+        """Return the virtual address of the first byte accessed, unsigned; None if there is none.
 
-        A ``cbo`` block starts at the multiple of its size below the register.  For vectors this
-        is the base address only.
+        A ``cbo`` block starts at the multiple of its size below the register.  For vectors this is
+        the base address.
         """
         if self.base is None:
             return None
@@ -134,11 +140,11 @@ class Instruction:
         return address
 
     def fence_operands(self, regs: Sequence[int]) -> tuple[int, int, int]:
-        """``(sub, address, asid)`` of a fence; an operand that the form lacks is 0.
+        """Return ``(sub, address, asid)`` of a fence; an operand that the form lacks is 0.
 
         The G-stage instructions take the guest-physical address shifted right by two; it is
-        returned unshifted.  Only the 16 bits of an ASID and the 14 of a VMID count, as the
-        specification has the rest ignored.
+        returned unshifted.  An ASID has 16 bits and a VMID 14: the others are ignored, as the
+        specification says.
         """
         gstage = self.sub & ~Fence.FORM in (Fence.HFENCE_GVMA, Fence.HINVAL_GVMA)
         address = regs[self.rs1] << 2 & _MASK64 if gstage else regs[self.rs1]
@@ -146,7 +152,7 @@ class Instruction:
         return self.sub, address if self.rs1 else 0, asid if self.rs2 else 0
 
     def csr_value(self, old: int, regs: Sequence[int]) -> int:
-        """What an ``ATP_WRITE`` puts into its register that held ``old``, before WARL rules."""
+        """Return what an ``ATP_WRITE`` writes over ``old``, before the WARL rules."""
         immediate = self.name.endswith("i")
         operand = self.rs1 if immediate else regs[self.rs1]
         match self.name.removesuffix("i"):
@@ -158,10 +164,10 @@ class Instruction:
                 return operand
 
     def store_bytes(self, regs: Sequence[int]) -> bytes | None:
-        """The bytes that a store of an integer register or ``cbo.zero`` leaves at its address.
+        """Return the bytes that a store or ``cbo.zero`` leaves at its address.
 
-        None where the integer registers alone do not say: AMO, ``sc``, floats, vectors, and
-        whatever stores nothing.
+        None if the integer registers do not say it (AMO, ``sc``, floats, vectors), or if nothing
+        is stored.
         """
         if self.kind is InstructionKind.CBO_ZERO:
             return bytes(self.size)
@@ -173,11 +179,11 @@ class Instruction:
 _capstone = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
 
 _capstone_lock = threading.Lock()
-"""ctypes lets go of the interpreter's lock during a call, and a handle serves one call a time."""
+"""A handle serves one call at a time, and ctypes releases the interpreter's lock during a call."""
 
 
 def instruction_length(code: bytes) -> int:
-    """Bytes of the instruction that starts with the two bytes ``code[:2]`` (2, 4, 6 or 8)."""
+    """Return the length in bytes (2, 4, 6 or 8) of the instruction that ``code`` starts with."""
     low = code[0]
     if low & 3 != 3:
         return 2
@@ -189,10 +195,10 @@ def instruction_length(code: bytes) -> int:
 def decode(code: bytes, *, cbo_block: int = CBO_BLOCK) -> Instruction:
     """Decode the instruction that ``code`` starts with; further bytes are ignored.
 
-    Nothing decoded depends on where the instruction stands: RISC-V has no pc-relative access.
+    The result does not depend on the address: RISC-V has no pc-relative access.
 
-    :param cbo_block: bytes of a cache block as ``cbo.zero`` of this CPU clears it.
-    :raise ValueError: when ``code`` holds less than the whole instruction.
+    :param cbo_block: the bytes that ``cbo.zero`` of this CPU clears.
+    :raises ValueError: when ``code`` holds less than the whole instruction.
     """
     if len(code) < 2 or len(code) < instruction_length(code):
         raise ValueError(f"{code.hex() or 'nothing'} is no whole RISC-V instruction")
@@ -232,7 +238,7 @@ def _decode(code: bytes, cbo_block: int) -> Instruction:
 
 
 def _memory_operand(word: int, row: Pattern) -> tuple[int, int, int | None]:
-    """Base register, immediate, and integer register stored."""
+    """Return the base register, the immediate, and the integer register stored."""
     layout = row.layout
     if layout.startswith("c_"):
         return _compressed_operand(word, row)
@@ -248,7 +254,7 @@ def _memory_operand(word: int, row: Pattern) -> tuple[int, int, int | None]:
 def _compressed_operand(word: int, row: Pattern) -> tuple[int, int, int | None]:
     size = row.size
     if row.layout.endswith("_sp"):
-        # The offset is split at the bit of the access size: high bits wrap round to the top.
+        # Bits of the offset below the access size are 0; their places hold its highest bits.
         if "load" in row.layout:
             raw = word >> 2 & 0x1F | (word >> 12 & 1) << 5
         else:

@@ -1,9 +1,9 @@
-"""The RISC-V encodings that touch memory or translation, one row an instruction.
+"""The RISC-V encodings that touch memory or translation: one row for each instruction.
 
-Taken from the unprivileged specification (chapters "RV32/64G Instruction Set Listings", C, Zcb,
+Source: the unprivileged specification (chapters "RV32/64G Instruction Set Listings", C, Zcb,
 Zabha, Zacas, CMO, V, Zicfiss) and the privileged one (``sfence.vma``, Svinval, the hypervisor
-instructions).  The code points that Zcmp and Zcmt share with ``c.fsdsp`` are read as the latter,
-as on every RV64 machine that runs Linux.
+instructions).  Zcmp and Zcmt share code points with ``c.fsdsp``.  They are read as ``c.fsdsp``, as
+on every RV64 machine that runs Linux.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from hypervisor_model.events import Fence
 
 SATP, VSATP, HGATP = 0x180, 0x280, 0x680
-"""CSR numbers of the registers that hold a root."""
+"""CSR numbers of the registers that hold the root of a page table."""
 
 ATP_NAMES = {SATP: "satp", VSATP: "vsatp", HGATP: "hgatp"}
 """Their names."""
@@ -41,10 +41,11 @@ class InstructionKind(Enum):
 
 
 class Pattern(NamedTuple):
-    """One row of the encodings: ``word & mask == match`` (16-bit words where ``length`` is 2).
+    """One row of the encodings: ``word & mask == match``.  The word has ``length`` bytes.
 
-    ``size`` is the access size in bytes, 0 where it is none or depends on the CPU's state.
-    ``layout`` says how the operands lie in the word; see :mod:`cosim.capture.decode`.
+    ``size`` is the access size in bytes; 0 if there is no access, or if the size depends on the
+    CPU's state.  ``layout`` says where the operands are in the word: see
+    :mod:`cosim.capture.decode`.
     """
 
     name: str
@@ -75,7 +76,7 @@ def _rows() -> list[Pattern]:
     for funct3, letter in enumerate("hwdq", start=1):
         add(f"fl{letter}", 0x707F, 0x07 | funct3 << 12, kinds.LOAD, 1 << funct3, "load")
         add(f"fs{letter}", 0x707F, 0x27 | funct3 << 12, kinds.STORE, 1 << funct3, "fstore")
-    # Vector, whatever the addressing mode; how far one reaches depends on vl and vtype.
+    # Vector, with any addressing mode.  vl and vtype decide how far one reaches.
     for funct3 in (0, 5, 6, 7):
         add("vload", 0x707F, 0x07 | funct3 << 12, kinds.VECTOR_LOAD, 0, "base")
         add("vstore", 0x707F, 0x27 | funct3 << 12, kinds.VECTOR_STORE, 0, "base")
@@ -173,4 +174,4 @@ def _rows() -> list[Pattern]:
 
 
 PATTERNS: tuple[Pattern, ...] = tuple(_rows())
-"""Every instruction that is not ``OTHER``; pairwise disjoint."""
+"""Every instruction that is not ``OTHER``.  No word matches two rows."""

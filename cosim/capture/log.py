@@ -1,4 +1,4 @@
-"""Where a source in Python collects its events until a batch is taken."""
+"""Collects the events of a source written in Python until a batch is taken."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MASK = (1 << 64) - 1
 _UNSIGNED = np.dtype(
     [(name, EVENT[name].str.replace("i", "u")) for name in EVENT.names or ()], align=True
 )
-"""An event as the bits that it is collected with."""
+"""An event whose fields are unsigned: events are collected as bit patterns."""
 
 
 class EventLog:
     """Events in order.
 
-    ``pc``, ``priv`` and ``hart`` are set once a stop and stamped on every event that is added
-    until the next one.  A gdb stub shows no instruction count, so ``icount`` is always -1.
+    Set ``pc``, ``priv`` and ``hart`` once for each stop: each event that is added gets them.  A gdb
+    stub shows no instruction count, so ``icount`` is always -1.
     """
 
     def __init__(self) -> None:
@@ -35,8 +35,12 @@ class EventLog:
         self, kind: int, a: int, b: int = 0, c: int = 0, *, sub: int = 0, flags: int = 0,
         size: int = 0, priv: int | None = None,
     ) -> None:  # fmt: skip
-        """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern, and
-        any ``size``)."""
+        """Append one event.
+
+        The fields are those of :mod:`hypervisor_model.events`: any 64-bit pattern, any ``size``.
+
+        :param priv: the privilege of this event, if it is not that of the stop.
+        """
         self._records.append(
             (
                 _MASK,
@@ -55,7 +59,7 @@ class EventLog:
         )
 
     def take(self) -> EventBatch:
-        """The events collected so far, as a batch; the log is empty then."""
+        """Return the events collected so far as a batch, and empty the log."""
         batch: EventBatch = np.array(self._records, dtype=_UNSIGNED).view(EVENT)
         self._records.clear()
         return batch

@@ -1,4 +1,4 @@
-"""Marks: how a guest's program names a point of its run (``docs/architecture.md``, "Marks")."""
+"""Marks: how a program in the guest names a point of its run (docs/architecture.md, "Marks")."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _A0 = 10
 
 
 def label(regs: Sequence[int]) -> str:
-    """The label in a0..a3 of a register file (unsigned 64-bit integers)."""
+    """Return the label in a0..a3 of the registers ``regs``, which are unsigned."""
     data = b"".join(regs[_A0 + i].to_bytes(8, "little") for i in range(4))
     return data.split(b"\0")[0].decode("ascii", "replace")
 
 
 class Labels:
-    """The labels of one run, numbered in order of first use, as MARK events carry them."""
+    """The labels of one run.  MARK events carry their numbers, in order of first use."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
 
     def number(self, name: str) -> int:
-        """The number of ``name``, given on first use."""
+        """Return the number of ``name``; its first use gives it the next one."""
         if name not in self.names:
             self.names.append(name)
         return self.names.index(name)

@@ -1,9 +1,9 @@
 """Which pages of guest RAM are live page tables, and what they hold.
 
-:class:`LiveTables` follows the rule of ``docs/architecture.md`` ("Which pages are live tables")
-and writes the events that the rule names.  It is the reference that the TCG plugin's C code is
-held against, event by event.  Besides, it knows under which virtual addresses each table is
-reached, from which a source knows the addresses at which a table can be written.
+:class:`LiveTables` follows the rules of ``docs/architecture.md`` ("Which pages are live tables")
+and writes the events that they name.  The tests compare the TCG plugin's C code with it, event by
+event.  It also knows the virtual addresses that each table translates, so that a source knows
+where a table can be written.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ _Visit = Callable[[int, int, int], None]
 
 @dataclass
 class _Page:
-    """One live page: ``links`` counts what reaches it, by level; ``slot`` is its row of copies.
-
-    ``bases`` are the virtual addresses that entry 0 stands for, by level.
-    """
+    """One live page."""
 
     slot: int
+    """Its row of copies."""
     links: list[int] = field(default_factory=lambda: [0] * 5)
+    """How many links reach it, by level; a root counts as one."""
     root_level: int | None = None
+    """The level at which it is a root."""
     bases: dict[int, set[int]] = field(default_factory=dict)
+    """The virtual addresses that entry 0 stands for, by level."""
 
 
 @kernel
@@ -52,9 +53,9 @@ def _first_difference(
     slots: int,
     start: int,
 ) -> int:
-    """Slot * 512 + index of the first entry from slot ``start`` on that differs, or -1.
+    """Return slot * 512 + index of the first entry from slot ``start`` on that differs, or -1.
 
-    ``pages[slot]`` is the index of the page in ``ram`` (512 words a page), or -1 for a free slot.
+    ``pages[slot]`` is the number of the page in ``ram``, or -1 if the slot is free.
     """
     for slot in range(start, slots):
         page = pages[slot]
@@ -75,8 +76,11 @@ def _first_difference(
 def _next_user_leaf(
     pages: NDArray[np.int64], copies: NDArray[np.int64], slots: int, start: int, page: int
 ) -> int:
-    """Slot * 512 + index of the first entry, from ``start`` on, that is a writable leaf with U
-    and maps ``page``, given the right level; -1 if there is none.  ``pages`` as above."""
+    """Return the first entry from ``start`` on that may let user mode write to ``page``, or -1.
+
+    It is a writable leaf with U, and maps ``page`` if its table is used at the right level.
+    ``start`` and the result are slot * 512 + index.
+    """
     for at in range(start, slots * pte.ENTRIES):
         slot = at // pte.ENTRIES
         entry = copies[slot, at - slot * pte.ENTRIES]
@@ -101,10 +105,10 @@ class LiveTables:
     :param base: physical address of ``ram[0]``.
     :param log: receives the events.
 
-    ``added`` and ``dropped`` collect the pages that came and went, ``leaves`` the leaves that came
-    into sight, and what replaced one, as (which leaf, entry): those without U, and writable ones
-    with U that map a live table, which are rare where others are many.  What a source must do about
-    them is its own affair; it empties the lists.
+    Three lists tell a source what has changed; the source empties them.  ``added`` and ``dropped``
+    hold the pages that came and went.  ``leaves`` holds (which leaf, entry) for each leaf that came
+    into sight or was replaced, if it has no U, or is writable and maps a live table.  Other leaves
+    with U are many, and no source needs them.
     """
 
     def __init__(self, ram: NDArray[np.int64], base: int, log: EventLog) -> None:
@@ -133,41 +137,42 @@ class LiveTables:
         return len(self._pages)
 
     def holds(self, pa: int) -> bool:
-        """Whether ``pa`` lies in guest RAM."""
+        """Return True if ``pa`` lies in guest RAM."""
         return self._base <= pa < self._end
 
     def ram_entry(self, pa: int) -> int:
-        """The int64 in RAM at the 8-byte word of ``pa``."""
+        """Return the 8-byte word of RAM that ``pa`` lies in, as an int64."""
         return int(self._ram[(pa - self._base) >> 3])
 
     def copy(self, page: int) -> NDArray[np.int64]:
-        """The 512 entries of a live page as events have shown them."""
+        """Return the 512 entries of a live page as the events have shown them."""
         row: NDArray[np.int64] = self._copies[self._pages[page].slot]
         return row
 
     def bases(self, page: int) -> dict[int, set[int]]:
-        """The virtual addresses that entry 0 of a live page stands for, by level."""
+        """Return the virtual addresses that entry 0 of a live page stands for, by level."""
         return self._pages[page].bases
 
     # -- what the guest does --------------------------------------------------------------------
 
     def start(self, satp: int) -> None:
-        """Rule 1: the region begins with ``satp`` loaded."""
+        """Begin the region with ``satp`` loaded (rule 1)."""
         self.satp = signed(satp)
         self._load_root(self.satp)
         self._log.add(Kind.SATP_WRITE, satp, satp, flags=FLAG_STOP)
 
     def write_satp(self, old: int, new: int) -> None:
-        """Rule 5: a SATP_WRITE."""
+        """Take in a write of ``satp`` (rule 5)."""
         self._log.add(Kind.SATP_WRITE, old, new)
         self.satp = signed(new)
         self._load_root(self.satp)
 
     def store(self, parts: Sequence[tuple[int, int]], size: int, op: PteOp) -> None:
-        """Rules 3 to 5: a store of ``size`` bytes has been executed; RAM has its result.
+        """Take in an executed store of ``size`` bytes; RAM has its result (rules 3 to 5).
 
-        :param parts: (physical address, bytes) of what it wrote, in order of virtual address; two
-            where a misaligned store crosses a page.  What lies in no live page is ignored.
+        :param parts: (physical address, bytes) of what it wrote, in order of virtual address.
+            There are two if a misaligned store crosses a page.  Parts outside live pages are
+            ignored.
         """
         first, _ = parts[0]
         small = size < 8 or (first & 7) + size > 8
@@ -183,13 +188,14 @@ class LiveTables:
                     flags = FLAG_CONT
 
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
-        """An entry differs in RAM and no store explains it: take the change in as an event."""
+        """Take in an entry that differs in RAM though no store explains it."""
         self._entry_written(pa, pa, 8, op, 0)
 
     def changed(self, pa: int, size: int) -> bool:
-        """Whether an entry in ``size`` bytes at ``pa``, of a live page or not, was written.
+        """Return True if a store to an entry in ``size`` bytes at ``pa`` must have run.
 
-        What has changed only in A and D may be the MMU's work.
+        A change of A and D alone proves nothing: the MMU may have made it.  Nor does a page that
+        is not live.
         """
         live = self._pages.get(pa & -_PAGE)
         if live is None:
@@ -201,7 +207,10 @@ class LiveTables:
         )
 
     def differences(self) -> list[tuple[int, int, int]]:
-        """Compare every live page with RAM: (entry's PA, copy, RAM) of each difference."""
+        """Compare all live pages with RAM.
+
+        :return: (PA of the entry, copy, RAM) of each difference.
+        """
         found: list[tuple[int, int, int]] = []
         start = 0
         while True:
@@ -231,7 +240,7 @@ class LiveTables:
         self._pages[page].root_level = level
 
     def _add(self, page: int, level: int, base: int, root: bool = False) -> None:
-        """Rule 2."""
+        """A link at ``level`` reaches ``page`` (rule 2)."""
         live = self._pages.get(page)
         if live is None:
             live = self._read(page, level, root)
@@ -248,7 +257,7 @@ class LiveTables:
             self._note_leaves(page, live, level)
 
     def _extend(self, page: int, level: int, base: int) -> None:
-        """A table that is live already can be reached under one more virtual address."""
+        """A live table is reached under one more virtual address."""
         bases = self._pages[page].bases.setdefault(level, set())
         if base not in bases:
             bases.add(base)
@@ -267,7 +276,7 @@ class LiveTables:
                 do(int(pte.target(entry)), level - 1, self._virtual(base, int(index), level))
 
     def _remove(self, page: int, level: int, base: int = 0) -> None:
-        """Rule 4."""
+        """A link at ``level`` reaches ``page`` no more (rule 4)."""
         live = self._pages[page]
         live.links[level] -= 1
         if live.links[level]:
@@ -286,7 +295,7 @@ class LiveTables:
         return bool(pte.is_link(entry)) and self.holds(pte.target(entry))
 
     def _read(self, page: int, level: int, root: bool) -> _Page:
-        """A page becomes live: copy it and say so."""
+        """Make a page live: copy it and write its events."""
         slot = self._free.pop() if self._free else self._slots
         if slot == self._slots:
             self._slots += 1
@@ -307,7 +316,7 @@ class LiveTables:
     # -- stores ---------------------------------------------------------------------------------
 
     def _entry_written(self, entry: int, at: int, size: int, op: int, flags: int) -> None:
-        """Rule 3, for one entry."""
+        """One entry was written (rule 3)."""
         page = entry & -_PAGE
         live = self._pages[page]
         index = (entry & (_PAGE - 1)) >> 3
@@ -352,7 +361,7 @@ class LiveTables:
             self.leaves.append((leaf, int(self._copies[live.slot, index])))
 
     def _note_user_leaves(self, page: int) -> None:
-        """``page`` has become live: what user memory it was mapped as before counts now."""
+        """Note the leaves that mapped ``page`` as user memory before it became live."""
         at = -1
         while True:
             start = at + 1
@@ -367,7 +376,7 @@ class LiveTables:
                     self._note_leaf(table, live, level, index)
 
     def _opens_table(self, entry: int, level: int) -> bool:
-        """Whether a leaf lets user privilege, or SUM, write to a live table."""
+        """Return True if a leaf lets user mode, or S-mode with SUM, write to a live table."""
         if entry & _USER_WRITABLE != _USER_WRITABLE:
             return False
         size = 1 << int(pte.level_bits(level))
@@ -377,7 +386,7 @@ class LiveTables:
         return any(first <= page < first + size for page in self._pages)
 
     def _retire_for_store(self, page: int, entries: range, small: bool) -> None:
-        """Rule 5, (a), (b) and (d): before the store is emitted."""
+        """Retire a root that the store shows to be none (rule 5 a, b, d); before its event."""
         live = self._pages[page]
         if live.root_level is None or self._loaded(page):
             return
@@ -396,7 +405,7 @@ class LiveTables:
         return bool(entry & pte.V) and not self.holds(target) and target >= _DEVICES_END
 
     def _leaf_written(self, entry: int, level: int) -> None:
-        """Rule 5 (c)."""
+        """Retire the roots that a user leaf maps now (rule 5 c)."""
         if not entry & pte.U:
             return
         size = 1 << pte.level_bits(level)
@@ -415,13 +424,12 @@ class LiveTables:
 
     def _retire(self, page: int) -> None:
         live = self._pages[page]
-        level = live.root_level
-        assert level is not None
-        live.root_level = None
-        self._remove(page, level)
+        level, live.root_level = live.root_level, None
+        if level is not None:
+            self._remove(page, level)
 
     def _virtual(self, base: int, index: int, level: int) -> int:
-        """The virtual address (unsigned 64-bit) of entry ``index`` of a table at ``level``."""
+        """Return the virtual address, unsigned, of entry ``index`` of a table at ``level``."""
         offset = index << int(pte.level_bits(level))
         if level == self._top and index & 256:
             # The upper half: canonical addresses extend the sign from the root's top bit.
