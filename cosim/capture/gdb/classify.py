@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from cosim.capture.decode import Instruction, decode, instruction_length
 from cosim.capture.gdb.layout import GuestLayout
@@ -44,8 +45,7 @@ def parts(va: int, kind: Access, size: int) -> list[Part]:
     return [Part(va, kind, left), Part((va + left) & _MASK, kind, size - left)]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """A stop before an instruction: what will execute, and what it will touch."""
 
     state: HartState
@@ -70,9 +70,15 @@ class Stop:
         """The parts whose translations are asked for."""
         return [*self.fetches, *self.operands, self.stack]
 
-    def translated(self, answers: Sequence[int | None]) -> Stop:
-        """Return this stop with the physical addresses of :attr:`asked`."""
-        known = [Part(*part[:3], pa) for part, pa in zip(self.asked, answers, strict=True)]
+    def translated(self, asked: Sequence[Part], answers: Sequence[int | None]) -> Stop:
+        """Return this stop with the physical addresses of its parts.
+
+        :param asked: :attr:`asked` of this stop.
+        :param answers: their physical addresses, as far as there are any.
+        """
+        known = [
+            Part(va, kind, size, pa) for (va, kind, size, _), pa in zip(asked, answers, strict=True)
+        ]
         code, stack = len(self.fetches), known.pop()
         return Stop(self.state, self.instruction, known[:code], known[code:], stack, self.pages)
 
@@ -87,6 +93,7 @@ class Classifier:
     def __init__(self, code: Code, layout: GuestLayout) -> None:
         self._code = code
         self._layout = layout
+        self._bytes = layout.ram.view(np.uint8)
         self._known: dict[int, tuple[Instruction, int]] = {}
 
     def classify(self, state: HartState) -> Stop:
@@ -112,7 +119,8 @@ class Classifier:
         known = self._known.get(pc)
         if known is not None:
             instruction, pa = known
-            if self._layout.bytes_at(pa, instruction.length) == instruction.code:
+            first = pa - self._layout.base
+            if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
                 return instruction
         word = self._code.code(pc)
         if not word or len(word) < instruction_length(word):

@@ -7,9 +7,6 @@ watchpoints at their writable mappings, those of user memory included.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.guest_text import GuestText
 from cosim.capture.gdb.layout import GuestLayout
@@ -38,6 +35,7 @@ class Coverage:
         """Physical addresses, which count while there is no paging."""
         self._suspects: set[int] = set()
         self._watched: dict[int, set[int]] = {}
+        self._satp: int | None = None
         self._bare: bool | None = None
         self._returns: set[int] = set()
         points.breaks.add({layout.mark_at})
@@ -64,6 +62,9 @@ class Coverage:
     def update(self) -> None:
         """Follow what has changed in the live tables and in ``satp``."""
         tables = self._tables
+        if not (tables.added or tables.dropped or tables.leaves or tables.satp != self._satp):
+            return
+        self._satp = tables.satp
         fresh = False
         for leaf, entry in tables.leaves:
             fresh |= self._writable.learn(leaf, entry)
@@ -124,19 +125,22 @@ class Coverage:
 
     # -- one step -------------------------------------------------------------------------------
 
-    @contextmanager
-    def hidden(self, pages: frozenset[int] | None) -> Iterator[None]:
+    def hide(self, pages: frozenset[int] | None) -> set[int]:
         """Take watchpoints out for a step, which would stop at them again.
 
         :param pages: the pages that the instruction touches; None if that is unknown.
+        :return: what :meth:`reveal` is to put back.
         """
         watches = self._points.watches
-        hide = set(watches) if pages is None else {page for page in pages if page in watches}
-        if hide:
-            watches.remove(hide)
+        hidden = set(watches) if pages is None else {page for page in pages if page in watches}
+        if hidden:
+            watches.remove(hidden)
             self._points.sync()
-        yield
-        watches.add(hide)
+        return hidden
+
+    def reveal(self, hidden: set[int]) -> None:
+        """Put the watchpoints back that :meth:`hide` took out."""
+        self._points.watches.add(hidden)
 
     def skip_firmware(self, returns: set[int]) -> None:
         """Break at ``returns``, where the firmware may return to, until :meth:`firmware_left`."""

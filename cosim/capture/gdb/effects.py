@@ -7,8 +7,7 @@ instead (a replay decides when), or the instruction may fault.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cosim.capture.decode import Instruction
 from cosim.capture.encodings import ATP_NAMES, HGATP, SATP, VSATP, InstructionKind
@@ -61,8 +60,7 @@ class Tables(Protocol):
         """Take in a write of ``satp``, as events."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
+class Trap(NamedTuple):
     """What the step did instead of the instruction."""
 
     cause: int
@@ -76,8 +74,7 @@ class Trap:
         return bool(self.cause >> 63)
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(NamedTuple):
     """A page fault of the instruction."""
 
     va: int
@@ -86,8 +83,7 @@ class Fault:
     """The privilege of the access; a virtual machine's for ``hlv`` and ``hsv``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(NamedTuple):
     """What one step did."""
 
     stop: Stop

@@ -221,13 +221,14 @@ class Interception:
         # A vector store may touch any page: its registers do not say which.
         touched = None if kind is InstructionKind.VECTOR_STORE else stop.pages
         asked = stop.asked
-        with self._coverage.hidden(touched):
-            guest.start_step(part.va for part in asked)
-            if kind is InstructionKind.FENCE:
-                # A fence writes no table, so the tables can be compared while QEMU executes it.
-                self._auditor.check_tables()
-            stop = stop.translated(guest.translations(len(asked)))
-            guest.finish_step()
+        hidden = self._coverage.hide(touched)
+        guest.start_step([part.va for part in asked])
+        if kind is InstructionKind.FENCE:
+            # A fence writes no table, so the tables can be compared while QEMU executes it.
+            self._auditor.check_tables()
+        stop = stop.translated(asked, guest.translations(len(asked)))
+        guest.finish_step()
+        self._coverage.reveal(hidden)
         self._classifier.remember(stop)
         return effects.after_step(stop, old_atp, guest, self._tables)
 

@@ -43,8 +43,3 @@ class GuestLayout:
     def holds(self, pa: int) -> bool:
         """Return True if ``pa`` lies in RAM."""
         return self.base <= pa < self.base + self.ram.nbytes
-
-    def bytes_at(self, pa: int, size: int) -> bytes:
-        """Return ``size`` bytes of RAM at ``pa``."""
-        first = pa - self.base
-        return self.ram.view(np.uint8)[first : first + size].tobytes()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cosim.debugger.registers import parse_general, parse_value, read_description
 from cosim.debugger.rsp import Stub
@@ -32,8 +31,7 @@ class Registers(Protocol):
         """Return x0..x31 and pc."""
 
 
-@dataclass(frozen=True, slots=True)
-class HartState:
+class HartState(NamedTuple):
     """The registers that each stop begins with.
 
     ``satp`` is ``vsatp`` if the hart runs with V=1: the hypervisor extension swaps them.
