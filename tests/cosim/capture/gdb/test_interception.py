@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -767,3 +768,14 @@ def test_gdb_sees_the_guests_end_inside_a_step(run: Run, tmp_path: Path) -> None
         assert interposer.ended and interposer.gone
         assert gdb.ask(b"?") == b"W00"
     assert run.rows() == []
+
+
+def test_the_traffic_with_gdb_is_logged_apart(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.stop_at(FENCE_AT)
+    run.fake.script.append(Ends())
+    with caplog.at_level(logging.DEBUG, "cosim.rsp"), attached(run, tmp_path) as (gdb, _):
+        gdb.ask(b"vCont;c")
+    lines = [r.getMessage() for r in caplog.records if r.name == "cosim.rsp.gdb"]
+    assert lines == ["<- QStartNoAckMode", "-> OK", "<- vCont;c", "-> W00"]
