@@ -174,7 +174,7 @@ def compare_encodings(batch: EventBatch) -> dict[str, dict[str, float]]:
         "dictionary everywhere": (True, None),
     }
     tables = [
-        pq.read_table(pa.BufferReader(schema.encode(batch[at : at + SEGMENT_EVENTS], at)))
+        pq.read_table(pa.BufferReader(schema.CURRENT.encode(batch[at : at + SEGMENT_EVENTS], at)))
         for at in range(0, len(batch), SEGMENT_EVENTS)
     ]
     results = {}

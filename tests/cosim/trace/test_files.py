@@ -90,7 +90,7 @@ def test_what_a_trace_cannot_hold_is_refused(field: str, value: int) -> None:
     batch = arbitrary_batch(5, seed=4)
     batch[field][2] = value
     with pytest.raises(ModelError):
-        schema.encode(batch, 0)
+        schema.CURRENT.encode(batch, 0)
 
 
 def test_other_tools_read_the_segments(tmp_path: Path) -> None:
