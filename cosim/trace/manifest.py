@@ -10,7 +10,7 @@ A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.pa
 ``segment``
     One for each segment, in order, written when the segment is safe on disk: ``file``, ``events``,
     ``bytes``, ``sha256`` of the file, ``kinds`` (events by kind), ``first_icount`` and
-    ``last_icount`` (null where unknown).
+    ``last_icount`` (null if unknown).
 ``label``
     The text of a mark: ``number`` (field ``a`` of MARK events) and ``text``; before the segment
     that has the mark.
