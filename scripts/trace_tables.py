@@ -40,6 +40,8 @@ def meaning(field: Field) -> str:
 
 
 def columns() -> Iterator[str]:
+    yield f"These are the columns of version {CURRENT.version}:"
+    yield ""
     yield "| column | Parquet type | unit | meaning |"
     yield "|---|---|---|---|"
     yield "| `event` | INT64 | | number of the event in the trace, from 0, in program order |"

@@ -1,5 +1,5 @@
 /*
- * What a RISC-V instruction can do that the capture must see.  Encodings are those of the
+ * Decodes what a RISC-V instruction can do that the capture must see.  Encodings are those of the
  * unprivileged and privileged specifications (RV64 listings, C, A, CMO, V, Svinval, H).
  */
 #ifndef COSIM_DECODE_H
@@ -149,7 +149,7 @@ static inline struct insn decode(uint32_t word)
     return out;
 }
 
-/* Whether the effect of the instruction is looked at when the next one begins. */
+/* Return true if the effect of the instruction is looked at when the next one begins. */
 static inline bool deferred(enum op op)
 {
     return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE || op == OP_ATP;

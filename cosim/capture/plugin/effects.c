@@ -36,7 +36,8 @@ static void atp_written(unsigned vcpu, const struct pending *done)
 
 static void block_zeroed(unsigned vcpu, const struct pending *done)
 {
-    /* QEMU makes no memory callback for cbo.zero, so walk the tables, which have not changed since. */
+    /* QEMU makes no memory callback for cbo.zero, so walk the tables, which have not changed
+     * since. */
     struct walk walk = {.ok = true, .pa = done->operand};
     if (done->site.class != CLASS_M) {
         walk = guest_walk(harts[vcpu].satp, done->operand);

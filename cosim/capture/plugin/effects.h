@@ -1,5 +1,5 @@
 /*
- * What a deferred instruction has done, looked at before the next one.
+ * Records what a deferred instruction has done, before the next one executes.
  */
 #ifndef COSIM_EFFECTS_H
 #define COSIM_EFFECTS_H

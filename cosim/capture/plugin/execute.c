@@ -21,7 +21,8 @@ static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at
     }
 }
 
-/* A write to sstatus, mstatus or vsstatus.  Only MXR is followed here: SUM is in the block's class. */
+/* A write to sstatus, mstatus or vsstatus.  Only MXR is followed here: SUM is in the block's
+ * class. */
 static void status_begins(unsigned vcpu, struct site site)
 {
     struct hart *hart = &harts[vcpu];

@@ -182,9 +182,9 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
 }
 
 /*
- * A hart stores, and then looks at its slot without a lock.  Its processor may do these in the other
- * order.  So every thread has to pass a barrier here, after which what it has stored is in RAM.  This
- * costs nothing at the stores themselves.
+ * A hart stores, and then looks at its slot without a lock.  Its processor may do these in the
+ * other order.  So every thread has to pass a barrier here, after which what it has stored is in
+ * RAM.  This costs nothing at the stores themselves.
  */
 static void order_harts(void)
 {

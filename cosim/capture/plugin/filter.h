@@ -1,30 +1,31 @@
 /*
- * Which accesses become events, and which stores need no look because they cannot write a live table.
+ * Decides which accesses become events, and which stores need no look because they cannot write a
+ * live table.
  *
  * The filter has one direct-mapped array of slots for data and one for instructions, per hart,
  * indexed by the low bits of the virtual page number.  An access is dropped if its slot holds the
- * same page with the same privilege, SUM and MXR (a store: if it also holds that the page was stored
- * to), and nothing since then could have changed the answer of a model:
+ * same page with the same privilege, SUM and MXR (a store: if it also holds that the page was
+ * stored to), and nothing since then could have changed the answer of a model:
  *   - A SATP_WRITE of any hart, or a FENCE that names no address, empties every slot.  A FENCE that
  *     names an address empties the slots of the pages that its entry maps.
  *   - A PTE_WRITE empties every slot whose page is translated through the table written, at any
  *     level, even if the value did not change.
  *   - A page is not held while a PTE_WRITE to one of the entries that translate it (valid at that
- *     time) is not fenced.  What fences it: a SATP_WRITE; an sfence.vma without operands; for a leaf
- *     entry, an sfence.vma with an address in it and either no ASID or the current one (with an ASID
- *     only if the entry is not global).
+ *     time) is not fenced.  What fences it: a SATP_WRITE; an sfence.vma without operands; for a
+ *     leaf entry, an sfence.vma with an address in it and either no ASID or the current one (with
+ *     an ASID only if the entry is not global).
  *   - A page is not held if the tables in RAM do not translate it as QEMU did.
  * Three kinds of access are never dropped, and empty their slot.  One that faults: a model may have
- * its page in a TLB all the same.  One whose privilege is not the running one's (MPRV, hlv).  One with
- * SUM and MXR: a hypervisor may have to make it for the guest each time.
+ * its page in a TLB all the same.  One whose privilege is not the running one's (MPRV, hlv).  One
+ * with SUM and MXR: a hypervisor may have to make it for the guest each time.
  *
- * Some fetches are not looked at.  QEMU runs the same translated code under every virtual address of
- * a page, and asking it for the pc costs more than everything else, so `on_fetch` goes by the physical
- * page.  There are two cases:
- *   - A block in the same page, with the same privilege and SUM, as the hart's block before: it is not
- *     looked at unless a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between.
- *   - A block in another page, with more than one slot: it is assumed to run where that page was last
- *     fetched from, if a slot still holds that address.
+ * Some fetches are not looked at.  QEMU runs the same translated code under every virtual address
+ * of a page, and asking it for the pc costs more than everything else, so `on_fetch` goes by the
+ * physical page.  There are two cases:
+ *   - A block in the same page, with the same privilege and SUM, as the hart's block before: it is
+ *     not looked at unless a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between.
+ *   - A block in another page, with more than one slot: it is assumed to run where that page was
+ *     last fetched from, if a slot still holds that address.
  * So if a page of code is mapped executable twice in one address space, no fetch through the second
  * mapping is seen while a slot holds the first (with one slot: no jump straight from one into the
  * other), and accesses made from there have a pc in the first mapping.
@@ -35,15 +36,15 @@
 #include "event.h"
 #include "guest.h"
 
-/* What besides the address decides a translation; the filter holds the first CLASSES. */
+/* What decides a translation besides the address; the filter holds pages of the first CLASSES. */
 enum class { CLASS_U, CLASS_S, CLASS_SUM, CLASSES, CLASS_M = CLASSES, CLASS_OTHER };
 
 enum { FAST_SLOTS = 512, FAST_MISS = 0xff8 };
 
 /*
- * The check of every load and store, by hart and virtual page number & fast_mask.  [class][kind] is the
- * address of the page if an access needs no look that does not cross its end.  A slot is one line of
- * the host's cache, because slots are filled and emptied whole.
+ * The check of every load and store, by hart and virtual page number & fast_mask.  [class][kind] is
+ * the address of the page if accesses within it need no look.  A slot is one
+ * line of the host's cache, because slots are filled and emptied whole.
  */
 struct fast_slot {
     _Alignas(64) uint64_t page[CLASSES][2];
@@ -62,11 +63,11 @@ void filter_open(unsigned slots, unsigned harts);
 /* Return true if an access becomes an event; its page is then held.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
-/* Return true if a fetch from `va` would be dropped, and its page is translated to `page` (the number
- * within RAM, plus 1). */
+/* Return true if a fetch from `va` would be dropped, and its page is translated to `page` (the
+ * number within RAM, plus 1). */
 bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page);
-/* A store to the page of `va`, which the filter was told of, hit no live table.  If the page is held,
- * the next stores to it need no look. */
+/* A store to the page of `va`, which the filter was told of, hit no live table.  If the page is
+ * held, the next stores to it need no look. */
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);
 /* An access to `va` faulted: it is an event, and its slot is emptied. */
 void filter_faulted(unsigned hart, enum access kind, uint64_t va);

@@ -28,8 +28,8 @@ struct ram {
 };
 extern struct ram ram;
 
-/* Find guest RAM in this process by the name of its mapping; false, after a line on stderr, if it is
- * not there. */
+/* Find guest RAM in this process by the name of its mapping; false, after a line on stderr, if
+ * it is not there. */
 bool ram_find(const char *name, uint64_t base, uint64_t size);
 
 static inline bool ram_holds(uint64_t pa)

@@ -13,8 +13,8 @@ unsigned hart_count;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* QEMU does not find the counters of a hart whose thread has not begun yet.  All counters lie in one
- * row, which moves only when a hart begins. */
+/* QEMU does not find the counters of a hart whose thread has not begun yet.  All counters lie in
+ * one row, which moves only when a hart begins. */
 static struct hart_counters *row;
 
 void find_counters(void)
@@ -68,8 +68,8 @@ void harts_open(unsigned count)
     filter_open(options.filter, count);
 }
 
-/* QEMU keeps env.pc at the block's first instruction or a later one.  A block is shorter than a page,
- * so the offset tells which. */
+/* QEMU keeps env.pc at the block's first instruction or a later one.  A block is shorter than a
+ * page, so the offset tells which. */
 uint64_t pc_of(struct site site)
 {
     uint64_t pc = reg_read(REG_PC);

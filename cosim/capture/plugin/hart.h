@@ -1,5 +1,6 @@
 /*
- * What is known of each hart while the guest runs: its state, its counters, its place in the code.
+ * Holds what is known of each hart while the guest runs: its state, its counters, its place in the
+ * code.
  */
 #ifndef COSIM_HART_H
 #define COSIM_HART_H

@@ -24,9 +24,9 @@ static unsigned data_privilege(struct site site)
 }
 
 /*
- * Whether the store switches the machine off or resets it (the values of SiFive's test device).
- * QEMU goes on until its main loop hears of it.  What the guest does until then differs from run to
- * run, so the capture ends at the store.
+ * Return true if the store switches the machine off or resets it (the values of SiFive's test
+ * device).  QEMU goes on until its main loop hears of it.  What the guest does until then differs
+ * from run to run, so the capture ends at the store.
  */
 static bool switches_off(uint32_t info, uint64_t pa)
 {

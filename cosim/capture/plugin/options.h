@@ -1,5 +1,5 @@
 /*
- * What the tool asks of the plugin.
+ * The options that the tool gives to the plugin.
  */
 #ifndef COSIM_OPTIONS_H
 #define COSIM_OPTIONS_H
@@ -34,7 +34,7 @@ extern struct options options;
 /* Set `options`; false, after a line on stderr, if one is wrong or missing. */
 bool options_parse(int argc, char **argv);
 
-/* Whether a store to `pa` is a store to the device that ends the machine. */
+/* Return true if a store to `pa` is a store to the device that ends the machine. */
 static inline bool is_off_switch(uint64_t pa)
 {
     return options.off_switch && pa == options.off_switch;

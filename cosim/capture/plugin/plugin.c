@@ -29,7 +29,7 @@ static struct counter counter(size_t offset)
 }
 #define COUNTER(member) counter(offsetof(struct hart_counters, member))
 
-/* -- translation -------------------------------------------------------------------------------- */
+/* -- translation ------------------------------------------------------------------------------ */
 
 static uint32_t word_at(const void *from)
 {
@@ -65,15 +65,16 @@ static bool is_place(const struct limit *limit, uint64_t va)
     return limit->kind == AT_PC && ((limit->pc ^ va) & (PAGE - 1)) == 0;
 }
 
-/* Whether the instruction at `va` may, by its offset in its page, be a mark or a limit. */
+/* Return true if the instruction at `va` may, by its offset in its page, be a mark or a limit. */
 static bool may_be_place(uint64_t va)
 {
     return (options.mark_given && ((options.mark ^ va) & (PAGE - 1)) == 0) ||
            is_place(&options.from, va) || is_place(&options.to, va);
 }
 
-/* Whether the instruction in front of the block, which may have run just before it, is a deferred
- * one.  It lies in the four bytes before.  If they lie in another page, the answer is yes. */
+/* Return true if the instruction in front of the block, which may have run just before it, is a
+ * deferred one.  It lies in the four bytes before.  If they lie in another page, the answer is
+ * yes. */
 static bool follows_deferred(struct qemu_plugin_tb *tb, const void *first)
 {
     if ((qemu_plugin_tb_vaddr(tb) & (PAGE - 1)) < 4 || !first) {
@@ -195,7 +196,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
     }
 }
 
-/* -- life --------------------------------------------------------------------------------------- */
+/* -- life ------------------------------------------------------------------------------------- */
 
 static void on_machine_exit(uint64_t id, void *data)
 {
@@ -222,11 +223,12 @@ static void register_callbacks(uint64_t id)
     qemu_plugin_register_atexit_cb(id, on_machine_exit, NULL);
 }
 
-/* -- start -------------------------------------------------------------------------------------- */
+/* -- start ------------------------------------------------------------------------------------ */
 
 /*
- * Whether QEMU runs all harts in one thread (-icount, or by request).  QEMU 10 then translates for
- * one hart the code that all harts run, and callbacks and counters get the wrong hart.
+ * Return true if QEMU runs all harts in one thread (-icount, or by request).  QEMU 10 then
+ * translates for one hart the code that all harts run, and callbacks and counters get the wrong
+ * hart.
  */
 static bool runs_harts_in_turn(void)
 {

@@ -53,7 +53,8 @@ static void begin_region(unsigned vcpu, const struct stamp *at)
 
 void take_requests(unsigned vcpu, struct site site)
 {
-    /* Every guest returns from a trap every few milliseconds, which is often enough for requests. */
+    /* Every guest returns from a trap every few milliseconds, which is often enough for
+     * requests. */
     bool waits = phase == WAITING && options.from.kind == AT_REQUEST;
     bool ends = phase == ACTIVE && options.to.kind == AT_REQUEST;
     if (!waits && !ends) {

@@ -18,8 +18,8 @@ struct stamp {
 
 enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END };
 
-/* The sum of the 64-bit words, and the sum of that sum after each word.  It is cheaper than any CRC,
- * which took as long as filling in the events. */
+/* The sum of the 64-bit words, and the sum of that sum after each word.  It is cheaper than any
+ * CRC, which took as long as filling in the events. */
 struct checksum {
     uint64_t words, sums;
 };

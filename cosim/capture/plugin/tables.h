@@ -1,6 +1,6 @@
 /*
- * Which pages of guest RAM are live page tables, and what they hold: the rules of
- * docs/architecture.md, "Which pages are live tables".  cosim/capture/tables.py is the same in
+ * Follows which pages of guest RAM are live page tables, and what they hold, by the rules of
+ * docs/architecture.md, "Which pages are live tables".  cosim/capture/tables.py does the same in
  * Python; the tests hold the two against each other.
  */
 #ifndef COSIM_TABLES_H
@@ -13,14 +13,14 @@
 struct tables_hooks {
     /* A page became live.  On return, every store that was made while it was not live is in RAM. */
     void (*grown)(void);
-    /* Whether the page is the root in `satp` of any hart. */
+    /* Return true if the page is the root in `satp` of any hart. */
     bool (*is_loaded_root)(uint64_t page);
     /* The entry of a table that is live at these levels (a bit set) was written; `old` is its value
      * before. */
     void (*entry_written)(uint64_t entry, unsigned levels, uint64_t old);
 };
 void tables_open(struct tables_hooks hooks);
-/* Whether the page of `pa` is live; `pa` may be anything. */
+/* Return true if the page of `pa` is live; `pa` may be anything. */
 bool tables_live(uint64_t pa);
 
 /* Rule 1 and 5: a root was loaded into `satp` of a hart. */

@@ -76,7 +76,8 @@ void on_enter(unsigned vcpu, void *data)
     uint64_t cause = reg_read(machine ? REG_MCAUSE : REG_SCAUSE);
     uint64_t epc = reg_read(machine ? REG_MEPC : REG_SEPC);
     bool exception = cause >> 63 == 0;
-    /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted then. */
+    /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted
+     * then. */
     bool returned = hart->returned == count->started && hart->returned_from != epc;
     bool began = cause != FETCH_MISALIGNED && cause != FETCH_ACCESS && cause != FETCH_PAGE &&
                  cause != FETCH_GUEST_PAGE;

@@ -8,7 +8,7 @@
 
 #include <stdbool.h>
 
-/* Whether a trap may enter at a block that begins at this offset in its page. */
+/* Return true if a trap may enter at a block that begins at this offset in its page. */
 bool may_be_vector(uint64_t va);
 /* Learn the vectors that the running hart has set already. */
 void learn_vectors(void);
