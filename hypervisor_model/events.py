@@ -1,70 +1,41 @@
 """The events a guest produces: the only thing that a source and a model share.
 
-Events travel in batches: one-dimensional NumPy arrays of :data:`EVENT`, in program order.  A
-record has a fixed shape; what its fields ``a``..``c`` mean depends on ``kind``:
+Events travel in batches: one-dimensional NumPy arrays of :data:`EVENT`, in program order.  This
+module describes them once.  :data:`FIELDS` lists the fields of a record, :data:`KINDS` says what
+they mean in each kind of event, and :data:`VOCABULARY` holds the enumerations.  The record itself,
+the plugin's ``event.h``, the columns of a trace, the views of ``cosim query``, the text of
+``cosim trace head`` and the tables in ``docs/trace.md`` are made from these descriptions.  To add a
+field, add one line to :data:`FIELDS`; ``scripts/trace_tables.py`` then updates the document.
 
-============ ===================== ======================= ===================== ================
-kind         a                     b                       c                     sub
-============ ===================== ======================= ===================== ================
-TABLE_ADD    PA of the page        level it is linked at   --                    1 if a root
-TABLE_ENTRY  PA of the entry       --                      value (never 0)       --
-TABLE_DROP   PA of the page        --                      --                    --
-PTE_WRITE    PA stored to          entry before            entry after           PteOp
-FENCE        va                    asid (gpa form: vmid)   --                    Fence
-SATP_WRITE   value before          value after             --                    Satp
-ACCESS       va                    PA, or -1-cause         --                    Access
-PAGE_FAULT   tval                  cause                   --                    --
-MARK         label number          --                      --                    --
-============ ===================== ======================= ===================== ================
+A TABLE_ADD says that a page became part of the live tables (paging-models section 3).  Its 512
+entries are zero unless TABLE_ENTRY events, which follow at once, say otherwise.  These two kinds
+describe state.  They are no action of the guest, and no policy takes an exit for them.
 
-``TABLE_ADD`` says that a page became part of the live tables (paging-models section 3): its 512
-entries are zero unless ``TABLE_ENTRY`` events, which follow it at once, say otherwise.  These two
-describe state and are no action of the guest; no policy takes an exit for them.
+A PTE_WRITE is one 8-byte entry changed by one store.  ``size`` is the size of the store in bytes,
+``a`` the exact address of its first byte within the entry.  A store that covers several entries
+(``cbo.zero``, a misaligned store) yields one event for each entry, all but the first with
+:data:`FLAG_CONT`: real hardware takes one trap, and several entries change.
 
-``PTE_WRITE`` is one 8-byte entry changed by one store; ``size`` is the size of the store in bytes
-and ``a`` the exact address of its first byte within the entry.  A store that covers several
-entries (``cbo.zero``, a misaligned store) yields one event an entry, all but the first with
-:data:`FLAG_CONT`: one trap on real hardware, several entries changed.
+An ACCESS lies in one page.  One that crosses the end of a page yields one event for each page, each
+with its own bytes as ``size``.  An access that faults has ``size`` 0 and comes before its
+PAGE_FAULT.  An AMO is a write.  An ``sc`` that fails is no ACCESS, and neither is an access that
+ends in an access fault.
 
-An ACCESS lies in one page: one that crosses its end is an event a page, each with its own bytes as
-``size``.  One that faults has ``size`` 0 and stands before its PAGE_FAULT.  An AMO is a write; an
-``sc`` that fails, and what ends in an access fault, is no ACCESS.
+The models ignore bits 16 and up of the ASID (14 and up of the VMID) that a FENCE names, as hardware
+does.
 
-Of the ASID (VMID) that a FENCE names, the models ignore bits above 15 (13), as hardware does.
-
-Integers are int64: the 64-bit pattern, so a high-half address is negative (see
-:mod:`hypervisor_model.jit`).  ``icount`` is the number of guest instructions retired before the
-event, or -1 where a source cannot know it.
+Integers are int64 holding the 64-bit pattern, so a high-half address is negative (see
+:mod:`hypervisor_model.jit`).
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from collections.abc import Mapping, Sequence
+from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-
-EVENT = np.dtype(
-    [
-        ("icount", np.int64),
-        ("pc", np.int64),
-        ("a", np.int64),
-        ("b", np.int64),
-        ("c", np.int64),
-        ("kind", np.uint8),
-        ("sub", np.uint8),
-        ("hart", np.uint8),
-        ("priv", np.uint8),
-        ("flags", np.uint8),
-        ("size", np.uint8),
-        ("reserved", np.uint16),
-    ],
-    align=True,
-)
-"""One event, 48 bytes."""
-
-EventBatch = NDArray[np.void]
-"""A one-dimensional array of :data:`EVENT`."""
 
 
 class Kind(IntEnum):
@@ -82,7 +53,7 @@ class Kind(IntEnum):
 
 
 class PteOp(IntEnum):
-    """The instruction that changed an entry."""
+    """The instruction that changed an entry: ``sub`` of a PTE_WRITE."""
 
     STORE = 0
     AMO = 1
@@ -110,7 +81,7 @@ class Fence(IntEnum):
 
 
 class Satp(IntEnum):
-    """Which register a SATP_WRITE wrote."""
+    """The register that a SATP_WRITE wrote: its ``sub``."""
 
     SATP = 0
     VSATP = 1
@@ -118,7 +89,7 @@ class Satp(IntEnum):
 
 
 class Access(IntEnum):
-    """The kind of an access."""
+    """``sub`` of an ACCESS."""
 
     READ = 0
     WRITE = 1
@@ -134,33 +105,309 @@ class Priv(IntEnum):
     VIRT = 4
 
 
-FLAG_CONT = 1
+class Flag(IntEnum):
+    """Bits of ``flags``; :data:`KINDS` says what they mean in each kind of event."""
+
+    CONT = 1
+    SUM = 2
+    MXR = 4
+    STOP = 8
+
+
+VOCABULARY: tuple[type[IntEnum], ...] = (Kind, PteOp, Fence, Satp, Access, Priv, Flag)
+"""Every enumeration whose numbers are in events."""
+
+FLAG_CONT = int(Flag.CONT)
 """PTE_WRITE: a further entry of the store that the event before began."""
-FLAG_SUM = 2
+FLAG_SUM = int(Flag.SUM)
 """ACCESS in S-mode: ``sstatus.SUM`` was set."""
-FLAG_MXR = 4
+FLAG_MXR = int(Flag.MXR)
 """ACCESS: ``sstatus.MXR`` was set."""
-FLAG_STOP = 8
+FLAG_STOP = int(Flag.STOP)
 """Found at a stop, no action of the guest.  ACCESS: sampled, not executed by a stepped instruction.
 SATP_WRITE: what the register holds where the region begins; follows the first tables."""
 
-
 SIZE_MORE = 255
-"""``size``: so many bytes, or more (``cbo.zero`` of a CPU with large blocks)."""
+"""``size``: this many bytes, or more (``cbo.zero`` of a CPU with large blocks)."""
+
+
+# -- the record ------------------------------------------------------------------------------------
+
+
+class Content(Enum):
+    """What kind of number a field holds."""
+
+    COUNT = auto()
+    """A count; -1 means unknown."""
+    WORD = auto()
+    """A 64-bit pattern: an address, an entry, the value of a register."""
+    NUMBER = auto()
+    """A small number, never negative."""
+    KIND = auto()
+    """A :class:`Kind`."""
+    UNUSED = auto()
+    """Always 0; fills the record up."""
+
+
+class Field(NamedTuple):
+    """One field of an event."""
+
+    name: str
+    type: str
+    """NumPy's name of its type."""
+    content: Content
+    meaning: str
+    unit: str = ""
+    column: int | None = None
+    """Its place among the columns of a trace; None if a trace does not store it."""
+    since: int = 1
+    """The first version of traces that has it.  In older traces it is unknown (0, or -1 for a
+    count)."""
+
+
+FIELDS: tuple[Field, ...] = (
+    Field(
+        "icount",
+        "int64",
+        Content.COUNT,
+        "guest instructions retired before the event",
+        unit="instructions",
+        column=0,
+    ),
+    Field("pc", "int64", Content.WORD, "program counter", column=7),
+    Field("a", "int64", Content.WORD, "depends on `kind`", column=8),
+    Field("b", "int64", Content.WORD, "depends on `kind`", column=9),
+    Field("c", "int64", Content.WORD, "depends on `kind`", column=10),
+    Field("kind", "uint8", Content.KIND, "what happened", column=3),
+    Field("sub", "uint8", Content.NUMBER, "depends on `kind`", column=4),
+    Field("hart", "uint8", Content.NUMBER, "number of the hart", column=1),
+    Field(
+        "priv",
+        "uint8",
+        Content.NUMBER,
+        "effective privilege: 0 U, 1 S, 3 M; 4 is added in VS- and VU-mode",
+        column=2,
+    ),
+    Field("flags", "uint8", Content.NUMBER, "bits that depend on `kind`", column=5),
+    Field(
+        "size",
+        "uint8",
+        Content.NUMBER,
+        f"size of the store or access; {SIZE_MORE} means {SIZE_MORE} or more",
+        unit="bytes",
+        column=6,
+    ),
+    Field("reserved", "uint16", Content.UNUSED, "always 0"),
+)
+"""The fields of a record, in the order in which they lie in memory."""
+
+
+def record(fields: Sequence[Field] = FIELDS) -> np.dtype[np.void]:
+    """Return the record type that has ``fields`` in this order, aligned as C aligns a struct."""
+    return np.dtype([(field.name, field.type) for field in fields], align=True)
+
+
+EVENT = record()
+"""One event, 48 bytes."""
+
+EventBatch = NDArray[np.void]
+"""A one-dimensional array of :data:`EVENT`."""
+
+
+# -- what the fields mean in each kind of event ----------------------------------------------------
+
+
+class Form(Enum):
+    """How a value is to be read and shown."""
+
+    WORD = auto()
+    """A 64-bit pattern, shown in hexadecimal."""
+    NUMBER = auto()
+    """A number, shown in decimal."""
+    TRUTH = auto()
+    """Yes or no: true if a bit of the mask is set."""
+    NAME = auto()
+    """One of the given names."""
+    LABEL = auto()
+    """The text of a mark, by its number."""
+    PA = auto()
+    """A physical address; absent if the access faults."""
+    CAUSE = auto()
+    """The cause of the fault; absent if the access does not fault."""
+
+
+class Value(NamedTuple):
+    """What a field, or some of its bits, means in one kind of event."""
+
+    name: str
+    """Its name in the views of ``cosim query``."""
+    field: str
+    form: Form
+    meaning: str
+    names: Mapping[int, str] = {}
+    """The name of each number, for ``Form.NAME``."""
+    mask: int | None = None
+    """The bits of the field that hold it; None for all."""
+    needs: int = 0
+    """Bits of ``sub`` without which the value is absent; 0 if it is always there."""
+    text: str | None = None
+    """How people read it, with ``{}`` for the value; None: its name and the value.  An empty text
+    is not shown."""
+
+
+class KindDescription(NamedTuple):
+    """What the events of one kind say."""
+
+    plural: str
+    """The view of ``cosim query`` that has them."""
+    meaning: str
+    values: tuple[Value, ...]
+    since: int = 1
+    """The first version of traces that has the kind."""
+
+
+def _names(enumeration: type[IntEnum]) -> dict[int, str]:
+    return {int(member): member.name.lower() for member in enumeration}
+
+
+FENCE_NAMES: dict[int, str] = {
+    int(Fence[name]): name.lower().replace("_", ".")
+    for name in (
+        "SFENCE_VMA",
+        "SINVAL_VMA",
+        "HFENCE_VVMA",
+        "HFENCE_GVMA",
+        "HINVAL_VVMA",
+        "HINVAL_GVMA",
+    )
+}
+"""The instruction of a FENCE, by its ``sub`` without the form."""
+
+
+def _flag(name: str, flag: Flag, meaning: str, text: str | None = None) -> Value:
+    return Value(name, "flags", Form.TRUTH, meaning, mask=int(flag), text=text)
+
+
+KINDS: dict[Kind, KindDescription] = {
+    Kind.TABLE_ADD: KindDescription(
+        "table_adds",
+        "a page became a live page table; its entries are 0 unless `table_entry` events follow",
+        (
+            Value("pa", "a", Form.WORD, "PA of the page", text="{}"),
+            Value("level", "b", Form.NUMBER, "the level at which it is linked; 0 for a leaf table"),
+            Value("root", "sub", Form.TRUTH, "1 if it is a root", mask=1),
+        ),
+    ),
+    Kind.TABLE_ENTRY: KindDescription(
+        "table_entries",
+        "an entry of the table just added",
+        (
+            Value("pa", "a", Form.WORD, "PA of the entry", text="{}"),
+            Value("value", "c", Form.WORD, "its value, never 0", text="= {}"),
+        ),
+    ),
+    Kind.TABLE_DROP: KindDescription(
+        "table_drops",
+        "a page is no longer a live page table",
+        (Value("pa", "a", Form.WORD, "PA of the page", text="{}"),),
+    ),
+    Kind.PTE_WRITE: KindDescription(
+        "pte_writes",
+        "a store changed an entry of a live table (one event for each entry)",
+        (
+            Value("pa", "a", Form.WORD, "PA stored to", text="{}:"),
+            Value("old", "b", Form.WORD, "the entry before", text="{}"),
+            Value("new", "c", Form.WORD, "the entry after", text="-> {}"),
+            Value("op", "sub", Form.NAME, "the instruction", _names(PteOp), text="{}"),
+            Value("size", "size", Form.NUMBER, "bytes of the whole store", text="{} B"),
+            _flag("continued", Flag.CONT, "a further entry of the store before"),
+        ),
+    ),
+    Kind.FENCE: KindDescription(
+        "fences",
+        "a fence was executed",
+        (
+            Value(
+                "instruction",
+                "sub",
+                Form.NAME,
+                "the instruction",
+                FENCE_NAMES,
+                mask=0xFF & ~Fence.FORM,
+                text="{}",
+            ),
+            Value("va", "a", Form.WORD, "the address that it names", needs=Fence.VA),
+            Value(
+                "asid",
+                "b",
+                Form.NUMBER,
+                "the ASID that it names (for a gpa form, the VMID)",
+                needs=Fence.ASID,
+            ),
+        ),
+    ),
+    Kind.SATP_WRITE: KindDescription(
+        "satp_writes",
+        "a register that holds a root was written",
+        (
+            Value("register", "sub", Form.NAME, "the register", _names(Satp), text="{}"),
+            Value("old", "a", Form.WORD, "its value before", text="{}"),
+            Value("new", "b", Form.WORD, "its value after", text="-> {}"),
+            _flag("sample", Flag.STOP, "not executed: what `satp` holds at the start of a region"),
+        ),
+    ),
+    Kind.ACCESS: KindDescription(
+        "accesses",
+        "the guest accessed memory (one event for each page)",
+        (
+            Value("access", "sub", Form.NAME, "the kind of access", _names(Access), text="{}"),
+            Value("va", "a", Form.WORD, "the address", text="{}"),
+            Value("pa", "b", Form.PA, "PA that it went to; null if it faults", text="-> {}"),
+            Value(
+                "cause",
+                "b",
+                Form.CAUSE,
+                "the cause if it faults, stored as 2^64-1-cause",
+                text="-> fault {}",
+            ),
+            _flag("sum", Flag.SUM, "`sstatus.SUM` is set (in S-mode)", text="SUM"),
+            _flag("mxr", Flag.MXR, "`sstatus.MXR` is set", text="MXR"),
+            _flag("sample", Flag.STOP, "not executed: where a stop found the guest"),
+            Value("size", "size", Form.NUMBER, "bytes in the page of `a`; 0 if it faults", text=""),
+        ),
+    ),
+    Kind.PAGE_FAULT: KindDescription(
+        "page_faults",
+        "the guest took a page fault",
+        (
+            Value("tval", "a", Form.WORD, "`stval`"),
+            Value("cause", "b", Form.NUMBER, "`scause`"),
+        ),
+    ),
+    Kind.MARK: KindDescription(
+        "marks",
+        "the guest is about to execute the instruction of a mark",
+        (
+            Value("number", "a", Form.NUMBER, "number of the label in the manifest", text=""),
+            Value("label", "a", Form.LABEL, "the text of the label", text="{}"),
+        ),
+    ),
+}
+"""What the fields mean in each kind of event."""
 
 
 def fault_pa(cause: int) -> int:
-    """The value that stands in a PA field for "this access faults with ``cause``"."""
+    """Return the value that stands in a PA field for "this access faults with ``cause``"."""
     return -1 - cause
 
 
 def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
-    """Which events belong to virtual machines that the guest runs itself, by the H extension.
+    """Return a mask of the events of virtual machines that the guest runs itself (H extension).
 
-    That is whatever happens with V=1, or as if (``hlv``, ``hsv``, MPRV with MPV), and what the
-    guest does to their translation: ``vsatp``, ``hgatp``, ``hfence``, ``hinval``.  None of it goes
-    through the guest's own tables, the only ones in a stream, so no model follows it.  A store to
-    a live table is the guest's, whoever makes it.
+    These are the events with V=1, or as if V=1 (``hlv``, ``hsv``, MPRV with MPV), and what the
+    guest does to their translation: ``vsatp``, ``hgatp``, ``hfence``, ``hinval``.  None of them
+    goes through the guest's own tables, the only ones in a stream, so no model follows them.  A
+    store to a live table is the guest's, whoever makes it.
     """
     kind, sub = batch["kind"], batch["sub"]
     fence, satp_write = kind == Kind.FENCE, kind == Kind.SATP_WRITE
@@ -173,7 +420,9 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
 
 
 def empty(count: int) -> EventBatch:
-    """An all-zero batch of ``count`` events with unknown instruction counts."""
+    """Return an all-zero batch of ``count`` events with unknown instruction counts."""
     batch: EventBatch = np.zeros(count, dtype=EVENT)
-    batch["icount"] = -1
+    for field in FIELDS:
+        if field.content is Content.COUNT:
+            batch[field.name] = -1
     return batch

@@ -3,7 +3,7 @@
 
     scripts/bench_legality.py [--json] [--events N] [--model NAME,..]
 
-Over the synthetic guest of ``cosim/trace/synthetic.py``, in processor time of one core, best of
+Over the synthetic guest of ``scripts/synthetic_guest.py``, in processor time of one core, best of
 three, all in one run:
 
 - ``models``: events a second of the models alone;
@@ -22,9 +22,9 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
+from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim.models.choices import DEFAULT_MODELS
-from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from hypervisor_model.events import EventBatch, Fence, Kind, Priv, empty
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode

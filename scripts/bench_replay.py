@@ -33,6 +33,7 @@ import measured
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim.models.choices import DEFAULT_MODELS, make_pipeline, split_models
 from cosim.models.pipeline import Pipeline
@@ -40,7 +41,6 @@ from cosim.models.result import Ending, Origin
 from cosim.output import note
 from cosim.trace import schema
 from cosim.trace.reader import TraceReader
-from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from cosim.trace.writer import SEGMENT_EVENTS, TraceWriter
 from hypervisor_model.events import EventBatch
 from hypervisor_model.policies import MachineModel, Stream, make
@@ -174,7 +174,7 @@ def compare_encodings(batch: EventBatch) -> dict[str, dict[str, float]]:
         "dictionary everywhere": (True, None),
     }
     tables = [
-        pq.read_table(pa.BufferReader(schema.encode(batch[at : at + SEGMENT_EVENTS], at)))
+        pq.read_table(pa.BufferReader(schema.CURRENT.encode(batch[at : at + SEGMENT_EVENTS], at)))
         for at in range(0, len(batch), SEGMENT_EVENTS)
     ]
     results = {}

@@ -6,13 +6,10 @@ import numpy as np
 
 from hypervisor_model.events import EVENT, SIZE_MORE, EventBatch
 
-_Record = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
-
 _MASK = (1 << 64) - 1
-_UNSIGNED = np.dtype(
-    [(name, EVENT[name].str.replace("i", "u")) for name in EVENT.names or ()], align=True
-)
-"""An event whose fields are unsigned: events are collected as bit patterns."""
+_NAMES = EVENT.names or ()
+_UNSIGNED = np.dtype([(name, EVENT[name].str.replace("i", "u")) for name in _NAMES], align=True)
+"""An event as the bits that it is collected with."""
 
 
 class EventLog:
@@ -23,7 +20,7 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._records: list[_Record] = []
+        self._records: list[tuple[int, ...]] = []
         self.pc = 0
         self.priv = 0
         self.hart = 0
@@ -35,28 +32,22 @@ class EventLog:
         self, kind: int, a: int, b: int = 0, c: int = 0, *, sub: int = 0, flags: int = 0,
         size: int = 0, priv: int | None = None,
     ) -> None:  # fmt: skip
-        """Append one event.
-
-        The fields are those of :mod:`hypervisor_model.events`: any 64-bit pattern, any ``size``.
-
-        :param priv: the privilege of this event, if it is not that of the stop.
-        """
-        self._records.append(
-            (
-                _MASK,
-                self.pc & _MASK,
-                a & _MASK,
-                b & _MASK,
-                c & _MASK,
-                kind,
-                sub,
-                self.hart,
-                self.priv if priv is None else priv,
-                flags,
-                min(size, SIZE_MORE),
-                0,
-            )
-        )
+        """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern, and
+        any ``size``)."""
+        values = {
+            "icount": _MASK,
+            "pc": self.pc & _MASK,
+            "a": a & _MASK,
+            "b": b & _MASK,
+            "c": c & _MASK,
+            "kind": kind,
+            "sub": sub,
+            "hart": self.hart,
+            "priv": self.priv if priv is None else priv,
+            "flags": flags,
+            "size": min(size, SIZE_MORE),
+        }
+        self._records.append(tuple(values.get(name, 0) for name in _NAMES))
 
     def take(self) -> EventBatch:
         """Return the events collected so far as a batch, and empty the log."""

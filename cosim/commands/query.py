@@ -16,13 +16,13 @@ from cosim.trace.reader import TraceReader
 @click.command(epilog="Views: " + ", ".join(["events", *query.VIEWS]) + ".")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("sql", metavar="SQL")
-@click.option("--limit", default=1000, show_default=True, help="Rows at most; 0 for all.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--limit", default=1000, show_default=True, help="The most rows to show; 0 for all.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(folder: Path, sql: str, limit: int, as_json: bool) -> None:
     """Run one SELECT over the trace in DIR, with DuckDB, read-only.
 
-    Addresses, entries and register values are UBIGINT; the table shows that type in hexadecimal.
-    Rows have no order of their own: ORDER BY event.
+    Addresses, entries and register values are UBIGINT, which the table shows in hexadecimal.  The
+    rows come in no particular order unless you write ORDER BY event.
 
     Example: cosim query t "SELECT pc, count(*) FROM fences GROUP BY pc"
     """
@@ -37,7 +37,7 @@ def command(folder: Path, sql: str, limit: int, as_json: bool) -> None:
         table.add_row(*map(_cell, row, answer.addresses))
     print_table(table)
     if answer.more:
-        note(f"more than {limit} rows; --limit 0 shows all")
+        note(f"there are more than {limit} rows; --limit 0 shows all")
 
 
 def _cell(value: Any, address: bool) -> str:

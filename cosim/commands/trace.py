@@ -1,4 +1,4 @@
-"""``cosim trace``: what a trace is of, its first events, whether it is whole."""
+"""``cosim trace``: what a trace holds, its first events, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from cosim.output import note, print_json, print_table
 from cosim.trace import describe, reader
 from cosim.trace.reader import TraceReader
 from cosim.trace.schema import KIND_NAMES
-from hypervisor_model.events import EVENT
+from hypervisor_model.events import FIELDS, Content, Field
+from hypervisor_model.jit import unsigned
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
 @click.group()
 def command() -> None:
-    """Look at a trace that `cosim capture` wrote.
+    """Inspect a trace that `cosim capture` wrote.
 
     Example: cosim trace info t
     """
@@ -34,7 +35,7 @@ def command() -> None:
 @_FOLDER
 @_JSON
 def info(folder: Path, as_json: bool) -> None:
-    """Say what the trace in DIR is of, how large, and whether it is complete.
+    """Show what the trace in DIR holds, how large it is, and whether it is complete.
 
     Example: cosim trace info t
     """
@@ -64,14 +65,14 @@ def info(folder: Path, as_json: bool) -> None:
         return
     table = Table(show_header=False, box=None)
     table.add_column()
-    # Whole: a path that is cut, or a digest, is none.
+    # Fold long values: a path or digest that is cut is useless.
     table.add_column(overflow="fold")
     table.add_row("written by", f"{trace.written_by}, {trace.created}")
     state = "yes" if trace.ending.complete else f"no: {trace.ending.reason}"
     table.add_row("complete", state)
     size = f"{trace.size:,} bytes in {len(trace.segments)} segments"
     if trace.events:
-        size += f", {trace.size / trace.events:.2f} bytes an event"
+        size += f", {trace.size / trace.events:.2f} bytes per event"
     table.add_row("size", size)
     table.add_row("events", f"{trace.events:,}")
     for kind in KIND_NAMES.values():
@@ -95,8 +96,14 @@ def info(folder: Path, as_json: bool) -> None:
 
 @command.command()
 @_FOLDER
-@click.option("-n", "--count", default=20, show_default=True, help="Events to show.")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice([*KIND_NAMES.values()]))
+@click.option("-n", "--count", default=20, show_default=True, help="How many events to show.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([*KIND_NAMES.values()]),
+    help="Show only events of this kind; may be given several times.",
+)
 @_JSON
 def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Show the first events of the trace in DIR.
@@ -106,13 +113,13 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
     trace = TraceReader(folder)
     first = list(islice(_events(trace, kinds), max(count, 0)))
     if as_json:
-        names = [name for name in EVENT.names or () if name not in ("kind", "reserved")]
+        columns = [field for field in FIELDS if field.content not in (Content.KIND, Content.UNUSED)]
         print_json(
             [
                 {
                     "event": number,
                     "kind": describe.kind_name(int(event["kind"])),
-                    **{name: _field(event, name) for name in names},
+                    **{field.name: _stored(event, field) for field in columns},
                 }
                 for number, event in first
             ]
@@ -141,8 +148,8 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
 def verify(folder: Path, as_json: bool) -> int:
     """Check every byte of the trace in DIR.
 
-    The exit status is 1 when something is wrong: a damaged, missing or left-over segment, a trace
-    that is cut, a capture that did not end as it should.
+    The exit status is 1 if something is wrong: a segment is damaged, missing or left over, the
+    trace is cut, or the capture is incomplete.
 
     Example: cosim trace verify t
     """
@@ -153,12 +160,12 @@ def verify(folder: Path, as_json: bool) -> int:
         for finding in findings:
             click.echo(finding)
         if not findings:
-            note(f"{folder}: complete, every checksum holds")
+            note(f"{folder}: complete, all checksums match")
     return 1 if findings else 0
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Rows of ``value``: one for each part of a mapping, a list of texts as a shell takes it."""
+    """Yield a row for each part of ``value``; a list of texts reads as a shell command."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from _flat(f"{name} {key}", part)
@@ -177,8 +184,9 @@ def _events(trace: TraceReader, kinds: tuple[str, ...]) -> Iterator[tuple[int, A
         first += len(batch)
 
 
-def _field(event: Any, name: str) -> int | None:
-    value = int(event[name])
-    if name == "icount":
+def _stored(event: Any, field: Field) -> int | None:
+    """Return the number that a trace stores for the field."""
+    value = int(event[field.name])
+    if field.content is Content.COUNT:
         return None if value < 0 else value
-    return value % (1 << 64)
+    return unsigned(value)

@@ -1,25 +1,26 @@
-"""The manifest of a trace: ``_manifest.jsonl``, one JSON record a line, only ever appended to.
+"""The manifest of a trace: ``_manifest.jsonl``, one JSON record per line, only ever appended to.
 
 A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.parquet`` ... (see
 :mod:`cosim.trace.schema`).  The records, by their key ``record``:
 
 ``header``
-    First line, once.  ``format`` = ``lsp-cosim-trace``, ``version``, ``written_by``, ``created``
-    (UTC) and ``origin``: what the capture was of (:class:`cosim.models.result.Origin`).  Keys may
-    be added to ``origin`` within a version; a reader takes those that it knows.
+    The first line.  ``format`` = ``lsp-cosim-trace``, ``version``, ``written_by``, ``created``
+    (UTC) and ``origin``: what was captured (:class:`cosim.models.result.Origin`).  Keys may be
+    added to ``origin`` within a version; a reader takes those that it knows.
 ``segment``
-    One a segment, in order, written when the segment is safe on disk: ``file``, ``events``,
+    One for each segment, in order, written when the segment is safe on disk: ``file``, ``events``,
     ``bytes``, ``sha256`` of the file, ``kinds`` (events by kind), ``first_icount`` and
-    ``last_icount`` (null where unknown).
+    ``last_icount`` (null if unknown).
 ``label``
     The text of a mark: ``number`` (field ``a`` of MARK events) and ``text``; before the segment
     that has the mark.
 ``end``
-    Last line of a capture that was closed: ``ending`` (:class:`cosim.models.result.Ending`), with
-    the end-of-run audit.  A trace without one is *cut*: its writer died, or still writes.
+    The last line of a capture that was closed: ``ending``
+    (:class:`cosim.models.result.Ending`), with the audit at the end of the run.  A trace without
+    it is *cut*: its writer died, or still writes.
 
-Each line carries ``crc32``, eight hexadecimal digits: the CRC-32 of the line's record without
-that key, as JSON with sorted keys, no spaces and ASCII only.
+Each line has ``crc32``, eight hexadecimal digits: the CRC-32 of the line's record without that key,
+as JSON with sorted keys, no spaces and ASCII only.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cosim.errors import TraceError
-from cosim.trace.schema import VERSION
+from cosim.trace.schema import LAYOUTS, VERSION
 
 FORMAT = "lsp-cosim-trace"
 NAME = "_manifest.jsonl"
-"""With the underscore by which readers of a Parquet folder know what is not a part of it."""
+"""Readers of a folder of Parquet files ignore names that begin with an underscore."""
 
 Record = dict[str, Any]
 
 
 class TraceDamage(TraceError):
-    """A trace is one of ours, but something in it changed or vanished after it was written."""
+    """A trace is ours, but something in it changed or vanished after it was written."""
 
 
 class Lines(NamedTuple):
@@ -48,20 +49,22 @@ class Lines(NamedTuple):
 
     records: list[Record]
     cut: str | None
-    """Why the manifest ends before its ``end`` record; None when it has one."""
+    """Why the manifest ends before its ``end`` record; None if it has one."""
 
 
 def to_line(record: Record) -> bytes:
-    """``record`` as one line of a manifest, with its checksum and newline."""
+    """Return ``record`` as one line of a manifest, with its checksum and newline."""
     return _canonical({**record, "crc32": _crc(record)}) + b"\n"
 
 
 def read(folder: Path) -> Lines:
-    """The checked records of the trace in ``folder``.
+    """Return the checked records of the trace in ``folder``.
 
-    Raises TraceError when there is no trace of a version that this tool reads, TraceDamage when
-    a line before the last one is damaged.  A last line that is torn or damaged is what a crash
-    leaves: it is left out and the trace counts as cut.
+    A crash leaves a last line that is torn or damaged.  It is left out, and the trace counts as
+    cut.
+
+    :raises TraceError: when there is no trace of a version that this tool reads.
+    :raises TraceDamage: when a line before the last one is damaged.
     """
     path = folder / NAME
     try:
@@ -108,7 +111,7 @@ def _parse(line: bytes) -> Record | None:
     if not isinstance(record, dict) or not {"record", "crc32"} <= record.keys():
         return None
     del record["crc32"]
-    # To the byte: nothing that could be read in another way passes.
+    # Compare every byte, so that nothing passes that could be read in another way.
     return record if to_line(record) == line + b"\n" else None
 
 
@@ -119,7 +122,7 @@ def _check_header(path: Path, record: Record) -> None:
     # True is an int for Python.
     if type(version) is not int or version < 1:
         raise TraceError(f"{path}: {version!r} is no version of a trace; capture it again")
-    if version > VERSION:
+    if version not in LAYOUTS:
         raise TraceError(
             f"{path}: trace version {version}, but this tool reads up to {VERSION}; "
             "update the tool that reads it"

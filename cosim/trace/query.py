@@ -1,15 +1,13 @@
-"""SQL over a trace, by DuckDB: read-only, nothing outside of the trace in reach.
+"""SQL over a trace, by DuckDB: read-only, with nothing in reach but the trace.
 
-Besides ``events`` (the columns of :mod:`cosim.trace.schema`) there is one view a kind of event,
-whose columns carry the names of what they hold; each begins with ``event``, ``icount``, ``hart``,
-``priv`` and ``pc``.  :data:`VIEWS` lists them.
+Besides ``events`` (the columns of :mod:`cosim.trace.schema`) there is one view for each kind of
+event.  :data:`hypervisor_model.events.KINDS` gives their columns names that say what they hold.
+:data:`VIEWS` lists the views.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import duckdb
@@ -18,19 +16,8 @@ import pyarrow.dataset as ds
 
 from cosim.errors import UsageError
 from cosim.trace import schema
-from cosim.trace.describe import FENCE_NAMES
 from cosim.trace.reader import TraceReader
-from hypervisor_model.events import (
-    FLAG_CONT,
-    FLAG_MXR,
-    FLAG_STOP,
-    FLAG_SUM,
-    Access,
-    Fence,
-    Kind,
-    PteOp,
-    Satp,
-)
+from hypervisor_model.events import KINDS, Form, KindDescription, Value
 
 
 class Rows(NamedTuple):
@@ -38,65 +25,61 @@ class Rows(NamedTuple):
 
     columns: list[str]
     addresses: list[bool]
-    """Which columns are unsigned 64-bit: addresses, entries, register values."""
+    """True for each column of unsigned 64-bit numbers: addresses, entries, register values."""
     rows: list[list[Any]]
     """Values that JSON can hold."""
     more: bool
-    """Whether the answer has more rows than were asked for."""
+    """True if the answer has more rows than were asked for."""
 
 
-def _names(column: str, names: Mapping[int, str] | type[IntEnum]) -> str:
-    pairs = names.items() if isinstance(names, Mapping) else ((m, m.name.lower()) for m in names)
-    cases = " ".join(f"WHEN {int(number)} THEN '{name}'" for number, name in pairs)
-    return f"CASE {column} {cases} END"
+_FAULT = 1 << 63
+"""A PA from here on is negative as int64: it says that the access faults."""
+_COMMON = ("event", "icount", "hart", "priv", "pc")
+"""The columns that each view begins with."""
 
 
-def _flag(flag: int) -> str:
-    return f"(flags & {flag}) <> 0"
+def _expression(value: Value) -> str:
+    """Return the SQL for ``value``, over the columns of a trace."""
+    field = value.field
+    stored = field if value.mask is None else f"({field} & {value.mask})"
+    match value.form:
+        case Form.WORD:
+            sql = stored
+        case Form.NUMBER:
+            sql = f"{stored}::BIGINT"
+        case Form.TRUTH:
+            sql = f"{stored} <> 0"
+        case Form.NAME:
+            cases = " ".join(f"WHEN {number} THEN '{name}'" for number, name in value.names.items())
+            sql = f"CASE {stored} {cases} END"
+        case Form.LABEL:
+            sql = f"(SELECT text FROM labels WHERE number = {stored})"
+        case Form.PA:
+            sql = f"CASE WHEN {stored} < {_FAULT} THEN {stored} END"
+        case Form.CAUSE:
+            fault = f"({(1 << 64) - 1} - {stored})::BIGINT"
+            sql = f"CASE WHEN {stored} >= {_FAULT} THEN {fault} END"
+    if value.needs:
+        sql = f"CASE WHEN (sub & {int(value.needs)}) <> 0 THEN {sql} END"
+    return f"{sql} AS {value.name}"
 
 
-_FAULT = "b >= 9223372036854775808"  # Negative as int64: see events.py.
+def _view(kind: KindDescription) -> str:
+    return ", ".join([*_COMMON, *map(_expression, kind.values)])
 
-VIEWS: dict[str, tuple[Kind, str]] = {
-    "table_adds": (Kind.TABLE_ADD, "a AS pa, b::UTINYINT AS level, sub = 1 AS root"),
-    "table_entries": (Kind.TABLE_ENTRY, "a AS pa, c AS value"),
-    "table_drops": (Kind.TABLE_DROP, "a AS pa"),
-    "pte_writes": (
-        Kind.PTE_WRITE,
-        f"a AS pa, b AS old, c AS new, {_names('sub', PteOp)} AS op, size, "
-        f"{_flag(FLAG_CONT)} AS continued",
-    ),
-    "fences": (
-        Kind.FENCE,
-        f"{_names(f'sub & {0xFF & ~Fence.FORM}', FENCE_NAMES)} AS instruction, "
-        f"CASE WHEN (sub & {Fence.VA}) <> 0 THEN a END AS va, "
-        f"CASE WHEN (sub & {Fence.ASID}) <> 0 THEN b::UINTEGER END AS asid",
-    ),
-    "satp_writes": (
-        Kind.SATP_WRITE,
-        f"{_names('sub', Satp)} AS register, a AS old, b AS new, {_flag(FLAG_STOP)} AS sample",
-    ),
-    "accesses": (
-        Kind.ACCESS,
-        f"{_names('sub', Access)} AS access, a AS va, "
-        f"CASE WHEN NOT {_FAULT} THEN b END AS pa, "
-        f"CASE WHEN {_FAULT} THEN (18446744073709551615 - b)::UINTEGER END AS cause, "
-        f"{_flag(FLAG_SUM)} AS sum, {_flag(FLAG_MXR)} AS mxr, {_flag(FLAG_STOP)} AS sample",
-    ),
-    "page_faults": (Kind.PAGE_FAULT, "a AS tval, b::UINTEGER AS cause"),
-    "marks": (
-        Kind.MARK,
-        "a::BIGINT AS number, (SELECT text FROM labels WHERE number = a) AS label",
-    ),
+
+VIEWS: dict[str, tuple[str, str]] = {
+    description.plural: (schema.KIND_NAMES[kind], _view(description))
+    for kind, description in KINDS.items()
 }
-"""Kind and columns of each view."""
+"""Name of the kind and columns of each view."""
 
 
 def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
-    """The answer of one SELECT over ``trace``, at most ``limit`` rows of it.
+    """Return the answer of one SELECT over ``trace``, at most ``limit`` rows of it.
 
-    Raises UsageError when the SQL is wrong or would do more than read, TraceDamage when a
-    segment that it reads is damaged.
+    :raises UsageError: when the SQL is wrong or would do more than read.
+    :raises TraceDamage: when a segment is damaged.
     """
     connection = _connect(trace)
     try:
@@ -125,9 +108,11 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
 
 def _connect(trace: TraceReader) -> Any:
     for segment in trace.segments:
-        segment.load()  # A damaged footer could make DuckDB skip rows without a word.
+        segment.load()  # DuckDB could skip rows silently if a footer is damaged.
     files = [str(segment.path) for segment in trace.segments]
-    events = ds.dataset(files, schema=schema.SCHEMA, format="parquet")
+    # In a trace of an older version the columns that it lacks are null.
+    columns = pa.schema([column.with_nullable(True) for column in schema.CURRENT.schema])
+    events = ds.dataset(files, schema=columns, format="parquet")
     labels = pa.table(
         {
             "number": pa.array(trace.labels.keys(), pa.int64()).cast(pa.uint64(), safe=False),
@@ -139,8 +124,7 @@ def _connect(trace: TraceReader) -> Any:
     connection.register("labels", labels)
     for name, (kind, columns) in VIEWS.items():
         connection.execute(
-            f"CREATE VIEW {name} AS SELECT event, icount, hart, priv, pc, {columns} "
-            f"FROM events WHERE kind = '{schema.KIND_NAMES[kind]}'"
+            f"CREATE VIEW {name} AS SELECT {columns} FROM events WHERE kind = '{kind}'"
         )
     for setting in (
         "python_enable_replacements = false",

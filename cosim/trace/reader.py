@@ -19,6 +19,8 @@ class Segment:
     """One Parquet file of a trace, as its line in the manifest describes it."""
 
     path: Path
+    layout: schema.Layout
+    """The layout of the trace's version."""
     first: int
     """The number of its first event."""
     events: int
@@ -29,7 +31,10 @@ class Segment:
     last_icount: int | None
 
     def load(self) -> bytes:
-        """The file's bytes; raises TraceDamage when they are not those that were written."""
+        """Return the file's bytes.
+
+        :raises TraceDamage: when they are not those that were written.
+        """
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
@@ -45,10 +50,13 @@ class Segment:
         return data
 
     def read(self) -> EventBatch:
-        """The events; raises TraceDamage when the file is not what the manifest says."""
+        """Return the events.
+
+        :raises TraceDamage: when the file is not what the manifest says.
+        """
         data = self.load()
         try:
-            batch = schema.decode(data, self.first)
+            batch = self.layout.decode(data, self.first)
         except ValueError as error:
             raise TraceDamage(f"{self.path}: {error}") from error
         if len(batch) != self.events:
@@ -59,8 +67,11 @@ class Segment:
 class TraceReader:
     """A trace on disk: what it says of itself, and its events.
 
-    Opening reads the manifest only.  Raises TraceError when ``folder`` holds no trace that this
-    version reads, TraceDamage when its manifest is damaged.
+    Opening reads only the manifest.
+
+    :param folder: the folder of the trace.
+    :raises TraceError: when ``folder`` holds no trace of a version that this tool reads.
+    :raises TraceDamage: when its manifest is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -96,16 +107,19 @@ class TraceReader:
 
     @property
     def events(self) -> int:
-        """Events in all segments."""
+        """How many events are in all segments."""
         return sum(segment.events for segment in self.segments)
 
     @property
     def size(self) -> int:
-        """Bytes of all segments on disk."""
+        """How many bytes all segments take on disk."""
         return sum(segment.size for segment in self.segments)
 
     def batches(self) -> Iterator[EventBatch]:
-        """The events in order, a segment at a time; raises TraceDamage at the first bad one."""
+        """Yield the events in order, one segment at a time.
+
+        :raises TraceDamage: at the first damaged segment.
+        """
         for segment in self.segments:
             yield segment.read()
 
@@ -115,6 +129,7 @@ class TraceReader:
             raise ValueError(f"segment {name!r} lies outside of the trace")
         return Segment(
             path=self.folder / name,
+            layout=schema.LAYOUTS[self.version],
             first=self.events,
             events=int(record["events"]),
             size=int(record["bytes"]),
@@ -126,9 +141,9 @@ class TraceReader:
 
 
 def verify(folder: Path) -> list[str]:
-    """What is wrong with the trace in ``folder``, one line a finding; empty when nothing is.
+    """Return what is wrong with the trace in ``folder``, one line for each finding.
 
-    Raises TraceError when it is no trace of a version that this tool reads.
+    :raises TraceError: when it is no trace of a version that this tool reads.
     """
     try:
         reader = TraceReader(folder)

@@ -1,35 +1,33 @@
-"""The columns of a trace: :data:`hypervisor_model.events.EVENT` as a Parquet schema, and back.
+"""The columns of a trace: the records of :mod:`hypervisor_model.events` as Parquet, and back.
 
-One row an event, one column a field, nothing merged and nothing derived, so that the file says
-exactly what the source said; only the number of the event is added, since SQL knows no order:
+Each event is one row, each field one column.  Nothing is merged or derived, so the file says
+exactly what the source said.  Only the number of the event is added, because SQL knows no order.
+The columns follow from :data:`hypervisor_model.events.FIELDS`:
 
-========= ================= ======================================================================
-column    Parquet type      meaning
-========= ================= ======================================================================
-event     INT64             number of the event in the trace, from 0; program order
-icount    INT64, optional   guest instructions retired before the event; null where unknown
-hart      UINT_8            hart number
-priv      UINT_8            effective privilege (0 U, 1 S, 3 M; 4 added in VS- and VU-mode)
-kind      STRING            ``table_add``, ``table_entry``, ``table_drop``, ``pte_write``,
-                            ``fence``, ``satp_write``, ``access``, ``page_fault``, ``mark``
-sub       UINT_8            see ``hypervisor_model/events.py``; so for flags, size, a, b and c
-flags     UINT_8
-size      UINT_8
-pc        UINT_64           program counter
-a, b, c   UINT_64           addresses, entries, values; an access that faults has 2^64-1-cause in b
-========= ================= ======================================================================
+================ ================= =================================================
+content          Parquet type      note
+================ ================= =================================================
+``COUNT``        INT64, optional   null if unknown (-1 in the record)
+``WORD``         UINT_64           the same 64 bits
+``NUMBER``       UINT_8 and so on  as wide as in the record
+``KIND``         STRING            the name of the kind
+``UNUSED``       no column         must be 0
+================ ================= =================================================
 
-The key-value metadata ``lsp-cosim-trace`` of each file holds the version of this schema.
+The key-value metadata ``lsp-cosim-trace`` of each file holds the version of its columns.  A field
+or kind that is added gets the next version (``since``), and :data:`LAYOUTS` has one layout for each
+version, which reads the files of that version.
 
 Encodings were chosen by measurement (``scripts/bench_replay.py --encodings`` repeats it):
-``event`` and ``icount`` as deltas, small columns by dictionary, the rest plain, zstd level 1.  On
-a boot of Linux with accesses that is 2.3 bytes an event; with the wide columns as dictionaries
-2.9, as deltas 4.9, split into byte streams 2.3; snappy doubles it, zstd level 6 saves a fifth for
-half the speed.
+``event`` and ``icount`` as deltas, small columns by dictionary, the rest plain, zstd level 1.  A
+boot of Linux with accesses takes 2.3 bytes per event.  It takes 2.9 with the wide columns as
+dictionaries, 4.9 with them as deltas, and 2.3 with them split into byte streams.  Snappy doubles
+the size; zstd level 6 saves a fifth at half the speed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,126 +35,187 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervisor_model.errors import ModelError
-from hypervisor_model.events import EVENT, EventBatch, Kind
-
-VERSION = 1
-"""The schema and layout that this tool writes; it reads this and every older version."""
+from hypervisor_model.events import (
+    FIELDS,
+    KINDS,
+    Content,
+    EventBatch,
+    Field,
+    Kind,
+    KindDescription,
+    record,
+)
 
 METADATA_KEY = b"lsp-cosim-trace"
+NUMBER = "event"
+"""The column with the number of the event in the trace, from 0."""
 
-_SMALL = ("hart", "priv", "sub", "flags", "size")
-_WIDE = ("pc", "a", "b", "c")
-_FIELDS = ("icount", "hart", "priv", "kind", "sub", "flags", "size", "pc", "a", "b", "c")
+_UNSIGNED = {"uint8": pa.uint8(), "uint16": pa.uint16(), "uint32": pa.uint32()}
 
-KIND_NAMES: dict[int, str] = {int(kind): kind.name.lower() for kind in Kind}
+
+class Layout:
+    """The columns of one version of traces; writes and reads its files.
+
+    :param version: the version; fields and kinds that came later have no place in it.
+    :param fields: the description of the record.
+    :param kinds: the description of the kinds.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        fields: Sequence[Field] = FIELDS,
+        kinds: Mapping[Kind, KindDescription] = KINDS,
+    ) -> None:
+        self.version = version
+        self._event = record(fields)
+        self._all = tuple(fields)
+        columns = [field for field in fields if field.column is not None and field.since <= version]
+        self.fields = sorted(columns, key=lambda field: field.column or 0)
+        """The fields that it stores, in the order of the columns."""
+        self._kinds = {
+            int(kind): kind.name.lower() for kind in sorted(kinds) if kinds[kind].since <= version
+        }
+        number = pa.field(NUMBER, pa.int64(), nullable=False)
+        self.schema: Any = pa.schema(
+            [number, *map(_column_field, self.fields)],
+            metadata={METADATA_KEY: str(version).encode()},
+        )
+        """The Arrow schema of each segment."""
+
+    def encode(self, batch: EventBatch, first: int) -> bytes:
+        """Return ``batch`` as the bytes of one Parquet file.
+
+        :param first: the number of its first event.
+        :raises ModelError: when a record is not one that ``events.py`` defines (an unknown kind, an
+            unused field that is not 0, a count below -1): a trace must give back what it got.
+        """
+        columns = {NUMBER: pa.array(np.arange(first, first + len(batch)))}
+        for field in self._all:
+            values = np.ascontiguousarray(batch[field.name])
+            if field.content is Content.UNUSED and values.any():
+                raise ModelError(f"an event uses the field {field.name}; a trace cannot hold it")
+            if field in self.fields:
+                columns[field.name] = self._encoded(field, values)
+        table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        small = [f.name for f in self.fields if f.content in (Content.NUMBER, Content.KIND)]
+        counts = [f.name for f in self.fields if f.content is Content.COUNT]
+        wide = [f.name for f in self.fields if f.content is Content.WORD]
+        sink = pa.BufferOutputStream()
+        pq.write_table(
+            table,
+            sink,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=small,
+            column_encoding={
+                **dict.fromkeys([NUMBER, *counts], "DELTA_BINARY_PACKED"),
+                **dict.fromkeys(wide, "PLAIN"),
+            },
+            write_page_checksum=True,
+        )
+        data: bytes = sink.getvalue().to_pybytes()
+        return data
+
+    def decode(self, data: bytes, first: int) -> EventBatch:
+        """Return the events in the bytes of one Parquet file of this version.
+
+        Fields that came later are unknown: 0, or -1 for a count.
+
+        :param first: the number that its first event must have.
+        :raises ValueError: when it is not a Parquet file of this layout; says what differs.
+        """
+        try:
+            # Without threads and read-ahead: if one of Arrow's threads is still at work when Python
+            # exits, it aborts the process.
+            table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"not readable as Parquet ({str(error).splitlines()[0]})") from error
+        stored = (table.schema.metadata or {}).get(METADATA_KEY)
+        if stored is None:
+            raise ValueError("a Parquet file, but not a segment of a cosim trace")
+        if stored != str(self.version).encode():
+            said = stored.decode(errors="replace")
+            raise ValueError(f"its columns have version {said}, but its trace {self.version}")
+        if not table.schema.equals(self.schema):
+            raise ValueError(f"its columns are not those of version {self.version}")
+        batch: EventBatch = np.zeros(table.num_rows, dtype=self._event)
+        for field in self._all:
+            if field in self.fields:
+                batch[field.name] = self._decoded(field, table.column(field.name).combine_chunks())
+            elif field.content is Content.COUNT:
+                batch[field.name] = -1
+        numbers = table.column(NUMBER).combine_chunks().to_numpy()
+        if not np.array_equal(numbers, np.arange(first, first + len(batch))):
+            raise ValueError(f"its events are not numbered from {first} on")
+        return batch
+
+    def _encoded(self, field: Field, values: Any) -> Any:
+        match field.content:
+            case Content.COUNT:
+                if len(values) and values.min() < -1:
+                    raise ModelError(
+                        f"an event has a negative {field.name}; only -1 (unknown) is allowed"
+                    )
+                return pa.array(values, mask=values == -1)
+            case Content.WORD:
+                return pa.array(values.view(np.uint64))
+            case Content.KIND:
+                unknown = set(np.unique(values).tolist()) - set(self._kinds)
+                if unknown:
+                    raise ModelError(
+                        f"an event has the unknown kind {min(unknown)}; a trace cannot hold it"
+                    )
+                codes = np.zeros(256, dtype=np.int8)
+                codes[list(self._kinds)] = np.arange(len(self._kinds))
+                names = pa.array(list(self._kinds.values()))
+                return pa.DictionaryArray.from_arrays(pa.array(codes[values]), names)
+            case _:
+                return pa.array(values)
+
+    def _decoded(self, field: Field, column: Any) -> Any:
+        match field.content:
+            case Content.COUNT:
+                return column.fill_null(-1).to_numpy()
+            case Content.WORD:
+                return column.to_numpy().view(np.int64)
+            case Content.KIND:
+                numbers = {name: number for number, name in self._kinds.items()}
+                try:
+                    known = [numbers[name] for name in column.dictionary.to_pylist()]
+                except KeyError as error:
+                    raise ValueError(f"unknown kind {error}") from error
+                return np.array(known, dtype=np.uint8)[column.indices.to_numpy()]
+            case _:
+                return column.to_numpy()
+
+
+def _column_field(field: Field) -> Any:
+    match field.content:
+        case Content.COUNT:
+            return pa.field(field.name, pa.int64())
+        case Content.WORD:
+            return pa.field(field.name, pa.uint64(), nullable=False)
+        case Content.KIND:
+            return pa.field(field.name, pa.dictionary(pa.int8(), pa.string()), nullable=False)
+        case _:
+            return pa.field(field.name, _UNSIGNED[field.type], nullable=False)
+
+
+VERSION = max([field.since for field in FIELDS] + [kind.since for kind in KINDS.values()])
+"""The version that this tool writes."""
+
+LAYOUTS: dict[int, Layout] = {version: Layout(version) for version in range(1, VERSION + 1)}
+"""Every version that this tool reads, with the layout that reads it."""
+
+CURRENT = LAYOUTS[VERSION]
+"""The layout that this tool writes."""
+
+KIND_NAMES: dict[int, str] = {int(kind): kind.name.lower() for kind in KINDS}
 """The text in the column ``kind``, by the number in the record."""
-
-_KIND_NUMBERS = {name: number for number, name in KIND_NAMES.items()}
-# Kinds are numbered from 1 without gaps, so a record's number less 1 indexes this dictionary.
-_KIND_DICTIONARY = pa.array([KIND_NAMES[number] for number in sorted(KIND_NAMES)])
-
-
-def _field(name: str) -> Any:
-    if name in ("event", "icount"):
-        return pa.field(name, pa.int64(), nullable=name == "icount")
-    if name == "kind":
-        return pa.field(name, pa.dictionary(pa.int8(), pa.string()), nullable=False)
-    return pa.field(name, pa.uint8() if name in _SMALL else pa.uint64(), nullable=False)
-
-
-SCHEMA = pa.schema(
-    [_field(name) for name in ("event", *_FIELDS)], metadata={METADATA_KEY: str(VERSION).encode()}
-)
-"""The Arrow schema of every segment."""
 
 
 def count_kinds(batch: EventBatch) -> dict[str, int]:
-    """The number of events of each kind in ``batch``, by name; kinds that do not occur left out."""
+    """Return how many events of each kind are in ``batch``, by name; without those that are 0."""
     counts = np.bincount(batch["kind"])
     return {KIND_NAMES[number]: int(count) for number, count in enumerate(counts) if count}
-
-
-def encode(batch: EventBatch, first: int) -> bytes:
-    """``batch``, whose first event is number ``first``, as the bytes of one Parquet file.
-
-    Raises ModelError when a record is not one that ``events.py`` defines (an unknown kind, a
-    reserved field in use, an instruction count below -1): a trace must give back what it got.
-    """
-    kinds = batch["kind"]
-    unknown = set(np.unique(kinds).tolist()) - set(KIND_NAMES)
-    if unknown:
-        raise ModelError(f"an event has the unknown kind {min(unknown)}; a trace cannot hold it")
-    if batch["reserved"].any():
-        raise ModelError("an event uses the reserved field; a trace cannot hold it")
-    icount = np.ascontiguousarray(batch["icount"])
-    if len(batch) and icount.min() < -1:
-        raise ModelError("an event has a negative instruction count; only -1 (unknown) is allowed")
-    columns: dict[str, Any] = {
-        "event": pa.array(np.arange(first, first + len(batch))),
-        "icount": pa.array(icount, mask=icount == -1),
-    }
-    columns["kind"] = pa.DictionaryArray.from_arrays(
-        pa.array((kinds - 1).astype(np.int8)), _KIND_DICTIONARY
-    )
-    for name in _SMALL:
-        columns[name] = pa.array(np.ascontiguousarray(batch[name]))
-    for name in _WIDE:
-        columns[name] = pa.array(np.ascontiguousarray(batch[name]).view(np.uint64))
-    table = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
-        sink,
-        compression="zstd",
-        compression_level=1,
-        use_dictionary=[*_SMALL, "kind"],
-        column_encoding={
-            "event": "DELTA_BINARY_PACKED",
-            "icount": "DELTA_BINARY_PACKED",
-            **dict.fromkeys(_WIDE, "PLAIN"),
-        },
-        write_page_checksum=True,
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def decode(data: bytes, first: int) -> EventBatch:
-    """The events in the bytes of one Parquet file, the first of which must be number ``first``.
-
-    Raises ValueError, saying what differs, when it is no Parquet file of this schema.
-    """
-    try:
-        # Without threads and read-ahead: one of Arrow's that is still at work when Python exits
-        # aborts the process.
-        table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"not readable as Parquet ({str(error).splitlines()[0]})") from error
-    stored = (table.schema.metadata or {}).get(METADATA_KEY)
-    if stored is None:
-        raise ValueError("a Parquet file, but not a segment of a cosim trace")
-    if stored != str(VERSION).encode():
-        raise ValueError(f"schema version {stored.decode(errors='replace')}, not {VERSION}")
-    if not table.schema.equals(SCHEMA):
-        raise ValueError("the columns are not those of the schema")
-    batch = np.zeros(table.num_rows, dtype=EVENT)
-    for name in _FIELDS:
-        batch[name] = _column(table, name)
-    if not np.array_equal(_column(table, "event"), np.arange(first, first + len(batch))):
-        raise ValueError(f"its events are not numbered from {first} on")
-    return batch
-
-
-def _column(table: Any, name: str) -> Any:
-    column = table.column(name).combine_chunks()
-    if name == "kind":
-        codes = column.indices.to_numpy()
-        try:
-            lookup = [_KIND_NUMBERS[text] for text in column.dictionary.to_pylist()]
-        except KeyError as error:
-            raise ValueError(f"unknown kind {error}") from error
-        return np.array(lookup, dtype=np.uint8)[codes]
-    if name == "icount":
-        return column.fill_null(-1).to_numpy()
-    values = column.to_numpy()
-    return values.view(np.int64) if name in _WIDE else values

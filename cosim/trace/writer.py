@@ -1,8 +1,8 @@
-"""Writing a trace so that whatever happens to the writer, what was written can be read.
+"""Writing a trace so that what was written can be read, whatever happens to the writer.
 
-Events collect in one block of fixed size.  A full block (or one that has waited too long) becomes
-a Parquet file under a temporary name, is flushed to the device, gets its name, and only then its
-line in the manifest.  So at every moment the manifest lists exactly the segments that are whole.
+Events collect in one block of fixed size.  A full block, or one that has waited too long, becomes a
+Parquet file.  The file is written under a temporary name, flushed to the device, and renamed; only
+then the manifest gets its line.  So at every moment the manifest lists exactly the whole segments.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Self
 import numpy as np
 
 from cosim.errors import CosimError, StorageError, UsageError
+from cosim.files import write_atomically
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
 from hypervisor_model.events import EVENT, EventBatch
@@ -31,14 +32,19 @@ FLUSH_SECONDS = 10.0
 
 
 class TraceWriter:
-    """Writes one trace into ``folder``, which is made and must not hold a trace already.
+    """Writes one trace into a folder.
 
-    Use as a context manager.  On a normal way out call :meth:`close` with the ending of the
-    run first; when the block is left by an exception, what was written so far is kept and the
-    end record says why the trace is incomplete.
+    Use it as a context manager.  Before you leave the block, call :meth:`close` with the ending of
+    the run.  If an exception leaves the block, what was written so far is kept, and the end record
+    says why the trace is incomplete.
 
-    Raises UsageError when the folder holds a trace, StorageError when it cannot be written.  After
-    a StorageError from :meth:`write` the trace is readable up to its last whole segment.
+    :param folder: made if it does not exist; must not hold a trace.
+    :param origin: what is captured.
+    :param segment_events: events in a full segment.
+    :param flush_seconds: a block older than this is written even if it is not full.
+    :raises UsageError: when the folder holds a trace.
+    :raises StorageError: when it cannot be written.  If :meth:`write` raises it, the trace is
+        readable up to its last whole segment.
     """
 
     def __init__(
@@ -51,7 +57,7 @@ class TraceWriter:
     ) -> None:
         self.folder = folder
         self.events = 0
-        """Events accepted so far, those still in the block included."""
+        """Events accepted so far, including those still in the block."""
         self._block: EventBatch = np.zeros(segment_events, dtype=EVENT)
         self._fill = 0
         self._flush_seconds = flush_seconds
@@ -80,7 +86,10 @@ class TraceWriter:
             raise
 
     def write(self, batch: EventBatch) -> None:
-        """Take ``batch``; raises StorageError when a segment cannot be written."""
+        """Take ``batch``.
+
+        :raises StorageError: when a segment cannot be written.
+        """
         self._check_usable()
         taken = 0
         while taken < len(batch):
@@ -97,20 +106,20 @@ class TraceWriter:
             self.flush()
 
     def label(self, number: int, text: str) -> None:
-        """Say that MARK events with label ``number`` mean ``text``; before such an event."""
+        """Say that MARK events with label ``number`` mean ``text``; call it before the event."""
         self._check_usable()
         if self._labels.setdefault(number, text) != text:
             raise UsageError(f"mark {number} is {self._labels[number]!r} already, not {text!r}")
         self._append({"record": "label", "number": number, "text": text})
 
     def flush(self) -> None:
-        """Write the events taken so far as a segment (a short one is as good as a full one)."""
+        """Write the events taken so far as a segment, even if it is short."""
         self._check_usable()
         if not self._fill:
             return
         block = self._block[: self._fill]
         name = f"events-{self._segments:06d}.parquet"
-        data = schema.encode(block, self.events - self._fill)
+        data = schema.CURRENT.encode(block, self.events - self._fill)
         self._store(name, data)
         known = block["icount"][block["icount"] >= 0]
         self._append(
@@ -129,7 +138,7 @@ class TraceWriter:
         self._fill = 0
 
     def close(self, ending: Ending) -> None:
-        """Write what is left and the end record; the writer takes nothing more."""
+        """Write what is left and the end record; the writer then takes nothing more."""
         self.flush()
         self._append({"record": "end", "ending": ending.to_json()})
         self._manifest.close()
@@ -152,7 +161,7 @@ class TraceWriter:
             self._failure = None
             self._append({"record": "end", "ending": Ending.incomplete(reason).to_json()})
         except CosimError:
-            # The disk is still full: the trace is cut, which its reader will say.
+            # The disk is still full.  The trace stays cut, and its reader will say so.
             if error is None:
                 raise
         finally:
@@ -172,17 +181,12 @@ class TraceWriter:
             raise _storage(folder, error) from error
 
     def _store(self, name: str, data: bytes) -> None:
-        final = self.folder / name
-        part = self.folder / f"_{name}.part"
         try:
-            with part.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.rename(final)
+            write_atomically(self.folder / name, data)
             _sync_folder(self.folder)
+        except StorageError as error:
+            raise self._fail(error.__cause__ or error) from error
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise self._fail(error) from error
 
     def _append(self, record: manifest.Record) -> None:
@@ -191,7 +195,7 @@ class TraceWriter:
         except OSError as error:
             raise self._fail(error) from error
 
-    def _fail(self, error: OSError) -> StorageError:
+    def _fail(self, error: BaseException) -> StorageError:
         failure = _storage(self.folder, error)
         self._failure = str(failure)
         return failure
@@ -231,9 +235,10 @@ class _Appender:
             self._fd = -1
 
 
-def _storage(folder: Path, error: OSError) -> StorageError:
+def _storage(folder: Path, error: BaseException) -> StorageError:
+    why = error.strerror if isinstance(error, OSError) else error
     return StorageError(
-        f"{folder}: the trace cannot be written ({error.strerror}); "
+        f"{folder}: the trace cannot be written ({why}); "
         "free space, or name a folder on another disk"
     )
 

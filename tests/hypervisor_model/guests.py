@@ -10,10 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import numpy as np
-
 from hypervisor_model.events import (
-    EVENT,
     FLAG_SUM,
     Access,
     EventBatch,
@@ -21,6 +18,7 @@ from hypervisor_model.events import (
     Kind,
     Priv,
     PteOp,
+    empty,
     fault_pa,
 )
 from hypervisor_model.isa.atp import Mode
@@ -150,9 +148,10 @@ class Guest:
 
     def batch(self) -> EventBatch:
         """The events so far; they are kept."""
-        batch: EventBatch = np.zeros(len(self.events), EVENT)
-        for i, (kind, a, b, c, sub, hart, priv, flags, size) in enumerate(self.events):
-            batch[i] = (-1, 0, a, b, c, kind, sub, hart, priv, flags, size, 0)
+        batch = empty(len(self.events))
+        names = ("kind", "a", "b", "c", "sub", "hart", "priv", "flags", "size")
+        for name, values in zip(names, zip(*self.events, strict=True), strict=False):
+            batch[name] = values
         return batch
 
     def take(self) -> EventBatch:

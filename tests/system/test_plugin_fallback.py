@@ -59,8 +59,8 @@ def _home(folder: Path, lacking: str) -> tuple[Home, dict[str, str]]:
 
 REASONS = {
     "compiler": "no C compiler on PATH: run scripts/setup, or install gcc and libc6-dev",
-    "headers": "does not compile the TCG plugin: error: hm",
-    "qemu": "does not load the TCG plugin (interface version 4; QEMU 10 has it): "
+    "headers": "cannot compile the TCG plugin: error: hm",
+    "qemu": "cannot load the TCG plugin, which needs interface version 4 (QEMU 10): "
     "TCG plugin requires version 4",
 }
 

@@ -1,5 +1,5 @@
 /*
- * What one RISC-V instruction can do that the capture must see.  Encodings are those of the
+ * Decodes what a RISC-V instruction can do that the capture must see.  Encodings are those of the
  * unprivileged and privileged specifications (RV64 listings, C, A, CMO, V, Svinval, H).
  */
 #ifndef COSIM_DECODE_H
@@ -18,7 +18,7 @@ enum op {
     OP_SC,
     OP_CBO_ZERO,
     OP_VSTORE,
-    OP_FENCE,     /* detail: enum fence_instruction */
+    OP_FENCE,     /* detail: enum fence, without the form */
     OP_ATP,       /* writes satp, vsatp or hgatp; detail: the CSR */
     OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
@@ -112,8 +112,9 @@ static inline struct insn decode(uint32_t word)
             if (out.rd == 0) {
                 static const struct {
                     uint8_t funct7, fence;
-                } fences[] = {{0x09, SFENCE_VMA},  {0x0b, SINVAL_VMA},  {0x11, HFENCE_VVMA},
-                              {0x31, HFENCE_GVMA}, {0x13, HINVAL_VVMA}, {0x33, HINVAL_GVMA}};
+                } fences[] = {{0x09, FENCE_SFENCE_VMA},  {0x0b, FENCE_SINVAL_VMA},
+                              {0x11, FENCE_HFENCE_VVMA}, {0x31, FENCE_HFENCE_GVMA},
+                              {0x13, FENCE_HINVAL_VVMA}, {0x33, FENCE_HINVAL_GVMA}};
                 for (unsigned i = 0; i < sizeof(fences) / sizeof(fences[0]); i++) {
                     if (word >> 25 == fences[i].funct7) {
                         out.op = OP_FENCE;
@@ -148,7 +149,7 @@ static inline struct insn decode(uint32_t word)
     return out;
 }
 
-/* Whether what the instruction did is looked at when the next one begins. */
+/* Return true if the effect of the instruction is looked at when the next one begins. */
 static inline bool deferred(enum op op)
 {
     return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE || op == OP_ATP;

@@ -23,7 +23,7 @@ static struct buffer {
     uint32_t paths[MAX_LEVELS][FAST_SLOTS];
     uint32_t pages[FAST_SLOTS]; /* the page number within RAM, plus 1, that it is translated to */
     uint8_t bits[FAST_SLOTS]; /* log2 of the size of the mapping that the page belongs to */
-    /* Which slots were filled since all were emptied; one may stand there twice or be empty. */
+    /* The slots that were filled since all were emptied; one may be listed twice, or be empty. */
     uint16_t filled[FAST_SLOTS];
     unsigned filled_count;
 } buffers[MAX_HARTS][BUFFERS];
@@ -34,6 +34,12 @@ static unsigned slot_count, hart_count;
  * was valid, was last written.  Epochs end at fences. */
 static uint32_t **written_in;
 static uint32_t epoch = 1;
+
+static void forget_fast(unsigned hart, unsigned slot, enum class class)
+{
+    fast[hart][slot].page[class][ACCESS_READ] = NOWHERE;
+    fast[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
+}
 
 void filter_open(unsigned slots, unsigned harts)
 {
@@ -50,7 +56,7 @@ void filter_open(unsigned slots, unsigned harts)
     for (unsigned hart = 0; hart < harts; hart++) {
         for (int class = 0; class < CLASSES; class++) {
             for (unsigned slot = 0; slot <= fast_mask; slot++) {
-                fast[hart][slot].page[class][READ] = fast[hart][slot].page[class][WRITE] = NOWHERE;
+                forget_fast(hart, slot, class);
             }
         }
     }
@@ -64,7 +70,7 @@ static void empty(unsigned hart, int which, unsigned slot)
         buffer->paths[level][slot] = 0;
     }
     for (int class = 0; which == DATA && class < CLASSES; class++) {
-        fast[hart][slot].page[class][READ] = fast[hart][slot].page[class][WRITE] = NOWHERE;
+        forget_fast(hart, slot, class);
     }
 }
 
@@ -81,7 +87,7 @@ void filter_forget(void)
     }
 }
 
-/* Let a slot hold a page, unless what translates it is in doubt. */
+/* Let a slot hold a page, unless its translation is in doubt. */
 static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint64_t va,
                      uint64_t pa, uint64_t satp)
 {
@@ -114,7 +120,7 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
     buffer->tags[slot] = tag;
     if (!was_used) {
         if (buffer->filled_count == FAST_SLOTS) {
-            /* Slots that a PTE_WRITE emptied stand in the list more than once: start it anew. */
+            /* Slots that a PTE_WRITE emptied are listed more than once: make the list anew. */
             buffer->filled_count = 0;
             for (unsigned i = 0; i < slot_count; i++) {
                 if (buffer->tags[i]) {
@@ -135,7 +141,7 @@ static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp)
 {
-    int which = kind == FETCH ? CODE : DATA;
+    int which = kind == ACCESS_FETCH ? CODE : DATA;
     unsigned slot = va >> PAGE_BITS & fast_mask;
     if (class >= CLASSES || (class == CLASS_SUM && mxr)) {
         empty(hart, which, slot);
@@ -143,12 +149,12 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     }
     uint64_t tag = tag_of(class, mxr, va);
     uint64_t held = buffers[hart][which].tags[slot];
-    if ((held & ~(uint64_t)TAG_STORED) == tag && (kind != WRITE || held & TAG_STORED)) {
+    if ((held & ~(uint64_t)TAG_STORED) == tag && (kind != ACCESS_WRITE || held & TAG_STORED)) {
         return false;
     }
-    remember(hart, which, slot, kind == WRITE ? tag | TAG_STORED : tag, va, pa, satp);
+    remember(hart, which, slot, kind == ACCESS_WRITE ? tag | TAG_STORED : tag, va, pa, satp);
     if (which == DATA && buffers[hart][which].tags[slot]) {
-        fast[hart][slot].page[class][READ] = va & -(uint64_t)PAGE;
+        fast[hart][slot].page[class][ACCESS_READ] = va & -(uint64_t)PAGE;
     }
     return true;
 }
@@ -163,7 +169,7 @@ bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, u
 
 void filter_faulted(unsigned hart, enum access kind, uint64_t va)
 {
-    empty(hart, kind == FETCH ? CODE : DATA, va >> PAGE_BITS & fast_mask);
+    empty(hart, kind == ACCESS_FETCH ? CODE : DATA, va >> PAGE_BITS & fast_mask);
 }
 
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
@@ -171,14 +177,14 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
     unsigned slot = va >> PAGE_BITS & fast_mask;
     if (class < CLASSES &&
         buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
-        fast[hart][slot].page[class][WRITE] = va & -(uint64_t)PAGE;
+        fast[hart][slot].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
     }
 }
 
 /*
- * A hart stores, and then looks at its slot without a lock; its processor may do that the other way
- * round.  So that what it has stored is in RAM, every thread has to pass a barrier here, which costs
- * nothing at the stores themselves.
+ * A hart stores, and then looks at its slot without a lock.  Its processor may do these in the
+ * other order.  So every thread has to pass a barrier here, after which what it has stored is in
+ * RAM.  This costs nothing at the stores themselves.
  */
 static void order_harts(void)
 {
@@ -193,7 +199,7 @@ void filter_tables_grew(void)
         const struct buffer *buffer = &buffers[hart][DATA];
         for (unsigned i = 0; i < buffer->filled_count; i++) {
             for (int class = 0; class < CLASSES; class++) {
-                fast[hart][buffer->filled[i]].page[class][WRITE] = NOWHERE;
+                fast[hart][buffer->filled[i]].page[class][ACCESS_WRITE] = NOWHERE;
             }
         }
     }

@@ -49,7 +49,7 @@ struct walk guest_walk(uint64_t atp, uint64_t va)
             return walk;
         }
         if (pte_is_leaf(entry)) {
-            /* Where Svnapot widens a 4 KiB leaf, the low PPN bits come from the address too. */
+            /* If Svnapot widens a 4 KiB leaf, the low PPN bits come from the address too. */
             if (entry >> 63 && level == 0) {
                 shift += 4;
             }

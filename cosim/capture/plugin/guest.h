@@ -28,8 +28,8 @@ struct ram {
 };
 extern struct ram ram;
 
-/* Find guest RAM in this process by the name of its mapping; false (and a line on stderr) when it
- * is not there. */
+/* Find guest RAM in this process by the name of its mapping; false, after a line on stderr, if
+ * it is not there. */
 bool ram_find(const char *name, uint64_t base, uint64_t size);
 
 static inline bool ram_holds(uint64_t pa)
@@ -73,7 +73,7 @@ struct walk {
     bool ok;
     uint64_t pa;
     uint64_t path[MAX_LEVELS]; /* pages of the tables that it read, by their level; 0 = none */
-    int levels;                /* of the tree; 0 where translation is Bare */
+    int levels;                /* of the tree; 0 if translation is Bare */
     int last;                  /* level of the last entry that it read */
     uint64_t entry;            /* and what that is: the leaf, or what stopped the walk */
     unsigned bits;             /* log2 of the size of what the leaf maps */
@@ -99,9 +99,9 @@ enum reg {
     REG_HSTATUS,
     REG_COUNT
 };
-/* Look up the registers, in a vCPU's thread; false when one that every hart has is not there. */
+/* Look up the registers, in a vCPU's thread; false if one is missing that every hart has. */
 bool registers_find(void);
-/* The value of a register of the running hart, 0 for one that it lacks. */
+/* The value of a register of the running hart; 0 if it lacks the register. */
 uint64_t reg_read(int reg);
 
 #endif

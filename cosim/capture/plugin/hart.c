@@ -1,8 +1,11 @@
 #include "hart.h"
 
-#include <pthread.h>
+#include "filter.h"
+#include "options.h"
+#include "stream.h"
+#include "translation.h"
 
-struct options options;
+#include <pthread.h>
 enum phase phase;
 struct qemu_plugin_scoreboard *counters;
 struct hart harts[MAX_HARTS];
@@ -10,8 +13,8 @@ unsigned hart_count;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* QEMU refuses to find the counters of a hart whose thread has not begun yet; they lie in a row,
- * which moves only when a hart begins. */
+/* QEMU does not find the counters of a hart whose thread has not begun yet.  All counters lie in
+ * one row, which moves only when a hart begins. */
 static struct hart_counters *row;
 
 void find_counters(void)
@@ -33,18 +36,7 @@ int64_t all_instructions(void)
     return sum;
 }
 
-struct event *emit(enum kind kind, const struct stamp *at)
-{
-    struct event *event = stream_event();
-    *event = (struct event){.icount = at->icount,
-                            .pc = at->pc,
-                            .kind = kind,
-                            .hart = at->hart,
-                            .priv = at->priv};
-    return event;
-}
-
-bool is_loaded_root(uint64_t page)
+static bool is_loaded_root(uint64_t page)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
         if (atp_levels(harts[hart].satp) && atp_root(harts[hart].satp) == page) {
@@ -61,16 +53,23 @@ void forget_fetched(void)
     }
 }
 
-void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
+static void entry_written(uint64_t entry, unsigned levels, uint64_t old)
 {
     filter_pte_written(entry, levels, old);
     forget_fetched();
 }
 
-/*
- * pc of an instruction of the running block.  QEMU keeps env.pc at the block's first instruction
- * or a later one of it; a block is shorter than a page, so the offset tells which.
- */
+void harts_open(unsigned count)
+{
+    hart_count = count;
+    tables_open((struct tables_hooks){.grown = filter_tables_grew,
+                                      .is_loaded_root = is_loaded_root,
+                                      .entry_written = entry_written});
+    filter_open(options.filter, count);
+}
+
+/* QEMU keeps env.pc at the block's first instruction or a later one.  A block is shorter than a
+ * page, so the offset tells which. */
 uint64_t pc_of(struct site site)
 {
     uint64_t pc = reg_read(REG_PC);
@@ -101,7 +100,7 @@ struct stamp stamp_now(unsigned vcpu)
                           .priv = reg_read(REG_PRIV)};
 }
 
-/* One hart has nobody to be locked against, and an event costs little more than the lock. */
+/* A single hart needs no lock, and the lock costs nearly as much as an event. */
 void lock_harts(void)
 {
     if (hart_count > 1) {
@@ -114,6 +113,18 @@ void leave(void)
     if (hart_count > 1) {
         pthread_mutex_unlock(&lock);
     }
+}
+
+void begin_hart(unsigned vcpu, const struct stamp *at)
+{
+    struct hart *hart = &harts[vcpu];
+    hart->begun = true;
+    hart->satp = reg_read(REG_SATP);
+    hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
+    tables_load_root(hart->satp, at);
+    struct event *event = emit(KIND_SATP_WRITE, at);
+    event->a = event->b = hart->satp;
+    event->flags = FLAG_STOP;
 }
 
 bool enter(unsigned vcpu)

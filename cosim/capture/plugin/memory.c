@@ -1,37 +1,16 @@
+#include "memory.h"
+
+#include "access.h"
+#include "effects.h"
+#include "guest.h"
 #include "hart.h"
+#include "options.h"
+#include "region.h"
+#include "tables.h"
 
 #include <string.h>
 
-/* Whether an access is an event; the filter follows it even where accesses are none. */
-static bool passes(unsigned vcpu, enum class class, enum access kind, uint64_t va, uint64_t pa)
-{
-    const struct hart *hart = &harts[vcpu];
-    return class != CLASS_M &&
-           filter_passes(vcpu, class, hart->mxr, kind, va, pa, hart->satp) && options.accesses;
-}
-
-void access_event(unsigned vcpu, const struct stamp *at, enum class class, enum access kind,
-                  unsigned priv, uint64_t va, uint64_t pa, unsigned size)
-{
-    struct hart *hart = &harts[vcpu];
-    uint8_t flags = (class == CLASS_SUM ? FLAG_SUM : 0) | (hart->mxr ? FLAG_MXR : 0);
-    if (!passes(vcpu, class, kind, va, pa)) {
-        return;
-    }
-    if (class == CLASS_OTHER) {
-        uint64_t status = reg_read(REG_SSTATUS);
-        flags = (status >> 18 & 1 ? FLAG_SUM : 0) | (status >> 19 & 1 ? FLAG_MXR : 0);
-    }
-    struct event *event = emit(ACCESS, at);
-    event->a = va;
-    event->b = pa;
-    event->sub = kind;
-    event->size = size < SIZE_MORE ? size : SIZE_MORE;
-    event->flags = flags;
-    event->priv = priv;
-}
-
-/* The privilege that translates a data access where it is not the running one. */
+/* The privilege that a data access of CLASS_OTHER is translated with. */
 static unsigned data_privilege(struct site site)
 {
     if (site.op == OP_OTHER && !(site.priv & PRIV_VIRT) && site.priv != PRIV_M) {
@@ -45,9 +24,9 @@ static unsigned data_privilege(struct site site)
 }
 
 /*
- * Whether the store switches the machine off or resets it (the values of SiFive's test device).
- * QEMU goes on until its main loop hears of it, which is sometimes later, so that what the guest
- * does meanwhile is different in every run.
+ * Return true if the store switches the machine off or resets it (the values of SiFive's test
+ * device).  QEMU goes on until its main loop hears of it.  What the guest does until then differs
+ * from run to run, so the capture ends at the store.
  */
 static bool switches_off(uint32_t info, uint64_t pa)
 {
@@ -75,7 +54,7 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         uint64_t from = i == 0 ? va : va + first;
         struct qemu_plugin_hwaddr *address = qemu_plugin_get_hwaddr(info, from);
         parts[i].pa = address ? qemu_plugin_hwaddr_phys_addr(address) : ~0ull;
-        live |= kind == WRITE && tables_live(parts[i].pa);
+        live |= kind == ACCESS_WRITE && tables_live(parts[i].pa);
     }
     if (live || options.accesses) {
         struct stamp at = live ? stamp_of(vcpu, site) : stamp_of_access(vcpu, site);
@@ -90,14 +69,14 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
             pending->part_count = count;
             pending->size = size;
         } else if (live) {
-            tables_store(parts, count, size, site.op == OP_AMO ? BY_AMO : BY_STORE, &at);
+            tables_store(parts, count, size, site.op == OP_AMO ? PTE_OP_AMO : PTE_OP_STORE, &at);
         }
     } else if (count == 1) {
-        passes(vcpu, class, kind, va, parts[0].pa);
+        access_passes(vcpu, class, kind, va, parts[0].pa);
     }
-    if (kind == WRITE && switches_off(info, parts[0].pa)) {
+    if (kind == ACCESS_WRITE && switches_off(info, parts[0].pa)) {
         machine_ends();
-    } else if (kind == WRITE && !live && count == 1) {
+    } else if (kind == ACCESS_WRITE && !live && count == 1) {
         filter_allow_stores(vcpu, class, harts[vcpu].mxr, va);
     }
     leave();
@@ -111,28 +90,28 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         }                                                                                         \
     }
 
-FAST_CALLBACK(load_u, CLASS_U, READ)
-FAST_CALLBACK(load_s, CLASS_S, READ)
-FAST_CALLBACK(load_sum, CLASS_SUM, READ)
-FAST_CALLBACK(store_u, CLASS_U, WRITE)
-FAST_CALLBACK(store_s, CLASS_S, WRITE)
-FAST_CALLBACK(store_sum, CLASS_SUM, WRITE)
+FAST_CALLBACK(load_u, CLASS_U, ACCESS_READ)
+FAST_CALLBACK(load_s, CLASS_S, ACCESS_READ)
+FAST_CALLBACK(load_sum, CLASS_SUM, ACCESS_READ)
+FAST_CALLBACK(store_u, CLASS_U, ACCESS_WRITE)
+FAST_CALLBACK(store_s, CLASS_S, ACCESS_WRITE)
+FAST_CALLBACK(store_sum, CLASS_SUM, ACCESS_WRITE)
 
 static void load_other(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
-    look_at(vcpu, info, va, data, READ);
+    look_at(vcpu, info, va, data, ACCESS_READ);
 }
 
 static void store_other(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
-    look_at(vcpu, info, va, data, WRITE);
+    look_at(vcpu, info, va, data, ACCESS_WRITE);
 }
 
 /* M-mode addresses are physical. */
 static void store_m(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
     if (tables_live(va) || tables_live(va + 15) || is_off_switch(va)) {
-        look_at(vcpu, info, va, data, WRITE);
+        look_at(vcpu, info, va, data, ACCESS_WRITE);
     }
 }
 
@@ -143,52 +122,5 @@ memory_callback memory_callback_for(enum class class, enum access kind)
         [CLASS_SUM] = {load_sum, store_sum}, [CLASS_M] = {NULL, store_m},
         [CLASS_OTHER] = {load_other, store_other},
     };
-    return kind == READ && !options.accesses ? NULL : callbacks[class][kind];
-}
-
-/* By physical page, and the one that was fetched from last of those that share a place. */
-enum { KNOWN = 1024 };
-static struct known_code {
-    uint64_t from; /* fetched_from */
-    uint64_t va;   /* the page's virtual address then */
-} known_code[MAX_HARTS][KNOWN];
-
-void on_fetch(unsigned vcpu, void *data)
-{
-    struct fetch_site site = ((union packed_fetch){.data = data}).site;
-    struct hart *hart = &harts[vcpu];
-    struct known_code *known = &known_code[vcpu][site.page % KNOWN];
-    struct hart_counters *count = counters_of(vcpu);
-    unsigned length = site.wide ? 4 : 2, first = PAGE - 2 * (site.block + site.offset);
-    if (!enter(vcpu)) {
-        return;
-    }
-    if (options.filter > 1 && count->pending == 0 && length <= first &&
-        known->from == fetched_from(site) &&
-        filter_holds_code(vcpu, site.class, hart->mxr, known->va, site.page)) {
-        hart->fetched = known->va;
-        count->fetch_page = known->from;
-        leave();
-        return;
-    }
-    settle(vcpu);
-    struct stamp at = {
-        .icount = count->started - site.counted,
-        .pc = pc_of((struct site){.block = 2 * site.block, .offset = 2 * site.offset}),
-        .hart = vcpu,
-        .priv = site.priv};
-    hart->fetched = at.pc & -(uint64_t)PAGE;
-    uint64_t pa = ram.base + ((uint64_t)(site.page - 1) << PAGE_BITS) + (at.pc & (PAGE - 1));
-    access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc, pa, length < first ? length : first);
-    *known = (struct known_code){.from = fetched_from(site), .va = hart->fetched};
-    count->fetch_page = known->from;
-    if (length > first) {
-        struct walk walk = guest_walk(hart->satp, at.pc + first);
-        if (walk.ok) {
-            access_event(vcpu, &at, site.class, FETCH, at.priv, at.pc + first, walk.pa,
-                         length - first);
-        }
-        count->fetch_page = 0;
-    }
-    leave();
+    return kind == ACCESS_READ && !options.accesses ? NULL : callbacks[class][kind];
 }

@@ -1,5 +1,5 @@
 /*
- * The part of QEMU's TCG plugin interface, version 4, that this plugin calls, declared by us from
+ * The part of QEMU's TCG plugin interface, version 4, that this plugin calls.  We declare it from
  * its documentation ("QEMU TCG Plugins"), so that neither QEMU's headers nor glib's are needed.
  */
 #ifndef COSIM_QEMU_API_H

@@ -1,4 +1,12 @@
-#include "hart.h"
+#include "region.h"
+
+#include "effects.h"
+#include "guest.h"
+#include "options.h"
+#include "stream.h"
+#include "tables.h"
+#include "translation.h"
+#include "vectors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,18 +16,6 @@
 static char (*labels)[33];
 static unsigned label_count;
 static uint64_t first_instruction; /* of the region */
-
-void begin_hart(unsigned vcpu, const struct stamp *at)
-{
-    struct hart *hart = &harts[vcpu];
-    hart->begun = true;
-    hart->satp = reg_read(REG_SATP);
-    hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
-    tables_load_root(hart->satp, at);
-    struct event *event = emit(SATP_WRITE, at);
-    event->a = event->b = hart->satp;
-    event->flags = FLAG_STOP;
-}
 
 enum end_reason { END_OF_MACHINE, END_OF_REGION };
 
@@ -33,7 +29,7 @@ static void end_region(enum end_reason reason, uint64_t instructions)
     phase = DONE;
 }
 
-void end_region_here(void)
+static void end_region_here(void)
 {
     end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
     translate_anew();
@@ -45,7 +41,7 @@ void machine_ends(void)
     translate_anew();
 }
 
-void begin_region(unsigned vcpu, const struct stamp *at)
+static void begin_region(unsigned vcpu, const struct stamp *at)
 {
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
@@ -57,7 +53,8 @@ void begin_region(unsigned vcpu, const struct stamp *at)
 
 void take_requests(unsigned vcpu, struct site site)
 {
-    /* Any guest returns from a trap every few milliseconds: often enough to look for a request. */
+    /* Every guest returns from a trap every few milliseconds, which is often enough for
+     * requests. */
     bool waits = phase == WAITING && options.from.kind == AT_REQUEST;
     bool ends = phase == ACTIVE && options.to.kind == AT_REQUEST;
     if (!waits && !ends) {
@@ -125,7 +122,7 @@ void on_place(unsigned vcpu, void *data)
         end_region_here();
     } else if (label) {
         int number = label_number(label);
-        emit(MARK, &at)->a = number;
+        emit(KIND_MARK, &at)->a = number;
         stream_flush();
     }
     leave();
@@ -147,12 +144,10 @@ void on_idle(uint64_t id, unsigned vcpu)
 
 bool capture_open(unsigned vcpus)
 {
-    hart_count = vcpus;
     if (!ram_find(options.ram_name, options.ram_base, options.ram_size) || !registers_find()) {
         return false;
     }
-    tables_open(filter_tables_grew);
-    filter_open(options.filter, vcpus);
+    harts_open(vcpus);
     learn_vectors();
     if (phase == ACTIVE && vcpus == 1) {
         struct stamp at = stamp_now(0);

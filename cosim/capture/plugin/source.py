@@ -17,36 +17,38 @@ from cosim.machine.qemu import OFF_SWITCH
 from hypervisor_model.events import EventBatch
 
 FILTER_SLOTS = 64
-"""Default size of the first-level filter of accesses, for data and for instructions each (ours)."""
+"""Default slots of the access filter, for data and for instructions each (our choice)."""
 
 FILTER_LARGEST = 512
 LABEL_LARGEST = 32
 
 USER_MARK = 0x3C05140000
-"""Where the mark instruction of programs under Linux stands."""
+"""Address of the mark instruction in programs under Linux."""
 
 
 class PluginSource:
     """Events of one run of QEMU, made by the TCG plugin.
 
-    A context manager: entering compiles and checks the plugin; then pass :meth:`qemu_args` and
-    :attr:`pass_fds` to the machine, call :meth:`started` once QEMU runs, and read
-    :meth:`batches`.
+    Use it as a context manager.  Entering compiles and checks the plugin.  Then pass
+    :meth:`qemu_args` and :attr:`pass_fds` to the machine, call :meth:`started` when QEMU runs, and
+    read :meth:`batches`.
 
     :param qemu: the emulator.
     :param memory: bytes of guest RAM.
     :param ram_name: part of the name of QEMU's mapping of guest RAM in ``/proc/PID/maps``.
-    :param accesses: ``all`` for ACCESS events, passed through a filter of ``slots`` (a power of
-        two up to 512; 1: every change of page; 0: no filter, every fetch, load and store, which
-        only tests want); ``none`` for none.
-    :param start: where the region begins, before the instruction named: ``boot``, ``mark:LABEL``
-        or ``pc:ADDRESS``; ``request``: soon after :meth:`begin`, before a return from a trap.
-    :param end: where it ends, before the instruction named: ``end`` (of the machine),
-        ``mark:LABEL`` or ``pc:ADDRESS``; ``request``: soon after :meth:`end`.
-    :param mark: virtual address of the mark instruction; None: the guest has none.
-    :param mark_in_user: the mark counts in U-mode only.
+    :param ram_base: physical address of guest RAM.
+    :param accesses: ``all``: ACCESS events that passed the filter; ``none``: no ACCESS events.
+    :param slots: slots of the access filter, a power of two up to 512.  1 passes every change of
+        page.  0 means no filter: every fetch, load and store is an event, which only tests need.
+    :param start: where the region begins.  ``boot``, ``mark:LABEL`` or ``pc:ADDRESS``: before that
+        instruction.  ``request``: soon after :meth:`begin`, before a return from a trap.
+    :param end: where the region ends.  ``end``: with the machine.  ``mark:LABEL`` or
+        ``pc:ADDRESS``: before that instruction.  ``request``: soon after :meth:`end`.
+    :param mark: virtual address of the mark instruction; None if the guest has none.
+    :param mark_in_user: True if the mark counts only in U-mode.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
+    :raises UsageError: when ``slots``, ``start`` or ``end`` is wrong.
     """
 
     def __init__(
@@ -67,7 +69,8 @@ class PluginSource:
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
             raise UsageError(
-                f"the access filter has a power of two up to {FILTER_LARGEST} slots, not {slots}"
+                f"the slots of the access filter must be a power of two up to {FILTER_LARGEST}, "
+                f"or 0, not {slots}"
             )
         for limit in (start, end):
             _check_limit(limit)
@@ -94,9 +97,10 @@ class PluginSource:
         self._reader: StreamReader | None = None
 
     def __enter__(self) -> Self:
-        """Make it ready.
+        """Compile the plugin, check that QEMU loads it, and open the stream.
 
-        :raise MissingTool: no compiler, or a QEMU that does not load the plugin.
+        :raises MissingTool: when there is no compiler, or QEMU does not load the plugin.
+        :raises StorageError: when the compiled plugin cannot be written.
         """
         library = build.build()
         build.check_loads(self._qemu, library)
@@ -115,14 +119,14 @@ class PluginSource:
         self.close()
 
     def close(self) -> None:
-        """Stop reading: the plugin then stops recording, and the guest may go on."""
+        """Stop reading.  The plugin then stops recording; the guest may go on."""
         for line in (self._ours, self._theirs):
             if line is not None:
                 line.close()
         self._ours = self._theirs = None
 
     def qemu_args(self) -> list[str]:
-        """The arguments that load the plugin, to append to QEMU's."""
+        """Return the arguments that load the plugin, to append to QEMU's."""
         if self._library is None or self._theirs is None:
             raise MissingTool("the plugin source is not open")
         words = [str(self._library), f"fd={self._theirs.fileno()}", *self._options]
@@ -135,29 +139,29 @@ class PluginSource:
         return (self._theirs.fileno(),)
 
     def started(self) -> None:
-        """QEMU runs and has its end of the stream: let go of ours, so that its death shows."""
+        """QEMU runs: close our copy of its end of the stream, so that its death ends the stream."""
         if self._theirs is not None:
             self._theirs.close()
             self._theirs = None
 
     def begin(self) -> None:
-        """Ask that a region with ``start="request"`` begins."""
+        """Ask the plugin to begin a region that has ``start="request"``."""
         self._request(b"b")
 
     def end(self) -> None:
-        """Ask that a region with ``end="request"`` ends."""
+        """Ask the plugin to end a region that has ``end="request"``."""
         self._request(b"e")
 
     def _request(self, byte: bytes) -> None:
         if self._ours is not None:
-            # A QEMU that is gone shows in `batches`.
+            # If QEMU is gone, `batches` says so.
             with contextlib.suppress(OSError):
                 self._ours.send(byte)
 
     def batches(self) -> Iterator[EventBatch]:
-        """The region's events in program order, to the end of the region or of the machine.
+        """Yield the region's events in program order, to the end of the region or of the machine.
 
-        :raise MachineError: the stream is cut or damaged, or silent for longer than ``timeout``.
+        :raises MachineError: when the stream is cut or damaged, or silent longer than ``timeout``.
         """
         self.started()
         assert self._reader is not None
@@ -165,19 +169,19 @@ class PluginSource:
 
     @property
     def labels(self) -> list[str]:
-        """Labels of the marks so far; a MARK event's ``a`` is an index into them."""
+        """The labels of the marks so far; a MARK event's ``a`` is an index into them."""
         assert self._reader is not None
         return self._reader.labels
 
     @property
     def instructions(self) -> int:
-        """Instructions that the guest had retired when the last batch was sent."""
+        """How many instructions the guest had retired when the last batch was sent."""
         assert self._reader is not None
         return self._reader.instructions
 
     @property
     def summary(self) -> Summary | None:
-        """What the plugin says at the end; None before it."""
+        """What the plugin says when it ends; None before that."""
         return self._reader.summary if self._reader is not None else None
 
 
@@ -194,5 +198,5 @@ def _check_limit(text: str) -> None:
         except ValueError:
             pass
     raise UsageError(
-        f"{text!r} is no end of a region: write boot, end, request, mark:LABEL or pc:ADDRESS"
+        f"{text!r} is not an edge of a region: write boot, end, request, mark:LABEL or pc:ADDRESS"
     )

@@ -16,7 +16,7 @@ static struct {
     struct event buffer[ROOM];
 } stream = {.fd = -1};
 
-/* Fletcher's checksum over 64-bit words; what is left over counts as a word filled up with 0. */
+/* Fletcher's checksum over 64-bit words.  An incomplete last word is filled up with 0. */
 static void sum(struct checksum *checksum, const void *from, size_t length)
 {
     uint64_t word, words = checksum->words, sums = checksum->sums;
@@ -79,13 +79,19 @@ bool stream_is_open(void)
     return stream.fd >= 0;
 }
 
-struct event *stream_event(void)
+struct event *emit(enum kind kind, const struct stamp *at)
 {
     if (stream.used == ROOM) {
         stream_flush();
     }
     stream.events++;
-    return &stream.buffer[stream.used++];
+    struct event *event = &stream.buffer[stream.used++];
+    *event = (struct event){.icount = at->icount,
+                            .pc = at->pc,
+                            .kind = kind,
+                            .hart = at->hart,
+                            .priv = at->priv};
+    return event;
 }
 
 uint64_t stream_events(void)

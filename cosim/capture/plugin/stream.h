@@ -10,10 +10,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Where and when an event happened: what every event of one instruction shares. */
+struct stamp {
+    int64_t icount, pc;
+    uint8_t hart, priv;
+};
+
 enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END };
 
-/* Of 64-bit words: their sum, and the sum of that after each of them.  Cheaper than any CRC, which was
- * as dear as filling in the events. */
+/* The sum of the 64-bit words, and the sum of that sum after each word.  It is cheaper than any
+ * CRC, which took as long as filling in the events. */
 struct checksum {
     uint64_t words, sums;
 };
@@ -29,13 +35,14 @@ struct block_header {
 };
 _Static_assert(sizeof(struct block_header) == 48, "the header is 48 bytes");
 
-/* What the tool may ask for, a byte each. */
+/* What the tool may ask for, one byte each. */
 enum request { NO_REQUEST = 0, REQUEST_BEGIN = 'b', REQUEST_END = 'e' };
 
 void stream_open(int fd, int64_t (*instructions)(void));
 bool stream_is_open(void);
-/* Room for one more event; the caller fills it in. */
-struct event *stream_event(void);
+/* Add an event of this kind; the caller fills in the rest before it adds another. */
+struct event *emit(enum kind kind, const struct stamp *at);
+/* How many events were added so far. */
 uint64_t stream_events(void);
 void stream_flush(void);
 /* Send one block of another type, after the events so far. */

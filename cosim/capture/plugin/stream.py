@@ -1,7 +1,8 @@
 """The plugin's stream: blocks with a sequence number and a checksum, read from a socket.
 
-A block is a 48-byte header (``block_header`` in ``stream.h``) and what it announces.  Whatever is
-wrong with the stream ends it with an error; a batch that comes out was checked.
+A block is a 48-byte header (``block_header`` in ``stream.h``) and its payload.  Events come as
+records of :data:`hypervisor_model.events.EVENT`.  Anything wrong with the stream ends it with an
+error; each batch that comes out was checked.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hypervisor_model.events import EVENT, EventBatch
 
 _HEADER = struct.Struct("<IHHQQQQQ")
 _SUMMED = 32
-"""Bytes of it before the checksum."""
+"""Bytes of the header before the checksum."""
 _MAGIC = int.from_bytes(b"CSPE", "little")
 _VERSION = 2
 _LARGEST = 16 << 20
@@ -33,9 +34,9 @@ class _Block(IntEnum):
 
 
 def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
-    """Fletcher's checksum over the 64-bit words of ``parts``, each filled up with zeros.
+    """Return Fletcher's checksum over the 64-bit words of ``parts``, each filled up with zeros.
 
-    The sum of the words, and the sum of what that is after each word, both modulo 2^64.
+    It is the sum of the words, and the sum of that sum after each word, both modulo 2^64.
     """
     words, sums = 0, 0
     for part in parts:
@@ -51,43 +52,49 @@ def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
 class Summary:
     """What the plugin says when it ends.
 
-    ``region_ended``: the region's end was reached, otherwise the machine ended first.
-    ``never_started``: its beginning was not.  ``instructions`` were retired within the region.
-    The audit compared the plugin's copy of every live table with RAM: ``tables`` pages,
-    ``entries`` entries, of which ``missed`` differ, ``missed_only_ad`` of them only in the A and
-    D bits, which QEMU's MMU sets without an instruction unless the CPU has Svade.
+    The audit compared the plugin's copy of every live table with RAM.
     """
 
     region_ended: bool
+    """True if the end of the region was reached; False if the machine ended first."""
     never_started: bool
+    """True if the beginning of the region was not reached."""
     events: int
     instructions: int
+    """Instructions retired within the region."""
     tables: int
+    """Pages that the audit compared."""
     entries: int
+    """Entries that the audit compared."""
     missed: int
+    """Entries that differ."""
     missed_only_ad: int
+    """Entries among them that differ only in the A and D bits, which QEMU's MMU sets without an
+    instruction unless the CPU has Svade."""
 
 
 class StreamReader:
-    """Reads the stream from ``line``.
+    """Reads the stream.
 
-    ``labels`` are the marks' labels by number, ``instructions`` how many instructions the guest
-    had retired when the last block was sent, ``summary`` is set when the stream has ended.
+    :param line: our end of the socket; its time-out is the longest silence that is allowed.
     """
 
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._sequence = 0
         self.labels: list[str] = []
+        """The labels of the marks so far, by number."""
         self.instructions = 0
+        """How many instructions the guest had retired when the last block was sent."""
         self.summary: Summary | None = None
+        """What the plugin says when it ends; None before that."""
         self.events = 0
+        """How many events came so far."""
 
     def batches(self) -> Iterator[EventBatch]:
-        """The events, a batch a block, until the plugin's end record.
+        """Yield the events, one batch for each block, until the plugin's end record.
 
-        :raise MachineError: the stream is cut or damaged, or nothing came for as long as the
-            socket's own time-out allows.
+        :raises MachineError: when the stream is cut or damaged, or silent for too long.
         """
         while self.summary is None:
             kind, payload = self._block()
@@ -108,10 +115,12 @@ class StreamReader:
         header = self._read(_HEADER.size)
         magic, version, kind, sequence, instructions, length, *sums = _HEADER.unpack(header)
         if magic != _MAGIC or version != _VERSION or length > _LARGEST:
-            raise MachineError("the plugin's stream is damaged: what came is no block")
+            raise MachineError(
+                "the plugin's stream is damaged: a block was expected, something else came"
+            )
         if sequence != self._sequence:
             raise MachineError(
-                f"the plugin's stream is damaged: block {sequence} came, {self._sequence} was due"
+                f"the plugin's stream is damaged: expected block {self._sequence}, got {sequence}"
             )
         payload = self._read(length)
         if checksum(bytes(header[:_SUMMED]), payload) != tuple(sums):
@@ -128,7 +137,7 @@ class StreamReader:
         )
         if events != self.events:
             raise MachineError(
-                f"the plugin's stream is damaged: {self.events} of {events} events came"
+                f"the plugin's stream is damaged: only {self.events} of {events} events came"
             )
         self.summary = Summary(
             bool(region), bool(waiting), events, instructions, tables, entries, missed, only_ad

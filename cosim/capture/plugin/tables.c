@@ -12,24 +12,24 @@ struct page {
     struct page *next;      /* among the dropped ones */
 };
 
-uint8_t *tables_live_map;
+static uint8_t *live_map;
 static struct page **pages; /* index: page number within RAM */
-/* Dropped pages that may still be looked at: tables that lead to themselves are dropped while
- * their own links are followed. */
+/* Dropped pages that may still be looked at: a table that leads to itself is dropped while its own
+ * links are followed. */
 static struct page *dropped;
 static uint64_t *roots;
 static size_t root_count, root_room;
-static void (*on_grown)(void);
+static struct tables_hooks hooks;
 
-void tables_open(void (*grown)(void))
+void tables_open(struct tables_hooks given)
 {
     size_t count = ram.size >> PAGE_BITS;
-    tables_live_map = calloc(count, 1);
+    live_map = calloc(count, 1);
     pages = calloc(count, sizeof(*pages));
-    if (!tables_live_map || !pages) {
+    if (!live_map || !pages) {
         abort();
     }
-    on_grown = grown;
+    hooks = given;
     root_count = 0;
 }
 
@@ -40,7 +40,7 @@ static inline size_t number(uint64_t pa)
 
 bool tables_live(uint64_t pa)
 {
-    return ram_holds(pa) && tables_live_map[number(pa)];
+    return ram_holds(pa) && live_map[number(pa)];
 }
 
 static unsigned levels_of(const struct page *page)
@@ -60,19 +60,20 @@ static struct page *read_page(uint64_t pa, int level, bool root, const struct st
     }
     page->root_level = NO_ROOT;
     pages[number(pa)] = page;
-    tables_live_map[number(pa)] = 1;
-    /* Other harts run on, and stores of theirs to this page have needed no look so far.  So the copy
+    live_map[number(pa)] = 1;
+    /* The other harts go on, and so far nobody looked at their stores to this page.  So the copy
      * comes last: a store that was not looked at is in RAM by now, and one that is looked at waits
-     * for the lock and becomes an event.  The other way round a store between the two is in neither. */
-    on_grown();
+     * for the lock and becomes an event.  If the copy came first, a store between the two steps
+     * would be in neither. */
+    hooks.grown();
     memcpy(page->copy, ram.bytes + (pa - ram.base), PAGE);
-    struct event *event = emit(TABLE_ADD, at);
+    struct event *event = emit(KIND_TABLE_ADD, at);
     event->a = pa;
     event->b = level;
     event->sub = root;
     for (int i = 0; i < ENTRIES; i++) {
         if (page->copy[i]) {
-            event = emit(TABLE_ENTRY, at);
+            event = emit(KIND_TABLE_ENTRY, at);
             event->a = pa + 8 * i;
             event->c = page->copy[i];
         }
@@ -111,9 +112,9 @@ static void drop_link(uint64_t pa, int level, const struct stamp *at)
     }
     /* A table that links to itself may have been dropped by one of its own links. */
     if (pages[number(pa)] == page && levels_of(page) == 0) {
-        emit(TABLE_DROP, at)->a = pa;
+        emit(KIND_TABLE_DROP, at)->a = pa;
         pages[number(pa)] = NULL;
-        tables_live_map[number(pa)] = 0;
+        live_map[number(pa)] = 0;
         page->next = dropped;
         dropped = page;
     }
@@ -170,7 +171,7 @@ static void retire_for_store(const struct part *part, bool small, const struct s
 {
     uint64_t pa = part->pa & -(uint64_t)PAGE;
     struct page *page = pages[number(pa)];
-    if (page->root_level == NO_ROOT || is_loaded_root(pa)) {
+    if (page->root_level == NO_ROOT || hooks.is_loaded_root(pa)) {
         return;
     }
     bool retires = small;
@@ -194,7 +195,7 @@ static void retire_mapped(uint64_t entry, int level, const struct stamp *at)
     for (;;) {
         uint64_t lowest = UINT64_MAX;
         for (size_t i = 0; i < root_count; i++) {
-            if (roots[i] - first < size && roots[i] < lowest && !is_loaded_root(roots[i])) {
+            if (roots[i] - first < size && roots[i] < lowest && !hooks.is_loaded_root(roots[i])) {
                 lowest = roots[i];
             }
         }
@@ -213,7 +214,7 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     struct page *page = pages[number(page_pa)];
     unsigned i = (entry_pa & (PAGE - 1)) >> 3;
     uint64_t old = page->copy[i], new = ram_word(entry_pa);
-    struct event *event = emit(PTE_WRITE, at);
+    struct event *event = emit(KIND_PTE_WRITE, at);
     event->a = pa;
     event->b = old;
     event->c = new;
@@ -221,7 +222,7 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = cont ? FLAG_CONT : 0;
     page->copy[i] = new;
-    note_pte_write(entry_pa, levels_of(page), old);
+    hooks.entry_written(entry_pa, levels_of(page), old);
     if (new == old) {
         return;
     }

@@ -1,21 +1,27 @@
 /*
- * Which pages of guest RAM are live page tables, and what they hold: the rules of
- * docs/architecture.md, "Which pages are live tables".  cosim/capture/tables.py is the same in
+ * Follows which pages of guest RAM are live page tables, and what they hold, by the rules of
+ * docs/architecture.md, "Which pages are live tables".  cosim/capture/tables.py does the same in
  * Python; the tests hold the two against each other.
  */
 #ifndef COSIM_TABLES_H
 #define COSIM_TABLES_H
 
-#include "event.h"
 #include "guest.h"
+#include "stream.h"
 
-/* What the tables call back when their set of live pages has grown: when it returns, every store
- * that has found none of them live is in RAM. */
-void tables_open(void (*grown)(void));
-/* Whether the page of `pa` is live; `pa` may be anything. */
+/* What the tables call back. */
+struct tables_hooks {
+    /* A page became live.  On return, every store that was made while it was not live is in RAM. */
+    void (*grown)(void);
+    /* Return true if the page is the root in `satp` of any hart. */
+    bool (*is_loaded_root)(uint64_t page);
+    /* The entry of a table that is live at these levels (a bit set) was written; `old` is its value
+     * before. */
+    void (*entry_written)(uint64_t entry, unsigned levels, uint64_t old);
+};
+void tables_open(struct tables_hooks hooks);
+/* Return true if the page of `pa` is live; `pa` may be anything. */
 bool tables_live(uint64_t pa);
-/* The same, of a page's number within RAM. */
-extern uint8_t *tables_live_map;
 
 /* Rule 1 and 5: a root was loaded into `satp` of a hart. */
 void tables_load_root(uint64_t satp, const struct stamp *at);
@@ -34,10 +40,5 @@ struct audit {
 };
 /* Compare every live page's copy with RAM. */
 struct audit tables_audit(void);
-
-/* Provided by the plugin. */
-bool is_loaded_root(uint64_t page);
-void note_pte_write(uint64_t entry, unsigned levels, uint64_t old);
-struct event *emit(enum kind kind, const struct stamp *at);
 
 #endif

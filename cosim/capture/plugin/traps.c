@@ -1,47 +1,12 @@
+#include "traps.h"
+
+#include "access.h"
+#include "effects.h"
+#include "filter.h"
+#include "guest.h"
 #include "hart.h"
-
-static uint64_t vector_offsets[PAGE / 2 / 64]; /* a bit for each even offset in a page */
-
-bool may_be_vector(uint64_t va)
-{
-    unsigned bit = (va & (PAGE - 1)) / 2;
-    return vector_offsets[bit / 64] >> bit % 64 & 1;
-}
-
-static void vector_written(uint64_t tvec)
-{
-    uint64_t va = tvec & -4ull;
-    unsigned bit = (va & (PAGE - 1)) / 2;
-    if (!may_be_vector(va)) {
-        vector_offsets[bit / 64] |= 1ull << bit % 64;
-        if (is_translated(va)) {
-            translate_anew();
-        }
-    }
-}
-
-void learn_vectors(void)
-{
-    vector_written(reg_read(REG_STVEC));
-    vector_written(reg_read(REG_MTVEC));
-}
-
-void vector_begins(struct site site)
-{
-    uint64_t operand = site.funct3 & 4 ? site.rs1 : reg_read(site.rs1);
-    uint64_t old = reg_read(site.detail == CSR_MTVEC ? REG_MTVEC : REG_STVEC);
-    switch (site.funct3 & 3) {
-    case 1:
-        vector_written(operand);
-        break;
-    case 2:
-        vector_written(old | operand);
-        break;
-    case 3:
-        vector_written(old & ~operand);
-        break;
-    }
-}
+#include "options.h"
+#include "region.h"
 
 void return_begins(unsigned vcpu, struct site site)
 {
@@ -82,19 +47,19 @@ static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t 
     struct stamp at = {
         .icount = counters_of(vcpu)->started, .pc = epc, .hart = vcpu, .priv = from};
     if (options.accesses) {
-        enum access kind = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? FETCH
-                           : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? READ
-                                                                            : WRITE;
+        enum access kind = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? ACCESS_FETCH
+                           : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? ACCESS_READ
+                                                                            : ACCESS_WRITE;
         filter_faulted(vcpu, kind, tval);
         forget_fetched();
-        struct event *access = emit(ACCESS, &at);
+        struct event *access = emit(KIND_ACCESS, &at);
         access->a = tval;
         access->b = -1 - (int64_t)cause;
         access->sub = kind;
         access->flags = (status >> 18 & 1 && at.priv == PRIV_S ? FLAG_SUM : 0) |
                         (status >> 19 & 1 ? FLAG_MXR : 0);
     }
-    struct event *event = emit(PAGE_FAULT, &at);
+    struct event *event = emit(KIND_PAGE_FAULT, &at);
     event->a = tval;
     event->b = cause;
 }
@@ -111,7 +76,8 @@ void on_enter(unsigned vcpu, void *data)
     uint64_t cause = reg_read(machine ? REG_MCAUSE : REG_SCAUSE);
     uint64_t epc = reg_read(machine ? REG_MEPC : REG_SEPC);
     bool exception = cause >> 63 == 0;
-    /* Firmware may have entered the vector by mret: then the trap was counted when it took it. */
+    /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted
+     * then. */
     bool returned = hart->returned == count->started && hart->returned_from != epc;
     bool began = cause != FETCH_MISALIGNED && cause != FETCH_ACCESS && cause != FETCH_PAGE &&
                  cause != FETCH_GUEST_PAGE;

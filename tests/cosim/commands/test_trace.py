@@ -209,7 +209,7 @@ def test_head(cosim: Shell, folder: Path) -> None:
 
 def test_verify(cosim: Shell, folder: Path) -> None:
     assert cosim.json("trace", "verify", folder) == {"ok": True, "findings": []}
-    (folder / "_events-000009.parquet.part").write_bytes(b"x")
+    (folder / ".events-000009.parquet.123.part").write_bytes(b"x")
     lines = (folder / NAME).read_bytes().splitlines(keepends=True)
     (folder / NAME).write_bytes(b"".join(lines[:-1]))
     status, out, _ = cosim("trace", "verify", folder)

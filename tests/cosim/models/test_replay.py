@@ -15,10 +15,10 @@ from cosim.models import choices as modelling
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
 from cosim.trace.manifest import NAME
-from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream, make
+from scripts.synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},

@@ -24,7 +24,7 @@ from cosim.report.plot import Lines, slots
 from cosim.report.svg import NARROW
 from cosim.report.tables import Cell, Table
 from cosim.reproduce.experiments import EXPERIMENTS
-from cosim.trace.synthetic import SyntheticGuest
+from scripts.synthetic_guest import SyntheticGuest
 from tests.cosim.report.documents import DOCUMENTS, beyond, document, fig5, fig6, fig7, write_all
 from tests.cosim.streams import result_document, write_trace
 

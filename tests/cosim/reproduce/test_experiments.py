@@ -44,11 +44,11 @@ from cosim.run.spec import RunSpec
 from cosim.session import execute as launch
 from cosim.session.gdb import Outcome
 from cosim.trace.reader import TraceReader
-from cosim.trace.synthetic import RAM_BASE, RAM_SIZE, SyntheticGuest
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream
 from hypervisor_model.tlb import TlbConfig
+from scripts.synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import StorageError, TraceError
-from cosim.trace import manifest, reader
+from cosim.trace import manifest, reader, schema
 from cosim.trace.manifest import TraceDamage
 from cosim.trace.reader import TraceReader
 from cosim.trace.writer import TraceWriter
@@ -95,7 +95,7 @@ def test_missing_segment(whole: tuple[Path, EventBatch], tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("version", "said"),
     [
-        (99, "trace version 99, but this tool reads up to 1"),
+        (99, f"trace version 99, but this tool reads up to {schema.VERSION}"),
         (0, "0 is no version of a trace"),
         (-1, "-1 is no version of a trace"),
         (True, "True is no version of a trace"),

@@ -1,6 +1,6 @@
 /*
- * The plugin's tables, decoder and vocabulary without QEMU, for test_plugin_c.py: what plugin.c
- * and capture.c provide is replaced by an array of events.
+ * The plugin's tables and decoder without QEMU, for test_c_code.py.  An array of events replaces the
+ * stream, and the hooks are the harness's own.
  */
 #include "decode.h"
 #include "tables.h"
@@ -26,12 +26,12 @@ struct event *emit(enum kind kind, const struct stamp *stamp)
     return &events[used++];
 }
 
-bool is_loaded_root(uint64_t page)
+static bool is_loaded_root(uint64_t page)
 {
     return atp_levels(loaded) && atp_root(loaded) == page;
 }
 
-void note_pte_write(uint64_t entry, unsigned levels, uint64_t old)
+static void entry_written(uint64_t entry, unsigned levels, uint64_t old)
 {
     (void)entry, (void)levels, (void)old;
 }
@@ -66,7 +66,9 @@ EXPORT void harness_open(const uint8_t *bytes, uint64_t base, uint64_t size)
     used = 0;
     loaded = 0;
     unseen.at = NULL;
-    tables_open(grown);
+    tables_open((struct tables_hooks){.grown = grown,
+                                      .is_loaded_root = is_loaded_root,
+                                      .entry_written = entry_written});
 }
 
 EXPORT void harness_load(uint64_t satp, uint64_t pc)
@@ -98,16 +100,3 @@ EXPORT unsigned harness_decode(uint32_t word)
     struct insn insn = decode(word);
     return insn.op | insn.detail << 8;
 }
-
-EXPORT const int harness_kinds[] = {TABLE_ADD, TABLE_ENTRY, TABLE_DROP, PTE_WRITE, FENCE,
-                                    SATP_WRITE, ACCESS, PAGE_FAULT, MARK};
-EXPORT const int harness_pte_ops[] = {BY_STORE, BY_AMO, BY_SC, BY_CBO_ZERO, BY_OTHER};
-EXPORT const int harness_fences[] = {SFENCE_VMA, SINVAL_VMA, HFENCE_VVMA,
-                                     HFENCE_GVMA, HINVAL_VVMA, HINVAL_GVMA};
-EXPORT const int harness_flags[] = {FLAG_CONT, FLAG_SUM, FLAG_MXR, FLAG_STOP};
-EXPORT const int harness_offsets[] = {
-    offsetof(struct event, icount), offsetof(struct event, pc),       offsetof(struct event, a),
-    offsetof(struct event, b),      offsetof(struct event, c),        offsetof(struct event, kind),
-    offsetof(struct event, sub),    offsetof(struct event, hart),     offsetof(struct event, priv),
-    offsetof(struct event, flags),  offsetof(struct event, size),     offsetof(struct event, reserved),
-};

@@ -91,11 +91,11 @@ def test_a_flipped_bit_is_found_wherever_it_is(bit: int) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (block(END, 1, end(0)), "block 1 came, 0 was due"),
+        (block(END, 1, end(0)), "expected block 0, got 1"),
         (block(END, 0, end(1)), "0 of 1 events came"),
         (block(9, 0, b""), "type 9"),
         (block(EVENTS, 0, bytes(47)), "half an event"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(32), "no block"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n" + bytes(32), "a block was expected"),
     ],
 )
 def test_what_is_wrong_is_said(data: bytes, said: str) -> None:
@@ -111,7 +111,7 @@ def test_a_silent_plugin_is_given_up() -> None:
             list(StreamReader(ours).batches())
 
 
-def test_a_batch_is_an_array_of_its_own() -> None:
+def test_each_batch_is_an_array_by_itself() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(WHOLE)
@@ -131,7 +131,7 @@ def test_a_filter_has_a_power_of_two_slots(slots: int) -> None:
 
 @pytest.mark.parametrize("limit", ["mark:", "mark:" + 33 * "x", "pc:here", "later", "mark:ä"])
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
-    with pytest.raises(UsageError, match="no end of a region"):
+    with pytest.raises(UsageError, match="not an edge of a region"):
         PluginSource(Path("/bin/true"), memory=1 << 20, start=limit)
 
 

@@ -1,10 +1,11 @@
-"""The event stream of a made-up guest: for benchmarks and tests that need no QEMU.
+"""The event stream of a made-up guest, for benchmarks and tests that need no QEMU.
 
-One hart, Sv39, 4 KiB pages, a kernel half shared by all address spaces.  Processes come and go:
-each is loaded, faults its pages in, works on them, unmaps some with a fence, and dies.  The
-stream keeps every rule of docs/architecture.md (live tables, order of events), every access has
-the answer that the tables give at that moment, and all fences are in place, so no result can be
-stale.  It stands for no real program: use it where the shape of the stream is what matters.
+The guest has one hart, Sv39, 4 KiB pages, and a kernel half that all address spaces share.
+Processes come and go: each is loaded, faults its pages in, works on them, unmaps some with a fence,
+and dies.  The stream keeps every rule of docs/architecture.md (live tables, order of events).
+Every access has the answer that the tables give at that moment, and all fences are in place, so no
+result can be stale.  The guest stands for no real program; use it if only the shape of the stream
+matters.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _USER_LEAF = 0xD7  # D A . U . W R V
 _LINK = 1
 _TEXT = 0xFFFF_FFFF_8000_0000
 
-_Row = tuple[int, int, int, int, int, int, int, int, int, int, int, int]
+_NAMES = EVENT.names or ()
 
 
 @dataclass
@@ -56,13 +57,15 @@ class _Process:
 class SyntheticGuest:
     """Makes events; equal seeds make equal streams.
 
-    ``pages`` is the size of a process, ``turns`` the accesses that it makes a page in its life.
+    :param seed: of the random numbers.
+    :param pages: the size of a process.
+    :param turns: accesses per page that a process makes in its life.
     """
 
     def __init__(self, seed: int = 1, *, pages: int = 300, turns: int = 12) -> None:
         self._random = random.Random(seed)
         self._pages, self._turns = pages, turns
-        self._rows: list[_Row] = []
+        self._rows: list[tuple[int, ...]] = []
         self._icount = 10_000_000
         self._pc = signed(_TEXT)
         free = list(range(RAM_BASE + (32 << 20), RAM_BASE + RAM_SIZE, _PAGE))
@@ -72,7 +75,7 @@ class SyntheticGuest:
         self._asid = 0
 
     def batches(self, events: int, size: int = 1 << 16) -> Iterator[EventBatch]:
-        """At least ``events`` events in all, in batches of at least ``size``."""
+        """Yield at least ``events`` events in all, in batches of at least ``size``."""
         made = 0
         while made < events:
             while len(self._rows) < min(size, events - made):
@@ -95,11 +98,21 @@ class SyntheticGuest:
         steps: int = 0,
     ) -> None:
         self._icount += steps
-        row = (signed(a), signed(b), signed(c))
-        self._rows.append((self._icount, self._pc, *row, kind, sub, 0, priv, 0, size, 0))
+        values = {
+            "icount": self._icount,
+            "pc": self._pc,
+            "a": signed(a),
+            "b": signed(b),
+            "c": signed(c),
+            "kind": kind,
+            "sub": sub,
+            "priv": priv,
+            "size": size,
+        }
+        self._rows.append(tuple(values.get(name, 0) for name in _NAMES))
 
     def _at(self, site: int) -> None:
-        """The kernel's code at ``site`` runs next."""
+        """Let the kernel's code at ``site`` run next."""
         self._pc = signed(_TEXT + 0x1000 + 0x3F2 * site)
 
     def _live(self) -> None:
@@ -111,7 +124,7 @@ class SyntheticGuest:
         self._exit(process)
 
     def _load(self) -> _Process:
-        """A new address space: built out of sight, live from the write of ``satp`` on."""
+        """Make an address space: built out of sight, live from the write of ``satp`` on."""
         self._asid = self._asid % 0xFFFF + 1
         root, middle, *leaves = (self._free.pop() for _ in range(2 + -(-self._pages // 512)))
         process = _Process(self._asid, root, [root, middle, *leaves], leaves)
@@ -133,7 +146,7 @@ class SyntheticGuest:
         return process
 
     def _touch(self, process: _Process) -> None:
-        """An access of the kernel to RAM, or of the process to one of its pages."""
+        """Make an access: of the kernel to RAM, or of the process to one of its pages."""
         steps = 1 + int(self._random.expovariate(1 / 120))
         access = self._random.choices((Access.READ, Access.WRITE, Access.FETCH), (5, 3, 2))[0]
         if access != Access.FETCH and self._random.random() < 0.3:
@@ -153,7 +166,7 @@ class SyntheticGuest:
             pa = process.mapped[page] = self._free.pop()
             self._at(2)
             self._store(self._entry(process, page), 0, pa >> 2 | _USER_LEAF, PteOp.STORE, 400)
-            # Without Svvptc "invalid" may still be cached.
+            # Without Svvptc, the old invalid entry may still be cached.
             self._fence(process, va)
         self._pc = 0x1_0000 + 4 * self._random.randrange(9000)
         self._access(va, process.mapped[page] + va % _PAGE, access, Priv.U, steps)
@@ -169,7 +182,7 @@ class SyntheticGuest:
         self._free.appendleft(pa)
 
     def _exit(self, process: _Process) -> None:
-        """Take everything down, fence, and lose the tables as their pages are used again."""
+        """Unmap everything, fence, and drop the tables, whose pages are used again."""
         self._at(4)
         for page, pa in process.mapped.items():
             entry = self._entry(process, page)

@@ -1,0 +1,16 @@
+/*
+ * Records what a deferred instruction has done, before the next one executes.
+ */
+#ifndef COSIM_EFFECTS_H
+#define COSIM_EFFECTS_H
+
+#include "hart.h"
+
+/* The register that the CSR names; `csr` is satp, vsatp or hgatp. */
+uint64_t read_atp(unsigned csr);
+/* Look at the instruction's effect before the next one; the caller fills in the rest. */
+struct pending *defer(unsigned vcpu, struct site site, const struct stamp *at);
+/* Record what the deferred instruction has done, if there is one. */
+void settle(unsigned vcpu);
+
+#endif

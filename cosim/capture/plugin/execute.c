@@ -1,0 +1,95 @@
+#include "execute.h"
+
+#include "effects.h"
+#include "filter.h"
+#include "guest.h"
+#include "hart.h"
+#include "options.h"
+#include "traps.h"
+#include "vectors.h"
+
+/* Of a fence's operands, 16 bits of an ASID and 14 of a VMID count. */
+static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at)
+{
+    bool gstage = site.detail == FENCE_HFENCE_GVMA || site.detail == FENCE_HINVAL_GVMA;
+    struct pending *pending = defer(vcpu, site, at);
+    if (site.rs1) {
+        pending->before = gstage ? reg_read(site.rs1) << 2 : reg_read(site.rs1);
+    }
+    if (site.rs2) {
+        pending->operand = reg_read(site.rs2) & (gstage ? 0x3fff : 0xffff);
+    }
+}
+
+/* A write to sstatus, mstatus or vsstatus.  Only MXR is followed here: SUM is in the block's
+ * class. */
+static void status_begins(unsigned vcpu, struct site site)
+{
+    struct hart *hart = &harts[vcpu];
+    uint64_t operand = site.funct3 & 4 ? site.rs1 : reg_read(site.rs1);
+    bool set = operand >> 19 & 1, mxr = hart->mxr;
+    switch (site.funct3 & 3) {
+    case 1:
+        mxr = set;
+        break;
+    case 2:
+        mxr |= set;
+        break;
+    case 3:
+        mxr &= !set;
+        break;
+    }
+    if (mxr != hart->mxr && !(site.priv & PRIV_VIRT) && site.detail != CSR_VSSTATUS) {
+        hart->mxr = mxr;
+        filter_forget();
+    }
+}
+
+void on_execute(unsigned vcpu, void *data)
+{
+    struct site site = ((union packed_site){.data = data}).site;
+    /* The instruction count needs returns and vectors outside of the region too. */
+    if (site.op == OP_RETURN) {
+        return_begins(vcpu, site);
+        return;
+    }
+    if (site.op == OP_VECTOR) {
+        lock_harts();
+        vector_begins(site);
+        leave();
+        return;
+    }
+    if (site.op == OP_CBO_ZERO && site.class < CLASSES &&
+        fast_hit(vcpu, site.class, ACCESS_WRITE, reg_read(site.rs1))) {
+        return;
+    }
+    if (!enter(vcpu)) {
+        return;
+    }
+    settle(vcpu);
+    struct stamp at = stamp_of(vcpu, site);
+    switch (site.op) {
+    case OP_FENCE:
+        fence_begins(vcpu, site, &at);
+        break;
+    case OP_ATP:
+        defer(vcpu, site, &at)->before = read_atp(site.detail);
+        break;
+    case OP_CBO_ZERO:
+        defer(vcpu, site, &at)->operand = reg_read(site.rs1) & -(uint64_t)options.cbo_block;
+        break;
+    case OP_STATUS:
+        status_begins(vcpu, site);
+        break;
+    }
+    leave();
+}
+
+void on_next(unsigned vcpu, void *data)
+{
+    (void)data;
+    if (enter(vcpu)) {
+        settle(vcpu);
+        leave();
+    }
+}

@@ -1,0 +1,20 @@
+/*
+ * Where the recorded region begins and ends, and marks.
+ */
+#ifndef COSIM_REGION_H
+#define COSIM_REGION_H
+
+#include "hart.h"
+
+/* Called when the first code is translated; false if guest RAM or a register is not found. */
+bool capture_open(unsigned harts);
+void capture_close(void);
+/* The running instruction ends the machine; with the lock held. */
+void machine_ends(void);
+/* A return from a trap: the place to look for requests of the tool. */
+void take_requests(unsigned vcpu, struct site site);
+
+void on_place(unsigned vcpu, void *data); /* before an instruction that may be a mark or a limit */
+void on_idle(uint64_t id, unsigned vcpu);
+
+#endif

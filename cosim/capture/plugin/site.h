@@ -1,0 +1,52 @@
+/*
+ * What the translator knows of an instruction, packed into the 64 bits of a callback's data.
+ */
+#ifndef COSIM_SITE_H
+#define COSIM_SITE_H
+
+#include <stdint.h>
+
+/* The pc is left out on purpose: QEMU shares translated code between virtual aliases of a page, so
+ * only offsets are known. */
+struct site {
+    uint64_t block : 12;  /* address of the first instruction of its block, within the page */
+    uint64_t offset : 12; /* bytes from there to it */
+    uint64_t op : 4;      /* enum op */
+    uint64_t class : 3;   /* enum class */
+    uint64_t priv : 3;    /* enum priv */
+    uint64_t rd : 5, rs1 : 5, rs2 : 5;
+    uint64_t funct3 : 3;
+    uint64_t detail : 12;
+};
+union packed_site {
+    struct site site;
+    void *data;
+};
+_Static_assert(sizeof(union packed_site) == sizeof(void *), "a site fits a pointer");
+
+/* The page that an instruction is fetched from, and which instruction it is. */
+struct fetch_site {
+    uint64_t page : 32; /* number of the physical page within RAM, plus 1 */
+    uint64_t class : 3;
+    uint64_t priv : 3;
+    uint64_t block : 11; /* as in a site, but in halfwords */
+    uint64_t offset : 11;
+    uint64_t wide : 1;    /* 4 bytes, not 2 */
+    uint64_t counted : 1; /* `started` includes it when the callback runs */
+};
+union packed_fetch {
+    struct fetch_site site;
+    void *data;
+    uint64_t word;
+};
+_Static_assert(sizeof(union packed_fetch) == sizeof(void *), "a fetch site fits a pointer");
+
+/* The part of it that a hart's next fetches are compared with; never 0. */
+static inline uint64_t fetched_from(struct fetch_site site)
+{
+    union packed_fetch from = {
+        .site = {.page = site.page, .class = site.class, .priv = site.priv}};
+    return from.word;
+}
+
+#endif
