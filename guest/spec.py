@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cosim import paths
 from cosim.errors import GuestImageError, StorageError
+from cosim.files import write_atomically
 
 _FILE = "guest.json"
 
@@ -78,22 +79,7 @@ def write(spec: GuestSpec) -> None:
 
     :raise StorageError: the folder cannot be written.
     """
-    replace(folder(spec.name) / _FILE, (json.dumps(spec.document(), indent=2) + "\n").encode())
-
-
-def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write ``data`` to ``path``, whole or not at all.
-
-    :raise StorageError: the file cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.chmod(mode)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+    write_atomically(folder(spec.name) / _FILE, json.dumps(spec.document(), indent=2) + "\n")
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from cosim.files import write_atomically
 from cosim.output import Step
 from guest import compiler, cpio, spec
 from guest.linux import packages
@@ -60,7 +61,7 @@ class Recipe:
         unpacked = unpacked or packages.fetch(debian, step)
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio.gz"
-        spec.replace(initrd, cpio.compressed(entries()))
+        write_atomically(initrd, cpio.compressed(entries()))
         image = folder / "Image"
         if not image.exists():
             image.symlink_to("debian/Image")

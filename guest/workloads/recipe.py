@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cosim.errors import UsageError
+from cosim.files import write_atomically
 from cosim.output import Step
 from guest import compiler, cpio, linux, spec
 from guest.spec import GuestSpec
@@ -65,7 +66,7 @@ class Recipe:
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio"
         entries = [*linux.entries(), *_entries(debian)]
-        spec.replace(initrd, cpio.archive(entries))
+        write_atomically(initrd, cpio.archive(entries))
         made = GuestSpec(
             name=NAME,
             kernel=base.kernel,
