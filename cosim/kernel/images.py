@@ -20,7 +20,7 @@ from elftools.construct.lib.container import Container
 from elftools.elf.elffile import ELFFile
 
 from cosim.errors import GuestImageError
-from cosim.machine.qemu import RAM_BASE
+from cosim.machine.configuration import RAM_BASE
 
 IMAGE_BASE = RAM_BASE + (2 << 20)
 """Physical address at which QEMU puts a flat kernel behind its own OpenSBI."""

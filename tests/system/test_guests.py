@@ -12,7 +12,8 @@ from cosim.debugger import registers as target
 from cosim.debugger.rsp import Stub
 from cosim.kernel import symbols
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
+from cosim.machine.configuration import MachineConfig, Timing, parse_memory
+from cosim.machine.qemu import Machine
 from guest import GuestSpec
 
 pytestmark = pytest.mark.system

@@ -12,7 +12,7 @@ import pytest
 
 from cosim.errors import GuestImageError
 from cosim.kernel.images import IMAGE_BASE, LoadRange, inspect_firmware, inspect_kernel
-from cosim.machine.qemu import RAM_BASE
+from cosim.machine.configuration import RAM_BASE
 
 
 def elf(
