@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_it_stays_readable_after_the_end() -> None:
 
 @pytest.mark.parametrize("size", [1 << 62, 1 << 70])
 def test_more_than_there_is(size: int) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(MachineError, match=r"cannot allocate .* use a smaller --memory"):
         GuestRam(size)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
