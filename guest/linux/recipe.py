@@ -1,4 +1,4 @@
-"""Makes the ``linux`` guest: fetch, compile our programs, pack the initramfs."""
+"""Makes the ``linux`` guest: fetches packages, compiles our programs, packs the initramfs."""
 
 from __future__ import annotations
 

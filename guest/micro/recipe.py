@@ -1,4 +1,4 @@
-"""Builds ``micro`` and ``micro-m``: our own bare kernel, with firmware and without."""
+"""Builds ``micro`` and ``micro-m``: our bare kernel, with firmware and without."""
 
 from __future__ import annotations
 
