@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,14 @@ _PIPE_BYTES = 1 << 20
 """The largest pipe that Linux gives to an ordinary user (fs.pipe-max-size)."""
 _SHORT_SECONDS = 2.0
 _QUIT_SECONDS = 30.0
+
+_Part = TypeVar("_Part")
+
+
+def _present(part: _Part | None) -> _Part:
+    """Return a part of a machine that has been entered."""
+    assert part is not None, "the machine was not started"
+    return part
 
 
 class Machine:
@@ -112,10 +120,6 @@ class Machine:
     ) -> None:
         self.close()
 
-    def arguments(self) -> list[str]:
-        """Return QEMU's command line without the descriptors of the lines."""
-        return arguments(self.qemu, self.config, self.timing)
-
     def _launch(self) -> None:
         self._ram = GuestRam(self.config.memory)
         with tempfile.TemporaryDirectory() as names:
@@ -138,12 +142,12 @@ class Machine:
 
     def _start(self, names: Path) -> None:
         """Start QEMU; when this returns, it has opened the files in the folder ``names``."""
-        assert self._ram is not None
-        words = self.arguments()
+        ram = _present(self._ram).descriptor
+        words = arguments(self.qemu, self.config, self.timing)
         words += [
             "-object",
             f"memory-backend-file,id=ram,size={self.config.memory},share=on,"
-            f"mem-path=/proc/self/fd/{self._ram.descriptor}",
+            f"mem-path=/proc/self/fd/{ram}",
             *("-chardev", f"socket,id=qmp,fd={self._lines.add_pair('qmp')}"),
             *("-mon", "chardev=qmp,mode=control"),
             *("-chardev", self._chardev(names)),
@@ -167,8 +171,7 @@ class Machine:
         if self._hold:
             words.append("-no-shutdown")
         try:
-            output = self._lines.pipe("console")
-            assert output is not None
+            output = _present(self._lines.pipe("console"))
             self._console = Console(output, self.console_log, self._lines.pipe("typed"))
             log = self.stderr_log.open("wb")
         except OSError as error:
@@ -179,7 +182,7 @@ class Machine:
                     words,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[self._ram.descriptor, *self._lines.inherited, *self._pass_fds],
+                    pass_fds=[ram, *self._lines.inherited, *self._pass_fds],
                 )
             except OSError as error:
                 raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
@@ -190,11 +193,10 @@ class Machine:
 
     def _refused(self) -> MachineError:
         """Return the error that says why QEMU, which was just started, does not answer."""
-        assert self._process is not None
         log = str(self.stderr_log)
         if not self.died(1.0):
             return MachineError(f"QEMU does not answer within {ANSWER_SECONDS:g} s", log=log)
-        status = process.end(self._process)
+        status = process.end(_present(self._process))
         if status < 0:
             return MachineError(self.obituary(), log=log)
         lines = [line for line in self.stderr_log.read_text(errors="replace").split("\n") if line]
@@ -249,14 +251,12 @@ class Machine:
     @property
     def pid(self) -> int:
         """QEMU's process id."""
-        assert self._process is not None
-        return self._process.pid
+        return _present(self._process).pid
 
     @property
     def console(self) -> Console:
         """The guest's serial console."""
-        assert self._console is not None
-        return self._console
+        return _present(self._console)
 
     @property
     def stub(self) -> socket.socket:
@@ -266,25 +266,21 @@ class Machine:
     @property
     def ram(self) -> mmap.mmap:
         """Guest RAM as bytes, shared with QEMU; stays readable after the machine has ended."""
-        assert self._ram is not None
-        return self._ram.bytes
+        return _present(self._ram).bytes
 
     def ram_words(self) -> NDArray[np.int64]:
         """Return guest RAM as int64 words, shared with QEMU; index 0 is physical address
         :data:`~cosim.machine.configuration.RAM_BASE`."""
-        assert self._ram is not None
-        return self._ram.words()
+        return _present(self._ram).words()
 
     def ram_extents(self) -> list[tuple[int, int]]:
         """Return the parts of guest RAM that hold data, as (physical address, bytes)."""
-        assert self._ram is not None
-        return self._ram.extents()
+        return _present(self._ram).extents()
 
     @property
     def ram_path(self) -> Path:
         """A path under which other processes can open guest RAM while the machine lives."""
-        assert self._ram is not None
-        return self._ram.path(self.pid)
+        return _present(self._ram).path(self.pid)
 
     @property
     def ram_note(self) -> str:
@@ -315,9 +311,8 @@ class Machine:
 
     def _ask(self, command: str, timeout: float, **arguments: object) -> Any:
         """As :meth:`qmp`, but raise TimeoutError if QEMU lives and is silent."""
-        assert self._monitor is not None
         try:
-            return self._monitor.ask(command, timeout, **arguments)
+            return _present(self._monitor).ask(command, timeout, **arguments)
         except (TimeoutError, Refused) as error:
             if self.died(0.1):
                 raise MachineError(self.obituary(), log=str(self.stderr_log)) from None
@@ -348,9 +343,8 @@ class Machine:
 
     def died(self, within: float) -> bool:
         """Return True if QEMU is gone, or goes within so many seconds."""
-        assert self._process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(within)
+            _present(self._process).wait(within)
         return not self.alive()
 
     def failed(self) -> bool:
@@ -393,8 +387,7 @@ class Machine:
 
     def obituary(self) -> str:
         """Return one line on how QEMU ended."""
-        assert self._process is not None
-        status = self._process.poll()
+        status = _present(self._process).poll()
         if status is not None and status < 0:
             return f"QEMU {process.how_it_ended(status)}"
         return f"QEMU ended with status {status} ({self.end_reason() or 'no reason given'})"
