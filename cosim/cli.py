@@ -1,4 +1,4 @@
-"""The ``cosim`` command: one sub-command a module of :mod:`cosim.commands`, imported on use."""
+"""The ``cosim`` command: each sub-command is a module of :mod:`cosim.commands`, imported on use."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from cosim.machine import interrupts
 _COMMANDS: dict[str, str] = {
     "run": "Boot a guest, intercept its paging, feed the models, compare.",
     "capture": "Record a guest's paging events as a trace.",
-    "doctor": "Say which parts are there, what a missing one costs, how to get it.",
-    "guest": "List, fetch and build the guests that the tool makes itself.",
-    "trace": "What a trace is of, its first events, whether it is whole.",
+    "doctor": "Check what is installed, and say how to get what is missing.",
+    "guest": "List, fetch and build the guests that the tool makes.",
+    "trace": "Show what a trace holds, print its first events, check it.",
     "replay": "Run the models over a trace.",
-    "reproduce": "The experiments of the LSP paper, on real guests.",
-    "report": "One HTML page of a run, a trace or the paper's figures.",
-    "query": "SQL over a trace.",
+    "reproduce": "Run the experiments of the LSP paper on real guests.",
+    "report": "Make one HTML page of a run, a trace or the paper's figures.",
+    "query": "Run SQL over a trace.",
     "walk": "Translate addresses by the page tables in a RAM image, level by level.",
 }
-"""Name and one line of each sub-command, in the order that --help shows."""
+"""The name of each sub-command and one line about it, in the order of --help."""
 
 
 class _Ended(BaseException):
-    """Carries ``error`` past click, which has an answer of its own to it."""
+    """Carries ``error`` past click, which would handle it in its own way."""
 
     def __init__(self, error: KeyboardInterrupt | BrokenPipeError) -> None:
         self.error = error
@@ -40,7 +40,7 @@ class _Ended(BaseException):
 
 @contextmanager
 def _past_click() -> Iterator[None]:
-    # Click says Ctrl-C by a blank line, and a reader that went away by status 1, a finding.
+    # Click prints a blank line for Ctrl-C, and exits with 1, a finding, for a broken pipe.
     try:
         yield
     except (KeyboardInterrupt, BrokenPipeError) as error:
@@ -48,7 +48,7 @@ def _past_click() -> Iterator[None]:
 
 
 class _Lazy(click.Group):
-    """A group that imports ``cosim.commands.NAME`` (its ``command``) when NAME is asked for."""
+    """A group that imports ``cosim.commands.NAME`` (its ``command``) when NAME is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -75,7 +75,7 @@ class _Lazy(click.Group):
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # The short texts stand here, so that --help need not import every command.
+        # The short texts are in this module, so that --help need not import every command.
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
@@ -93,7 +93,10 @@ def cosim() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run the command line; print one line for an error and exit with its status."""
+    """Run the command line; for an error, print one line and exit with its status.
+
+    :param argv: the words after ``cosim``; None takes those of this process.
+    """
     interrupts.install()
     try:
         status = _invoke(argv)
@@ -112,19 +115,19 @@ def main(argv: list[str] | None = None) -> None:
         _say("cosim: interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        # Who read what we print went away (`cosim ... | head`): not an error of ours.
+        # The reader of our output is gone (`cosim ... | head`), which is no error.
         _abandon(sys.stdout.fileno())
         _abandon(sys.stderr.fileno())
         sys.exit(0)
     except (OSError, MemoryError) as error:
         short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
-        advice = "run less beside it" if short else "free space, or check the permissions"
+        advice = "free some memory" if short else "free space, or check the permissions"
         _say(f"cosim: {error or 'out of memory'}; {advice}")
         _abandon(sys.stdout.fileno())
         sys.exit(3)
     except Exception:
-        # Not 1, which is a finding.
-        _say(f"{traceback.format_exc()}cosim: this is a fault of the tool; report these lines")
+        # Not status 1, because that is a finding.
+        _say(f"{traceback.format_exc()}cosim: this is a bug in cosim; please report these lines")
         sys.exit(3)
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -137,7 +140,7 @@ def _invoke(argv: list[str] | None) -> Any:
 
 
 def _say(text: str) -> None:
-    # The exit status tells it, too, where nobody reads.
+    # If nobody reads this, the exit status still tells it.
     try:
         click.echo(text, err=True)
     except BrokenPipeError:
@@ -145,5 +148,5 @@ def _say(text: str) -> None:
 
 
 def _abandon(descriptor: int) -> None:
-    # What is still buffered for it would fail again when Python exits.
+    # Otherwise the rest of the buffer would fail again when Python exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

@@ -1,4 +1,4 @@
-"""Examines what the tool needs of the outside world."""
+"""Examines what the tool needs: programs, what QEMU can do, the cache folder, the guests."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _ENOUGH_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Part:
-    """One thing that is needed.
+    """One thing that the tool needs.
 
-    ``status`` is ``limited`` where it is there but cannot do all.  ``found`` says what was seen
-    instead of the part, where that is known; ``costs`` what does not work without it, ``get`` what
-    to type.  ``required``: no session works without it.
+    ``status`` is ``limited`` if the part is there but cannot do everything.  ``required`` is true
+    if no session works without the part.  ``costs`` says what does not work without it, ``get`` how
+    to get it, and ``found`` what is there instead, if that is known.
     """
 
     name: str
@@ -37,28 +37,28 @@ class Part:
     found: str = ""
 
     def document(self) -> dict[str, object]:
-        """The part as a JSON-able object."""
+        """Return the part as a JSON object."""
         return asdict(self)
 
 
 def examine() -> list[Part]:
-    """Look at every part; never raises for a missing one."""
+    """Examine every part; a missing part is no error."""
     parts = [
-        _tool("QEMU", tools.qemu, True, "nothing runs", f"{_SETUP} (qemu-system-riscv)"),
+        _tool("QEMU", tools.qemu, True, "no guest runs", f"{_SETUP} (qemu-system-riscv)"),
         *_qemu_features(),
         _tool("gdb", tools.gdb, True, "no session through gdb", f"{_SETUP} (gdb-multiarch)"),
         _tool(
             "cross compiler",
             tools.cross_compiler,
             False,
-            "no guest of ours can be built",
+            "the tool's own guests cannot be built",
             f"{_SETUP} (gcc-riscv64-linux-gnu)",
         ),
         _tool(
             "C compiler",
             tools.host_compiler,
             False,
-            "no captures with the TCG plugin, unless it was compiled before",
+            "no captures with the TCG plugin, unless it is already compiled",
             f"{_SETUP} (gcc, libc6-dev)",
         ),
         _apt(),
@@ -92,7 +92,7 @@ def _qemu_features() -> list[Part]:
             True,
             "",
             str(firmware or ""),
-            "only guests with --bios FILE or --bios none boot",
+            "guests boot only with --bios FILE or --bios none",
             f"{_SETUP} (opensbi)",
         ),
         Part(
@@ -101,7 +101,7 @@ def _qemu_features() -> list[Part]:
             False,
             "API 4" if modern else "",
             "",
-            "no captures at full speed with the plugin; they need QEMU 10",
+            "no captures with the plugin, which run at QEMU's speed; they need QEMU 10",
             f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
         ),
         Part(
@@ -110,7 +110,7 @@ def _qemu_features() -> list[Part]:
             False,
             "",
             "",
-            "QEMU sets accessed and dirty bits itself, which no intercepted instruction shows",
+            "QEMU sets accessed and dirty bits itself, and no event shows that",
             f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
         ),
     ]
@@ -145,7 +145,7 @@ def _cache() -> Part:
         True,
         f"{free >> 30} GiB free",
         str(folder),
-        f"no guests can be kept in {folder}",
+        f"guests cannot be kept in {folder}",
         "free some space there, or set COSIM_CACHE to another folder",
     )
 
@@ -158,9 +158,9 @@ def _guest(name: str) -> Part:
         f"guest {name}",
         "ok" if state == "ready" else "missing",
         False,
-        # The kernel's package comes first where there is one.
+        # If there is a kernel package, it comes first.
         next(iter(found.versions.values()), "") if found else "",
         str(spec.folder(name)),
-        f"no session with it until it is there ({state})",
+        f"the guest cannot be used ({state})",
         f"cosim guest {recipe.verb} {name}",
     )

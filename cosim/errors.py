@@ -1,19 +1,22 @@
-"""The error tree (rooted in :mod:`hypervisor_model.errors`) with the leaves of the outside world.
+"""All errors that a user may see.
+
+The root and its branches are in :mod:`hypervisor_model.errors`; this module adds the errors of the
+outside world.  ``exit N`` is the exit status of the command.
 
 ::
 
     CosimError
     +-- UsageError (exit 2)
-    |   +-- ModelError
+    |   +-- ModelError           a model or its options are not valid
     |   +-- GuestImageError      a kernel, initrd or firmware file is missing or of the wrong kind
     |   +-- TraceError           a trace cannot be read
-    |   +-- RunFileError         a run file is malformed; says line and key
+    |   +-- RunFileError         a run file is malformed; the message names line and key
     +-- EnvironmentFault (exit 3)
         +-- MissingTool          QEMU, gdb, a compiler ... is missing or too old
         +-- MachineError         QEMU refused to start or died
-        +-- GdbError             gdb or its MI session died, timed out or answered with an error
+        +-- GdbError             gdb died, timed out or answered with an error
         +-- RemoteError          the remote protocol to QEMU's stub broke
-        +-- GuestError           the guest panicked, or ended or hung before it did what was asked
+        +-- GuestError           the guest panicked, ended or hung before it did what was asked
         +-- StorageError         a disk is full or a folder cannot be written
 """
 
@@ -43,7 +46,7 @@ class GuestImageError(UsageError):
 
 
 class TraceError(UsageError):
-    """A trace is missing, damaged, of another version or not ours."""
+    """A trace is missing, damaged, of an unknown version, or not a trace."""
 
 
 class RunFileError(UsageError):
@@ -59,7 +62,7 @@ class MachineError(EnvironmentFault):
 
 
 class GdbError(EnvironmentFault):
-    """gdb is gone, silent past its deadline, or answered with an error."""
+    """gdb died, timed out or answered with an error."""
 
 
 class RemoteError(EnvironmentFault):
@@ -67,7 +70,7 @@ class RemoteError(EnvironmentFault):
 
 
 class GuestError(EnvironmentFault):
-    """The guest panicked, powered off or hung before it did what the session waited for."""
+    """The guest panicked, ended or hung before it did what was asked."""
 
 
 class StorageError(EnvironmentFault):

@@ -1,4 +1,4 @@
-"""What the commands print: JSON on stdout, everything for people on stderr or as a table."""
+"""What the commands print: JSON or tables on stdout, messages and progress on stderr."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rich.text import Text
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        # Rich would exit with status 1, which is a finding.
+        # Rich would exit with status 1, but that is a finding.
         raise
 
 
 messages = _Console(stderr=True, highlight=False, soft_wrap=True)
-"""Progress, notes, the live view: always stderr."""
+"""The console for progress, notes and the live view: always stderr."""
 
 WIDTH = 100
-"""Columns that every table fits."""
+"""The width in columns that every table keeps to."""
 
 
 def print_json(document: Any) -> None:
@@ -49,12 +49,12 @@ def print_table(table: RenderableType) -> None:
 
 
 def note(text: str) -> None:
-    """Write one line for people to stderr."""
+    """Write one line for the user to stderr."""
     messages.print(text, markup=False)
 
 
 class Step(Protocol):
-    """Advances one piece of long work: ``step(done, total, text)``; ``total`` None = unknown."""
+    """Reports how far long work is: ``step(done, total, text)``; ``total`` is None if unknown."""
 
     def __call__(self, done: float, total: float | None = None, text: str | None = None) -> None:
         """Report that ``done`` of ``total`` units are finished."""
@@ -62,10 +62,10 @@ class Step(Protocol):
 
 
 class SecondsLeft(ProgressColumn):
-    """The time left of work whose units are seconds: what is not done."""
+    """Shows the time left of work that is measured in seconds."""
 
     def render(self, task: Task) -> Text:
-        """The time left of ``task``, as H:MM:SS."""
+        """Return the time left of ``task``, as H:MM:SS."""
         if task.total is None:
             return Text("-:--:--", style="progress.remaining")
         minutes, seconds = divmod(round(max(task.total - task.completed, 0)), 60)
@@ -75,10 +75,12 @@ class SecondsLeft(ProgressColumn):
 
 @contextmanager
 def progress(title: str, *, seconds: bool = False) -> Iterator[Step]:
-    """Show a progress bar with time left on stderr; silent when stderr is no terminal.
+    """Show a progress bar with the time left on stderr, if stderr is a terminal.
 
-    ``seconds``: the work's units are seconds as its doer estimates them; else the time left comes
-    from the speed so far.
+    :param title: what is done; a step may replace it.
+    :param seconds: True if the work's units are estimated seconds.  Otherwise the time left is
+        computed from the speed so far.
+    :return: the function that reports progress.
     """
     with Progress(
         TextColumn("{task.description}"),

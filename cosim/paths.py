@@ -1,8 +1,8 @@
 """Where the tool keeps its files.
 
-Guests, toolless downloads and compiled plugins live in the user's cache folder
-(``$XDG_CACHE_HOME/lsp-cosim``, by default ``~/.cache/lsp-cosim``); ``COSIM_CACHE`` overrides it.
-Files of one session (logs, the guest's RAM) live in a folder of their own that is made for it.
+Guests and compiled plugins are in the user's cache folder (``$XDG_CACHE_HOME/lsp-cosim``, by
+default ``~/.cache/lsp-cosim``); ``COSIM_CACHE`` overrides it.  The logs of a session are in a
+folder that is made for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parent.parent
 
 
 def cache() -> Path:
-    """The cache folder; not created."""
+    """Return the cache folder; this does not create it."""
     override = os.environ.get("COSIM_CACHE")
     if override:
         return Path(override)
@@ -24,5 +24,5 @@ def cache() -> Path:
 
 
 def guests() -> Path:
-    """The folder of fetched and built guests, one sub-folder each; not created."""
+    """Return the folder of the guests, which has one sub-folder each; this does not create it."""
     return cache() / "guests"

@@ -1,4 +1,4 @@
-"""Where the ``cosim`` command begins: Ctrl-C has its answer before all else is imported."""
+"""The entry point of ``cosim``: it handles Ctrl-C before it imports everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 def main() -> None:
     """Run the command line (:func:`cosim.cli.main`)."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Who started us in the background with SIGINT ignored wants it so.
+        # Keep a signal ignored if the parent ignored it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
     from cosim.cli import main as command
@@ -17,13 +17,13 @@ def main() -> None:
     try:
         command()
     finally:
-        # Python, while it ends, would let them kill us: with another status than ours.
+        # While Python exits, a signal would kill us and so change our exit status.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(signum: int, frame: object) -> None:
-    # Nothing is there yet that would have to be torn down.
+    # Nothing has started yet, so nothing needs a teardown.
     try:
         os.write(2, b"cosim: interrupted\n")
     finally:

@@ -1,8 +1,8 @@
 """Packages of another architecture and release, without touching the machine's apt state.
 
-A private apt: its own lists, cache and (empty) dpkg status in a folder of ours; the machine's
-proxy, authentication and mirror settings; signatures checked by apt itself against Debian's
-archive keyring.  Downloads that were cut off are resumed by apt.
+A private apt has its lists, its cache and its (empty) dpkg status in our folder.  It uses the
+machine's proxy, authentication and mirror settings.  apt itself checks signatures against Debian's
+archive keyring, and resumes downloads that were cut off.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cosim.machine import process
 from cosim.output import Step
 
 SUITE = "trixie"
-"""Debian 13: the release that the guests' packages come from."""
+"""The release of the guests' packages: Debian 13."""
 
 ARCHITECTURE = "riscv64"
 """Debian's name of the guests' architecture."""
@@ -32,14 +32,14 @@ _KEYRINGS = (
     "/usr/share/keyrings/debian-archive-keyring.gpg",
 )
 _HELPER = "/usr/lib/apt/apt-helper"
-"""Part of apt: downloads one file; `apt-get download` would start again from nothing."""
+"""A part of apt that downloads one file; `apt-get download` cannot resume."""
 _TIMEOUT = 1800.0
-"""Seconds after which one apt call counts as hung."""
+"""Seconds after which a call of apt counts as hung."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """One version of one package, as the signed index describes it; ``size`` in bytes."""
+    """One version of one package, as in the signed index; ``size`` is in bytes."""
 
     name: str
     version: str
@@ -49,21 +49,27 @@ class Package:
 
 
 class Apt:
-    """A private apt below ``folder``."""
+    """A private apt.
+
+    :param folder: for its files; made when needed.
+    :raises MissingTool: when a program of apt or dpkg is missing.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         for tool in ("apt-get", "apt-cache", _HELPER, "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingTool(
-                    f"{tool} is missing: the guest's packages come from a Debian mirror; "
-                    "run on Debian, or give a kernel of your own with `cosim run --kernel FILE`"
+                    f"{tool} is missing, and the guest's packages come from a Debian mirror; "
+                    "run on Debian, or use your own kernel with `cosim run --kernel FILE`"
                 )
 
     def update(self, step: Step) -> None:
         """Fetch the package index and check its signature.
 
-        :raise EnvironmentFault: no mirror is known, none answers, or the signature is not good.
+        :raises EnvironmentFault: when no mirror is known, none answers, or the signature is bad.
+        :raises MissingTool: when Debian's archive keys are missing.
+        :raises StorageError: when the folder cannot be written.
         """
         try:
             for sub in ("lists/partial", "cache/archives/partial"):
@@ -88,9 +94,9 @@ class Apt:
         raise EnvironmentFault(f"apt cannot read the {SUITE} package index: {'; '.join(reasons)}")
 
     def package(self, name: str) -> Package:
-        """What the index says about the newest version of ``name``.
+        """Return what the index says about the newest version of ``name``.
 
-        :raise EnvironmentFault: the index does not have it.
+        :raises EnvironmentFault: when the index does not have it.
         """
         status, text = self._run("apt-cache", ["show", "--no-all-versions", name])
         fields = dict(
@@ -109,10 +115,10 @@ class Apt:
         )
 
     def download(self, package: Package, step: Step) -> Path:
-        """Download ``package`` (resuming what is there) and give the .deb file's path.
+        """Download ``package``, or the rest of it; return the path of the .deb file.
 
-        :raise EnvironmentFault: the download failed or does not have the index's check sum.
-        :raise StorageError: there is no room for it.
+        :raises EnvironmentFault: when the download fails or its check sum is wrong.
+        :raises StorageError: when there is no room for it.
         """
         into = self._folder / "debs"
         try:
@@ -122,7 +128,8 @@ class Apt:
         free = shutil.disk_usage(into).free
         if free < 2 * package.size:
             raise StorageError(
-                f"{into} has {free >> 20} MiB free, {package.name} needs {2 * package.size >> 20}"
+                f"{into} has {free >> 20} MiB free, but {package.name} needs "
+                f"{2 * package.size >> 20} MiB; free some space, or set COSIM_CACHE"
             )
         wanted = f"{package.name}={package.version}"
         _, text = self._run("apt-get", ["download", "--print-uris", wanted])
@@ -134,24 +141,24 @@ class Apt:
         return deb
 
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
-        """Download ``address`` to ``file``, or the rest of it if some is there already.
+        """Download ``address`` to ``file``, or only the rest if a part is there already.
 
-        The rest is asked for where the server can tell that the file has not changed.
+        apt asks only for the rest if the server can tell that the file has not changed.
 
-        :raise EnvironmentFault: the download failed, or the check sum is another one.
+        :raises EnvironmentFault: when the download fails or its check sum is wrong.
         """
         resumed = file.exists()
         arguments = ["download-file", address, str(file), f"SHA256:{sha256}"]
         status, text = self._run(_HELPER, arguments, step, title)
         if status != 0 and resumed:
-            # What was there may be damaged: once more from the start.
+            # The part that was there may be damaged, so start again.
             file.unlink(missing_ok=True)
             status, text = self._run(_HELPER, arguments, step, title)
         if status != 0:
             raise EnvironmentFault(f"apt cannot download {title}: {_reason(text)}")
 
     def clean(self) -> None:
-        """Drop index and packages; what they held has been unpacked."""
+        """Delete index and packages, when everything has been unpacked."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _options(self) -> list[str]:
@@ -161,7 +168,7 @@ class Apt:
             "Dir::State::Lists": f"{folder}/lists",
             "Dir::State::status": f"{folder}/status",
             "Dir::Cache": f"{folder}/cache",
-            # Container images switch these off; then each call would parse the index again.
+            # Container images switch these off, and then each call parses the index again.
             "Dir::Cache::pkgcache": "pkgcache.bin",
             "Dir::Cache::srcpkgcache": "srcpkgcache.bin",
             "Dir::Etc::SourceList": f"{folder}/sources.list",
@@ -170,7 +177,7 @@ class Apt:
             "Dir::Etc::PreferencesParts": "/dev/null",
             "APT::Architecture": ARCHITECTURE,
             "APT::Architectures": ARCHITECTURE,
-            # Our folder may lie in a home that the sandbox user cannot enter.
+            # Our folder may be in a home that apt's sandbox user cannot enter.
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
@@ -184,7 +191,7 @@ class Apt:
         step: Step | None = None,
         title: str = "",
     ) -> tuple[int, str]:
-        """Run apt; feed its percentages to ``step``; give exit status and output."""
+        """Run apt and pass its percentages to ``step``; return its exit status and output."""
         reader, writer = os.pipe()
         options = [*self._options(), "-q", "-o", f"APT::Status-Fd={writer}"]
         log = self._folder / "apt.log"
@@ -208,18 +215,17 @@ class Apt:
                 status = apt.wait()
             finally:
                 deadline.cancel()
-                # Terminated, apt keeps what it has for the next time.
+                # apt keeps a partial download if it is terminated.
                 process.end(apt, grace=0.1)
         return status, log.read_text(errors="replace")
 
 
 def unpack(deb: Path, place: Callable[[PurePosixPath], str | None], into: Path) -> None:
-    """Write those files of ``deb`` that ``place`` names a place for, into ``into``.
+    """Unpack the regular files of ``deb`` that ``place`` chooses.
 
-    Only regular files: ``place`` gets a file's path in the package and gives its path below
-    ``into``, whose folder exists, or None.
-
-    :raise EnvironmentFault: it is no Debian package.
+    :param place: takes the path of a file in the package; returns its path below ``into``, in a
+        folder that exists, or None to leave it out.
+    :raises EnvironmentFault: when ``deb`` is not a Debian package.
     """
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as dpkg:
         assert dpkg.stdout is not None
@@ -237,9 +243,9 @@ def unpack(deb: Path, place: Callable[[PurePosixPath], str | None], into: Path) 
 
 
 def _mirrors() -> list[str]:
-    """Addresses of the machine's own Debian mirrors, the most certain first.
+    """Return the addresses of the machine's Debian mirrors, the most certain first.
 
-    :raise EnvironmentFault: apt knows none.
+    :raises EnvironmentFault: when apt knows none.
     """
     answer = subprocess.run(
         [
@@ -262,7 +268,7 @@ def _mirrors() -> list[str]:
         if label == "Debian":
             known.append(address)
         elif label.startswith("$("):
-            # The index was never fetched, so the label is unknown: any main may be Debian's.
+            # The index was never fetched, so it has no label, and this may be Debian's.
             unsure.append(address)
     mirrors = list(dict.fromkeys(known + unsure))
     if not mirrors:
@@ -273,12 +279,12 @@ def _mirrors() -> list[str]:
 
 
 def keyring() -> Path | None:
-    """The file with Debian's archive keys, or None."""
+    """Return the file with Debian's archive keys, or None."""
     return next((path for path in map(Path, _KEYRINGS) if path.exists()), None)
 
 
 def _reason(text: str) -> str:
-    """The line of apt's output that says what went wrong, with what to do if we know it."""
+    """Return the line of apt's output that says what went wrong, and what to do if we know it."""
     if "NO_PUBKEY" in text or "no-pubkey" in text.lower() or "Missing key" in text:
         return (
             f"this machine's Debian keyring has no key of {SUITE}; update it with "
@@ -288,6 +294,6 @@ def _reason(text: str) -> str:
     for start in ("E: ", "Err:"):
         for number, line in enumerate(lines):
             if line.startswith(start):
-                # What is wrong with an address stands in the line after it.
+                # The line after an address says what is wrong with it.
                 return " ".join(lines[number : number + 2]) if start == "Err:" else line[3:]
     return lines[-1] if lines else "apt said nothing"

@@ -19,7 +19,7 @@ _HOSTED_FLAGS = """
     -O2 -s -Wall -Wextra -Werror -std=gnu11 -static -march=rv64gc -mabi=lp64d
     -ffp-contract=off -Wl,--build-id=none
 """
-"""No contraction of a*b+c: the programs' sums are the same on every machine."""
+"""a*b+c is not contracted, so the programs' sums are the same on every machine."""
 
 
 def build(
@@ -27,10 +27,10 @@ def build(
 ) -> None:
     """Compile and link ``sources`` with the linker script ``script`` into ``output``.
 
-    ``march`` is the instruction set that the code may use, ``extra`` are further flags.
-
-    :raise MissingTool: there is no cross compiler.
-    :raise EnvironmentFault: it refused the sources.
+    :param march: the instruction set that the code may use.
+    :param extra: further flags.
+    :raises MissingTool: when there is no cross compiler.
+    :raises EnvironmentFault: when it refuses the sources.
     """
     _compile(
         output, [*_FLAGS.split(), f"-march={march}", *extra.split(), f"-Wl,-T,{script}"], sources
@@ -40,10 +40,9 @@ def build(
 def build_hosted(output: Path, sources: Sequence[Path], extra: str = "") -> None:
     """Compile and link ``sources`` into ``output``, a static Linux program with the C library.
 
-    ``extra`` are further flags.
-
-    :raise MissingTool: there is no cross compiler.
-    :raise EnvironmentFault: it refused the sources.
+    :param extra: further flags.
+    :raises MissingTool: when there is no cross compiler.
+    :raises EnvironmentFault: when it refuses the sources.
     """
     _compile(output, [*_HOSTED_FLAGS.split(), *extra.split()], sources, "-lm")
 

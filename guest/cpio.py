@@ -1,7 +1,7 @@
 """A writer of ``newc`` cpio archives, the format of a Linux initramfs.
 
-The archive of given entries is always the same bytes: entries keep their order, every time stamp
-is 0, owner and group are root, inode numbers count from 1.  Format: the kernel's
+The same entries always give the same bytes: entries keep their order, every time stamp is 0, owner
+and group are root, and inode numbers count from 1.  The format is described in the kernel's
 ``Documentation/driver-api/early-userspace/buffer-format.rst``.
 """
 
@@ -32,27 +32,27 @@ class Entry:
 
 
 def directory(path: str, mode: int = 0o755) -> Entry:
-    """An empty directory."""
+    """Return the entry of a directory."""
     return Entry(path, stat.S_IFDIR | mode)
 
 
 def regular(path: str, data: bytes, mode: int = 0o644) -> Entry:
-    """A regular file."""
+    """Return the entry of a regular file."""
     return Entry(path, stat.S_IFREG | mode, data)
 
 
 def symlink(path: str, target: str) -> Entry:
-    """A symbolic link to ``target``."""
+    """Return the entry of a symbolic link to ``target``."""
     return Entry(path, stat.S_IFLNK | 0o777, target.encode())
 
 
 def character_device(path: str, major: int, minor: int, mode: int = 0o600) -> Entry:
-    """A character device node."""
+    """Return the entry of a character device node."""
     return Entry(path, stat.S_IFCHR | mode, rdev=(major, minor))
 
 
 def archive(entries: Iterable[Entry]) -> bytes:
-    """The uncompressed archive of ``entries``; a directory must stand before what is in it."""
+    """Return the uncompressed archive of ``entries``; a directory must precede its files."""
     parts: list[bytes] = []
     for inode, entry in enumerate(entries, start=1):
         parts.append(_record(entry, inode))
@@ -61,7 +61,7 @@ def archive(entries: Iterable[Entry]) -> bytes:
 
 
 def compressed(entries: Iterable[Entry]) -> bytes:
-    """The archive of ``entries``, gzip-compressed, without a time stamp in the header."""
+    """Return the archive of ``entries``, gzip-compressed without a time stamp."""
     return gzip.compress(archive(entries), compresslevel=9, mtime=0)
 
 
@@ -80,7 +80,7 @@ def _record(entry: Entry, inode: int) -> bytes:
         0,
         *entry.rdev,
         len(name),
-        0,  # check sum: unused by this variant
+        0,  # check sum, which this variant does not use
     )
     header = _MAGIC + b"".join(b"%08X" % field for field in fields)
     return _padded(header + name) + _padded(entry.data)

@@ -1,4 +1,4 @@
-"""What a session needs to know of a guest, and the folder that a guest's files live in."""
+"""What a session needs to know about a guest, and the folder with the guest's files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cosim import paths
 from cosim.errors import GuestImageError, StorageError
+from cosim.files import write_atomically
 
 _FILE = "guest.json"
 
@@ -20,12 +21,13 @@ _FILE = "guest.json"
 class GuestSpec:
     """A guest that is ready to boot.
 
-    ``kernel`` and ``initrd`` are what QEMU's options of that name take.  ``bios`` is None for
-    QEMU's own firmware (OpenSBI), "none", or a file.  ``append`` is the kernel's command line,
-    ``memory`` QEMU's ``-m``, ``cpu`` its ``-cpu`` (None: :func:`cosim.machine.tools.default_cpu`).
-    ``region_from`` and ``region_to`` are the default region of interest, written as ``--from`` and
-    ``--to`` take them.  ``versions`` names what the guest was made of, ``checksums`` are the
-    SHA-256 of its files; ``sources`` identifies the recipe that made it.
+    ``kernel`` and ``initrd`` are the values of QEMU's options with these names.  ``bios`` is None
+    for QEMU's own firmware (OpenSBI), "none", or a file.  ``append`` is the kernel's command line,
+    ``memory`` QEMU's ``-m`` and ``cpu`` its ``-cpu``; None stands for
+    :func:`cosim.machine.tools.default_cpu`.  ``region_from`` and ``region_to`` are the default
+    region of interest, written as for ``--from`` and ``--to``.  ``versions`` has the version of
+    each package in the guest, ``checksums`` the SHA-256 of each of its files.  ``sources``
+    identifies the recipe that made the guest.
     """
 
     name: str
@@ -42,7 +44,7 @@ class GuestSpec:
     checksums: dict[str, str] = field(default_factory=dict)
 
     def document(self) -> dict[str, object]:
-        """The guest as a JSON-able object, as it stands in ``guest.json``."""
+        """Return the guest as the JSON object that ``guest.json`` holds."""
         document: dict[str, object] = asdict(self)
         document["kernel"] = str(self.kernel)
         document["initrd"] = None if self.initrd is None else str(self.initrd)
@@ -52,12 +54,12 @@ class GuestSpec:
 
 
 def folder(name: str) -> Path:
-    """The folder of the guest ``name``; not created."""
+    """Return the folder of the guest ``name``; this does not create it."""
     return paths.guests() / name
 
 
 def read(name: str) -> GuestSpec | None:
-    """The guest as its folder describes it; None where there is no complete one."""
+    """Return the guest as its folder describes it; None if it is not there or not complete."""
     try:
         document = json.loads((folder(name) / _FILE).read_text())
         region = document.pop("region")
@@ -67,39 +69,24 @@ def read(name: str) -> GuestSpec | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # Written by another version of the tool: as good as absent.
+        # Another version of the tool wrote it, so it counts as missing.
         return None
     files = [spec.kernel] + ([spec.initrd] if spec.initrd else [])
     return spec if all(file.is_file() for file in files) else None
 
 
 def write(spec: GuestSpec) -> None:
-    """Write ``guest.json``: the last step of making a guest.
+    """Write ``guest.json``, as the last step of making a guest.
 
-    :raise StorageError: the folder cannot be written.
+    :raises StorageError: when the folder cannot be written.
     """
-    replace(folder(spec.name) / _FILE, (json.dumps(spec.document(), indent=2) + "\n").encode())
-
-
-def replace(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write ``data`` to ``path``, whole or not at all.
-
-    :raise StorageError: the file cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(data)
-        part.chmod(mode)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"cannot write {path}: {error.strerror}") from None
+    write_atomically(folder(spec.name) / _FILE, json.dumps(spec.document(), indent=2) + "\n")
 
 
 def digest(files: Iterable[Path]) -> str:
-    """SHA-256 over names and contents of ``files``, in the order given.
+    """Return the SHA-256 over names and contents of ``files``, in the given order.
 
-    :raise GuestImageError: one of them cannot be read.
+    :raises GuestImageError: when one of them cannot be read.
     """
     total = hashlib.sha256()
     for file in files:
@@ -112,16 +99,16 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of one file."""
+    """Return the SHA-256 of one file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def lock(name: str) -> Iterator[None]:
-    """Hold the guest's folder: two sessions do not fetch or build one guest at once.
+    """Lock the guest's folder, so that two sessions do not make the guest at the same time.
 
-    :raise StorageError: the cache folder cannot be written.
+    :raises StorageError: when the cache folder cannot be written.
     """
     try:
         folder(name).mkdir(parents=True, exist_ok=True)

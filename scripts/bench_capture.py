@@ -41,7 +41,8 @@ import guest
 from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
+from cosim.machine.configuration import MachineConfig, Timing, parse_memory
+from cosim.machine.qemu import Machine
 from cosim.output import note
 
 _SECONDS = 300.0

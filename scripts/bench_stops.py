@@ -36,7 +36,8 @@ from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import GdbError
 from cosim.machine import tools
-from cosim.machine.qemu import RAM_BASE, Machine, Timing
+from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine.qemu import Machine
 from cosim.models import choices as modelling
 from cosim.run import plan
 from cosim.run.plan import Plan

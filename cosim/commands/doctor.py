@@ -1,4 +1,4 @@
-"""``cosim doctor``: what of the outside world is there."""
+"""``cosim doctor``: check what is installed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from cosim import doctor, output
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> int:
-    """Say which parts are there, what a missing one costs, and how to get it.
+    """Check what is installed; say what each missing part costs, and how to get it.
 
-    Exit status 3 when a part is missing that every session needs.
+    The exit status is 3 if a part is missing that every session needs.
 
     Example: cosim doctor
     """

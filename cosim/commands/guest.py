@@ -1,4 +1,4 @@
-"""``cosim guest``: the guests that the tool makes itself."""
+"""``cosim guest``: the guests that the tool makes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document 
 
 @click.group()
 def command() -> None:
-    """List, fetch and build the guests that the tool makes itself.
+    """List, fetch and build the guests that the tool makes.
 
-    Their files are in the cache folder: $COSIM_CACHE, else $XDG_CACHE_HOME/lsp-cosim, else
-    ~/.cache/lsp-cosim.
+    Their files are in the cache folder: $COSIM_CACHE if it is set, otherwise
+    $XDG_CACHE_HOME/lsp-cosim or ~/.cache/lsp-cosim.
 
     Example: cosim guest fetch linux
     """
@@ -31,7 +31,7 @@ def command() -> None:
 @command.command("list")
 @_JSON
 def list_guests(as_json: bool) -> None:
-    """Show the guests, whether they are ready, and where their files are.
+    """Show the guests, which of them are ready, and where their files are.
 
     Example: cosim guest list --json
     """
@@ -48,12 +48,13 @@ def list_guests(as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Fetch again, for a newer kernel package.")
+@click.option("--force", is_flag=True, help="Fetch again, to get newer packages.")
 @_JSON
 def fetch(name: str, force: bool, as_json: bool) -> None:
-    """Fetch a guest's packages from this machine's Debian mirror, checked by apt's signatures.
+    """Fetch a guest's packages from this machine's Debian mirror.
 
-    A download that was cut off is resumed.  Needs apt on Debian; leaves its state alone.
+    apt checks the signatures and resumes a download that was cut off.  This needs apt on Debian;
+    the machine's own apt state does not change.
 
     Example: cosim guest fetch linux
     """
@@ -62,10 +63,10 @@ def fetch(name: str, force: bool, as_json: bool) -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Build again, though nothing has changed.")
+@click.option("--force", is_flag=True, help="Build again even if nothing has changed.")
 @_JSON
 def build(name: str, force: bool, as_json: bool) -> None:
-    """Cross-compile a guest from its sources; does nothing when they have not changed.
+    """Cross-compile a guest from its sources, if they have changed.
 
     Example: cosim guest build micro
     """
@@ -77,7 +78,7 @@ def build(name: str, force: bool, as_json: bool) -> None:
 def list_workloads(as_json: bool) -> None:
     """Show what the workloads guest can run, and which programs are only stand-ins.
 
-    Run one with `cosim run workloads --workload NAME:SIZE`; the size is test or full.
+    Run one with `cosim run workloads --workload NAME:SIZE`; SIZE is test or full.
 
     Example: cosim guest workloads --json
     """
@@ -97,7 +98,7 @@ def list_workloads(as_json: bool) -> None:
 def _make(name: str, verb: str, force: bool, as_json: bool) -> None:
     right = registry.recipe(name).verb
     if right != verb:
-        raise UsageError(f"{name} is no guest to {verb}: type `cosim guest {right} {name}`")
+        raise UsageError(f"guest {name} is not made by {verb}: type `cosim guest {right} {name}`")
     with output.progress(f"{verb} {name}") as step:
         made = guest.ensure(name, step, force=force)
     if as_json:

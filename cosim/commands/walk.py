@@ -18,11 +18,11 @@ from hypervisor_model.mmu import Mmu, Reference, Status, Translation, letters
 
 
 def _number(text: str) -> int:
-    """An unsigned 64-bit number, decimal or with ``0x``."""
+    """Return the unsigned 64-bit number ``text``, decimal or with ``0x``."""
     try:
         number = int(text, 0)
     except ValueError:
-        message = f"{text!r} is no number; write for example 0x80200000"
+        message = f"{text!r} is not a number; write for example 0x80200000"
         raise click.BadParameter(message) from None
     if not 0 <= number < 1 << 64:
         raise click.BadParameter(f"{text} does not fit 64 bits")
@@ -35,24 +35,30 @@ _ACCESSES = {"read": Access.READ, "write": Access.WRITE, "fetch": Access.FETCH}
 @click.command()
 @click.argument("vas", metavar="VA...", nargs=-1, required=True, type=_number)
 @click.option(
-    "--ram", required=True, type=click.Path(path_type=Path), help="RAM image; never written to."
+    "--ram", required=True, type=click.Path(path_type=Path), help="RAM image; it is only read."
 )
 @click.option(
     "--base",
     required=True,
     type=_number,
     metavar="ADDR",
-    help="Physical address of its first byte.",
+    help="Physical address of the image's first byte.",
 )
-@click.option("--satp", type=_number, metavar="X", help="Walk one stage by this satp.")
-@click.option("--vsatp", type=_number, metavar="X", help="Walk two stages: the guest's satp ...")
-@click.option("--hgatp", type=_number, metavar="Y", help="... and the hypervisor's hgatp.")
+@click.option("--satp", type=_number, metavar="X", help="satp for a one-stage walk.")
+@click.option(
+    "--vsatp", type=_number, metavar="X", help="vsatp for a two-stage walk; needs --hgatp."
+)
+@click.option(
+    "--hgatp", type=_number, metavar="Y", help="hgatp for a two-stage walk; needs --vsatp."
+)
 @click.option("--priv", type=click.Choice(["U", "S"]), default="S", show_default=True)
 @click.option("--access", type=click.Choice(list(_ACCESSES)), default="read", show_default=True)
-@click.option("--sum", "sum_", is_flag=True, help="sstatus.SUM (vsstatus.SUM) is set.")
-@click.option("--mxr", is_flag=True, help="sstatus.MXR is set; concerns both stages.")
-@click.option("--svadu", is_flag=True, help="A and D are updated (in our copy), not faulted on.")
-@click.option("--svpbmt", is_flag=True, help="Svpbmt is enabled.")
+@click.option("--sum", "sum_", is_flag=True, help="Set sstatus.SUM (two stages: vsstatus.SUM).")
+@click.option("--mxr", is_flag=True, help="Set sstatus.MXR, for both stages.")
+@click.option(
+    "--svadu", is_flag=True, help="Update A and D (in a copy of the image) instead of faulting."
+)
+@click.option("--svpbmt", is_flag=True, help="Enable Svpbmt.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
     vas: tuple[int, ...],
@@ -69,15 +75,16 @@ def command(
     svpbmt: bool,
     as_json: bool,
 ) -> None:
-    """Translate each VA by the tables in a raw image of RAM and show every reference.
+    """Translate each VA by the page tables in a raw image of RAM and show every reference.
 
-    Give --satp, or --vsatp and --hgatp.  The image may be the RAM of a session that runs: `cosim
-    run` with --live or --gdb says on stderr under what path it is found.
+    Give --satp, or both --vsatp and --hgatp.  The image may be the RAM of a running session:
+    `cosim run` with --live or --gdb prints its path on stderr.
 
-    --json: per VA, pa or else cause, tval and, for a guest-page fault, gpa and implicit (null,
-    read or update: the access to a VS-stage table that met it); level and perm of the first
-    stage's leaf, with two stages g_level and g_perm of the G-stage's (null: no such leaf);
-    page_size, and refs by stage.
+    With --json each VA has pa, or cause and tval.  A guest-page fault also has gpa and implicit:
+    read or update if an access to a VS-stage table caused it, otherwise null.  level and perm are
+    those of the first stage's leaf; with two stages g_level and g_perm are those of the G-stage's
+    leaf.  They are null if there is no such leaf.  page_size is in bytes, and refs counts the
+    references of each stage.
 
     Example: cosim walk --ram ram.bin --base 0x80000000 --satp 0x8000000000080001 0x40000123
     """

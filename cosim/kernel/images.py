@@ -1,8 +1,8 @@
-"""Kernel and firmware files: what they are, where QEMU puts them, and what is wrong with them.
+"""Kernel and firmware files: what they are, where QEMU loads them, what is wrong with them.
 
-Two kinds of kernel are taken: a RISC-V 64-bit ELF file, which goes where its program headers say,
-and a Linux ``Image`` (the flat format of the kernel's document "Boot image header in RISC-V
-Linux"), which QEMU copies to the first 2 MiB boundary behind the firmware.
+There are two kinds of kernel.  A RISC-V 64-bit ELF file is loaded where its program headers say.
+A Linux ``Image`` (the flat format in the kernel's document "Boot image header in RISC-V Linux") is
+copied to the first 2 MiB boundary behind the firmware.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from elftools.construct.lib.container import Container
 from elftools.elf.elffile import ELFFile
 
 from cosim.errors import GuestImageError
-from cosim.machine.qemu import RAM_BASE
+from cosim.machine.configuration import RAM_BASE
 
 IMAGE_BASE = RAM_BASE + (2 << 20)
-"""Physical address at which QEMU puts a flat kernel behind its own OpenSBI."""
+"""Physical address where QEMU puts a flat kernel behind its own OpenSBI."""
 
 _PHYSICAL_LIMIT = 1 << 56
 _COMPRESSED = {
@@ -52,7 +52,7 @@ class LoadRange:
     file_size: int
     executable: bool
     virtual: int | None
-    """Address it is linked at; None for a flat Image, which does not say."""
+    """The address it is linked at; None for a flat Image, which does not say."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def _unreadable(what: str, path: Path, error: OSError) -> GuestImageError:
 def open_regular(path: Path, what: str) -> BinaryIO:
     """Open the non-empty regular file ``path``; ``what`` names its role in messages.
 
-    :raise GuestImageError: when it is missing, empty, unreadable or no regular file.
+    :raises GuestImageError: when it is missing, empty, unreadable or not a regular file.
     """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise GuestImageError(f"{what} {path} is a folder; name the file in it")
         if not stat.S_ISREG(mode):
-            raise GuestImageError(f"{what} {path} is no regular file; copy it to one")
+            raise GuestImageError(f"{what} {path} is not a regular file; copy it to one")
         file = path.open("rb")
     except OSError as error:
         raise _unreadable(what, path, error) from None
@@ -101,10 +101,10 @@ def open_regular(path: Path, what: str) -> BinaryIO:
 
 
 def inspect_kernel(path: Path | str, *, image_base: int = IMAGE_BASE) -> KernelImage:
-    """Look at the kernel file ``path``.
+    """Examine the kernel file ``path``.
 
-    :param image_base: where a flat Image goes (:data:`RAM_BASE` when no firmware is in front).
-    :raise GuestImageError: when it is no kernel that a riscv64 ``virt`` board can start.
+    :param image_base: where a flat Image is loaded; RAM's base if there is no firmware.
+    :raises GuestImageError: when a riscv64 ``virt`` board cannot start it.
     """
     path = Path(path)
     with open_regular(path, "kernel") as file:
@@ -117,9 +117,9 @@ def inspect_kernel(path: Path | str, *, image_base: int = IMAGE_BASE) -> KernelI
 
 
 def inspect_firmware(path: Path | str) -> None:
-    """Check the firmware file ``path``: an ELF file for the right machine, or flat code.
+    """Check that ``path`` can be firmware: an ELF file for RISC-V, or flat code.
 
-    :raise GuestImageError: when it cannot be firmware of a riscv64 board.
+    :raises GuestImageError: when it cannot be the firmware of a riscv64 board.
     """
     path = Path(path)
     with open_regular(path, "firmware") as file:
@@ -135,7 +135,7 @@ def inspect_firmware(path: Path | str) -> None:
 
 
 def _what_else(file: BinaryIO, head: bytes) -> str:
-    """Say what a file that is no RISC-V kernel is, and what to do."""
+    """Say what the file is, since it is not a RISC-V kernel, and what to do."""
     for magic, (name, tool) in _COMPRESSED.items():
         if head.startswith(magic):
             return f"is compressed by {name}; unpack it first ({tool}) and give the result"
@@ -194,10 +194,10 @@ def _elf_kernel(path: Path, file: BinaryIO, head: bytes) -> KernelImage:
         )
     if ranges[0].file_offset == 0:
         raise GuestImageError(
-            f"kernel {path} loads its own ELF header first, and QEMU starts kernels at their first "
-            "address; link it without (ld -N, or a linker script without SIZEOF_HEADERS)"
+            f"kernel {path} loads its own ELF header first, but QEMU starts a kernel at its first "
+            "address; link it without headers (ld -N, or a linker script without SIZEOF_HEADERS)"
         )
-    # QEMU starts at the lowest address, whatever e_entry says (its hw/riscv/boot.c).
+    # QEMU starts at the lowest address and ignores e_entry (see its hw/riscv/boot.c).
     return KernelImage(path, "elf", ranges[0].start, ranges)
 
 
@@ -219,7 +219,9 @@ def _flat_kernel(path: Path, file: BinaryIO, head: bytes, base: int) -> KernelIm
     file_size = os.fstat(file.fileno()).st_size
     image_size, flags = struct.unpack_from("<QQ", head, 16)
     if flags & 1:
-        raise GuestImageError(f"kernel {path} is a big-endian Linux Image; build a little-endian")
+        raise GuestImageError(
+            f"kernel {path} is a big-endian Linux Image; build a little-endian one"
+        )
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
         text_end, needed = _pe_extent(image)
     if file_size < needed or image_size < text_end:
@@ -234,9 +236,9 @@ def _flat_kernel(path: Path, file: BinaryIO, head: bytes, base: int) -> KernelIm
 
 
 def _pe_extent(image: mmap.mmap) -> tuple[int, int]:
-    """End of the code, and how long the file must be, by the Image's EFI header.
+    """Return where the code ends and how long the file must be, as the Image's EFI header says.
 
-    (0, 0) when the kernel has none (built without the EFI stub): all of it may be code then.
+    (0, 0) if the kernel has no such header (built without the EFI stub): then all may be code.
     """
     offset = int.from_bytes(image[60:64], "little")
     if offset == 0 or image[offset : offset + 4] != b"PE\0\0":

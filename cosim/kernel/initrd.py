@@ -9,24 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import zstandard
+
 from cosim.errors import GuestImageError
 from cosim.kernel.images import open_regular
 
 _CHUNK = 1 << 20
+_ZSTD_CHUNK = 4096
+"""Compressed bytes taken at once: few, because zstd may unpack them to 30,000 times as many."""
 
 
 class _Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
-
-
-_UNPACKERS: dict[bytes, tuple[str, Callable[[BinaryIO], _Readable]]] = {
-    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
-    b"\xfd7zXZ\0": ("xz", lzma.LZMAFile),
-    b"\x5d\0\0": ("lzma", lzma.LZMAFile),
-    b"BZh": ("bzip2", bz2.BZ2File),
-}
-_ZSTD = b"\x28\xb5\x2f\xfd"
-_CPIO = (b"070701", b"070702")
 
 
 class _EndsEarly(Exception):
@@ -37,14 +31,60 @@ class _Damaged(Exception):
     pass
 
 
+class _ZstdFile:
+    """Unpacks the frames of a zstd file.  Zero bytes between frames are padding, as for Linux."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._packed = b""
+        self._unpacked = bytearray()
+        self._frame: zstandard.ZstdDecompressionObj | None = None
+
+    def read(self, size: int, /) -> bytes:
+        while len(self._unpacked) < size and self._advance():
+            pass
+        data = bytes(self._unpacked[:size])
+        del self._unpacked[:size]
+        return data
+
+    def _advance(self) -> bool:
+        """Unpack a piece; return False at the end of the file."""
+        packed = self._packed or self._file.read(_ZSTD_CHUNK)
+        self._packed = b""
+        if not packed:
+            if self._frame is not None:
+                raise _EndsEarly
+            return False
+        if self._frame is None:
+            packed = packed.lstrip(b"\0")
+            if not packed:
+                return True
+            self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._unpacked += self._frame.decompress(packed)
+        if self._frame.eof:
+            self._packed = self._frame.unused_data
+            self._frame = None
+        return True
+
+
+_UNPACKERS: dict[bytes, tuple[str, Callable[[BinaryIO], _Readable]]] = {
+    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
+    b"\xfd7zXZ\0": ("xz", lzma.LZMAFile),
+    b"\x5d\0\0": ("lzma", lzma.LZMAFile),
+    b"BZh": ("bzip2", bz2.BZ2File),
+    b"\x28\xb5\x2f\xfd": ("zstd", _ZstdFile),
+}
+_CPIO = (b"070701", b"070702")
+
+
 def inspect_initrd(path: Path | str, *, linux: bool = True) -> str:
     """Check the initrd ``path`` from end to end; return its format (``cpio``, ``gzip``, ...).
 
-    Compressed files are unpacked in pieces and nothing is kept (zstd: only its frames are
-    checked, as Python 3.11 cannot unpack it).  For a kernel that is not Linux (``linux`` False)
-    any format that we do not know passes as ``raw``: what it wants is its own affair.
+    Compressed files are unpacked piece by piece, and nothing is kept.
 
-    :raise GuestImageError: when it is missing, truncated, damaged or no initramfs.
+    :param linux: False for a kernel that is not Linux: then a format that we do not know passes
+        as ``raw``, because only that kernel knows what it wants.
+    :raises GuestImageError: when it is missing, truncated, damaged or not an initramfs.
     """
     path = Path(path)
     with open_regular(path, "initrd") as file:
@@ -54,13 +94,13 @@ def inspect_initrd(path: Path | str, *, linux: bool = True) -> str:
             kind = _check(file, head)
         except (_EndsEarly, EOFError):
             raise GuestImageError(f"initrd {path} is truncated; fetch or build it again") from None
-        except (_Damaged, OSError, lzma.LZMAError, ValueError) as error:
+        except (_Damaged, OSError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
             raise GuestImageError(
                 f"initrd {path} is damaged ({error}); fetch or build it again"
             ) from None
     if kind == "raw" and linux:
         raise GuestImageError(
-            f"initrd {path} is no initramfs; Linux wants a cpio archive (cpio -H newc), "
+            f"initrd {path} is not an initramfs: give a cpio archive (cpio -o -H newc), "
             "plain or compressed"
         )
     return kind
@@ -70,15 +110,12 @@ def _check(file: BinaryIO, head: bytes) -> str:
     if head.startswith(_CPIO):
         _walk_cpio(file)
         return "cpio"
-    if head.startswith(_ZSTD):
-        _walk_zstd(file)
-        return "zstd"
     for magic, (name, unpack) in _UNPACKERS.items():
         if head.startswith(magic):
             inner = unpack(file)
             start = inner.read(6)
             if not start.startswith(_CPIO):
-                raise _Damaged("what it unpacks to is no cpio archive")
+                raise _Damaged("it does not unpack to a cpio archive")
             _walk_cpio(inner, start)
             while inner.read(_CHUNK):
                 pass
@@ -110,39 +147,5 @@ def _walk_cpio(file: _Readable, start: bytes = b"") -> None:
         name = _exactly(file, name_size)
         if name == b"TRAILER!!!\0":
             return
-        # Name and data are both padded, so that what follows stands at a multiple of four.
+        # Name and data are both padded to a multiple of four.
         _skip(file, -(110 + name_size) % 4 + size + -size % 4)
-
-
-def _walk_zstd(file: BinaryIO) -> None:
-    """Follow the frames and blocks of a zstd file to its end (RFC 8878, section 3)."""
-    frames = 0
-    while True:
-        magic = file.read(4)
-        if not magic.strip(b"\0"):
-            if not magic:
-                break
-            continue  # padding between archives
-        if len(magic) < 4:
-            raise _EndsEarly
-        if 0x184D2A50 <= int.from_bytes(magic, "little") <= 0x184D2A5F:
-            _skip(file, int.from_bytes(_exactly(file, 4), "little"))
-            continue
-        if magic != _ZSTD:
-            raise _Damaged("a zstd frame is missing")
-        (descriptor,) = _exactly(file, 1)
-        single = descriptor >> 5 & 1
-        dictionary = (0, 1, 2, 4)[descriptor & 3]
-        content = (single, 2, 4, 8)[descriptor >> 6]
-        _skip(file, (1 - single) + dictionary + content)
-        last = 0
-        while not last:
-            block = int.from_bytes(_exactly(file, 3), "little")
-            last, kind, size = block & 1, block >> 1 & 3, block >> 3
-            if kind == 3:
-                raise _Damaged("a zstd block is of no known kind")
-            _skip(file, 1 if kind == 1 else size)
-        _skip(file, 4 if descriptor >> 2 & 1 else 0)
-        frames += 1
-    if not frames:
-        raise _EndsEarly

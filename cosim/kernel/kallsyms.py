@@ -3,18 +3,19 @@
 With ``CONFIG_KALLSYMS`` the kernel's read-only data holds, each aligned to 8 bytes:
 
 - the number of symbols N (u32);
-- the names: for each symbol a length (one byte, or two, seven bits each, low ones first, when the
-  first has bit 7 set), then that many token numbers; the first character they spell is the
-  symbol's type as ``nm`` prints it;
-- the markers (u32): where in the names every 256th symbol starts;
+- the names: for each symbol a length, then that many token numbers.  The length is one byte, or
+  two if bit 7 of the first is set (seven bits each, the low ones first).  The first character that
+  the tokens spell is the symbol's type, as ``nm`` prints it;
+- the markers (u32): where every 256th symbol starts in the names;
 - the token table: 256 strings, each ended by a zero byte;
-- the token index (u16): where in the token table each string starts;
+- the token index (u16): where each string starts in the token table;
 - the offsets (u32), N of them in rising order, and the base (u64) that is added to each.
 
-The last two stand behind the token index since Linux 6.4, before the number of symbols earlier.
-Nothing points at any of this, so it is found by its own redundancy: the strings of the digits
-stand in a row in every token table, the index must say where the 256 strings are, and the markers
-must agree with the names.  Kernels of 256 symbols or fewer are not found.
+Since Linux 6.4 offsets and base follow the token index; before, they preceded the number of
+symbols.  Nothing points at these tables, so their own redundancy finds them: the strings of the
+digits follow each other in every token table, the index must say where the 256 strings are, and
+the markers must agree with the names.  The tables of a kernel with 256 symbols or fewer are not
+found.
 """
 
 from __future__ import annotations
@@ -28,25 +29,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 LINK_BASE = 0xFFFF_FFFF_8000_0000
-"""Where riscv64 Linux is linked; taken where a relocatable kernel fills the base in at boot."""
+"""Where riscv64 Linux is linked; used if the base is 0 because the kernel relocates itself."""
 
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _LONGEST_NAME = 1024
-"""Bytes that one entry of the names can take; the kernel's own limit is 512 characters."""
+"""The most bytes that one name takes; the kernel's own limit is 512 characters."""
 
 
 @dataclass(frozen=True)
 class KernelSymbols:
-    """What :func:`find` found: N addresses in rising order, and their names and types."""
+    """What :func:`find` found: N addresses in rising order, and their names."""
 
     addresses: NDArray[np.uint64]
     names: list[str]
-    types: str
-    """One letter a symbol, as ``nm`` prints them."""
 
 
 def find(image: bytes) -> KernelSymbols | None:
-    """Find and unpack the table in the uncompressed kernel ``image``; None when there is none."""
+    """Find and unpack the tables in the uncompressed kernel ``image``; None if there are none."""
     for table, tokens, index in _token_tables(image):
         names = _names(image, table)
         if names is None:
@@ -55,18 +54,16 @@ def find(image: bytes) -> KernelSymbols | None:
         offsets = _offsets(image, count, begin - 8, index + 512)
         if offsets is None:
             continue
-        spelled = _spell(image, starts, tokens)
-        return KernelSymbols(
-            offsets, [name[1:] for name in spelled], "".join(name[:1] for name in spelled)
-        )
+        # The first character is the type.
+        return KernelSymbols(offsets, [name[1:] for name in _spell(image, starts, tokens)])
     return None
 
 
 def _token_tables(image: bytes) -> Iterator[tuple[int, list[bytes], int]]:
-    """Every token table: its place, its 256 strings, and the place of its index."""
+    """Yield every token table: its place, its 256 strings, and the place of its index."""
     digits = image.find(_DIGITS)
     while digits >= 0:
-        # 48 strings stand before that of "0"; whatever stands before them ends in a zero byte.
+        # 48 strings precede that of "0", and whatever precedes them ends in a zero byte.
         start = digits
         for _ in range(49):
             start = image.rfind(b"\0", max(0, start - 256), start)
@@ -85,7 +82,7 @@ def _token_tables(image: bytes) -> Iterator[tuple[int, list[bytes], int]]:
 
 
 def _names(image: bytes, table: int) -> tuple[int, list[tuple[int, int]], int] | None:
-    """Number of symbols, (start, end) of the tokens of each, and where the names begin."""
+    """Return how many symbols, (start, end) of each one's tokens, and where the names begin."""
     # Backwards from the token table: padding, then the markers, falling to the first, 0.
     end = table & ~7
     while end >= 4 and image[end - 4 : end] == bytes(4):
@@ -137,7 +134,7 @@ def _walk_names(
 
 
 def _offsets(image: bytes, count: int, before: int, behind: int) -> NDArray[np.uint64] | None:
-    """The addresses, from the offsets ``behind`` the token index or ``before`` the count."""
+    """Return the addresses; the offsets are ``behind`` the token index or ``before`` the count."""
     size = (4 * count + 7) & ~7
     behind = (behind + 7) & ~7
     for offsets_at, base_at in ((behind, behind + size), (before - 8 - size, before - 8)):

@@ -1,6 +1,6 @@
-"""Names of a guest's addresses, from an ELF symbol table or the one inside a Linux Image.
+"""Names of a guest's addresses, from an ELF symbol table or the tables inside a Linux Image.
 
-A guest need not have any: then :func:`load` gives an empty table, and addresses print as numbers.
+A guest may have none.  Then :func:`load` returns an empty table, and addresses print as numbers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _ENTRY.names = ("name", "info", "other", "section", "value", "size")
 _CODE_OR_DATA = (0, 1, 2)  # NOTYPE, OBJECT, FUNC
 _ABSOLUTE = 0xFFF1
 _SLACK = 1 << 16
-"""How far behind the last symbol an address still counts as belonging to it."""
+"""How many bytes behind the last symbol still belong to it."""
 
 
 class Symbols:
     """Virtual addresses and their names, both ways.
 
-    :param addresses: where the symbols stand, in rising order.
-    :param names: their names, as many.
+    :param addresses: of the symbols, in rising order.
+    :param names: one for each address.
     """
 
     def __init__(self, addresses: NDArray[np.uint64], names: Sequence[str]) -> None:
@@ -56,13 +56,13 @@ class Symbols:
         return dict(table)
 
     def addresses(self, name: str) -> tuple[int, ...]:
-        """All addresses that bear ``name`` (static functions may share one), lowest first."""
+        """Return all addresses with this name, the lowest first; static functions may share one."""
         return tuple(self._by_name.get(name, ()))
 
     def address(self, name: str) -> int:
-        """The one address of ``name``.
+        """Return the one address of ``name``.
 
-        :raise UsageError: when there is none, or more than one.
+        :raises UsageError: when there is none, or more than one.
         """
         found = sorted(set(self.addresses(name)))
         if len(found) == 1:
@@ -71,17 +71,19 @@ class Symbols:
             places = ", ".join(f"0x{address:016x}" for address in found[:3])
             more = ", ..." if len(found) > 3 else ""
             raise UsageError(
-                f"symbol {name} stands at {len(found)} places ({places}{more}); give the address"
+                f"symbol {name} has {len(found)} addresses ({places}{more}); give one of them"
             )
         if not self._names:
-            raise UsageError(f"the guest has no symbols to look up {name} in; give an address")
+            raise UsageError(f"the guest has no symbols, so {name} is unknown; give an address")
         close = difflib.get_close_matches(name, self._by_name, n=3, cutoff=0.75)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; give an address"
         raise UsageError(f"the guest has no symbol {name}{hint}")
 
     def lookup(self, address: int) -> str | None:
-        """``name+0x12`` for an unsigned virtual address; None below the first symbol, far behind
-        the last, and without symbols."""
+        """Return ``name+0x12`` for an unsigned virtual address.
+
+        None for an address below the first symbol or far behind the last, and without symbols.
+        """
         index = int(np.searchsorted(self._addresses, np.uint64(address), side="right")) - 1
         if index < 0:
             return None
@@ -89,20 +91,20 @@ class Symbols:
         offset = address - start
         if index == len(self._names) - 1 and offset >= _SLACK:
             return None
-        # Where several names share an address, the first is the one the source put first.
+        # If several names share an address, take the one that came first in the file.
         index = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
         return f"{self._names[index]}+0x{offset:x}" if offset else self._names[index]
 
     def describe(self, address: int) -> str:
-        """``0xffffffff80002000 (name+0x12)``, or the number alone."""
+        """Return ``0xffffffff80002000 (name+0x12)``, or the number alone if it has no name."""
         name = self.lookup(address)
         return f"0x{address:016x} ({name})" if name else f"0x{address:016x}"
 
 
 def load(path: Path | str) -> Symbols:
-    """The symbols of the kernel file ``path``; an empty table when it holds none.
+    """Return the symbols of the kernel file ``path``; an empty table if it has none.
 
-    :raise GuestImageError: when the file cannot be read.
+    :raises GuestImageError: when the file cannot be read.
     """
     with open_regular(Path(path), "kernel") as file:
         if file.read(4) == b"\x7fELF":
@@ -124,14 +126,14 @@ def _from_elf(elf: ELFFile) -> Symbols:
     if section is None:
         return _empty()
     strings = elf.get_section(section["sh_link"]).data()
-    # Read as an array: a kernel has some 200,000 of them.
+    # As an array, because a kernel has some 200,000 symbols.
     table = np.frombuffer(section.data(), dtype=_ENTRY)
     kind = table["info"] & 15
     keep = (table["section"] != 0) & (table["section"] != _ABSOLUTE) & (table["name"] != 0)
     table = table[keep & np.isin(kind, _CODE_OR_DATA)]
-    # At one address, a global name before a local one.
+    # Of the names of one address, global ones first.
     table = table[np.lexsort((table["info"] >> 4 == 0, table["value"]))]
     names = [strings[at : strings.index(b"\0", at)].decode("latin-1") for at in table["name"]]
-    # $x, $d and .L mark code, data and labels of the compiler's own.
+    # Names with $ or .L are the compiler's: marks for code and data, and local labels.
     real = [i for i, name in enumerate(names) if name and not name.startswith(("$", ".L"))]
     return Symbols(np.ascontiguousarray(table["value"][real]), [names[i] for i in real])

@@ -1,1 +1,1 @@
-"""One QEMU process, its console, and the tools and signals around it."""
+"""One QEMU process and its console; the programs, child processes and signals around it."""

@@ -1,4 +1,4 @@
-"""The guest's serial console: drained all the time, logged, and searched through pexpect."""
+"""The guest's serial console: always drained, logged, and searched through pexpect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pexpect.spawnbase import SpawnBase
 from cosim.errors import GuestError, StorageError
 
 _PIECE = 8
-"""Bytes typed at once: half of what a 16550 UART holds."""
+"""Bytes typed at once: half of the FIFO of a 16550 UART."""
 _ECHO_SECONDS = 0.5
 _KEEP = 1 << 20
 _LOG_LIMIT = 64 << 20
@@ -28,13 +28,13 @@ _SEARCHED = 64 << 10
 
 
 class _Stream(SpawnBase):  # type: ignore[misc]
-    """The bytes that the reader thread has collected, as pexpect wants to read them."""
+    """Gives pexpect the bytes that the reader thread has collected."""
 
     def __init__(self) -> None:
         super().__init__(
             timeout=30,
             maxread=_SEARCHED,
-            # Without a bound, a flood is searched again from its start with every piece.
+            # Without a bound, every new piece of a flood makes pexpect search from the start.
             searchwindowsize=_SEARCHED,
             encoding="utf-8",
             codec_errors="replace",
@@ -62,13 +62,14 @@ class _Stream(SpawnBase):  # type: ignore[misc]
 class Console:
     """One end of the guest's serial line.
 
-    A thread drains the line for as long as it is open, so that a guest never waits for us and a
-    flood stays bounded: the log takes at most 64 MiB, unsearched text at most 1 MiB (the oldest
-    goes first).  ``expect`` and ``send`` are for dialogues.
+    A thread drains the line while it is open, so the guest never waits for us.  A flood stays
+    bounded: the log holds at most 64 MiB, and at most 1 MiB of text waits to be searched; the
+    oldest text is dropped first.  ``expect`` and ``send`` are for dialogues.
 
-    :param line: the pipe on which the guest's UART writes.
-    :param log: the file that receives everything the guest prints; None = no log.
-    :param typed: the pipe from which the UART reads; None = nothing can be typed.
+    :param line: the pipe that the guest's UART writes to.
+    :param log: the file that receives everything the guest prints; None for no log.
+    :param typed: the pipe that the UART reads from; None if nothing can be typed.
+    :raises OSError: when the log cannot be opened.
     """
 
     def __init__(self, line: FileIO, log: Path | None, typed: FileIO | None = None) -> None:
@@ -90,7 +91,7 @@ class Console:
         while True:
             with contextlib.suppress(OSError, ValueError):
                 select.select([self._line], [], [])
-            # Read and taken in one, so that nothing is ever in neither (see _catch_up).
+            # Reading and storing are one step under the lock, so that _catch_up counts every byte.
             with stream.arrived:
                 try:
                     chunk = self._line.read(65536)
@@ -109,14 +110,14 @@ class Console:
                 self.bytes_seen += len(chunk)
                 stream.arrived.notify_all()
             if self._mirror is not None:
-                # A terminal that is gone is the session's to notice.
+                # If the terminal is gone, the session notices it.
                 with contextlib.suppress(OSError):
                     self._mirror(chunk)
         if self._log_file:
             self._log_file.close()
 
     def _catch_up(self) -> None:
-        """Take in what the guest has printed until now: it may have ended behind that."""
+        """Take in what the guest has printed until now, even if it has ended since."""
         stream = self._stream
         waiting = bytearray(4)
         with stream.arrived:
@@ -137,14 +138,14 @@ class Console:
             else:
                 self._log_file.write(chunk)
         except OSError as error:
-            # The guest goes on; the session reports this at its end.
+            # The guest runs on; the session reports this when it ends.
             self.log_error = f"{self.log}: {error.strerror}"
 
     def expect(self, pattern: str, timeout: float) -> str:
         """Wait until ``pattern`` (a regular expression) appears; return the text it matched.
 
-        :raise GuestError: when it does not appear within ``timeout`` seconds, or the console
-            closes before; the message quotes the last line seen.
+        :raises GuestError: when it does not appear within ``timeout`` seconds, or the console
+            closes first; the message quotes the last line seen.
         """
         stream = self._stream
         found = stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=timeout)
@@ -159,7 +160,11 @@ class Console:
         )
 
     def seen(self, pattern: str, within: float = 0.0) -> bool:
-        """Whether ``pattern`` has appeared since the last match, or does ``within`` seconds."""
+        """Return True if ``pattern`` has appeared since the last match or appears in time.
+
+        :param pattern: a regular expression.
+        :param within: how many seconds to wait for it.
+        """
         self._catch_up()
         searched = re.compile(pattern.encode(), re.MULTILINE)
         deadline = time.monotonic() + within
@@ -175,12 +180,12 @@ class Console:
         return match is not None
 
     def send(self, text: str) -> None:
-        """Type ``text`` on the guest's console, no faster than the guest takes it.
+        """Type ``text`` on the guest's console, no faster than the guest reads it.
 
-        A guest that is being recorded loses what its UART has no room for, so every piece but
-        the first waits for the echo of the one before.
+        While QEMU records a guest, input that does not fit into the UART is lost.  So each piece
+        waits for the echo of the piece before it.
 
-        :raise GuestError: when the line is closed.
+        :raises GuestError: when the line is closed, or the console takes no input.
         """
         data, stream, typed = text.encode(), self._stream, self._typed
         if typed is None:
@@ -188,7 +193,7 @@ class Console:
         for start in range(0, len(data), _PIECE):
             before = len(stream.pending)
             try:
-                # A piece fits into a pipe whole, or blocks until it does.
+                # The write blocks until the whole piece fits into the pipe.
                 typed.write(data[start : start + _PIECE])
             except (OSError, ValueError) as error:
                 raise GuestError(f"the guest's console is closed ({error})") from None
@@ -203,24 +208,24 @@ class Console:
             )
 
     def mirror(self, to: Callable[[bytes], object] | None) -> None:
-        """From now on hand everything that the guest prints to ``to`` as well (None: no more)."""
+        """From now on also pass everything that the guest prints to ``to``; None stops that."""
         self._mirror = to
 
     @property
     def at_line_start(self) -> bool:
-        """Whether what the guest prints next begins a line."""
+        """True if the next text from the guest begins a line."""
         return not self._tail or self._tail.endswith(b"\n")
 
     def last_line(self) -> str:
-        """The last non-empty line that the guest printed."""
+        """Return the last non-empty line that the guest printed."""
         self._catch_up()
         lines = bytes(self._tail).decode("utf-8", "replace").replace("\r", "").split("\n")
         return next((line for line in reversed(lines) if line.strip()), "")
 
     def check_log(self) -> None:
-        """Report a log that could not be written whole.
+        """Raise an error if the log could not be written completely.
 
-        :raise StorageError: when the disk was full or the file not writable.
+        :raises StorageError: when the disk was full or the file not writable.
         """
         if self.log_error and self.log_error != "cut at 64 MiB":
             raise StorageError(
@@ -228,7 +233,10 @@ class Console:
             )
 
     def drained(self, timeout: float) -> bool:
-        """Wait until the line has closed and all of it is in the log."""
+        """Wait until the line has closed; return True if it did within ``timeout`` seconds.
+
+        Then the log holds all that the guest printed.
+        """
         deadline = time.monotonic() + timeout
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
@@ -236,7 +244,7 @@ class Console:
     def close(self) -> None:
         """Close the lines and the log; idempotent.
 
-        The output ends by itself where the guest, which holds its other end, is gone.
+        The output ends by itself when QEMU, which holds the other end, is gone.
         """
         self._thread.join(2)
         self._line.close()

@@ -1,8 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGHUP, held back where being torn away would leave something behind.
+"""Ctrl-C, SIGTERM and SIGHUP, held back while an interruption would leave something behind.
 
-Each ends a command by :class:`KeyboardInterrupt`, raised wherever the main thread is, so that
-every teardown runs.  Inside :func:`deferred` they wait for its end, or for the next :func:`check`
-or :func:`allowed` part: a process is never left half started, a teardown never half done.
+Each signal ends a command: it raises :class:`KeyboardInterrupt` wherever the main thread is, so
+that every teardown runs.  Inside :func:`deferred` the signal waits until that part ends, or until
+the next :func:`check` or :func:`allowed` part.  So no process is left half started, and no teardown
+is left half done.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ _over = False
 
 
 def install() -> None:
-    """Take SIGINT, SIGTERM and SIGHUP; for the main thread of a command, at its beginning."""
+    """Handle SIGINT, SIGTERM and SIGHUP from now on; call it first, in the main thread."""
     global _pending, _over
     _pending, _over = False, False
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Who started us in the background with SIGINT ignored wants it so.
+        # Keep a signal ignored if the parent ignored it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _arrived)
 
@@ -38,9 +39,9 @@ def _arrived(signum: int, frame: object) -> None:
 
 
 def check() -> None:
-    """Act on a request that was held back.
+    """Act on a signal that was held back.
 
-    :raise KeyboardInterrupt: there was one.
+    :raises KeyboardInterrupt: when there was one.
     """
     global _pending
     if _pending and threading.current_thread() is threading.main_thread():
@@ -49,23 +50,23 @@ def check() -> None:
 
 
 def pending() -> bool:
-    """Whether a request is held back; for threads that can bring the main thread to its end."""
+    """Return True if a signal is held back; for threads that can make the main thread finish."""
     return _pending
 
 
 def over() -> None:
-    """The command ends: requests, held back or still to come, ask for what happens anyway."""
+    """Ignore all signals from now on, because the command is ending anyway."""
     global _pending, _over
     _pending, _over = False, True
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Hold requests back until the end of the outermost such part.
+    """Hold signals back until the outermost such part ends.
 
-    Signals reach only the main thread, so this does nothing in others.
+    Only the main thread gets signals, so this does nothing in other threads.
 
-    :raise KeyboardInterrupt: at the end, when one has come.
+    :raises KeyboardInterrupt: when a signal came; raised at the end of the part.
     """
     with _holding(True):
         yield
@@ -75,7 +76,10 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def allowed() -> Iterator[None]:
-    """Let requests through again, inside of :func:`deferred`, at any moment of this part."""
+    """Let signals through again during this part of a :func:`deferred` part.
+
+    :raises KeyboardInterrupt: when a signal was held back, or comes during this part.
+    """
     with _holding(False):
         check()
         yield

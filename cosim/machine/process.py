@@ -1,8 +1,8 @@
 """Child processes that never outlive us.
 
-A child is tied to the thread that starts it by the parent-death signal, so it dies even when the
-tool is killed with ``SIGKILL``; start children from the main thread or from a thread that lives as
-long as they do.
+The parent-death signal ties a child to the thread that starts it.  So the child dies even if the
+tool is killed with ``SIGKILL``.  Start children from the main thread, or from a thread that lives
+as long as they do.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _die_with(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        # It died before the signal was asked for.
+        # The parent died before the signal was set up.
         os._exit(1)
 
 
@@ -36,12 +36,11 @@ def spawn(
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start ``argv`` in a session of its own, tied to this process.
+    """Start ``argv`` in a new session, tied to this process.
 
-    The session of its own keeps Ctrl-C in our terminal from reaching the child before our own
-    teardown does.
+    The new session keeps Ctrl-C in our terminal from reaching the child before our teardown does.
 
-    :raise OSError: when the program cannot be started.
+    :raises OSError: when the program cannot be started.
     """
     return subprocess.Popen(
         [os.fspath(word) for word in argv],
@@ -55,7 +54,10 @@ def spawn(
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:
-    """Make sure that ``process`` is gone: wait, terminate, kill; return its exit status."""
+    """Make sure that ``process`` is gone: wait, terminate, kill; return its exit status.
+
+    :param grace: seconds to wait before each of the next two steps.
+    """
     for stop in (None, process.terminate, process.kill):
         if stop is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -68,9 +70,9 @@ def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:
 
 
 def how_it_ended(status: int) -> str:
-    """What the exit status of a child says, in words."""
+    """Return in words what the exit status of a child says."""
     if status >= 0:
         return f"ended with status {status}"
     number = signal.Signals(-status)
-    why = "; was memory short?" if number == signal.SIGKILL else ""
+    why = "; was there too little memory?" if number == signal.SIGKILL else ""
     return f"was killed by signal {number:d} ({number.name}{why})"

@@ -1,7 +1,7 @@
-"""The programs that the tool drives: where they are, which version, what they can do.
+"""The programs that the tool drives: where they are, their versions, what they can do.
 
-Everything is looked up on ``PATH`` when asked for, and asked of the program itself (no table of
-versions), once a process and path.
+Programs are looked up on ``PATH`` when they are needed.  What a program can do is asked of the
+program itself, once for each path; there is no table of versions.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _GDBS = ("gdb-multiarch", "riscv64-unknown-elf-gdb", "riscv64-linux-gnu-gdb", "g
 _CROSS_COMPILERS = ("riscv64-linux-gnu-gcc", "riscv64-unknown-linux-gnu-gcc")
 _PROBE_SECONDS = 20.0
 _HART = "/machine/soc0/harts[0]"
-"""Where QEMU's ``virt`` machine keeps its first hart."""
+"""QEMU's name of the first hart of its ``virt`` machine."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A program found on ``PATH``; ``version`` as numbers, ``text`` as it says it itself."""
+    """A program found on ``PATH``; ``version`` in numbers, ``text`` as the program prints it."""
 
     path: Path
     version: tuple[int, ...]
@@ -39,9 +39,9 @@ class Tool:
 
 
 def qemu() -> Tool:
-    """The emulator.
+    """Return the emulator.
 
-    :raise MissingTool: it is missing, does not run, or is older than :data:`QEMU_MINIMUM`.
+    :raises MissingTool: when it is missing, does not run, or is older than :data:`QEMU_MINIMUM`.
     """
     path = shutil.which(QEMU)
     if path is None:
@@ -59,8 +59,11 @@ def qemu() -> Tool:
 
 @cache
 def qemu_has_cpu_option(path: Path, option: str) -> bool:
-    """Whether the emulator at ``path`` knows ``-cpu rv64,OPTION``; for example ``svade=on``."""
-    # A machine that is never started: QEMU applies the CPU's options, then reads "quit".
+    """Return True if the emulator at ``path`` takes ``-cpu rv64,OPTION`` (such as ``svade=on``).
+
+    :raises MissingTool: when the emulator does not run.
+    """
+    # This machine never starts.  QEMU applies the options of the CPU, then reads "quit".
     answer = _run(
         [
             *(str(path), "-M", "virt", "-cpu", f"rv64,{option}", "-m", "128M", "-bios", "none"),
@@ -73,14 +76,15 @@ def qemu_has_cpu_option(path: Path, option: str) -> bool:
 
 @cache
 def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping[str, bool | int]:
-    """What the CPU properties ``names`` of ``-cpu CPU`` are, says the emulator itself.
+    """Ask the emulator for the CPU properties ``names`` of ``-cpu CPU``.
 
-    A property that the emulator does not know is left out: it does not have that extension.
+    A property that the emulator does not know is left out: that extension is not there.
 
-    :raise UsageError: the emulator refuses ``cpu``.
+    :raises UsageError: when the emulator refuses ``cpu``.
+    :raises MissingTool: when the emulator does not run.
     """
-    # Not query-cpu-model-expansion: it wants typed values where -cpu takes text (on, yes, true),
-    # and QEMU 7.2 does not have it.  A machine that is never started has read the text itself.
+    # query-cpu-model-expansion would need typed values, but -cpu takes text (on, yes, true); and
+    # QEMU 7.2 does not have it.  So QEMU parses the text for a machine that never starts.
     gets = [
         {"execute": "qom-get", "id": name, "arguments": {"path": _HART, "property": name}}
         for name in names
@@ -101,7 +105,7 @@ def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping
 
 
 def _properties(replies: str, names: tuple[str, ...]) -> dict[str, bool | int]:
-    """The values of ``names`` in QMP's ``replies``, one a line."""
+    """Return the values of ``names`` in QMP's ``replies``, one reply in each line."""
     found = {}
     for line in replies.splitlines():
         try:
@@ -115,30 +119,33 @@ def _properties(replies: str, names: tuple[str, ...]) -> dict[str, bool | int]:
 
 @cache
 def qemu_has_plugins(path: Path) -> bool:
-    """Whether the emulator at ``path`` was built with TCG plugins."""
+    """Return True if the emulator at ``path`` was built with TCG plugins.
+
+    :raises MissingTool: when the emulator does not run.
+    """
     return "-plugin" in _run([str(path), "-help"]).stdout
 
 
 def firmware(emulator: Tool) -> Path | None:
-    """The OpenSBI that ``emulator`` loads where a guest names no firmware, or None."""
+    """Return the OpenSBI that ``emulator`` loads by default, or None if it has none."""
     folders = _run([str(emulator.path), "-L", "help"]).stdout.split("\n")
     files = (Path(folder) / "opensbi-riscv64-generic-fw_dynamic.bin" for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
 def default_cpu(emulator: Tool) -> str:
-    """The ``-cpu`` of a guest that names none.
+    """Return the ``-cpu`` of a guest that names none.
 
-    With Svade, where QEMU has the choice, the guest sets accessed and dirty bits itself: an update
-    by hardware changes an entry in memory that no intercepted instruction accounts for.
+    It has Svade if QEMU can turn it on.  Then the guest sets accessed and dirty bits itself.  An
+    update by hardware would change an entry in memory without an instruction to intercept.
     """
     return "rv64,svade=on" if qemu_has_cpu_option(emulator.path, "svade=on") else "rv64"
 
 
 def gdb() -> Tool:
-    """A gdb that knows RISC-V.
+    """Return a gdb that knows RISC-V.
 
-    :raise MissingTool: there is none on ``PATH``.
+    :raises MissingTool: when none is on ``PATH``.
     """
     without = None
     for name in _GDBS:
@@ -155,9 +162,9 @@ def gdb() -> Tool:
 
 
 def cross_compiler() -> Tool:
-    """The C compiler for code that runs inside a guest.
+    """Return the C compiler for code that runs inside a guest.
 
-    :raise MissingTool: there is none on ``PATH``.
+    :raises MissingTool: when none is on ``PATH``.
     """
     for name in _CROSS_COMPILERS:
         path = shutil.which(name)
@@ -170,9 +177,9 @@ def cross_compiler() -> Tool:
 
 
 def host_compiler() -> Tool:
-    """The C compiler of this machine, for the TCG plugin.
+    """Return the C compiler of this machine, for the TCG plugin.
 
-    :raise MissingTool: there is none on ``PATH``.
+    :raises MissingTool: when none is on ``PATH``.
     """
     for name in ("cc", "gcc", "clang"):
         path = shutil.which(name)
@@ -191,7 +198,7 @@ def _gdb_has_riscv(path: str) -> bool:
 def _ask(path: str) -> Tool:
     answer = _run([path, "--version"])
     text = next(iter((answer.stdout + answer.stderr).splitlines()), "")
-    # "GNU gdb (Debian 13.1-3) 13.1": the last number counts, what is in brackets does not.
+    # "GNU gdb (Debian 13.1-3) 13.1": take the last number outside brackets.
     numbers = re.findall(r"\d+(?:\.\d+)+", re.sub(r"\([^()]*\)", "", text))
     if answer.returncode != 0 or not numbers:
         raise MissingTool(f"{path} does not run: it answers --version with {text!r}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +11,8 @@ from typing import Any, NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cosim.errors import StorageError, UsageError
+from cosim.errors import UsageError
+from cosim.files import write_atomically
 from cosim.models.choices import make_pipeline
 from cosim.models.replay import replay
 from cosim.models.result import FORMAT, VERSION
@@ -85,14 +85,7 @@ def write(made: Page, path: Path) -> int:
     :raise StorageError: it cannot be written.
     """
     data = page.render(made).encode()
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from None
+    write_atomically(path, data)
     return len(data)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import guest
 from cosim import paths
 from cosim.errors import StorageError
+from cosim.files import write_atomically
 from cosim.machine import tools
 from cosim.models.choices import make_pipeline
 from cosim.output import Step
@@ -176,7 +177,7 @@ class Lab:
             "model": model,
             "machine": modelled(measurement.machine),
         }
-        write_text(
+        write_atomically(
             self._counts_file(measurement, model),
             json.dumps({"of": about, **timeline.to_json()}, indent=1),
         )
@@ -190,20 +191,6 @@ def modelled(machine: Mapping[str, Any]) -> Json:
     """
     whole = MachineModel.from_json(machine).to_json()
     return {name: whole[name] for name in MODELLED}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all.
-
-    :raise StorageError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _view(spec: RunSpec, step: Step) -> View:

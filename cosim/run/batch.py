@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cosim.errors import CosimError, StorageError, UsageError
+from cosim.files import write_atomically
 from cosim.models.result import ResultDocument, has_finding
 from cosim.run.spec import RunSpec
 
@@ -68,7 +69,7 @@ def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
     if state is not None and state["status"] == "done" and state["spec"] == asked:
         return _outcome(spec.name, state, folder, earlier=True)
     _empty(folder, state)
-    _write(folder / _STATE, {"spec": asked, "status": "running"})
+    write_atomically(folder / _STATE, json.dumps({"spec": asked, "status": "running"}, indent=2))
     started = time.monotonic()
     state = {"spec": asked, "status": "done", "exit_status": 0, "error": None}
     try:
@@ -77,10 +78,10 @@ def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
         where = f" (log: {error.log})" if error.log else ""
         state.update(status="failed", exit_status=error.exit_status, error=f"{error}{where}")
     else:
-        _write(folder / RESULT, result)
+        write_atomically(folder / RESULT, json.dumps(result, indent=2))
         state["exit_status"] = int(has_finding(result))
     state["seconds"] = round(time.monotonic() - started, 3)
-    _write(folder / _STATE, state)
+    write_atomically(folder / _STATE, json.dumps(state, indent=2))
     return _outcome(spec.name, state, folder, earlier=False)
 
 
@@ -140,16 +141,3 @@ def _empty(folder: Path, state: dict[str, Any] | None) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
-
-
-def _write(path: Path, document: Any) -> None:
-    part = path.with_suffix(".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        part.rename(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error

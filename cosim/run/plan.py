@@ -16,7 +16,7 @@ from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
 from cosim.machine import tools
-from cosim.machine.qemu import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
+from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
 from cosim.run import region
 from cosim.run.region import Edge
 from cosim.run.spec import RunSpec

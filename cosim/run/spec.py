@@ -172,7 +172,7 @@ def _bios(value: Any, folder: Path) -> str:
 
 
 def _memory(value: Any, folder: Path) -> str:
-    from cosim.machine.qemu import parse_memory
+    from cosim.machine.configuration import parse_memory
 
     parse_memory(_text(value, folder))
     return str(value)

@@ -34,8 +34,9 @@ from cosim.errors import (
     StorageError,
 )
 from cosim.machine import interrupts, tools
+from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.console import Console
-from cosim.machine.qemu import RAM_BASE, Machine, Timing
+from cosim.machine.qemu import Machine
 from cosim.machine.tools import Tool
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin, ResultDocument

@@ -14,8 +14,9 @@ from cosim.capture import marks
 from cosim.capture.plugin.source import FILTER_SLOTS, PluginSource
 from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import interrupts
+from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.console import Console
-from cosim.machine.qemu import RAM_BASE, Machine, Timing
+from cosim.machine.qemu import Machine
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.output import note

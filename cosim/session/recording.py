@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cosim.errors import StorageError
 from cosim.machine import interrupts
-from cosim.machine.qemu import Machine, Timing
+from cosim.machine.configuration import Timing
+from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
 
 _TICK = 0.25

@@ -1,4 +1,4 @@
-/* cosim-mark LABEL: set a mark that a session can start or end at. */
+/* cosim-mark LABEL: set a mark where a session can start or end. */
 #include "rt.h"
 
 int main(int argc, char **argv)

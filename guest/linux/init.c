@@ -1,18 +1,18 @@
-/* The first process: mounts what programs expect, runs one thing, powers off.
+/* The first process: it mounts what programs expect, runs one program and powers off.
 
-   What it runs is chosen on the kernel's command line:
+   The kernel's command line chooses the program:
      (nothing)              /bin/paging-workload
-     cosim.run=COMMAND      sh -c COMMAND; quote it if it has blanks: cosim.run="echo a; ls"
+     cosim.run=COMMAND      sh -c COMMAND; quote it if it has spaces: cosim.run="echo a; ls"
      cosim.shell            an interactive shell on the console
-   It sets the marks init (its first act) and done (when that has ended). */
+   It sets the mark init before everything else, and the mark done when the program has ended. */
 #include "rt.h"
 
 enum { RB_POWER_OFF = 0x4321fedc, TIOCSCTTY = 0x540e };
 
 static char command_line[4096];
 
-/* The value of the last option NAME in the command line, cut out in place; "" for a bare NAME;
-   0: absent. */
+/* Return the value of the last option NAME in the command line, "" for NAME without a value, or 0
+   if there is none.  The value is terminated in place. */
 static char *option(const char *name)
 {
     u64 n = length(name);
@@ -73,7 +73,7 @@ static void run(char **argv)
 
 static void interactive(void)
 {
-    /* A session of its own with the serial line as terminal, so that Ctrl-C works. */
+    /* A new session with the serial line as its terminal, so that Ctrl-C works. */
     syscall0(SYS_setsid);
     i64 line = syscall4(SYS_openat, AT_FDCWD, "/dev/ttyS0", O_RDWR, 0);
     if (line >= 0) {

@@ -1,4 +1,4 @@
-"""Fetches Debian's riscv64 kernel and static busybox and unpacks what a guest needs of them."""
+"""Fetches Debian's riscv64 kernel and static busybox, and unpacks what a guest needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RECORD = "packages.json"
 
 
 def fetched(folder: Path) -> dict[str, Package] | None:
-    """The packages unpacked in ``folder``, by what they are for; None where it is not complete."""
+    """Return the packages unpacked in ``folder``, by their role; None if not all are there."""
     try:
         document = json.loads((folder / _RECORD).read_text())
         return {key: Package(**fields) for key, fields in document.items()}
@@ -35,9 +35,10 @@ def fetched(folder: Path) -> dict[str, Package] | None:
 def fetch(folder: Path, step: Step) -> dict[str, Package]:
     """Make ``folder``: ``Image``, ``busybox`` and ``modules/*.ko.xz`` of Debian's riscv64 port.
 
-    The 112 MB kernel package is dropped when unpacked; a download that was cut off is resumed.
+    A download that was cut off is resumed.  The kernel package (112 MB) is deleted after unpacking.
 
-    :raise EnvironmentFault: a package cannot be had, or is not what we expect.
+    :raises EnvironmentFault: when a package cannot be fetched, or lacks what we expect in it.
+    :raises StorageError: when ``folder`` cannot be written.
     """
     apt = Apt(folder.with_name("apt"))
     apt.update(step)

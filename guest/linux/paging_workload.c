@@ -1,7 +1,7 @@
-/* paging-workload: a second or two of what makes a kernel edit page tables.
+/* paging-workload: makes the kernel edit page tables in all common ways, for a second or two.
 
-   Every step is small (a session through gdb sees every table store) and ends in a line on the
-   console.  Steps check what they read back; a wrong byte makes the exit status 1. */
+   The steps are small, because a session through gdb stops at every table store.  Each ends with a
+   line on the console.  They check what they read back; a wrong byte makes the exit status 1. */
 #include "rt.h"
 
 enum { SMALL = 16, RANGE = 80 };
@@ -42,7 +42,7 @@ static void say(const char *step, i64 count)
     print("\n");
 }
 
-/* Demand faults, then one page after the other to read-only and back. */
+/* Fault pages in on demand, then make each one read-only and writable again. */
 static char *protect(void)
 {
     char *at = map(SMALL);
@@ -58,7 +58,7 @@ static char *protect(void)
     return at;
 }
 
-/* Children write pages that they share with the parent: copy on write on both sides. */
+/* Children write pages that they share with the parent, so both sides copy on write. */
 static void copy_on_write(char *at)
 {
     enum { CHILDREN = 3 };
@@ -77,7 +77,7 @@ static void copy_on_write(char *at)
     say("forked", CHILDREN);
 }
 
-/* Ageing clears accessed bits; dropped pages come back as zeroes. */
+/* MADV_COLD clears accessed bits; pages that were dropped come back as zeroes. */
 static void advise(char *at)
 {
     syscall3(SYS_madvise, at, SMALL / 2 * PAGE, MADV_COLD);
@@ -89,7 +89,7 @@ static void advise(char *at)
     say("advised", SMALL);
 }
 
-/* Page-table entries move to another range. */
+/* Move page-table entries to another range. */
 static char *move(char *at)
 {
     char *to = map(SMALL);
@@ -101,7 +101,7 @@ static char *move(char *at)
     return to;
 }
 
-/* More pages than Linux fences one by one (64): the whole ASID is fenced instead. */
+/* Unmap more pages than Linux fences one by one (64), so it fences the whole ASID. */
 static void unmap_many(void)
 {
     char *at = map(RANGE);
@@ -111,7 +111,7 @@ static void unmap_many(void)
     say("unmapped", RANGE);
 }
 
-/* A 2 MiB block that Linux may map with one superpage leaf, protected as a whole. */
+/* Protect a 2 MiB block, which Linux may map with one superpage leaf. */
 static void huge(void)
 {
     enum { BLOCK = 512 };
@@ -126,7 +126,7 @@ static void huge(void)
     say("huge", BLOCK);
 }
 
-/* A new program in a new address space. */
+/* Execute a program, which gets a new address space. */
 static void execute(char *self)
 {
     i64 pid = fork();

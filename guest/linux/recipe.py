@@ -1,10 +1,12 @@
-"""Makes the ``linux`` guest: fetch, compile our programs, pack the initramfs."""
+"""Makes the ``linux`` guest: fetches packages, compiles our programs, packs the initramfs."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
+from cosim.capture import marks
+from cosim.files import write_atomically
 from cosim.output import Step
 from guest import compiler, cpio, spec
 from guest.linux import packages
@@ -13,9 +15,9 @@ from guest.spec import GuestSpec
 NAME = "linux"
 
 APPEND = "console=ttyS0 earlycon=sbi panic=-1 no4lvl"
-"""The kernel's command line: serial console, reboot (= QEMU ends) at once on panic, Sv39.
+"""The kernel's command line: serial console, Sv39, and on a panic reboot at once, which ends QEMU.
 
-With ``panic=N`` the kernel first counts N seconds by instructions, which takes minutes.
+With ``panic=N`` the kernel would first count N seconds of guest time, which takes minutes.
 """
 
 _SOURCE = Path(__file__).resolve().parent
@@ -31,28 +33,30 @@ _APPLETS = """
     sed seq setsid sleep sort stat stty sync tail taskset tee test time top touch tr true umount
     uname uniq uptime usleep vi wc which xargs xz yes
 """
-"""The names under which busybox stands in /bin."""
+"""The names that busybox has in /bin."""
 
 
 class Recipe:
-    """How the guest is made; see :class:`guest.registry.Recipe`."""
+    """How the guest is made; see :class:`guest.making.Recipe`."""
 
+    name = NAME
     verb = "fetch"
     summary = "Debian 13's riscv64 kernel, busybox, and a short paging workload"
 
     def sources(self) -> str:
-        """Changes with any of our programs and with the recipe itself."""
+        """Return a digest of our programs and of the recipe itself."""
         return spec.digest(
             [
                 *(_SOURCE / name for name in (*_PROGRAMS.values(), "rt.h", "user.ld")),
-                *(_MARK, Path(__file__), Path(cpio.__file__), Path(compiler.__file__)),
+                *(_MARK, Path(marks.__file__), Path(__file__)),
+                *(Path(cpio.__file__), Path(compiler.__file__)),
             ]
         )
 
     def make(self, step: Step, force: bool) -> GuestSpec:
         """Fetch what is missing (everything with ``force``), compile, pack.
 
-        :raise EnvironmentFault: a package or the compiler cannot be had.
+        :raises EnvironmentFault: when a package or the compiler is missing.
         """
         folder = spec.folder(NAME)
         debian = folder / "debian"
@@ -60,7 +64,7 @@ class Recipe:
         unpacked = unpacked or packages.fetch(debian, step)
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio.gz"
-        spec.replace(initrd, cpio.compressed(entries()))
+        write_atomically(initrd, cpio.compressed(entries()))
         image = folder / "Image"
         if not image.exists():
             image.symlink_to("debian/Image")
@@ -80,26 +84,29 @@ class Recipe:
 
 
 def program(source: Path) -> bytes:
-    """A static riscv64 Linux program of ``source`` and ``mark.S``, see ``rt.h``.
+    """Return the static riscv64 Linux program made of ``source`` and ``mark.S``; see ``rt.h``.
 
-    :raise EnvironmentFault: there is no cross compiler, or it refused the source.
+    :raises EnvironmentFault: when there is no cross compiler, or it refuses the source.
     """
     with tempfile.TemporaryDirectory(prefix="lsp-cosim-") as scratch:
         output = Path(scratch) / source.stem
-        compiler.build(output, [_MARK, source], _SOURCE / "user.ld", extra="-s")
+        flags = f"-s -Wl,--defsym=MARK_ADDRESS={marks.USER_MARK:#x}"
+        compiler.build(output, [_MARK, source], _SOURCE / "user.ld", extra=flags)
         return output.read_bytes()
 
 
 def entries() -> list[cpio.Entry]:
-    """What the initramfs holds, a directory before what is in it; busybox must be fetched.
+    """Return the entries of the initramfs, each directory before its files.
 
-    :raise EnvironmentFault: there is no cross compiler.
+    busybox must have been fetched.
+
+    :raises EnvironmentFault: when there is no cross compiler.
     """
     busybox = (spec.folder(NAME) / "debian" / "busybox").read_bytes()
     return [
         *(cpio.directory(path) for path in ("bin", "dev", "proc", "sys", "root")),
         cpio.directory("tmp", 0o1777),
-        # The kernel opens it for /init before devtmpfs is there.
+        # The kernel opens it for /init before devtmpfs is mounted.
         cpio.character_device("dev/console", 5, 1),
         cpio.regular("bin/busybox", busybox, 0o755),
         *(cpio.symlink(f"bin/{name}", "busybox") for name in _APPLETS.split()),

@@ -1,5 +1,5 @@
-/* The little that our static Linux programs need: system calls, printing, marks.
-   Everything is in this header, so that a program is one C file and ../mark.S. */
+/* What our static Linux programs need: system calls, printing, marks.
+   All of it is in this header, so a program is one C file and ../mark.S. */
 #ifndef RT_H
 #define RT_H
 
@@ -7,8 +7,8 @@ typedef unsigned long u64;
 typedef long i64;
 
 enum {
-    SYS_mkdirat = 34, SYS_mount = 40, SYS_openat = 56, SYS_close = 57, SYS_read = 63,
-    SYS_write = 64, SYS_exit = 93, SYS_nanosleep = 101, SYS_reboot = 142, SYS_setsid = 157,
+    SYS_mount = 40, SYS_openat = 56, SYS_close = 57, SYS_read = 63,
+    SYS_write = 64, SYS_exit = 93, SYS_reboot = 142, SYS_setsid = 157,
     SYS_munmap = 215, SYS_mremap = 216, SYS_clone = 220, SYS_execve = 221, SYS_mmap = 222,
     SYS_mprotect = 226, SYS_madvise = 233, SYS_wait4 = 260, SYS_ioctl = 29, SYS_dup3 = 24,
     SYS_sync = 81,
@@ -43,7 +43,7 @@ static inline i64 syscall6(i64 n, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
 #define syscall5(n, a, b, c, d, e) \
     syscall6(n, (u64)(a), (u64)(b), (u64)(c), (u64)(d), (u64)(e), 0)
 
-/* A freestanding compiler may still emit calls of these two. */
+/* Even a freestanding compiler may emit calls of these two. */
 __attribute__((used)) static void *memset(void *to, int byte, u64 count)
 {
     char *p = to;
@@ -113,7 +113,8 @@ static void __attribute__((noreturn)) leave(int status)
         syscall1(SYS_exit, status);
 }
 
-/* Wait for the child PID (-1: any); its exit status, 128 + signal if it was killed, or -1. */
+/* Wait for the child PID (-1: any).  Return its exit status, 128 + signal if a signal killed it, or
+   -1 if there is no such child. */
 static int wait_for(i64 pid)
 {
     int status = 0;
@@ -124,7 +125,7 @@ static int wait_for(i64 pid)
 
 int main(int argc, char **argv);
 
-/* The kernel enters with argc, argv and the environment on the stack. */
+/* At entry argc, argv and the environment are on the stack. */
 __attribute__((used)) static void __attribute__((noreturn)) start_c(u64 *stack)
 {
     leave(main((int)stack[0], (char **)(stack + 1)));

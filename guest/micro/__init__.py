@@ -1,4 +1,4 @@
-"""The ``micro`` guests: a bare S-mode kernel of our own; one of them starts in M-mode."""
+"""The guests ``micro`` and ``micro-m``: our bare S-mode kernel; ``micro-m`` starts in M-mode."""
 
 from guest.micro.recipe import Recipe
 

@@ -2,15 +2,15 @@
 
      pages=1024     pages, operated on in sequence
      ops=100000     operations in all
-     share=50       per cent of them that are modifications; the rest are loads
-     seed=1         which ones: an exact number, shuffled
+     share=50       per cent of the operations that are modifications; the rest are loads
+     seed=1         which of them; their number is exact, their order random
      window=1       modifications before their fences: 1 to 64
-     fence=va       va: an sfence.vma for each address of the window; all: one without an address
-     global=0       1: the pages are mapped global, as a kernel's own are
+     fence=va       va: one sfence.vma for each address of the window; all: one without an address
+     global=0       1: map the pages global, as a kernel maps its own
      warm=0         1: read every page and set the mark `measured` before the operations
 
-   A modification is `entry ^= W`; when `window` of them are made, their fences follow.  A window
-   that the end cuts short is fenced too. */
+   A modification is `entry ^= W`.  After `window` modifications come their fences.  The last window
+   is fenced too, even if it is shorter. */
 #include "scenarios.h"
 
 enum { LARGEST_WINDOW = 64 };
@@ -68,7 +68,7 @@ void prepare_bench(void)
         expected += plan[i] ? 0 : i % pages;
 }
 
-/* Fence the COUNT addresses that were modified since the last time. */
+/* Fence the COUNT addresses that were modified since the last call. */
 static void fence_window(const u64 *changed, u64 count)
 {
     if (!by_address) {

@@ -74,7 +74,7 @@ void mark(const char *label)
     cosim_mark(packed.word[0], packed.word[1], packed.word[2], packed.word[3]);
 }
 
-/* A freestanding compiler may still emit calls of these two. */
+/* Even a freestanding compiler may emit calls of these two. */
 void *memset(void *to, int byte, u64 count)
 {
     for (char *p = to; count--;)

@@ -1,9 +1,9 @@
-/* Scenarios in which the guest takes page faults of its own. */
+/* Scenarios in which the guest takes page faults. */
 #include "scenarios.h"
 
 static pte *e;
 
-/* Entry E = VALUE, fenced; then the three probes must take these causes. */
+/* Set the entry to VALUE and fence it; then a load and a store must take these causes. */
 static void expect(u64 page, u64 value, u64 on_load, u64 on_store, const char *what)
 {
     *e = value;
@@ -12,7 +12,7 @@ static void expect(u64 page, u64 value, u64 on_load, u64 on_store, const char *w
     check(probe_store(page, 0x00008067) == on_store, what);
 }
 
-/* Every kind of entry that must fault, and what the supervisor's bits open. */
+/* Every kind of entry that must fault, and what sstatus.SUM and MXR allow. */
 u64 run_fault(void)
 {
     u64 page = PLACE(15);
@@ -39,7 +39,7 @@ u64 run_fault(void)
     expect(page, leaf(frame, V | R | X | A | U), LOAD_FAULT, STORE_FAULT, "a user text page");
     check(probe_fetch(page) == FETCH_FAULT, "a user text page, fetched");
 
-    /* Without an accessed (dirty) bit: a fault (Svade), or hardware sets it (Svadu). */
+    /* With a clear accessed (dirty) bit there is a fault (Svade) or hardware sets it (Svadu). */
     *e = leaf(frame, V | R | W);
     fence_va(page);
     u64 cause = probe_load(page);
@@ -52,7 +52,7 @@ u64 run_fault(void)
 
     u64 mega = page + MEGA;
     e = entry(kernel_root, mega, 1);
-    expect(mega, leaf(frame, RW), LOAD_FAULT, STORE_FAULT, "a 2 MiB leaf in the middle of one");
+    expect(mega, leaf(frame, RW), LOAD_FAULT, STORE_FAULT, "a misaligned 2 MiB leaf");
     expect(mega, link(frame) | A, LOAD_FAULT, STORE_FAULT, "a link with A set is reserved");
     expect(mega, 0, LOAD_FAULT, STORE_FAULT, "an invalid directory entry");
     check(probe_load(1UL << 62) == LOAD_FAULT, "an address that is not sign-extended");
@@ -71,7 +71,7 @@ static int demand(u64 cause, u64 va)
     if (!(*at & V)) {
         if (cause == FETCH_FAULT)
             return 0;
-        *at = leaf(new_page(), V | R | W | U); /* A and D come with their own faults */
+        *at = leaf(new_page(), V | R | W | U); /* A and D are set at later faults */
     } else {
         *at |= cause == STORE_FAULT ? A | D : A;
     }

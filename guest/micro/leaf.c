@@ -3,7 +3,7 @@
 
 enum { PAGES = 16 };
 
-/* An implementation may remember that an entry was invalid: fence and try again. */
+/* A hart may cache that an entry was invalid: fence and try again. */
 static int spurious(u64 cause, u64 va)
 {
     (void)cause;
@@ -11,7 +11,7 @@ static int spurious(u64 cause, u64 va)
     return (*entry(kernel_root, va, 0) & V) != 0;
 }
 
-/* Pages appear, show another frame, vanish, and appear again without a fence. */
+/* Map pages, map other frames, unmap them, and map them again without a fence. */
 u64 run_map(void)
 {
     u64 va = PLACE(0), steps = 0;
@@ -41,7 +41,7 @@ u64 run_map(void)
     return steps;
 }
 
-/* Permissions go and come back. */
+/* Take permissions away and give them back. */
 u64 run_protect(void)
 {
     u64 va = PLACE(1), steps = 0;
@@ -64,7 +64,7 @@ u64 run_protect(void)
     return steps;
 }
 
-/* Many entries change before one fence of everything, or of one ASID. */
+/* Change many entries before one fence of everything or of one ASID. */
 u64 run_bulk(void)
 {
     enum { MANY = 96 };
@@ -87,7 +87,7 @@ u64 run_bulk(void)
     return 2 * 2 * MANY;
 }
 
-/* A table page has a second virtual address, and is written through it. */
+/* Write a table page through a second virtual address. */
 u64 run_alias(void)
 {
     u64 va = PLACE(3), window = va + MEGA, steps = 0;
@@ -104,7 +104,7 @@ u64 run_alias(void)
     return steps;
 }
 
-/* Changes that are used before their fence: what the guest reads is either frame, no other. */
+/* Use changes before their fence: the guest must read one of the two frames and nothing else. */
 u64 run_forgotten(void)
 {
     u64 va = PLACE(4), old = 0, steps = 0;

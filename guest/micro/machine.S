@@ -13,11 +13,11 @@ machine_start:
         bnez    t0, park
         la      t0, machine_trap
         csrw    mtvec, t0
-        li      t0, -1                  # all of memory, for everyone
+        li      t0, -1                  # every privilege level may access all memory
         csrw    pmpaddr0, t0
         li      t0, 0x1f
         csrw    pmpcfg0, t0
-        li      t0, 0xb1ff              # every trap but the kernel's own ecall
+        li      t0, 0xb1ff              # delegate every trap but the kernel's ecall
         csrw    medeleg, t0
         li      t0, -1
         csrw    mcounteren, t0
@@ -49,7 +49,7 @@ return:
         csrr    t0, mscratch
         mret
 
-# An SBI call may destroy a1.
+# An SBI call may overwrite a1.
 putchar:
         li      a1, UART
 1:      lbu     t0, 5(a1)

@@ -1,11 +1,11 @@
 /* micro: a bare S-mode kernel that runs small paging scenarios.
 
    Command line:
-     scenario=NAME,...   which ones (default and `all`: every one but lsp-bench)
+     scenario=NAME,...   which scenarios; `all`, the default, is all but lsp-bench
      mode=sv39           or sv48, sv57
-     asids=1             0: one ASID, everything fenced at a switch
-   and what the scenario's own file says.  Marks: `begin` before the first scenario, its name
-   before each, `end` after the last. */
+     asids=1             0: use one ASID, and fence everything when the root changes
+   and the options that the scenario's file describes.  The marks are `begin` before the first
+   scenario, the scenario's name before each, and `end` after the last. */
 #include "scenarios.h"
 
 static u64 failures;
@@ -28,7 +28,7 @@ static int levels(void)
         return 4;
     if (same(mode, "sv57"))
         return 5;
-    say("micro: no mode %s\n", mode);
+    say("micro: unknown mode %s; use sv39, sv48 or sv57\n", mode);
     power_off();
 }
 
@@ -59,7 +59,7 @@ void kernel_main(const u8 *device_tree)
     }
     mark("end");
     if (!ran) {
-        say("micro: no scenario %s; there are", list);
+        say("micro: unknown scenario %s; the scenarios are", list);
         for (const struct scenario *s = scenarios; s->name; s++)
             say(" %s", s->name);
         say("\n");

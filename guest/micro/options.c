@@ -1,4 +1,4 @@
-/* The command line: the property bootargs of the device tree's node /chosen. */
+/* The command line, which is the property bootargs of the node /chosen in the device tree. */
 #include "kernel.h"
 
 enum { MAGIC = 0xd00dfeed, BEGIN_NODE = 1, END_NODE = 2, PROPERTY = 3, NOTHING = 4 };
@@ -84,7 +84,7 @@ u64 number(const char *name, u64 otherwise)
     for (; *p >= '0' && *p <= '9'; p++)
         value = value * 10 + (u64)(*p - '0');
     if (*p) {
-        say("micro: %s is no number: %s\n", name, option(name, ""));
+        say("micro: %s is not a number: %s\n", name, option(name, ""));
         power_off();
     }
     return value;

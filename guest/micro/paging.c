@@ -6,7 +6,7 @@ enum { POOL = 48 << 20 };
 
 pte *kernel_root;
 
-static int top;         /* level of a root */
+static int top; /* the level of a root */
 static int asids;
 static u8 *next_free;
 
@@ -44,7 +44,7 @@ pte *entry(pte *root, u64 va, int level)
 pte *new_root(void)
 {
     pte *root = new_page();
-    /* RAM from 2 GiB on, where we run; devices are the firmware's. */
+    /* RAM, from 2 GiB on, where we run.  Only the firmware uses devices. */
     *entry(root, 2 * GIGA, 2) = leaf((void *)(2 * GIGA), V | R | W | X | A | D | G);
     return root;
 }
@@ -71,7 +71,7 @@ void paging_on(int levels, int with_asids)
     kernel_root = new_root();
     write_csr(satp, satp_of(kernel_root, 0));
     if (read_csr(satp) != satp_of(kernel_root, 0)) {
-        say("micro: this hart does not have the mode\n");
+        say("micro: this hart does not support the paging mode\n");
         power_off();
     }
     fence_all();

@@ -14,21 +14,21 @@ enum { PAGE = 4096, MEGA = 2 << 20, ENTRIES = 512 };
 
 typedef volatile u64 pte;
 
-/* The root that every scenario works in unless it makes its own; ASID 0. */
+/* The root that a scenario uses if it does not make one; its ASID is 0. */
 extern pte *kernel_root;
 
-/* Choose the mode (levels 3, 4, 5), build kernel_root, switch paging on. */
+/* Choose the mode by its LEVELS (3, 4 or 5), build kernel_root, switch paging on. */
 void paging_on(int levels, int with_asids);
 
-/* A zeroed page, never given back; physical address == pointer. */
+/* Return a zeroed page, which is never freed.  Its physical address is its pointer. */
 void *new_page(void);
-/* PAGES zeroed pages in a row, aligned to 2 MiB. */
+/* Return 2 MiB of zeroed memory, aligned to 2 MiB. */
 void *new_megapage(void);
 
-/* A root that maps the kernel as kernel_root does, and nothing else. */
+/* Return a new root that maps the kernel as kernel_root does, and nothing else. */
 pte *new_root(void);
 
-/* The entry for VA at LEVEL (0 = 4 KiB leaf) below ROOT; tables on the way are made. */
+/* Return the entry for VA at LEVEL (0: 4 KiB) below ROOT; make the tables on the way. */
 pte *entry(pte *root, u64 va, int level);
 
 static inline u64 leaf(const volatile void *frame, u64 flags)
@@ -37,11 +37,11 @@ static inline u64 leaf(const volatile void *frame, u64 flags)
 }
 static inline u64 link(const volatile void *table) { return (u64)table >> 12 << 10 | V; }
 
-/* N, or 0 where the run goes without ASIDs. */
+/* Return N, or 0 if the run does not use ASIDs. */
 u64 asid(u64 n);
-/* satp for ROOT and ASID. */
+/* Return the satp for ROOT and the ASID ID. */
 u64 satp_of(pte *root, u64 id);
-/* Load ROOT; without ASIDs everything is fenced, as such a kernel must. */
+/* Load ROOT.  Without ASIDs also fence everything, as such a kernel must. */
 void switch_to(pte *root, u64 id);
 
 #endif

@@ -1,4 +1,4 @@
-"""Builds ``micro`` and ``micro-m``: our own bare kernel, with firmware and without."""
+"""Builds ``micro`` and ``micro-m``: our bare kernel, with firmware and without."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _SHIM = _SOURCE / "machine.S"
 
 
 class Recipe:
-    """How one of the two is made; see :class:`guest.registry.Recipe`."""
+    """How one of the two is made; see :class:`guest.making.Recipe`."""
 
     verb = "build"
 
     def __init__(self, name: Literal["micro", "micro-m"]) -> None:
-        self._name = name
+        self.name = name
         self._machine = name == "micro-m"
         self.summary = "our bare kernel with small paging scenarios" + (
             ", starting in M-mode" if self._machine else ""
         )
 
     def sources(self) -> str:
-        """Changes with any file of the kernel and with the recipe."""
+        """Return a digest of the kernel's files and of the recipe."""
         headers = sorted(_SOURCE.glob("*.h"))
         return spec.digest(
             [*self._files(), *headers, self._script, Path(__file__), Path(compiler.__file__)]
@@ -36,15 +36,15 @@ class Recipe:
     def make(self, step: Step, force: bool) -> GuestSpec:
         """Cross-compile the kernel.
 
-        :raise EnvironmentFault: there is no cross compiler, or it refused the sources.
+        :raises EnvironmentFault: when there is no cross compiler, or it refuses the sources.
         """
-        step(0, None, f"build {self._name}")
-        kernel = spec.folder(self._name) / f"{self._name}.elf"
+        step(0, None, f"build {self.name}")
+        kernel = spec.folder(self.name) / f"{self.name}.elf"
         part = kernel.with_suffix(".part")
         compiler.build(part, self._files(), self._script)
         part.replace(kernel)
         made = GuestSpec(
-            name=self._name,
+            name=self.name,
             kernel=kernel,
             bios="none" if self._machine else None,
             append="scenario=all",

@@ -1,4 +1,4 @@
-/* Instructions that C has no words for. */
+/* Instructions that C cannot express. */
 #ifndef RISCV_H
 #define RISCV_H
 
@@ -23,7 +23,7 @@ static inline void fence_va_asid(u64 va, u64 asid)
     asm volatile("sfence.vma %0, %1" ::"r"(va), "r"(asid) : "memory");
 }
 
-/* Spelled out, because an assembler wants these extensions named first. */
+/* Encoded by hand, because an assembler takes these only if their extensions are enabled. */
 static inline void cbo_zero(void *at) { asm volatile(".insn i 0x0f, 2, x0, %0, 4" ::"r"(at) : "memory"); }
 static inline void sfence_w_inval(void) { asm volatile(".word 0x18000073" ::: "memory"); }
 static inline void sfence_inval_ir(void) { asm volatile(".word 0x18100073" ::: "memory"); }

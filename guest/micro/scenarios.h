@@ -9,19 +9,19 @@ struct scenario {
     const char *name;
     int in_all;
     void (*prepare)(void); /* before the mark */
-    u64 (*run)(void);      /* how many steps it made */
+    u64 (*run)(void);      /* returns how many steps it made */
 };
 
-/* Ends with an entry without a name. */
+/* The last entry has no name. */
 extern const struct scenario scenarios[];
 
-/* Scenario number N works at the N-th gigabyte of a range of its own. */
+/* Where scenario number N works: each has one gigabyte of virtual addresses. */
 #define PLACE(n) ((16UL + (n)) << 30)
 
 static inline u64 load(u64 va) { return *(volatile u64 *)va; }
 static inline void store(u64 va, u64 value) { *(volatile u64 *)va = value; }
 
-/* A page whose first word is VALUE. */
+/* Return a new page whose first word is VALUE. */
 static inline void *frame_with(u64 value)
 {
     volatile u64 *frame = new_page();
@@ -41,7 +41,7 @@ u64 run_unlink(void);
 u64 run_asid(void);
 u64 run_global(void);
 u64 run_bare(void);
-/* stores.c: every instruction that can change an entry, every fence */
+/* stores.c: every kind of store that can change an entry, every fence */
 u64 run_stores(void);
 u64 run_cbo_zero(void);
 u64 run_misaligned(void);

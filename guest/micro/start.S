@@ -1,4 +1,4 @@
-# Entry in S-mode (a0 = hart, a1 = device tree), the trap vector, and the way to U-mode and back.
+# Entry in S-mode (a0 = hart, a1 = device tree), the trap vector, the switch to U-mode and back.
 
         .equ    FRAME, 33 * 8 + 8
 
@@ -19,7 +19,7 @@ _start:
         call    kernel_main
         call    power_off
 
-# sscratch is 0 in S-mode and the kernel's stack pointer in U-mode.
+# sscratch is 0 in S-mode; in U-mode it is the kernel's stack pointer.
         .text
         .balign 4
 trap_vector:
@@ -42,7 +42,7 @@ trap_vector:
         ld      t0, 32 * 8(sp)
         csrw    sepc, t0
         csrr    t0, sstatus
-        andi    t0, t0, 0x100           # SPP: where we go back to
+        andi    t0, t0, 0x100           # SPP: the privilege to return to
         bnez    t0, 3f
         addi    t0, sp, FRAME
         csrw    sscratch, t0
@@ -70,7 +70,7 @@ enter_user:
         mv      a0, a2
         sret
 
-# void leave_user(u64 value): end the enter_user that is under way; VALUE is its result.
+# void leave_user(u64 value): make the pending enter_user return VALUE.
         .globl  leave_user
 leave_user:
         la      t0, kernel_sp
@@ -82,7 +82,7 @@ leave_user:
         addi    sp, sp, 112
         ret
 
-# The probes: one access each, four bytes long, so that trap() can step over it.
+# The probes: each is one access.
         .option push
         .option norvc
         .globl  load_word, store_word
@@ -103,8 +103,8 @@ call_va:
         addi    sp, sp, 16
         ret
 
-# The program of the scenario `user`: store to a0 pages from 0x1000 after its own page on, sum
-# what it reads back, return the sum.
+# The program of the scenario `user`: it stores to a0 pages that start 0x1000 bytes after its own
+# page, sums what it reads back, and returns the sum.
         .section .user, "ax", @progbits
         .globl  user_program
 user_program:

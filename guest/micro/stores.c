@@ -1,7 +1,7 @@
-/* Scenarios that change entries with every instruction that can, and fence in every way. */
+/* Scenarios that change entries with every kind of store, and fence in every way. */
 #include "scenarios.h"
 
-/* Entry E, changed just now, must show the frame that holds VALUE. */
+/* PAGE, whose entry was just changed, must show the frame that holds VALUE. */
 static void shows(u64 page, u64 value, const char *how)
 {
     fence_va(page);
@@ -64,7 +64,7 @@ u64 run_stores(void)
     asm volatile("1: lr.d %0, (%1)\nsc.d %0, %2, (%1)\nbnez %0, 1b"
                  : "=&r"(scratch) : "r"(e), "r"(a) : "memory");
     shows(page, 1, "sc.d");
-    /* The reservation is used up: this one must fail and change nothing. */
+    /* There is no reservation any more, so this one must fail and change nothing. */
     asm volatile("sc.d %0, %2, (%1)" : "=&r"(scratch) : "r"(e), "r"(b) : "memory");
     check(scratch != 0 && *e == a, "sc.d without a reservation fails");
     shows(page, 1, "a failed sc.d");
@@ -79,7 +79,7 @@ u64 run_stores(void)
 
 static void zero_block(u64 at) { cbo_zero((void *)at); }
 
-/* cbo.zero empties the eight entries of one 64-byte block. */
+/* cbo.zero clears the eight entries of one 64-byte block. */
 u64 run_cbo_zero(void)
 {
     enum { BLOCK = 8 };
@@ -97,13 +97,13 @@ u64 run_cbo_zero(void)
     for (u64 i = 0; i < 2 * BLOCK; i++)
         fence_va(va + i * PAGE);
     for (u64 i = 0; i < BLOCK; i++) {
-        check(load(va + i * PAGE) == i, "the block before is whole");
-        check(probe_load(va + (BLOCK + i) * PAGE) == LOAD_FAULT, "the block is gone");
+        check(load(va + i * PAGE) == i, "the block before is unchanged");
+        check(probe_load(va + (BLOCK + i) * PAGE) == LOAD_FAULT, "the block is cleared");
     }
     return 1;
 }
 
-/* One store that changes two entries, and one that leaves the table. */
+/* One store changes two entries, and one reaches beyond the table. */
 u64 run_misaligned(void)
 {
     u64 va = PLACE(13);
@@ -134,7 +134,7 @@ static void try_svinval(u64 va)
     sfence_inval_ir();
 }
 
-/* Fences made of Svinval's three parts. */
+/* Fence with the three instructions of Svinval. */
 u64 run_svinval(void)
 {
     u64 va = PLACE(14);

@@ -1,7 +1,7 @@
 /* Scenarios that link and unlink tables and change roots. */
 #include "scenarios.h"
 
-/* A 2 MiB leaf is split into a table and merged again; a 1 GiB leaf comes and goes. */
+/* Split a 2 MiB leaf into a table and merge it again; map and unmap a 1 GiB leaf. */
 u64 run_superpage(void)
 {
     u64 va = PLACE(5);
@@ -42,7 +42,7 @@ u64 run_superpage(void)
     return 7;
 }
 
-/* A table is unlinked, its page used as data, and made a table again. */
+/* Unlink a table, use its page for data, and make it a table again. */
 u64 run_unlink(void)
 {
     u64 va = PLACE(7), data = va + MEGA;
@@ -75,7 +75,7 @@ u64 run_unlink(void)
     return 4;
 }
 
-/* Two address spaces, told apart by ASID, edited from each other. */
+/* Two address spaces with different ASIDs; each is edited while the other is active. */
 u64 run_asid(void)
 {
     enum { PAGES = 4, ROUNDS = 6 };
@@ -91,11 +91,11 @@ u64 run_asid(void)
         for (u64 i = 0; i < PAGES; i++)
             check(load(va + i * PAGE) == 600 + 10 * r + i, "its own frames");
     }
-    /* In the second space now: change the first one, a page at a time, then all of it. */
+    /* The second space is active: change the first one, page by page, then all of it. */
     for (u64 i = 0; i < PAGES; i++) {
         *entry(roots[0], va + i * PAGE, 0) = leaf(frame_with(700 + i), RW);
         fence_va_asid(va + i * PAGE, asid(1));
-        check(load(va + i * PAGE) == 610 + i, "the other space is as it was");
+        check(load(va + i * PAGE) == 610 + i, "the other space is unchanged");
     }
     switch_to(roots[0], asid(1));
     for (u64 i = 0; i < PAGES; i++)
@@ -110,7 +110,7 @@ u64 run_asid(void)
     return ROUNDS + 3;
 }
 
-/* A global page in a table that two roots share: a fence of one ASID does not reach it. */
+/* Two roots share a table with a global page.  A fence of one ASID does not cover that page. */
 u64 run_global(void)
 {
     u64 va = PLACE(9);
@@ -131,13 +131,13 @@ u64 run_global(void)
     fence_va(va);
     for (u64 r = 0; r < 2; r++) {
         switch_to(roots[r], asid(1 + r));
-        check(load(va) == 901, "a fence of every ASID reaches it");
+        check(load(va) == 901, "a fence of every ASID covers it");
     }
     switch_to(kernel_root, 0);
     return 6;
 }
 
-/* Paging off and on again. */
+/* Switch paging off and on again. */
 u64 run_bare(void)
 {
     u64 va = PLACE(10), frame = (u64)frame_with(1000);

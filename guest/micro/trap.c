@@ -1,4 +1,4 @@
-/* Traps: expected ones are counted and stepped over, page faults may be handled. */
+/* Traps: an expected trap is recorded and skipped; a handler may resolve a page fault. */
 #include "kernel.h"
 
 int (*fault_handler)(u64 cause, u64 va);
@@ -26,7 +26,7 @@ void trap(struct frame *frame)
         return;
     if (probing && !from_user) {
         probed_cause = cause;
-        /* A fetch that faulted was a call: return from it.  Else step over the instruction. */
+        /* A fetch faults at the target of a call: return from it.  Else skip the instruction. */
         if (cause == FETCH_FAULT)
             frame->pc = frame->x[1];
         else

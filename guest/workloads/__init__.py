@@ -1,6 +1,6 @@
-"""The ``workloads`` guest: the paper's programs or their stand-ins, and programs people run.
+"""The ``workloads`` guest: the paper's programs or their stand-ins, and other real programs.
 
-:data:`WORKLOADS` says what there is; :func:`select` makes the guest run one of them.
+:data:`WORKLOADS` has all of them; :func:`select` makes the guest run one.
 """
 
 from guest.workloads.catalog import SIZES, WORKLOADS, Size, Workload

@@ -1,9 +1,10 @@
-/* astar-like: a stand-in for 473.astar of SPEC CPU2006.  It shares what astar does, A* path
-   finding on a two-dimensional map; it is our own program and neither astar's code nor its maps.
+/* astar-like: a stand-in for 473.astar of SPEC CPU2006.  Like astar it finds paths on a
+   two-dimensional map by A*.  It is our own program; neither its code nor its maps are astar's.
 
-   SEARCHES searches between random cells of a SIDE x SIDE grid with four neighbours a cell; a
-   quarter of the cells are walls, entering another costs 1 to 8.  The heuristic is the Manhattan
-   distance, which never overestimates, so every path found is a shortest one. */
+   It makes SEARCHES searches between random cells of a SIDE x SIDE grid, where each cell has four
+   neighbours.  A quarter of the cells are walls; entering any other cell costs 1 to 8.  The
+   heuristic is the Manhattan distance.  It never overestimates, so every path found is a shortest
+   one. */
 #include "common.h"
 
 static const char usage[] = "SIDE SEARCHES SEED";
@@ -12,7 +13,7 @@ struct cell {
     uint32_t distance; /* from this search's start */
     uint32_t search;   /* the last search that reached the cell */
     uint32_t from;     /* the cell before it on the path */
-    uint32_t cost;     /* of entering; 0: a wall */
+    uint32_t cost;     /* of entering the cell; 0 for a wall */
 };
 
 struct open {
@@ -21,7 +22,7 @@ struct open {
 
 static struct cell *cells;
 static uint32_t side;
-static struct open *heap; /* from index 1; entries that got better are pushed again */
+static struct open *heap; /* from index 1; an entry that improves is pushed again */
 static size_t heap_size, heap_room;
 
 static void push(struct open entry)
@@ -76,7 +77,7 @@ static void reach(uint32_t to, uint32_t from, uint32_t distance, uint32_t goal, 
     push((struct open){distance + between(to, goal), to});
 }
 
-/* The cost of the cheapest path, 0 if there is none. */
+/* Return the cost of the cheapest path, 0 if there is none. */
 static uint32_t find(uint32_t start, uint32_t goal, uint32_t search)
 {
     heap_size = 0;
@@ -88,7 +89,7 @@ static uint32_t find(uint32_t start, uint32_t goal, uint32_t search)
         struct open best = pop();
         uint32_t at = best.cell, distance = cells[at].distance;
         if (best.estimate != distance + between(at, goal))
-            continue; /* a better way here was found meanwhile */
+            continue; /* a better way to this cell was found since */
         if (at == goal)
             return distance;
         if (at % side)
@@ -103,7 +104,7 @@ static uint32_t find(uint32_t start, uint32_t goal, uint32_t search)
     return 0;
 }
 
-/* A cell that is no wall. */
+/* Return a random cell that is not a wall. */
 static uint32_t somewhere(void)
 {
     uint32_t at;
@@ -122,7 +123,7 @@ int main(int argc, char **argv)
     cells = allocate((size_t)side * side, sizeof *cells);
     for (uint32_t i = 0; i < side * side; i++)
         cells[i].cost = below(4) ? 1 + below(8) : 0;
-    cells[0].cost = 1; /* there is a cell to start from */
+    cells[0].cost = 1; /* so that at least one cell is not a wall */
 
     uint32_t found = 0;
     uint64_t total = 0;

@@ -1,4 +1,4 @@
-"""The workloads: what each is, what it stands for, and what runs between its marks."""
+"""The workloads: what each one is, what it stands for, and what runs between its marks."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Literal
 from guest.workloads import generate
 
 Size = Literal["test", "full"]
-"""``test`` takes about a second of plain emulation or less, ``full`` up to about ten."""
+"""``test`` takes up to about one second of plain emulation, ``full`` up to about ten."""
 
 SIZES: tuple[Size, ...] = ("test", "full")
 
 INPUT = "workloads"
-"""Folder of the image that holds the programs' input."""
+"""The folder of the image with the programs' input."""
 
 
 @dataclass(frozen=True)
 class Workload:
     """One program of the ``workloads`` guest.
 
-    ``what`` describes it in a line.  ``stand_in`` is true for a program of our own that copies
-    another's access pattern: ``stands_for`` names that one, and a report must say so.  Where it is
-    false, ``stands_for`` is the paper's program that this is a real version of, or None.
+    ``what`` describes it in one line.  ``stand_in`` is true if our own program copies the access
+    pattern of another.  Then ``stands_for`` names that program, and a report must say so.
+    Otherwise ``stands_for`` is the paper's program, of which this is a real version, or None.
 
-    ``command`` is what the shell runs between the marks ``begin`` and ``end``, ``arguments`` its
-    ``"$@"`` by size; ``prepare`` runs before the marks, ``check`` after them, and what it prints
-    is the check sum.  ``own_marks``: the program sets the marks itself, right around its loop.
-    ``memory`` is the resident set that one program reaches at most, in MiB, by size.
+    ``command`` is what the shell runs between the marks ``begin`` and ``end``; ``arguments`` are
+    its ``"$@"`` by size.  ``prepare`` runs before the marks.  ``check`` runs after them and prints
+    the check sum.  ``own_marks`` is true if the program itself sets the marks around its loop.
+    ``memory`` is the largest resident set of one program, in MiB, by size.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Workload:
     own_marks: bool = False
 
     def run(self, size: Size) -> str:
-        """What ``cosim.run=`` on the kernel's command line runs it with."""
+        """Return the value of ``cosim.run=`` on the kernel's command line that runs this."""
         return f"{self.name}:{size}"
 
 
 _CC1 = "/usr/libexec/gcc/riscv64-linux-gnu/14/cc1"
-_XZ = "/usr/bin/xz"  # busybox's shell would take its own
+_XZ = "/usr/bin/xz"  # busybox's shell would run its own xz
 _STRESS = "stress-ng --seed 1 --metrics --yaml report.yaml"
 _SOCKET = "/tmp/redis.socket"
 
@@ -61,7 +61,7 @@ _ALL = (
         command=f'{_CC1} -quiet -fpreprocessed -O1 -o output.s "$1"',
         arguments={"test": f"/{INPUT}/test.i", "full": f"/{INPUT}/full.i"},
         memory={"test": 37, "full": 44},
-        # How many functions the assembly has, and its digest.
+        # The number of functions in the assembly, and its digest.
         check="echo $(grep -c '@function' output.s)-$(busybox sha256sum < output.s | cut -c1-16)",
     ),
     Workload(
@@ -102,7 +102,7 @@ _ALL = (
     ),
     Workload(
         name="redis",
-        what="Redis server and its benchmark (arguments: requests a command, keys, value bytes)",
+        what="Redis server and its benchmark (arguments: requests per command, keys, value bytes)",
         prepare=f"""\
 redis-server --port 0 --unixsocket {_SOCKET} --save "" > server.log 2>&1 &
 for i in $(seq 200); do
@@ -113,7 +113,7 @@ done""",
         '-n "$1" -r "$2" -d "$3"',
         arguments={"test": "500 1000 100", "full": "3000 20000 1000"},
         memory={"test": 18, "full": 25},
-        # Calls the server counted, a command; which keys were hit is not ours to seed.
+        # The server's count of calls of each command.  Which keys are hit cannot be seeded.
         check=f"""\
 redis-cli -s {_SOCKET} info commandstats |
     sed -nE '/_(set|get|incr|lpush|lpop|hset):/s/.*_(.*):calls=([0-9]*),.*rejected_calls=0,\
@@ -172,11 +172,11 @@ redis-cli -s {_SOCKET} shutdown nosave 2> /dev/null""",
 )
 
 WORKLOADS: Mapping[str, Workload] = {workload.name: workload for workload in _ALL}
-"""Every workload by name, the paper's first."""
+"""Every workload by name; the paper's are first."""
 
 
 def inputs() -> dict[str, bytes]:
-    """The generated input files by their names in :data:`INPUT`."""
+    """Return the generated input files by their names in :data:`INPUT`."""
     return {
         "test.i": generate.c_source(functions=1, declarations=10),
         "full.i": generate.c_source(functions=12, declarations=250),

@@ -1,5 +1,5 @@
-/* What our workload programs share: arguments, a seeded generator, a check sum, marks.
-   The tests repeat generator and check sum in Python. */
+/* What our workload programs share: arguments, a seeded generator and a check sum.
+   The tests compute generator and check sum again in Python. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -26,7 +26,7 @@ static uint64_t next64(void)
     return generator * 0x2545f4914f6cdd1du;
 }
 
-/* 0 .. bound-1 (bound < 2^32); the bias of 2^-32 does not matter here. */
+/* Return a number from 0 to bound - 1; the bias of 2^-32 does not matter here. */
 __attribute__((unused)) static uint32_t below(uint32_t bound)
 {
     return (uint32_t)((next64() >> 32) * bound >> 32);
@@ -55,7 +55,8 @@ __attribute__((unused)) static void *allocate(size_t count, size_t size)
     return at;
 }
 
-/* Argument INDEX as a number of MINIMUM to MAXIMUM; exits with USAGE if it is none. */
+/* Return argument INDEX as a number.  If it is not one from MINIMUM to MAXIMUM, print USAGE and
+   exit. */
 static long argument(int argc, char **argv, int index, long minimum, long maximum,
                      const char *usage)
 {

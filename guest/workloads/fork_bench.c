@@ -1,8 +1,8 @@
-/* fork-bench: a parent of PAGES pages makes FORKS children, one after the other.
+/* fork-bench: a parent with PAGES pages makes FORKS children, one after the other.
 
-   Each child writes SHARE percent of the pages, chosen at random (copy on write), checks all of
-   them and exits; the parent then writes one page and checks that the child changed none of its
-   own.  The marks begin and end stand right around the loop. */
+   Each child makes as many random writes as SHARE percent of the pages (copy on write), checks all
+   pages and exits.  Then the parent writes one page and checks that the child did not change the
+   parent's pages.  The marks begin and end are right before and after the loop. */
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -26,7 +26,7 @@ static uint64_t total(void)
     return all;
 }
 
-/* Add 1 to COUNT random pages; the exit status says whether that is what came of it. */
+/* Add 1 to COUNT random pages; return 0, the exit status, if the sum shows exactly that. */
 static int child(uint32_t count)
 {
     uint64_t before = total();

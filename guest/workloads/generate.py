@@ -6,13 +6,13 @@ _MASK = (1 << 64) - 1
 
 
 class Generator:
-    """xorshift64*, as ``seed``, ``next64`` and ``below`` of ``common.h``."""
+    """xorshift64*, the same as ``seed``, ``next64`` and ``below`` in ``common.h``."""
 
     def __init__(self, seed: int) -> None:
         self._state = seed * 0x9E3779B97F4A7C15 & _MASK or 1
 
     def next64(self) -> int:
-        """The next 64 random bits."""
+        """Return the next 64 random bits."""
         state = self._state
         state ^= state >> 12
         state ^= state << 25 & _MASK
@@ -21,7 +21,7 @@ class Generator:
         return state * 0x2545F4914F6CDD1D & _MASK
 
     def below(self, bound: int) -> int:
-        """A number from 0 to ``bound`` - 1."""
+        """Return a number from 0 to ``bound`` - 1."""
         return (self.next64() >> 32) * bound >> 32
 
 
@@ -32,12 +32,12 @@ _COMPARE = ("<", ">", "==", "!=", "<=", ">=")
 
 
 def c_source(functions: int, declarations: int, seed: int = 1) -> bytes:
-    """A preprocessed C program of ``functions`` functions and a ``main`` that calls them all.
+    """Return a preprocessed C program of ``functions`` functions and a ``main`` that calls them.
 
-    Before them, as headers would, stand ``declarations`` structures, each with an enumeration, a
-    type name, prototypes and an inline function.  The functions use structures, arrays, loops,
-    switches and each other; arithmetic is unsigned, so that nothing is undefined and the program's
-    output is the same wherever it is compiled.
+    It begins with ``declarations`` structures, as from headers, each with an enumeration, a type
+    name, prototypes and an inline function.  The functions use structures, arrays, loops, switches
+    and each other.  Arithmetic is unsigned, so nothing is undefined, and the program prints the
+    same wherever it is compiled.
     """
     headers = "".join(_declaration(number) for number in range(declarations))
     program = _Program(Generator(seed))
@@ -86,7 +86,7 @@ class _Program:
         self._random = random
 
     def function(self, number: int) -> str:
-        """The text of function ``number``, which may call those before it."""
+        """Return the text of function ``number``, which may call those before it."""
         body = "".join(self._statement(number) for _ in range(5 + self._random.below(6)))
         return (
             f"unsigned long f{number}(struct item *at, unsigned long n)\n{{\n"
@@ -143,7 +143,7 @@ class _Program:
             )
         if kind == 3 and number:
             callee = f"f{self._random.below(number)}"
-            # Bounded by the argument: calls halve it, so that running it all stays short.
+            # A call divides the argument by four, which bounds the run time.
             return f"    if (n > 1 && n < 64)\n        {name} += {callee}(at->next, n / 4);\n"
         if kind == 4:
             return (
@@ -158,9 +158,10 @@ class _Program:
 
 
 def sql(rows: int) -> bytes:
-    """Two tables of ``rows`` rows and a tenth, two indexes, a join, deletes, and a vacuum.
+    """Return SQL for two tables of ``rows`` and ``rows`` / 10 rows.
 
-    Every query's result is printed; it depends on nothing but ``rows``.
+    It makes two indexes, joins, updates, deletes and vacuums.  It prints the result of every query,
+    which depends only on ``rows``.
     """
     customers = rows // 10
     return f"""\
@@ -191,7 +192,7 @@ select name, sum(amount) as spent from customer join purchase
 
 
 def text(size: int, seed: int = 1) -> bytes:
-    """``size`` bytes of lines of words, common words more often: it compresses like a log."""
+    """Return ``size`` bytes of text.  Some words are common, so it compresses like a log."""
     random = Generator(seed)
     letters = "etaoinshrdlucmfw"
     words = []
@@ -201,7 +202,7 @@ def text(size: int, seed: int = 1) -> bytes:
     parts: list[str] = []
     length = 0
     while length < size:
-        # The least of three draws: low numbers, which are the common words.
+        # The least of three draws prefers low numbers, which are the common words.
         index = min(random.below(4096), random.below(4096), random.below(4096))
         word = words[index] + ("\n" if random.below(12) == 0 else " ")
         parts.append(word)

@@ -1,6 +1,7 @@
-/* Marks set by a program itself, in place of `cosim-mark`: the session begins and ends right at
-   its loop.  docs/architecture.md ("Marks") has the address; the linker is told to put the
-   section there (guest/workloads/programs.py). */
+/* For a program that sets its marks itself instead of calling `cosim-mark`, so that the session
+   begins and ends right at its loop.  Compile with
+     -DMARK_ADDRESS=A -Wl,--section-start=.cosim_mark=A
+   where A is the address in docs/architecture.md, "Marks". */
 #ifndef MARK_H
 #define MARK_H
 
@@ -19,8 +20,8 @@ asm(".pushsection .cosim_mark, \"ax\", @progbits\n"
 /* Set the mark LABEL (at most 32 characters). */
 static void mark(const char *label)
 {
-    /* Too far away for a call by pc-relative address. */
-    void (*at)(uint64_t, uint64_t, uint64_t, uint64_t) = (void *)0x3c05140000;
+    /* The section is too far away for a pc-relative call. */
+    void (*at)(uint64_t, uint64_t, uint64_t, uint64_t) = (void *)MARK_ADDRESS;
     uint64_t words[4] = {0};
     memcpy(words, label, strnlen(label, sizeof words));
     at(words[0], words[1], words[2], words[3]);

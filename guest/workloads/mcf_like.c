@@ -1,11 +1,11 @@
-/* mcf-like: a stand-in for 429.mcf of SPEC CPU2006.  It shares what mcf is known for, a
-   minimum-cost flow solved by chasing pointers through nodes and arcs in no memory order; it is
-   our own program and neither mcf's code nor its input.
+/* mcf-like: a stand-in for 429.mcf of SPEC CPU2006.  Like mcf it computes a minimum-cost flow and
+   chases pointers through nodes and arcs that are in no particular order in memory.  It is our own
+   program; neither its code nor its input is mcf's.
 
-   Successive shortest paths: UNITS times Dijkstra on reduced costs over the whole residual
-   network, then one augmentation.  Arcs are made in random order of their tails, so following a
-   node's list jumps from page to page.  At the end the solution is proved: no residual arc between
-   reachable nodes has a negative reduced cost, and every node conserves flow. */
+   The method is successive shortest paths: UNITS times Dijkstra on reduced costs over the whole
+   residual network, then one augmentation.  The arcs are made with random tails, so a walk along a
+   node's list jumps from page to page.  At the end the program proves the solution: no residual arc
+   between reachable nodes has a negative reduced cost, and every node conserves flow. */
 #include "common.h"
 
 static const char usage[] = "NODES ARCS UNITS SEED";
@@ -14,10 +14,10 @@ struct node;
 
 struct arc {
     struct node *head;
-    struct arc *next; /* of the same tail */
+    struct arc *next; /* the next arc of the same tail */
     struct arc *twin; /* the residual arc back */
     int32_t cost;
-    int32_t capacity; /* what is left of it */
+    int32_t capacity; /* what is left */
 };
 
 struct node {
@@ -85,7 +85,8 @@ static void connect(struct node *tail, struct node *head, int32_t cost, int32_t 
     head->first = back;
 }
 
-/* Node 0 is the source, the last one the sink; UNITS arcs leave the one and enter the other. */
+/* Node 0 is the source and the last node the sink.  UNITS arcs leave the source, and UNITS arcs
+   enter the sink. */
 static void build(uint32_t arc_pairs, uint32_t units)
 {
     nodes = allocate(node_count, sizeof *nodes);
@@ -125,7 +126,7 @@ static void shortest_paths(void)
             nodes[i].potential += nodes[i].distance;
 }
 
-/* Send one unit along the shortest path; its cost. */
+/* Send one unit along the shortest path; return its cost. */
 static int64_t augment(void)
 {
     int64_t cost = 0;
@@ -146,7 +147,7 @@ static void prove(int64_t flow, int64_t cost)
         if (arc->capacity && tail->distance < FAR &&
             arc->cost + tail->potential < arc->head->potential)
             fail("mcf-like: the flow is not of minimum cost");
-        if (i & 1) { /* what a residual arc back has is what flows forward */
+        if (i & 1) { /* the capacity of the arc back is the flow of the arc forward */
             arc->head->excess += arc->capacity;
             tail->excess -= arc->capacity;
             paid -= (int64_t)arc->cost * arc->capacity;

@@ -1,11 +1,11 @@
-/* milc-like: a stand-in for 433.milc of SPEC CPU2006.  It shares what milc spends its time on,
-   sweeps over a four-dimensional lattice whose links carry SU(3) matrices; it is our own program
-   and neither milc's code nor its input.
+/* milc-like: a stand-in for 433.milc of SPEC CPU2006.  Like milc it spends its time on sweeps over
+   a four-dimensional lattice with SU(3) matrices on its links.  It is our own program; neither its
+   code nor its input is milc's.
 
-   Conjugate gradients for (m^2 - D^2) x = b on a SIDE^4 periodic lattice, where D is the staggered
-   Dirac operator: D v(s) = 1/2 sum over directions d of
+   It runs conjugate gradients for (m^2 - D^2) x = b on a SIDE^4 periodic lattice.  D is the
+   staggered Dirac operator: D v(s) = 1/2 sum over directions d of
    phase_d(s) (U_d(s) v(s+d) - U_d(s-d)^+ v(s-d)), phase_d(s) = (-1)^(s_0 + ... + s_(d-1)).
-   The matrices are random ones made unitary.  Check sum: the residuals, printed. */
+   The matrices are random and made unitary.  The printed residual is the check sum. */
 #include <complex.h>
 #include <math.h>
 
@@ -28,12 +28,12 @@ static double uniform(void) { return (double)(next64() >> 11) * 0x1p-52 - 1.0; }
 
 static double complex product(double complex a, double complex b)
 {
-    /* Written out: the compiler's own would test for infinities. */
+    /* Written out, because the compiler's own product tests for infinities. */
     return CMPLX(creal(a) * creal(b) - cimag(a) * cimag(b),
                  creal(a) * cimag(b) + cimag(a) * creal(b));
 }
 
-/* A random matrix of SU(3): two orthonormal rows, the third their conjugate cross product. */
+/* Make a random matrix of SU(3): two orthonormal rows and their conjugate cross product. */
 static void random_link(matrix u)
 {
     for (int row = 0; row < 2; row++) {

@@ -1,9 +1,10 @@
-/* mprotect-bench: the nearest Linux program to the paper's micro-benchmark.
+/* mprotect-bench: the Linux program that comes nearest to the paper's micro-benchmark.
 
-   OPERATIONS operations on PAGES pages in sequence.  SHARE percent of them, chosen at random but
-   exactly so many, modify the page's entry: mprotect of that one page between read-only and
-   read-write, for which Linux stores to the entry twice (clear, set) and fences the address once.
-   The others read the page.  The marks begin and end stand right around the loop. */
+   It does OPERATIONS operations on PAGES pages, one page after the other.  Exactly SHARE percent of
+   them, chosen at random, modify the page's entry: mprotect switches the page between read-only and
+   read-write.  For that Linux stores to the entry twice (clear, set) and fences the address once.
+   The other operations read the page.  The marks begin and end are right before and after the
+   loop. */
 #include <sys/mman.h>
 
 #include "common.h"
@@ -12,7 +13,7 @@
 enum { PAGE = 4096 };
 static const char usage[] = "PAGES OPERATIONS SHARE(0..100) SEED";
 
-/* COUNT bytes of which SHARE percent are 1, in random order (Fisher and Yates). */
+/* Return COUNT bytes, of which ONES are 1, in random order (Fisher and Yates). */
 static uint8_t *shuffled(uint32_t count, uint32_t ones)
 {
     uint8_t *list = allocate(count, 1);
@@ -40,7 +41,7 @@ int main(int argc, char **argv)
                                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (at == MAP_FAILED)
         fail("mprotect-bench: out of memory");
-    /* One entry a page, as in the paper. */
+    /* One entry for each page, as in the paper. */
     madvise((void *)at, (size_t)pages * PAGE, MADV_NOHUGEPAGE);
     for (uint32_t page = 0; page < pages; page++) {
         at[(size_t)page * PAGE] = (uint8_t)(page + 1);

@@ -1,10 +1,9 @@
 """Fetches the real programs out of Debian's riscv64 packages, with the libraries they need.
 
-A package's ``Depends`` asks for far more than its programs load (stress-ng's would bring a whole
-graphics driver stack), so the closure is taken over the programs themselves: every ``DT_NEEDED``
-entry, of the programs and then of the libraries, each looked for in the packages that its user
-depends on.  A library that cannot be found that way is an error, never a program that fails in the
-guest.
+A package's ``Depends`` lists far more than its programs load; that of stress-ng would bring a
+whole graphics driver stack.  So we follow the ``DT_NEEDED`` entries of the programs, and then those
+of the libraries.  Each library is looked for in the packages that its user depends on.  If it is
+not found there, fetching fails, rather than a program later in the guest.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from guest.apt import Apt, Package, unpack
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "cpp-14-riscv64-linux-gnu": ("usr/libexec/gcc/riscv64-linux-gnu/14/cc1",),
     "sqlite3": ("usr/bin/sqlite3",),
-    # The server is the same file as its checker, told by name.
+    # Server and checker are one file, which takes its role from its name.
     "redis-tools": ("usr/bin/redis-benchmark", "usr/bin/redis-check-rdb", "usr/bin/redis-cli"),
     "stress-ng": ("usr/bin/stress-ng",),
     "xz-utils": ("usr/bin/xz",),
     "python3.13-minimal": ("usr/bin/python3.13",),
     "libpython3.13-minimal": ("usr/lib/python3.13/",),
 }
-"""What is taken out of each package: files, and folders (with a slash at the end)."""
+"""What is taken from each package: files, and folders, which end with a slash."""
 
 LIBRARIES = "lib/riscv64-linux-gnu"
-"""Where the image has shared libraries, each under the name that programs ask for."""
+"""Where the image has shared libraries, each under its soname."""
 
 LOADER = "ld-linux-riscv64-lp64d.so.1"
 """The dynamic loader, in ``lib``."""
@@ -53,14 +52,14 @@ _ODD = {
     "libGLdispatch.so.0": "libglvnd0",
     "libjpeg.so.62": "libjpeg62-turbo",
 }
-"""Libraries whose package is not named after them by Debian's rule."""
+"""Libraries whose package is not named by Debian's rule."""
 
 _RECORD = "packages.json"
-_FOUND = "libraries"  # every shared object of the packages opened, before we know which are needed
+_FOUND = "libraries"  # all shared objects so far, before we know which are needed
 
 
 def fetched(folder: Path) -> dict[str, str] | None:
-    """Versions of the packages unpacked in ``folder``; None where it is not complete."""
+    """Return the versions of the packages unpacked in ``folder``; None if not all are there."""
     try:
         document = json.loads((folder / _RECORD).read_text())
         if document["programs"] != _wanted():
@@ -73,10 +72,12 @@ def fetched(folder: Path) -> dict[str, str] | None:
 def fetch(folder: Path, step: Step) -> dict[str, str]:
     """Make ``folder``: the programs at their Debian paths, the libraries in :data:`LIBRARIES`.
 
-    Packages that a download which was cut off has left are used again.  The result is the
-    packages' versions by name.
+    Packages that an interrupted download has left are used again.
 
-    :raise EnvironmentFault: a package or library cannot be had, or is not what we expect.
+    :return: the packages' versions by name.
+    :raises EnvironmentFault: when a package cannot be fetched or lacks what we expect in it, or a
+        library is not found.
+    :raises StorageError: when ``folder`` cannot be written.
     """
     apt = Apt(folder.with_name("apt"))
     apt.update(step)
@@ -103,7 +104,7 @@ def _wanted() -> dict[str, list[str]]:
 
 
 class _Closure:
-    """Unpacks packages below ``folder`` until every library that something needs is there."""
+    """Unpacks packages below ``folder`` until every needed library is there."""
 
     def __init__(self, apt: Apt, folder: Path, step: Step) -> None:
         self._apt = apt
@@ -114,7 +115,7 @@ class _Closure:
         self._depends: set[str] = set()
 
     def take(self) -> list[Package]:
-        """Take the programs and what they need; the packages in the order taken."""
+        """Take the programs and what they need; return the packages in the order taken."""
         for name in PROGRAMS:
             self._open(name)
         (self._folder / LIBRARIES).mkdir(parents=True)
@@ -133,13 +134,15 @@ class _Closure:
             if package is not None and package not in self._taken:
                 self._open(package)
         if soname not in self._found:
-            raise EnvironmentFault(f"no package that {user} depends on holds its library {soname}")
+            raise EnvironmentFault(
+                f"{user} needs the library {soname}, and no package that it depends on has it"
+            )
         target = self._folder / ("lib" if soname == LOADER else LIBRARIES) / soname
         self._found[soname].rename(target)
         return target
 
     def _open(self, name: str) -> None:
-        """Download the package ``name`` and unpack programs and shared objects."""
+        """Download the package ``name`` and unpack its programs and shared objects."""
         package = self._apt.package(name)
         deb = self._apt.download(package, self._step)
         self._step(0, None, name)
@@ -168,17 +171,17 @@ class _Closure:
 
 
 def package_of(soname: str, names: set[str]) -> str | None:
-    """Which of the packages ``names`` holds the library ``soname``, by Debian's naming rule.
+    """Return the one of the packages ``names`` that has the library ``soname``; None if unknown.
 
-    ``libfoo.so.3`` is in ``libfoo3``, ``libfoo2.so.3`` in ``libfoo2-3``; ``t64`` is appended where
-    the package was rebuilt for 64-bit time.
+    By Debian's rule ``libfoo.so.3`` is in ``libfoo3``, and ``libfoo2.so.3`` in ``libfoo2-3``.
+    ``t64`` is appended if the package was rebuilt for 64-bit time.
     """
     if soname in _ODD:
         return _ODD[soname]
     stem, _, version = soname.partition(".so.")
     joint = "-" if stem[-1:].isdigit() else ""
     name = f"{stem}{joint}{version}".lower().replace("_", "-")
-    # gcc's support library has a dash before its version although its name ends in a letter.
+    # gcc's support library has a dash before its version, although its name ends in a letter.
     for candidate in (name, name + "t64", f"{stem}-{version}".lower().replace("_", "-")):
         if candidate in names:
             return candidate
@@ -186,7 +189,7 @@ def package_of(soname: str, names: set[str]) -> str | None:
 
 
 def _dynamic(path: Path, tag: str) -> list[str]:
-    """The strings of the dynamic entries ``tag`` (DT_NEEDED, DT_SONAME); none if it is no ELF."""
+    """Return the strings of the dynamic entries ``tag`` (DT_NEEDED, DT_SONAME) of an ELF file."""
     with path.open("rb") as file:
         if file.read(4) != b"\x7fELF":
             return []

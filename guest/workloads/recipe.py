@@ -1,7 +1,7 @@
 """Makes the ``workloads`` guest: the linux guest with our programs and Debian's in its initramfs.
 
-The image is not compressed: it would be 38 MB instead of 98, but to unpack it in the guest takes
-1.6 billion instructions, more than all of the boot.
+The image is not compressed.  Compressed it would be 38 MB instead of 98, but unpacking it in the
+guest would take 1.6 billion instructions, more than the whole boot.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from cosim.capture import marks
 from cosim.errors import UsageError
+from cosim.files import write_atomically
 from cosim.output import Step
-from guest import compiler, cpio, linux, spec
+from guest import compiler, cpio, linux, making, spec
 from guest.spec import GuestSpec
 from guest.workloads import packages
 from guest.workloads.catalog import INPUT, SIZES, WORKLOADS, Size, Workload, inputs
@@ -20,7 +22,7 @@ from guest.workloads.catalog import INPUT, SIZES, WORKLOADS, Size, Workload, inp
 NAME = "workloads"
 
 DEFAULT_RUN = "sqlite3:test"
-"""What the guest runs when its command line is left as it is."""
+"""What the guest runs if its command line is not changed."""
 
 _SOURCE = Path(__file__).resolve().parent
 _PROGRAMS = {
@@ -31,33 +33,33 @@ _PROGRAMS = {
     "usr/bin/fork-bench": "fork_bench.c",
 }
 _SCRIPT = "python_script.py"
-_MARK = 0x3C05140000
-"""Where docs/architecture.md ("Marks") has the mark instruction; see mark.h."""
+MARK_FLAGS = (
+    f"-DMARK_ADDRESS={marks.USER_MARK:#x} -Wl,--section-start=.cosim_mark={marks.USER_MARK:#x}"
+)
+"""The compiler's flags for a program that includes ``mark.h``."""
 
 
 class Recipe:
-    """How the guest is made; see :class:`guest.registry.Recipe`."""
+    """How the guest is made; see :class:`guest.making.Recipe`."""
 
+    name = NAME
     verb = "build"
     summary = "the linux guest with the paper's workloads: real programs and our stand-ins"
 
     def sources(self) -> str:
-        """Changes with our sources, the recipe, and the linux guest."""
+        """Return a text that changes with our sources, the recipe, and the linux guest."""
         ours = [path for path in sorted(_SOURCE.iterdir()) if path.suffix in (".c", ".h", ".py")]
         base = spec.read(linux.NAME)
         kernel = base.checksums["kernel"] if base else "no kernel"
-        files = [*ours, Path(cpio.__file__), Path(compiler.__file__)]
+        files = [*ours, Path(cpio.__file__), Path(compiler.__file__), Path(marks.__file__)]
         return "+".join((spec.digest(files), linux.Recipe().sources(), kernel))
 
     def make(self, step: Step, force: bool) -> GuestSpec:
-        """Make the linux guest if it is not there, fetch the programs, compile ours, pack.
+        """Make the linux guest if it is missing, fetch the programs, compile ours, pack.
 
-        :raise EnvironmentFault: a package or the compiler cannot be had.
+        :raises EnvironmentFault: when a package or the compiler is missing.
         """
-        # The registry knows this recipe: an import above would be a circle.
-        from guest import registry
-
-        base = registry.ensure(linux.NAME, step)
+        base = making.ensure(linux.Recipe(), step)
         folder = spec.folder(NAME)
         debian = folder / "debian"
         versions = None if force else packages.fetched(debian)
@@ -65,7 +67,7 @@ class Recipe:
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio"
         entries = [*linux.entries(), *_entries(debian)]
-        spec.replace(initrd, cpio.archive(entries))
+        write_atomically(initrd, cpio.archive(entries))
         made = GuestSpec(
             name=NAME,
             kernel=base.kernel,
@@ -86,20 +88,20 @@ class Recipe:
 
 
 def select(made: GuestSpec, run: str) -> GuestSpec:
-    """The guest ``made`` with the shell command ``run`` in place of what it runs by default.
+    """Return the guest ``made``, but running the shell command ``run``.
 
-    ``run`` is for example ``WORKLOADS["xz"].run("test")``, or several joined by ``&&``.
-
-    :raise UsageError: ``run`` holds a double quote, which the kernel's command line cannot carry.
+    :param run: for example ``WORKLOADS["xz"].run("test")``, or several joined by ``&&``.
+    :raises UsageError: when ``run`` has a double quote, which the kernel's command line cannot
+        carry.
     """
     if '"' in run:
-        raise UsageError(f"a guest's command must not hold a double quote: {run}")
-    # Of two such options /init takes the last.
+        raise UsageError(f"a command for the guest cannot have a double quote: {run}")
+    # If there are two such options, /init takes the last.
     return replace(made, append=f'{made.append} cosim.run="{run}"')
 
 
 def _entries(debian: Path) -> list[cpio.Entry]:
-    """What the image has beyond the linux guest's."""
+    """Return what the image has in addition to the linux guest's files."""
     files = {
         str(path.relative_to(debian)): path.read_bytes()
         for path in sorted(debian.glob("*/**/*"))
@@ -115,7 +117,7 @@ def _entries(debian: Path) -> list[cpio.Entry]:
     return [
         *(cpio.directory(path) for path in sorted(folders - {".", "bin"})),
         *(cpio.regular(path, data, 0o755) for path, data in sorted(files.items())),
-        # One program, told by its name what to be.
+        # One program, which takes its role from its name.
         cpio.symlink("usr/bin/redis-server", "redis-check-rdb"),
     ]
 
@@ -123,14 +125,15 @@ def _entries(debian: Path) -> list[cpio.Entry]:
 def _compiled(source: Path) -> bytes:
     with tempfile.TemporaryDirectory(prefix="lsp-cosim-") as scratch:
         output = Path(scratch) / source.stem
-        compiler.build_hosted(output, [source], f"-Wl,--section-start=.cosim_mark={_MARK:#x}")
+        compiler.build_hosted(output, [source], MARK_FLAGS)
         return output.read_bytes()
 
 
 def script(workload: Workload, size: Size) -> str:
-    """The shell script that runs ``workload`` in the guest; it takes other arguments, or none.
+    """Return the shell script that runs ``workload`` in the guest.
 
-    It prints ``workload NAME ok CHECKSUM``, or what went wrong and ``workload NAME failed``.
+    The script takes the program's arguments; without any it uses those of ``size``.  It prints
+    ``workload NAME ok CHECKSUM``, or what went wrong and then ``workload NAME failed``.
     """
     begin, end = ("", "") if workload.own_marks else ("cosim-mark begin", "cosim-mark end")
     return f"""#!/bin/sh

@@ -92,6 +92,7 @@ def test_two_sessions_make_a_guest_once(cache: Path, monkeypatch: pytest.MonkeyP
     makers = 0
 
     class Recipe:
+        name = "slow"
         verb = "build"
         summary = ""
 

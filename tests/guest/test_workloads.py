@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.capture import marks
 from cosim.commands import guest as guest_command
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.machine import tools
@@ -263,7 +264,7 @@ def test_fetch_names_a_library_that_nothing_holds(apt: _Apt, tmp_path: Path) -> 
     apt.names.remove("libtwo1t64")
     control = tmp_path / "made/libone1/DEBIAN/control"
     control.write_text(control.read_text().replace("libtwo1t64", "libthree"))
-    with pytest.raises(EnvironmentFault, match=r"libone\.so\.1 depends on .*libtwo\.so\.1"):
+    with pytest.raises(EnvironmentFault, match=r"libone\.so\.1 needs .*libtwo\.so\.1"):
         packages.fetch(tmp_path / "debian", lambda *_: None)
     assert not list(tmp_path.glob("debian*"))
 
@@ -281,13 +282,13 @@ def test_hosted_programs_are_static_with_the_mark_in_place(tmp_path: Path) -> No
     compiler.build_hosted(
         output,
         [reference.SOURCES / "mprotect_bench.c"],
-        f"-Wl,--section-start=.cosim_mark={recipe._MARK:#x}",
+        recipe.MARK_FLAGS,
     )
     with output.open("rb") as file:
         elf = ELFFile(file)
         mark = elf.get_section_by_name(".cosim_mark")
         assert mark is not None
-        assert mark["sh_addr"] == 0x3C05140000
+        assert mark["sh_addr"] == marks.USER_MARK
         # nop; c.jr ra would be shorter: both are four bytes here.
         assert mark.data() == bytes.fromhex("1300000067800000")
         assert not any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments())

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.machine.qemu import RAM_BASE, Machine
+from cosim.machine.configuration import RAM_BASE
+from cosim.machine.qemu import Machine
 from guest import compiler
 from hypervisor_model import walk, walk_cache
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv

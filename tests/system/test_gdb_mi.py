@@ -21,7 +21,8 @@ from cosim.debugger.mi_records import Stop
 from cosim.errors import GdbError, MissingTool, StorageError
 from cosim.kernel.images import inspect_kernel
 from cosim.machine import tools
-from cosim.machine.qemu import RAM_BASE, Machine, MachineConfig, Timing
+from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing
+from cosim.machine.qemu import Machine
 
 pytestmark = pytest.mark.system
 

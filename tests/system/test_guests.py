@@ -12,7 +12,8 @@ from cosim.debugger.registers import parse_general, read_description
 from cosim.debugger.rsp import Stub
 from cosim.kernel import symbols
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
+from cosim.machine.configuration import MachineConfig, Timing, parse_memory
+from cosim.machine.qemu import Machine
 from guest import GuestSpec
 
 pytestmark = pytest.mark.system
@@ -105,10 +106,10 @@ def test_the_benchmark_modifies_exactly_its_share(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ("scenario=nothing", "micro: no scenario nothing; there are map "),
-        ("scenario=lsp-bench ops=1e5", "micro: ops is no number: 1e5"),
+        ("scenario=nothing", "micro: unknown scenario nothing; the scenarios are map "),
+        ("scenario=lsp-bench ops=1e5", "micro: ops is not a number: 1e5"),
         ("scenario=lsp-bench pages=5000", "micro: lsp-bench takes 1 to 4096 pages"),
-        ("mode=sv32", "micro: no mode sv32"),
+        ("mode=sv32", "micro: unknown mode sv32"),
     ],
 )
 def test_micro_says_what_it_does_not_take(options: str, line: str, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from cosim import cli
 from cosim.debugger.registers import parse_value, read_description
 from cosim.debugger.rsp import Stub
 from cosim.machine import tools
-from cosim.machine.qemu import RAM_BASE, Machine, MachineConfig, Timing
+from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing
+from cosim.machine.qemu import Machine
 from hypervisor_model import walk
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM
 from hypervisor_model.isa import atp

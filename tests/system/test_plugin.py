@@ -22,7 +22,8 @@ from cosim.capture.plugin.stream import Summary
 from cosim.errors import MachineError
 from cosim.kernel import symbols
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, Timing, parse_memory
+from cosim.machine.configuration import MachineConfig, Timing, parse_memory
+from cosim.machine.qemu import Machine
 from guest import GuestSpec
 from hypervisor_model.events import (
     FLAG_CONT,

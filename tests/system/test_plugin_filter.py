@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 import guest
 from cosim.capture.plugin.source import FILTER_SLOTS
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, Timing
+from cosim.machine.configuration import MachineConfig, Timing
+from cosim.machine.qemu import Machine
 from hypervisor_model import policies
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, PolicyResult

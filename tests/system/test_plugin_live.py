@@ -72,7 +72,7 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     notes.write_text("mine")
     ended = run([*PLUGIN, "--gdb", notes], home.environment())
     assert ended.status == 2
-    assert "is there and no socket" in ended.line
+    assert "exists and is not a socket" in ended.line
     assert notes.read_text() == "mine"
 
 

@@ -14,8 +14,9 @@ import pytest
 
 import guest
 from cosim.machine import tools
+from cosim.machine.configuration import MachineConfig, Timing
 from cosim.machine.console import Console
-from cosim.machine.qemu import Machine, MachineConfig, Timing
+from cosim.machine.qemu import Machine
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader, verify
 from guest import compiler

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cosim.capture import marks
-from cosim.machine.qemu import Timing
+from cosim.machine.configuration import Timing
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument
 from cosim.run import plan

@@ -12,7 +12,8 @@ import pytest
 import guest
 from cosim.capture.plugin.source import PluginSource
 from cosim.machine import tools
-from cosim.machine.qemu import Machine, MachineConfig, parse_memory
+from cosim.machine.configuration import MachineConfig, parse_memory
+from cosim.machine.qemu import Machine
 from cosim.models.counts import EventCounter
 from guest import GuestSpec, workloads
 from guest.workloads import WORKLOADS, catalog, python_script

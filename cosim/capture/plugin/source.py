@@ -13,7 +13,7 @@ from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.plugin import build
 from cosim.capture.plugin.stream import StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
-from cosim.machine.qemu import OFF_SWITCH
+from cosim.machine.configuration import OFF_SWITCH
 from hypervisor_model.events import EventBatch
 
 FILTER_SLOTS = 64

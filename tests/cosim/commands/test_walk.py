@@ -177,7 +177,7 @@ def test_the_table_shows_every_level(walk, image):
         (["--vsatp", "0", "1"], "either satp, or vsatp and hgatp"),
         (["1"], "either satp, or vsatp and hgatp"),
         (["--satp", "0x3000000000000000", "1"], "reserved MODE"),
-        (["--satp", "many", "1"], "no number"),
+        (["--satp", "many", "1"], "is not a number"),
         (["--satp", "0", "0x10000000000000000"], "does not fit 64 bits"),
         (["--satp", "0"], "VA..."),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from cosim.errors import GuestImageError
 from cosim.kernel.images import IMAGE_BASE, LoadRange, inspect_firmware, inspect_kernel
-from cosim.machine.qemu import RAM_BASE
+from cosim.machine.configuration import RAM_BASE
 
 
 def elf(
@@ -165,7 +165,7 @@ def test_missing_folder_and_device_are_refused(tmp_path: Path) -> None:
     for path, says in (
         (tmp_path / "nothing", "cannot read kernel .*No such file"),
         (tmp_path, "is a folder"),
-        (Path("/dev/null"), "no regular file"),
+        (Path("/dev/null"), "not a regular file"),
         (Path("/proc/self/clear_refs"), "cannot read kernel|is empty"),
     ):
         with pytest.raises(GuestImageError, match=says):
@@ -174,7 +174,7 @@ def test_missing_folder_and_device_are_refused(tmp_path: Path) -> None:
 
 def test_a_fifo_does_not_hang_us(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(GuestImageError, match="no regular file"):
+    with pytest.raises(GuestImageError, match="not a regular file"):
         inspect_kernel(tmp_path / "fifo")
 
 

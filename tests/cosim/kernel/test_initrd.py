@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from cosim.errors import GuestImageError
 from cosim.kernel.initrd import inspect_initrd
@@ -25,16 +26,6 @@ def archive() -> bytes:
     return cpio.archive([cpio.directory("bin"), *entries, cpio.symlink("bin/sh", "busybox")])
 
 
-def _raw_zstd(data: bytes) -> bytes:
-    """A zstd frame of uncompressed blocks, by RFC 8878."""
-    out = b"\x28\xb5\x2f\xfd\x00\x58"  # no content size, no checksum; window byte
-    pieces = [data[i : i + 100_000] for i in range(0, len(data), 100_000)]
-    for i, piece in enumerate(pieces):
-        last = i == len(pieces) - 1
-        out += (len(piece) << 3 | last).to_bytes(3, "little") + piece
-    return out
-
-
 def _pack(kind: str, data: bytes) -> bytes:
     match kind:
         case "cpio":
@@ -48,7 +39,7 @@ def _pack(kind: str, data: bytes) -> bytes:
         case "bzip2":
             return bz2.compress(data)
         case _:
-            return _raw_zstd(data)
+            return zstandard.compress(data)
 
 
 KINDS = ["cpio", "gzip", "xz", "lzma", "bzip2", "zstd"]
@@ -89,14 +80,14 @@ def test_damaged_gzip(archive: bytes, tmp_path: Path) -> None:
 def test_gzip_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "initrd"
     path.write_bytes(gzip.compress(b"hello"))
-    with pytest.raises(GuestImageError, match="no cpio archive"):
+    with pytest.raises(GuestImageError, match="does not unpack to a cpio archive"):
         inspect_initrd(path)
 
 
 def test_unknown_format_is_only_linuxs_problem(tmp_path: Path) -> None:
     path = tmp_path / "initrd"
     path.write_bytes(b"some module of another kernel")
-    with pytest.raises(GuestImageError, match="no initramfs"):
+    with pytest.raises(GuestImageError, match="is not an initramfs"):
         inspect_initrd(path)
     assert inspect_initrd(path, linux=False) == "raw"
 
@@ -108,11 +99,30 @@ def test_missing_empty_and_folder(tmp_path: Path) -> None:
             inspect_initrd(tmp_path / name)
 
 
-def test_zstd_of_raw_blocks_and_skippable_frames(archive: bytes, tmp_path: Path) -> None:
+def test_zstd_in_several_frames(archive: bytes, tmp_path: Path) -> None:
+    """Frames with and without check sums, padding and skippable frames between them."""
     path = tmp_path / "initrd"
-    frame = _raw_zstd(archive)
-    path.write_bytes(frame + b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc" + frame)
+    half = len(archive) // 2
+    checked = zstandard.ZstdCompressor(write_checksum=True).compress(archive[:half])
+    plain = zstandard.ZstdCompressor(write_content_size=False).compress(archive[half:])
+    skippable = b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc"
+    path.write_bytes(checked + skippable + bytes(5000) + plain + skippable)
     assert inspect_initrd(path) == "zstd"
-    path.write_bytes(frame + b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"ab")
-    with pytest.raises(GuestImageError, match="truncated"):
+    path.write_bytes(checked + skippable + plain + skippable[:-1])
+    with pytest.raises(GuestImageError, match="is truncated"):
+        inspect_initrd(path)
+    path.write_bytes(checked + plain + b"more")
+    with pytest.raises(GuestImageError, match="is damaged"):
+        inspect_initrd(path)
+    damaged = bytearray(checked)
+    damaged[-1] ^= 1
+    path.write_bytes(bytes(damaged) + plain)
+    with pytest.raises(GuestImageError, match="is damaged"):
+        inspect_initrd(path)
+
+
+def test_zstd_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "initrd"
+    path.write_bytes(zstandard.compress(b"hello, world"))
+    with pytest.raises(GuestImageError, match="does not unpack to a cpio archive"):
         inspect_initrd(path)

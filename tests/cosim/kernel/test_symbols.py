@@ -83,7 +83,6 @@ def test_made_tables_are_found(count: int, seed: int, old_layout: bool, relocata
     found = kallsyms.find(front + blob + noise.randbytes(999))
     assert found is not None
     assert found.names == [name[1:] for _, name in entries]
-    assert found.types == "".join(name[0] for _, name in entries)
     assert found.addresses.tolist() == [BASE + offset for offset, _ in entries]
 
 
@@ -135,7 +134,7 @@ def test_addresses_of_names(few: symbols.Symbols) -> None:
     assert few.addresses("twin") == (0x1010, 0x3000)
     assert "twin" in few
     assert "no" not in few
-    with pytest.raises(UsageError, match=r"twin stands at 2 places \(0x0000000000001010, 0x"):
+    with pytest.raises(UsageError, match=r"twin has 2 addresses \(0x0000000000001010, 0x"):
         few.address("twin")
     with pytest.raises(UsageError, match="no symbol frist; did you mean first"):
         few.address("frist")
@@ -149,7 +148,7 @@ def test_a_kernel_without_symbols(tmp_path: Path) -> None:
     none = symbols.load(path)
     assert len(none) == 0
     assert none.lookup(0x8000_0000) is None
-    with pytest.raises(UsageError, match="no symbols to look up main in"):
+    with pytest.raises(UsageError, match="no symbols, so main is unknown"):
         none.address("main")
     with pytest.raises(GuestImageError, match="cannot read"):
         symbols.load(tmp_path / "missing")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -446,10 +447,10 @@ def test_a_page_that_cannot_be_written(report: Run, tmp_path: Path) -> None:
     (tmp_path / "fig5.json").write_text(json.dumps(fig5()))
     status, out, err = report(tmp_path / "fig5.json", "-o", tmp_path / "no" / "page.html")
     assert (status, out) == (3, "")
-    assert len(err.splitlines()) == 1 and "cannot be written" in err
+    assert len(err.splitlines()) == 1 and "cannot write" in err
     (tmp_path / "page.html").write_text("before")
     if Path("/dev/full").exists():
-        (tmp_path / ".page.html.part").symlink_to("/dev/full")
+        (tmp_path / f".page.html.{os.getpid()}.part").symlink_to("/dev/full")
         assert report(tmp_path / "fig5.json", "-o", tmp_path / "page.html")[0] == 3
     assert (tmp_path / "page.html").read_text() == "before"
     assert {path.name for path in tmp_path.iterdir()} == {"fig5.json", "page.html"}

@@ -1,0 +1,129 @@
+"""What a machine is and how its time runs, as typed values and as QEMU's arguments."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cosim.errors import UsageError
+
+RAM_BASE = 0x8000_0000
+"""Physical address of RAM on QEMU's ``virt`` board."""
+
+OFF_SWITCH = 0x10_0000
+"""Physical address of the device that switches the board off or resets it."""
+
+_TICKS = (
+    *("-netdev", "hubport,id=nowhere,hubid=0"),
+    *("-object", "filter-buffer,id=ticks,netdev=nowhere,interval=100000"),
+)
+"""A timer inside QEMU that fires every 100 ms of guest time.  The guest does not see it.
+
+QEMU's main loop runs only when the guest reaches the next timer.  A recording that executes 2^31
+instructions without one aborts in replay_advance_current_icount.  Many guests set no timer after
+they have switched the machine off and spin.  Without these ticks they could be neither stopped
+nor recorded.
+"""
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """The guest and the board it runs on: everything that makes two runs the same.
+
+    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
+    kernel in M-mode, or a firmware file.  ``extra`` holds further QEMU arguments.
+    """
+
+    kernel: Path
+    initrd: Path | None = None
+    append: str = ""
+    bios: str | None = None
+    memory: int = 512 << 20
+    cpu: str = "rv64"
+    harts: int = 1
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How the guest's time runs.
+
+    ``live``: wall clock.  ``icount``: deterministic, by instruction count.  ``record`` and
+    ``replay``: deterministic, and written to ``log`` or read from it.  These two are named after
+    QEMU's option ``rr=record|replay``; they replay the whole machine, not a trace of events.
+    """
+
+    mode: Literal["live", "icount", "record", "replay"] = "icount"
+    log: Path | None = None
+    typed: bool = False
+    """True if a user types into the guest while QEMU records it.
+
+    The guest then waits in real time when it is idle, because otherwise QEMU never takes the
+    input.  Two such recordings differ.  A replay repeats its own recording exactly.
+    """
+
+    @property
+    def takes_input(self) -> bool:
+        """True if the guest's console can be typed into."""
+        return self.typed or self.mode not in ("record", "replay")
+
+    def arguments(self) -> list[str]:
+        """Return the QEMU arguments of this mode.
+
+        :raises UsageError: when a recording or a replay has no log file.
+        """
+        if self.mode == "live":
+            return []
+        icount = f"shift=0,sleep={'on' if self.typed else 'off'}"
+        ticks: tuple[str, ...] = ()
+        if self.mode != "icount":
+            if self.log is None:
+                raise UsageError(f"timing mode {self.mode} needs a log file")
+            icount += f",rr={self.mode},rrfile={option_value(self.log)}"
+            ticks = _TICKS
+        return [
+            *("-icount", icount, "-seed", "1"),
+            *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),
+            *ticks,
+        ]
+
+
+def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
+    """Return QEMU's command line, without what connects one process to us.
+
+    Two runs with equal command lines run the same guest in the same way.
+
+    :raises UsageError: when a recording or a replay has no log file.
+    """
+    words = [
+        *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
+        *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
+        *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
+        *("-kernel", str(config.kernel)),
+    ]
+    if config.initrd:
+        words += ["-initrd", str(config.initrd)]
+    if config.append:
+        words += ["-append", config.append]
+    if config.bios:
+        words += ["-bios", config.bios]
+    return [*words, *timing.arguments(), *config.extra]
+
+
+def parse_memory(text: str) -> int:
+    """Return the bytes of a size such as ``512M`` or ``2G``; a bare number is in MiB, as in QEMU.
+
+    :raises UsageError: when ``text`` is not a size.
+    """
+    match = re.fullmatch(r"(\d+)([KMG]?)", text.strip().upper())
+    if not match or int(match[1]) == 0:
+        raise UsageError(f"{text!r} is not a memory size; write for example 512M or 2G")
+    return int(match[1]) << {"K": 10, "": 20, "M": 20, "G": 30}[match[2]]
+
+
+def option_value(path: Path) -> str:
+    """Return ``path`` as a value inside a QEMU option: its commas are doubled."""
+    return os.fspath(path).replace(",", ",,")
