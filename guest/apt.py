@@ -49,10 +49,11 @@ class Package:
 
 
 class Apt:
-    """A private apt below ``folder``."""
+    """A private apt below ``folder``, for packages of ``architecture``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, architecture: str = ARCHITECTURE) -> None:
         self._folder = folder
+        self._architecture = architecture
         for tool in ("apt-get", "apt-cache", _HELPER, "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingTool(
@@ -79,7 +80,7 @@ class Apt:
             )
         reasons = []
         for mirror in _mirrors():
-            source = f"deb [arch={ARCHITECTURE} signed-by={keys}] {mirror} {SUITE} main\n"
+            source = f"deb [arch={self._architecture} signed-by={keys}] {mirror} {SUITE} main\n"
             (self._folder / "sources.list").write_text(source)
             status, text = self._run("apt-get", ["update", "--error-on=any"], step, "package index")
             if status == 0:
@@ -99,7 +100,7 @@ class Apt:
             if ": " in line and not line.startswith(" ")
         )
         if status != 0 or "Version" not in fields:
-            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {ARCHITECTURE}")
+            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {self._architecture}")
         return Package(
             name,
             fields["Version"],
@@ -132,6 +133,17 @@ class Apt:
         deb = into / f"{package.name}_{package.sha256[:16]}.deb"
         self.fetch(match[1], package.sha256, deb, step, package.name)
         return deb
+
+    def download_with_depends(self, name: str, step: Step) -> list[Path]:
+        """Download ``name`` and every package that it depends on; return the .deb files' paths.
+
+        :raises EnvironmentFault: when the download fails, or the index lacks one of them.
+        """
+        arguments = ["install", "--download-only", "--no-install-recommends", "--yes", name]
+        status, text = self._run("apt-get", arguments, step, name)
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot download {name}: {_reason(text)}")
+        return sorted((self._folder / "cache/archives").glob("*.deb"))
 
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
         """Download ``address`` to ``file``, or the rest of it if some is there already.
@@ -168,8 +180,8 @@ class Apt:
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
             "Dir::Etc::PreferencesParts": "/dev/null",
-            "APT::Architecture": ARCHITECTURE,
-            "APT::Architectures": ARCHITECTURE,
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
             # Our folder may lie in a home that the sandbox user cannot enter.
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
