@@ -1,8 +1,9 @@
 """Our MMU against QEMU's own, on random tables of every kind; and QEMU's known departures.
 
-``COSIM_TRANSLATIONS`` sets how many translations are compared (default 20,000), ``COSIM_SEED``
-the seed; both are printed.  Each test runs with the installed QEMU and with Debian 13's.  Where QEMU departs from the specification (docs/qemu-departures.md)
-the random cases stay away, and a test of its own shows each departure.
+Each test runs with the installed QEMU and with Debian 13's.  ``COSIM_TRANSLATIONS`` sets how many
+translations are compared (default 20,000), ``COSIM_SEED`` the seed; both are printed.  The random
+cases stay away from QEMU's departures from the specification (docs/qemu-departures.md); a test of
+its own shows each departure.
 """
 
 from __future__ import annotations
