@@ -52,11 +52,13 @@ class Apt:
     """A private apt.
 
     :param folder: for its files; made when needed.
+    :param architecture: of the packages.
     :raises MissingTool: when a program of apt or dpkg is missing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, architecture: str = ARCHITECTURE) -> None:
         self._folder = folder
+        self._architecture = architecture
         for tool in ("apt-get", "apt-cache", _HELPER, "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingTool(
@@ -85,7 +87,7 @@ class Apt:
             )
         reasons = []
         for mirror in _mirrors():
-            source = f"deb [arch={ARCHITECTURE} signed-by={keys}] {mirror} {SUITE} main\n"
+            source = f"deb [arch={self._architecture} signed-by={keys}] {mirror} {SUITE} main\n"
             (self._folder / "sources.list").write_text(source)
             status, text = self._run("apt-get", ["update", "--error-on=any"], step, "package index")
             if status == 0:
@@ -105,7 +107,7 @@ class Apt:
             if ": " in line and not line.startswith(" ")
         )
         if status != 0 or "Version" not in fields:
-            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {ARCHITECTURE}")
+            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {self._architecture}")
         return Package(
             name,
             fields["Version"],
@@ -139,6 +141,17 @@ class Apt:
         deb = into / f"{package.name}_{package.sha256[:16]}.deb"
         self.fetch(match[1], package.sha256, deb, step, package.name)
         return deb
+
+    def download_with_depends(self, name: str, step: Step) -> list[Path]:
+        """Download ``name`` and every package that it depends on; return the .deb files' paths.
+
+        :raises EnvironmentFault: when the download fails, or the index lacks one of them.
+        """
+        arguments = ["install", "--download-only", "--no-install-recommends", "--yes", name]
+        status, text = self._run("apt-get", arguments, step, name)
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot download {name}: {_reason(text)}")
+        return sorted((self._folder / "cache/archives").glob("*.deb"))
 
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
         """Download ``address`` to ``file``, or only the rest if a part is there already.
@@ -175,9 +188,9 @@ class Apt:
             "Dir::Etc::SourceParts": "/dev/null",
             "Dir::Etc::Preferences": "/dev/null",
             "Dir::Etc::PreferencesParts": "/dev/null",
-            "APT::Architecture": ARCHITECTURE,
-            "APT::Architectures": ARCHITECTURE,
-            # Our folder may be in a home that apt's sandbox user cannot enter.
+            "APT::Architecture": self._architecture,
+            "APT::Architectures": self._architecture,
+            # Our folder may lie in a home that the sandbox user cannot enter.
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",

@@ -6,6 +6,11 @@
 
    Extension H is written as numbers, so that any assembler takes it. */
 
+    .equ MPP_S, 1 << 11
+    .equ MPP_M, 3 << 11
+    .equ SPP_S, 1 << 8
+    .equ SPV, 1 << 7                /* of hstatus */
+
     .equ hstatus, 0x600
     .equ henvcfg, 0x60a
     .equ hgatp, 0x680
@@ -37,15 +42,43 @@ idle:
     add s1, s0, t0
 next:
     bgeu s0, s1, finished
+    ld t1, 136(s0)
+    csrw pmpaddr0, t1
     ld t0, 80(s0)                   /* two stages? */
+    bnez t0, virtual
     ld t1, 0(s0)
-    bnez t0, 1f
     csrw satp, t1
-    j 2f
-1:  csrw vsatp, t1
+    j prepared
+virtual:
+    /* Set mstatus.MPV by a trap from VS-mode.  A program cannot write MPV in QEMU 10.0.13
+       (departure 9).  All translation is off meanwhile. */
+    csrw vsatp, zero
+    csrw hgatp, zero
+    li t1, SPV
+    csrw hstatus, t1
+    li t1, MPP_S | SPP_S
+    csrw mstatus, t1
+    la t1, to_vs
+    csrw mepc, t1
+    la t1, in_vs
+    csrw sepc, t1
+    la t1, from_vs
+    csrw mtvec, t1
+    mret
+to_vs:
+    sret
+in_vs:
+    ecall
+    .balign 4
+from_vs:
+    la t1, trap
+    csrw mtvec, t1
+    ld t1, 0(s0)
+    csrw vsatp, t1
     ld t1, 8(s0)
     csrw hgatp, t1
-2:  ld t1, 48(s0)
+prepared:
+    ld t1, 48(s0)
     csrw menvcfg, t1
     ld t1, 56(s0)
     csrw henvcfg, t1
@@ -53,8 +86,6 @@ next:
     csrw vsstatus, t1
     ld t1, 64(s0)
     csrw hstatus, t1
-    ld t1, 136(s0)
-    csrw pmpaddr0, t1
     sfence.vma
     .insn r 0x73, 0, 0x11, x0, x0, x0   /* hfence.vvma */
     .insn r 0x73, 0, 0x31, x0, x0, x0   /* hfence.gvma */
@@ -103,8 +134,15 @@ trap:
     csrr t2, mtval2
     csrr t3, mtinst
 record:
-    csrw mstatus, zero
     csrw satp, zero
+    /* mret clears mstatus.MPV in every version of QEMU. */
+    li t4, MPP_M
+    csrw mstatus, t4
+    la t4, recorded
+    csrw mepc, t4
+    mret
+recorded:
+    csrw mstatus, zero
     sd t0, 88(s0)
     sd t1, 96(s0)
     sd t2, 104(s0)

@@ -1,8 +1,9 @@
 """Our MMU against QEMU's own, on random tables of every kind; and QEMU's known departures.
 
-``COSIM_TRANSLATIONS`` sets how many translations are compared (default 20,000), ``COSIM_SEED``
-the seed; both are printed.  Where QEMU departs from the specification (docs/qemu-departures.md)
-the random cases stay away, and a test of its own shows each departure.
+Each test runs with the installed QEMU and with Debian 13's.  ``COSIM_TRANSLATIONS`` sets how many
+translations are compared (default 20,000), ``COSIM_SEED`` the seed; both are printed.  The random
+cases stay away from QEMU's departures from the specification (docs/qemu-departures.md); a test of
+its own shows each departure.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from hypervisor_model.isa import atp
 from hypervisor_model.jit import signed, unsigned
 from tests.hypervisor_model.random_tables import A, D, R, Space, Tables, U, V, W, X
 from tests.hypervisor_model.reference_mmu import Memory
-from tests.system import mmu_probe
+from tests.system import debian13, mmu_probe
 from tests.system.mmu_probe import LAYOUT, Case, Probe, Result, differential
 
 pytestmark = pytest.mark.system
@@ -37,15 +38,17 @@ BY_GDB = min(TRANSLATIONS, 6000)
 """The monitor answers for at most this many; it gives no causes, so more add little."""
 
 
-@pytest.fixture
-def machine(tmp_path):
+EMULATORS = ("installed",) if debian13.is_installed() else ("installed", "debian13")
+
+
+@pytest.fixture(params=EMULATORS)
+def machine(request, tmp_path):
     """A stopped machine whose guest is the probe."""
+    emulator = tools.qemu().path if request.param == "installed" else debian13.emulator()
     config = MachineConfig(
         mmu_probe.build(tmp_path), bios="none", memory=mmu_probe.RAM_SIZE, cpu=mmu_probe.CPU
     )
-    with Machine(
-        tools.qemu().path, config, folder=tmp_path, timing=Timing("live"), stub=True
-    ) as running:
+    with Machine(emulator, config, folder=tmp_path, timing=Timing("live"), stub=True) as running:
         yield running
 
 
@@ -315,3 +318,14 @@ def test_departure_8_hgatp_is_not_legalised(machine):
         assert ours & 3 == 0
         assert ours >> 58 & 3 == 0
         old = got
+
+
+def test_departure_9_mpv_cannot_be_written(machine):
+    gdb = Debugger(machine)
+    for bit in (mmu_probe.MPV, 0):
+        before = gdb.get("mstatus")
+        gdb.set(mstatus=before & ~mmu_probe.MPV | bit)
+        got = gdb.get("mstatus")
+        print(f"departure 9: QEMU {got:#x}, which was {before:#x}; written {bit:#x}")
+        assert got & mmu_probe.MPV in (bit, before & mmu_probe.MPV)
+        assert (got ^ before) & ~mmu_probe.MPV == 0
