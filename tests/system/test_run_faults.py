@@ -101,7 +101,7 @@ def test_a_request_that_cannot_be_done_starts_nothing(
     assert home.leftovers() == []
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
 def test_a_workload_that_fails_is_told_of(backend: str, home: Home) -> None:
     words = [*LINUX, "--backend", backend, "--workload", "cosim-mark a; nosuchprogram"]
     ended = run([*words, "--from", "mark:a"], home.environment())
@@ -527,7 +527,7 @@ def test_a_trace_that_is_cut_short_is_kept(
     words: tuple[str, ...], number: signal.Signals, status: int, home: Home
 ) -> None:
     trace = home.folder / "trace"
-    line = ["capture", "micro", "--backend", "mi", "--workload", LONG, "-o", str(trace)]
+    line = ["capture", "micro", "--backend", "gdb", "--workload", LONG, "-o", str(trace)]
     with Command(line, home.environment()) as command:
         command.until(lambda: (trace / manifest.NAME).exists(), "the trace")
         time.sleep(2)
