@@ -39,9 +39,7 @@ def describe_tlb(machine: Mapping[str, Any]) -> str:
     return f"{', '.join(buffers)}, {tlb.replacement.name}; first-level entries {holds}"
 
 
-def micro(
-    name: str, options: Mapping[str, object], *, backend: Backend | None = None
-) -> RunSpec:
+def micro(name: str, options: Mapping[str, object], *, backend: Backend | None = None) -> RunSpec:
     """The micro-benchmark in the bare S-mode guest, with ``options`` of guest/micro/bench.c.
 
     It reads every page once and sets the mark ``measured`` before what is to be counted.

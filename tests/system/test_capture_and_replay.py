@@ -190,7 +190,7 @@ def test_the_examples(tmp_path: Path, example: Path) -> None:
     for spec in specs:
         folder = output / spec.name
         result = json.loads((folder / "result.json").read_text())
-        assert (result["complete"], result["backend"]) == (True, spec.backend)
+        assert (result["complete"], result["backend"]) == (True, spec.backend.name)
         assert set(result["policies"]) == set(spec.models or DEFAULT_MODELS)
         assert result["events"]["pte_write"] > 100
         assert result["audit"]["missed_writes"] == 0
@@ -208,7 +208,7 @@ def test_the_examples(tmp_path: Path, example: Path) -> None:
     ("line", "said"),
     [
         ('from = "nosuchsymbol"', "the guest has no symbol nosuchsymbol"),
-        ('to = "console:("', "no regular expression"),
+        ('to = "console:("', "not a regular expression"),
         ('cpu = "nosuchcpu"', "QEMU refuses -cpu nosuchcpu: unable to find CPU model"),
         ('memory = "1K"', "ram_size 0x400 is no number of 4 KiB pages"),
         ('models = ["shdow"]', "no policy is called 'shdow'"),

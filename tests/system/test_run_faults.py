@@ -81,16 +81,16 @@ def _linux_with_half_an_initrd(folder: Path) -> list[str | Path]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--kernel", "/nowhere/vmlinux"], ("/nowhere/vmlinux", "no file")),
+        (["--kernel", "/nowhere/vmlinux"], ("--kernel names /nowhere/vmlinux, which is not a file",)),
         (["--kernel", sys.executable], ("is built for", "not for RISC-V", "give a RISC-V")),
         (["nothing"], ("nothing", "micro")),
         (["micro", "--from", "no_such_symbol"], ("no_such_symbol",)),
-        (["micro", "--from", "power-off"], ("from is power-off, which only to can be",)),
+        (["micro", "--from", "power-off"], ("--from cannot be power-off; only --to can",)),
         (["micro", "--model", "nonsense"], ("nonsense", "native")),
         (["micro", "--model", "shadow:roots=x"], ("roots", "'x'")),
         (["micro", "--cpu", "nonsense"], ("QEMU refuses -cpu nonsense: ",)),
         (["micro", "--memory", "1K"], ("0x400", "no number of 4 KiB pages")),
-        ([], ("name a guest",)),
+        ([], ("GUEST is missing; name a guest",)),
     ],
 )
 def test_a_request_that_cannot_be_done_starts_nothing(
