@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -38,12 +38,10 @@ from cosim.errors import GdbError
 from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
-from cosim.models import choices as modelling
-from cosim.run import plan
-from cosim.run.plan import Plan
+from cosim.run.plan import Plan, resolve
 from cosim.run.spec import RunSpec
-from cosim.session import gdb as session
-from cosim.session.gdb import Session
+from cosim.session.backends.gdb import Gdb
+from cosim.session.execution import execute, load_models
 from cosim.session.recording import record
 
 WORKLOADS = {
@@ -74,7 +72,7 @@ class Rate:
 
 @contextmanager
 def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, Interception]]:
-    """The replay stopped where the region begins, with a session's points inserted."""
+    """Stop the re-execution where the region begins, with a session's points inserted."""
     with Machine(
         resolved.qemu.path,
         resolved.machine,
@@ -169,9 +167,8 @@ def watched(resolved: Plan, log: Path, folder: Path) -> tuple[int, dict[int, Poi
 
 def ours(resolved: Plan, log: Path, folder: Path, before: int) -> Rate:
     """(b); ``before`` of the session's stops do not count."""
-    modelling.compile_models(session.origin(resolved), resolved.models)
-    pipeline = modelling.make_pipeline(session.origin(resolved), resolved.models)
-    outcome = Session(resolved, folder, pipeline, recording=log).run()
+    again = replace(resolved, backend=Gdb(recording=log))
+    outcome = execute(again, folder, load_models(again))
     if outcome.document is None or outcome.error is not None:
         sys.exit(f"bench_stops: the session failed: {outcome.error}")
     region = outcome.document["region"]
@@ -217,12 +214,13 @@ def main() -> None:
     options = parser.parse_args()
     spec = RunSpec(
         name="bench",
+        backend=Gdb(),
         guest=options.guest,
         workload=WORKLOADS[options.guest],
         region_from="mark:begin",
         region_to="power-off",
     )
-    resolved = plan.resolve(spec)
+    resolved = resolve(spec)
     with tempfile.TemporaryDirectory(prefix="bench-stops-") as scratch:
         log = Path(scratch) / "record.bin"
         record(resolved, log, Path(scratch), time.monotonic() + 120, lambda *_: None)

@@ -1,4 +1,4 @@
-"""What `cosim run FILE.toml` and `cosim capture FILE.toml` do: the runs of a file, each once."""
+"""``cosim run FILE.toml`` and ``cosim capture FILE.toml``: do each run of a file once."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import click
 from rich.table import Table
 
 import guest
+from cosim.commands import session
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_table
-from cosim.run import batch
-from cosim.run import run_file as runfile
-from cosim.run.batch import Execute, Outcome
+from cosim.run import batch, run_file
+from cosim.run.batch import Execute, RunOutcome
 from cosim.run.run_file import RunFile
-from cosim.session import execute as launch
+from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
+from cosim.session.execution import check
 
 
-def run_file(
-    path: Path, output: Path | None, *, as_json: bool, trace: bool, execute: Execute | None = None
+def do_runs(
+    path: Path,
+    output: Path | None,
+    *,
+    as_json: bool,
+    trace: bool,
+    execute: Execute = session.document,
 ) -> int:
     """Do the runs in ``path`` that are not done yet; return the exit status of the worst.
 
-    Results go to ``output``, else where the file says.  With ``trace`` every run keeps its
-    events.  ``execute`` does one run; the live session by default.
-
-    :raise RunFileError: the file is malformed; nothing was started.
+    :param output: the folder of the results; None: the file says where they go.
+    :param trace: every run keeps its events.
+    :param execute: does one run.
+    :raises RunFileError: when the file is malformed; then nothing was started.
     """
-    loaded = runfile.load(path, "plugin" if trace else "mi")
+    loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     _check(loaded)
-    if execute is None:
-        execute = launch.document
     folder = output or loaded.output
     specs = [replace(spec, trace=True) if trace else spec for spec in loaded.runs]
-    outcomes: list[Outcome] = []
+    outcomes: list[RunOutcome] = []
     for outcome in batch.run(specs, folder, execute):
         outcomes.append(outcome)
         note(f"[{len(outcomes)}/{len(specs)}] {outcome.name}: {_words(outcome)}")
@@ -43,31 +47,31 @@ def run_file(
     else:
         print_table(_table(outcomes))
         if any(outcome.result for outcome in outcomes):
-            # On its own line, whole however long it is.
+            # Outside the table, so that it is never folded.
             click.echo(f"results: {folder}/RUN/{batch.RESULT}")
     return max(outcome.exit_status for outcome in outcomes)
 
 
 def _check(loaded: RunFile) -> None:
-    """Refuse a run that could not start.
+    """Check that each run could start.
 
-    What is missing on this machine (QEMU, a guest that was not made yet) is no fault of the file:
-    the run that needs it says so, and the others are done.
+    It is no fault of the file if something is missing on this machine (QEMU, or a guest that was
+    not made yet).  Then the run that needs it fails later, and the others are done.
 
-    :raise RunFileError: with the line and key of the first that is wrong.
+    :raises RunFileError: when a run is wrong; it names line and key of the first.
     """
     for spec in loaded.runs:
         if spec.guest is not None and guest.status(spec.guest) != "ready":
             continue
         try:
-            launch.check(spec)
+            check(spec)
         except UsageError as error:
             loaded.refuse(spec.name, error)
         except EnvironmentFault:
             continue
 
 
-def _table(outcomes: list[Outcome]) -> Table:
+def _table(outcomes: list[RunOutcome]) -> Table:
     table = Table(box=None)
     for title in ("run", "status", "seconds", "error"):
         table.add_column(title, overflow="fold")
@@ -77,11 +81,11 @@ def _table(outcomes: list[Outcome]) -> Table:
     return table
 
 
-def _words(outcome: Outcome) -> str:
+def _words(outcome: RunOutcome) -> str:
     text = f"{_status(outcome)}, {outcome.seconds:.1f} s"
     return f"{text}: {outcome.error}" if outcome.error else text
 
 
-def _status(outcome: Outcome) -> str:
+def _status(outcome: RunOutcome) -> str:
     found = ", with a finding" if outcome.exit_status == 1 else ""
     return f"{outcome.status}{found}{' earlier' if outcome.earlier else ''}"

@@ -8,44 +8,44 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
+from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
+from cosim.session.backends import FOR_CAPTURE
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  cosim capture linux -o t && cosim replay t\n"
-    "  cosim capture linux --backend mi --step 4 -o t\n"
+    "  cosim capture linux --backend gdb --step 4 -o t\n"
     "  cosim capture scripts/runs/overnight.toml -o results\n"
 )
 @click.argument("guest", required=False)
-@run_options
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace.")
-@click.option("--no-accesses", is_flag=True, help="Tables, fences and satp only: smaller, faster.")
-@click.option("--step", type=int, metavar="N", help="gdb: step N instructions after each event.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@run_options("capture")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trace."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
     output: Path,
-    no_accesses: bool,
     as_json: bool,
     from_: str | None,
     **given: Any,
 ) -> int:
     """Record the paging events of GUEST as a trace in the folder given with -o.
 
-    GUEST is a guest of `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
-    The plugin captures at QEMU's speed and is the default without --step; where it cannot be had,
-    gdb captures.
+    GUEST is a name from `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
+
+    The plugin captures at QEMU's speed.  It is the default unless --step is given.  If it cannot be
+    loaded, gdb is used instead and a line says so.
     """
-    from cosim.commands.batch import run_file
-    from cosim.session import execute as launch
+    from cosim.commands.batch import do_runs
+    from cosim.commands.session import capture_and_print
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
-        return run_file(Path(guest), output, as_json=as_json, trace=True)
-    given |= {"from": from_, "accesses": False if no_accesses else None}
-    spec = make_spec(guest, "plugin", **given)
-    return launch.capture_and_print(spec, output, as_json=as_json)
+        return do_runs(Path(guest), output, as_json=as_json, trace=True)
+    spec = spec_from(guest, FOR_CAPTURE, **{"from": from_}, **given)
+    return capture_and_print(spec, output, as_json=as_json)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
-from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
+from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
 from cosim.errors import UsageError
+from cosim.session.backends import FOR_RUN
 
 
 @click.command(
@@ -23,25 +24,23 @@ from cosim.errors import UsageError
     "  cosim run scripts/runs/overnight.toml -o results\n"
 )
 @click.argument("guest", required=False)
-@run_options
-@click.option("--step", type=int, metavar="N", help="Step N instructions after each event.")
-@click.option("--step-all", is_flag=True, help="Step the whole region (small guests only).")
-@click.option("--live", is_flag=True, help="No recording: type into the guest while it runs.")
-@click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")
+@run_options("run")
+@click.option("--live", is_flag=True, help="Do not record: type into the guest while it runs.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."
+)
 @click.option("--stop-on-divergence", is_flag=True, help="Stop at the first illegal translation.")
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
-@click.option("--mi-log", type=click.Path(path_type=Path), help="gdb's MI transcript goes here.")
-@click.option("--gdb", metavar="SOCKET", help="Plugin: the guest waits for your gdb there.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Results of a run file.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results of a run file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
-    step_all: bool,
     live: bool,
     models: tuple[str, ...],
+    stop_on_divergence: bool,
     logs: Path | None,
-    mi_log: Path | None,
-    gdb: str | None,
     output: Path | None,
     as_json: bool,
     from_: str | None,
@@ -49,34 +48,32 @@ def command(
 ) -> int:
     """Boot GUEST under QEMU, intercept its paging, feed the models, compare, print the table.
 
-    GUEST is a guest of `cosim guest list`, or a run file (*.toml); leave it out with --kernel.
-    The guest is recorded first, then replayed under gdb; with --backend plugin it runs once, at
-    QEMU's own speed, and --gdb lets a gdb of yours stop, step and inspect it meanwhile; where the
-    plugin cannot be had, gdb does it and a line says so.
+    GUEST is a name from `cosim guest list` or a run file (*.toml).  Leave it out with --kernel.
+
+    By default the guest is recorded first and then re-executed under gdb.  With --backend plugin
+    it runs once, at QEMU's own speed.  With --gdb your own gdb can stop, step and inspect it
+    meanwhile.  If the plugin cannot be loaded, gdb is used instead and a line says so.
     """
-    from cosim.commands.batch import run_file
-    from cosim.models import choices as modelling
-    from cosim.session import execute as launch
+    from cosim.commands.batch import do_runs
+    from cosim.commands.session import run_and_print
+    from cosim.models.choices import split_models
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
-        return run_file(Path(guest), output, as_json=as_json, trace=False)
+        return do_runs(Path(guest), output, as_json=as_json, trace=False)
     if output is not None:
         raise UsageError(
-            "-o is for the results of a run file; `cosim capture` keeps a trace, --json prints the "
-            "result"
+            "-o works only with a run file; use `cosim capture` to keep a trace, or --json to "
+            "print the result"
         )
-    given["stop_on_divergence"] = given["stop_on_divergence"] or None
-    spec = make_spec(guest, "mi", models=modelling.split_models(models), **{"from": from_}, **given)
-    return launch.run_and_print(
-        spec,
-        as_json=as_json,
-        step_all=step_all,
-        live=live,
-        logs=logs,
-        mi_log=mi_log,
-        gdb=Path(gdb).absolute() if gdb else None,
-    )
+    given |= {
+        "from": from_,
+        "live": live or None,
+        "models": split_models(models),
+        "stop_on_divergence": stop_on_divergence or None,
+    }
+    spec = spec_from(guest, FOR_RUN, **given)
+    return run_and_print(spec, as_json=as_json, logs=logs)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

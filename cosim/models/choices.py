@@ -18,9 +18,10 @@ DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
 
 
 def split_models(texts: Iterable[str]) -> list[str]:
-    """Models from ``--model`` options: commas part models, and the options of one model.
+    """Return the models in ``--model`` options.
 
-    ``shadow:fill=whole,roots=4,lsp`` is two models: a part with ``=`` belongs to the model before.
+    Commas separate models and also the options of one model.  ``shadow:fill=whole,roots=4,lsp`` is
+    two models: a part with ``=`` belongs to the model before it.
     """
     models: list[str] = []
     for text in texts:
@@ -33,10 +34,11 @@ def split_models(texts: Iterable[str]) -> list[str]:
 
 
 def parse_tlb(text: str) -> dict[str, Any]:
-    """The fields of ``TlbConfig`` in ``--tlb``, such as ``data=8x4,second=none,replacement=plru``.
+    """Return the fields of ``TlbConfig`` in ``--tlb``, such as ``data=8x4,second=none``.
 
-    Raises UsageError when it is malformed; whether a TLB can have that shape shows when the
-    machine is made.
+    Making the machine checks that a TLB can have that shape.
+
+    :raises UsageError: when ``text`` is malformed.
     """
     fields: dict[str, Any] = {}
     for part in text.split(","):
@@ -56,7 +58,7 @@ def parse_tlb(text: str) -> dict[str, Any]:
             raise UsageError(
                 f"--tlb: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
                 "second=SETSxWAYS|none, superpages=yes|no, replacement=lru|plru|random, seed=N, "
-                "parted by commas"
+                "separated by commas"
             )
     return fields
 
@@ -64,10 +66,11 @@ def parse_tlb(text: str) -> dict[str, Any]:
 def make_models(
     models: Sequence[str], machine: MachineModel, stream: Stream | None = None
 ) -> dict[str, Policy]:
-    """Fresh models for ``machine`` by the name that they have in a result.
+    """Return fresh models for ``machine`` by their name in a result.
 
-    That is their policy's name, or, where two have the same policy, their whole text.  Raises
-    UsageError for an unknown model or option, and for a model that is named twice.
+    The name is that of the policy.  If two models have the same policy, it is their whole text.
+
+    :raises UsageError: when a model or an option is unknown, or a model is named twice.
     """
     if len(set(models)) < len(models):
         raise UsageError(f"a model is named twice: {', '.join(models)}")
@@ -81,20 +84,21 @@ def make_models(
 def make_pipeline(
     origin: Origin, models: Sequence[str] = (), machine: dict[str, Any] | None = None
 ) -> Pipeline:
-    """Fresh models for the run that ``origin`` describes.
+    """Return fresh models for the run that ``origin`` describes.
 
-    ``models`` as :func:`split_models` gives them, the default ones where there are none;
-    ``machine`` replaces fields of the origin's machine.  Raises as :func:`make_models` does.
+    :param models: as :func:`split_models` gives them; empty for the default models.
+    :param machine: replaces fields of the origin's machine.
+    :raises UsageError: as :func:`make_models` does.
     """
     origin = replace(origin, machine=replace_fields(origin.machine, machine or {}))
     return Pipeline(origin, make_models(models or DEFAULT_MODELS, origin.machine, origin.stream))
 
 
 def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
-    """Have the models' kernels compiled, or loaded from the cache, before they are needed.
+    """Compile the models' kernels, or load them from the cache, before they are needed.
 
-    The first run after a change of the models takes about a minute for that, which must not fall
-    between two stops of a guest.
+    Compiling takes about a minute after a change of the models.  It must not happen between two
+    stops of a guest.
     """
     pipeline = make_pipeline(origin, models)
     batch = events.empty(1)

@@ -1,7 +1,7 @@
-"""Where events go: every batch of a run through every consumer, once, in order.
+"""Where events go: every batch of a run passes every consumer once, in order.
 
-The live session and the replay both feed a :class:`Pipeline` and take its result document, so
-they cannot differ in anything but where the events come from.
+Live sessions and replays of traces both feed a :class:`Pipeline` and take its result document.  So
+they differ only in where the events come from.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hypervisor_model.policies import Policy
 class Pipeline:
     """The consumers of one run.
 
-    ``origin`` describes the run, ``policies`` are fresh models made for its machine and stream,
-    by the name that they have in the result.
+    :param origin: describes the run.
+    :param policies: fresh models for the run's machine and stream, by their name in the result.
     """
 
     def __init__(self, origin: Origin, policies: Mapping[str, Policy]) -> None:
@@ -29,11 +29,11 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
-        # Kernels leave the interpreter's lock, and no policy knows of another.
+        # Kernels release the interpreter's lock, and policies share nothing.
         self._threads = ThreadPoolExecutor(os.cpu_count(), "policy")
 
     def feed(self, batch: EventBatch) -> None:
-        """Give ``batch``, which follows the one before, to every consumer."""
+        """Give ``batch`` to every consumer.  It follows the previous batch."""
         self._counter.feed(batch)
         answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
         self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
@@ -44,11 +44,11 @@ class Pipeline:
         return self._comparison.illegal
 
     def exits(self) -> dict[str, int]:
-        """The exits counted so far, by policy; at least so many where a kind is not known."""
+        """Return the exits counted so far, by policy: a lower bound if a kind cannot be counted."""
         return {name: policy.result().at_least for name, policy in self._policies.items()}
 
     def document(self, ending: Ending) -> ResultDocument:
-        """The result so far, of a run that ended like ``ending``."""
+        """Return the result so far, of a run that ended like ``ending``."""
         return document(
             self.origin,
             ending,

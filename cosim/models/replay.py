@@ -1,4 +1,4 @@
-"""The models over a trace: the same consumers as a live session, fed from disk."""
+"""Replay of a trace: the consumers of a live session, fed from disk."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from cosim.trace.reader import TraceReader
 def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument:
     """Feed all of ``trace`` to ``pipeline``, one segment in memory at a time.
 
-    ``step`` is told the events done and in all.  Raises TraceDamage when a segment is damaged
-    and ModelError when the events are none that the models take.
+    :param step: is told the events done so far and in all.
+    :return: the result document.
+    :raises TraceDamage: when a segment is damaged.
+    :raises ModelError: when the models cannot take the events.
     """
     done = 0
     for batch in trace.batches():

@@ -1,8 +1,8 @@
-"""The result document: the one JSON shape that a live run and a replay both give.
+"""The result document: live runs and replays of traces give the same JSON.
 
-A run is described in two halves that its source knows: the :class:`Origin` when it starts and the
-:class:`Ending` when it is over.  Both are stored in a trace.  Everything else in the document comes
-from the events, so :func:`document` is all that a live run and a replay have to share.
+A source describes its run in two halves: the :class:`Origin` when it starts and the :class:`Ending`
+when it is over.  A trace stores both.  Everything else in the document comes from the events, so a
+live run and a replay share :func:`document` and nothing else.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from hypervisor_model.policies import MachineModel, Stream
 FORMAT = "lsp-cosim-result"
 VERSION = 1
 MISSED = ("missed_writes", "missed_satp_writes", "late_sites")
-"""Counts in the audit that are a finding unless they are 0."""
+"""Counts of the audit; any of them above 0 is a finding."""
 
 Json = dict[str, Any]
+
+_RENAMED = {"mi": "gdb"}
+"""Names of backends in older traces and results, and today's."""
 
 
 class FenceCounts(TypedDict):
@@ -36,7 +39,7 @@ class VirtualCounts(TypedDict):
 
     fence: int
     satp_write: int
-    """Of ``vsatp`` and ``hgatp``, too."""
+    """Includes ``vsatp`` and ``hgatp``."""
     access: int | None
     page_fault: int | None
 
@@ -59,13 +62,13 @@ class EventCounts(TypedDict):
     fence: FenceCounts
     satp_write: int
     access: int | None
-    """None where the source sees no accesses."""
+    """None if the source sees no accesses."""
     sample: int
     page_fault: int | None
-    """None where the source does not see the guest's own page faults."""
+    """None if the source does not see the guest's own page faults."""
     mark: int
     virtual: VirtualCounts | None
-    """In no other count but ``total``.  None where the source sees some of them only."""
+    """In no other count except ``total``.  None if the source sees only some of them."""
     reasons: NotRequired[dict[str, str]]
     """Why a count is None."""
 
@@ -108,33 +111,42 @@ class Origin:
     """``name``, ``kernel``, ``command_line``, ``qemu`` (version), ``sha256`` of its files,
     ``arguments`` of QEMU ...: enough to run it again."""
     backend: str
-    """``mi`` or ``plugin``."""
+    """Its name: ``gdb``, ``plugin`` ..."""
     region: Json
     """``from`` and ``to``, as the user named them."""
     stream: Stream
     """How complete the events are."""
     machine: MachineModel
     """The guest's machine, and the hardware that the policies were given."""
+    virtual_machines: bool = True
+    """False: the source sees only some events of virtual machines that the guest runs."""
 
     def to_json(self) -> Json:
-        """A dictionary for JSON that :meth:`from_json` reads."""
+        """Return a dictionary for JSON that :meth:`from_json` reads."""
         parts = {"stream": dict(vars(self.stream)), "machine": self.machine.to_json()}
         return {**vars(self), **parts}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Origin:
-        """The origin in ``data``; raises ValueError, KeyError or ModelError when it is none."""
+        """Return the origin in ``data``.
+
+        :raises ValueError, KeyError, ModelError: when ``data`` is not an origin.
+        """
         return cls(
             guest=_part(data, "guest", dict),
-            backend=_part(data, "backend", str),
+            backend=backend_name(_part(data, "backend", str)),
             region=_part(data, "region", dict),
             stream=Stream(
                 accesses=_choice(data["stream"], "accesses", ("all", "partial", "none")),
                 page_faults=_part(data["stream"], "page_faults", bool),
-                # Not said by traces from before it could be chosen: 256 slots.
+                # Traces from before the filter could be chosen do not say it: 256 slots.
                 filter=_part({"filter": 256, **data["stream"]}, "filter", int),
             ),
             machine=MachineModel.from_json(_part(data, "machine", dict)),
+            # Older traces do not say it; of their backends only mi saw less.
+            virtual_machines=_part(
+                {"virtual_machines": data["backend"] != "mi", **data}, "virtual_machines", bool
+            ),
         )
 
 
@@ -144,26 +156,29 @@ class Ending:
 
     complete: bool
     reason: str | None = None
-    """Why the run is not complete; None when it is."""
+    """Why the run is not complete; None if it is."""
     region: Json = field(default_factory=dict)
     """More on the region: ``instructions`` ..."""
     stepped: Json | None = None
-    """``instructions`` and ``share``; None where the source does not step."""
+    """``instructions`` and ``share``; None if the source does not step."""
     audit: Json | None = None
-    """``checks`` and ``missed_writes`` of the audits against RAM; None when none was made."""
+    """``checks`` and ``missed_writes`` of the audits against RAM; None if there was no audit."""
 
     @classmethod
     def incomplete(cls, reason: str) -> Ending:
-        """The ending of a run of which no more is known than why it broke off."""
+        """Return the ending of a run of which only ``reason`` is known."""
         return cls(complete=False, reason=reason)
 
     def to_json(self) -> Json:
-        """A dictionary for JSON that :meth:`from_json` reads."""
+        """Return a dictionary for JSON that :meth:`from_json` reads."""
         return dict(vars(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ending:
-        """The ending in ``data``; raises ValueError when it is not one."""
+        """Return the ending in ``data``.
+
+        :raises ValueError: when ``data`` is not an ending.
+        """
         return cls(
             complete=_part(data, "complete", bool),
             reason=_part(data, "reason", str, optional=True),
@@ -181,7 +196,7 @@ def document(
     translations: Mapping[str, TranslationCounts],
     illegal_translations: Sequence[Json] = (),
 ) -> ResultDocument:
-    """The result of a run, as docs/architecture.md describes it."""
+    """Return the result of a run, as docs/architecture.md describes it."""
     result = ResultDocument(
         format=FORMAT,
         version=VERSION,
@@ -210,7 +225,7 @@ _VIRTUAL = (
 
 
 def _measured(events: EventCounts, origin: Origin) -> EventCounts:
-    """``events`` without the counts that the source cannot know."""
+    """Return ``events`` without the counts that the source cannot know."""
     known = EventCounts(**events)
     reasons = {}
     if origin.stream.accesses == "none":
@@ -222,9 +237,9 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
     virtual = events["virtual"]
     if virtual is not None and any(virtual.values()):
         reasons["virtual"] = _VIRTUAL
-        if origin.backend == "mi":
+        if not origin.virtual_machines:
             known["virtual"] = None
-            reasons["virtual"] += "; through gdb only some of them are seen"
+            reasons["virtual"] += f"; through {origin.backend} only some of them are seen"
         else:
             shown = VirtualCounts(**virtual)
             if known["access"] is None:
@@ -238,15 +253,20 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 
 
 def has_finding(result: ResultDocument) -> bool:
-    """Whether the exit status is 1: an illegal translation or something that was missed."""
+    """Return True if the exit status is 1: an illegal translation, or something was missed."""
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
     return bool(illegal or any(missed(result["audit"]).values()))
 
 
 def missed(audit: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the audit found missing, by what it is; older traces lack some of the counts."""
+    """Return the counts of what the audit found missing; older traces lack some of them."""
     counts = audit or {}
     return {key: counts.get(key) or 0 for key in MISSED}
+
+
+def backend_name(written: str) -> str:
+    """Return today's name of the backend that a trace or a result names."""
+    return _RENAMED.get(written, written)
 
 
 def _part(data: Mapping[str, Any], key: str, kind: type, *, optional: bool = False) -> Any:

@@ -15,7 +15,7 @@ from cosim.errors import UsageError
 from cosim.files import write_atomically
 from cosim.models.choices import make_pipeline
 from cosim.models.replay import replay
-from cosim.models.result import FORMAT, VERSION
+from cosim.models.result import FORMAT, VERSION, backend_name
 from cosim.output import Step
 from cosim.report import document, figures, page, results, table, tables
 from cosim.report.document import FigureDocument
@@ -106,6 +106,7 @@ def _of_result(data: Any, path: Path) -> Report:
     if data.get("version") != VERSION:
         raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
     try:
+        data = {**data, "backend": backend_name(data["backend"])}
         return Report(results.page(data), table.render(data))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None

@@ -9,6 +9,8 @@ from cosim.reproduce.figure import Claim, Figure, Row, percent, points, ratio
 from cosim.reproduce.measurement import Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
 
 NAME = "fig5"
 LINUX = "fig5-linux"
@@ -83,13 +85,13 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
     for name, pages, operations, stepped in _gdb_sizes(size):
         options = {"pages": pages, "ops": operations, "share": _GDB_SHARE}
         models = ("shadow", "lsp")
-        through_plugin, through_gdb = micro(name, options), micro(name, options, backend="mi")
+        through_plugin = micro(name, options)
+        through_gdb = micro(name, options, backend=Gdb(step_all=stepped))
         made[f"{name} plugin"] = Measurement(through_plugin, models, BASE)
-        made[f"{name} mi"] = Measurement(
+        made[f"{name} gdb"] = Measurement(
             through_gdb,
             models,
             BASE,
-            step_all=stepped,
             seconds=operations / (40 if stepped else 300),
         )
     return made
@@ -222,7 +224,7 @@ def _linux(size: Size) -> RunSpec:
         workload="; ".join(runs),
         region_from="mark:begin",
         region_to="mark:done",
-        backend="plugin",
+        backend=Plugin(),
         time_limit=1800,
     )
 
@@ -272,7 +274,7 @@ def _sources(
 ) -> list[Row]:
     """Exits of the same guest through the plugin and through gdb."""
     through = {
-        backend: results[f"{name} {backend}"].after("measured") for backend in ("plugin", "mi")
+        backend: results[f"{name} {backend}"].after("measured") for backend in ("plugin", "gdb")
     }
     made: list[Row] = []
     for model in ("shadow", "lsp"):
@@ -283,7 +285,7 @@ def _sources(
                 "policy": model,
                 "kinds": ", ".join(of) or "all",
                 "plugin": through["plugin"].exits(model, *of),
-                "gdb": through["mi"].exits(model, *of),
+                "gdb": through["gdb"].exits(model, *of),
             }
         )
     return made

@@ -9,6 +9,7 @@ from cosim.reproduce.figure import Claim, Figure, Row, percents, points, ratio
 from cosim.reproduce.measurement import Measurement, describe_tlb, label, program
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
+from cosim.session.backends.plugin import Plugin
 from guest.workloads import WORKLOADS
 
 NAME = "fig7"
@@ -94,7 +95,7 @@ def one_boot() -> RunSpec:
         workload="; ".join(WORKLOADS[name].run("test") for name in QUICK),
         region_from="mark:begin",
         region_to="mark:done",
-        backend="plugin",
+        backend=Plugin(),
         time_limit=600,
     )
 

@@ -31,8 +31,8 @@ from cosim.output import Step
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
 from cosim.run.spec import MODELLED, RunSpec
-from cosim.session import execute as launch
-from cosim.session.gdb import Progress, View
+from cosim.session import execution
+from cosim.session.protocol import Progress, View, Watchers
 from cosim.trace.reader import TraceReader
 from guest import spec as guests
 from hypervisor_model.policies import MachineModel
@@ -94,7 +94,7 @@ class Lab:
         missing = [model for model, timeline in found.items() if timeline is None]
         if missing:
             spec = measurement.spec
-            trace = TraceReader(self.trace(spec, step, step_all=measurement.step_all))
+            trace = TraceReader(self.trace(spec, step))
             pipeline = make_pipeline(trace.origin, missing, modelled(measurement.machine))
             timeline = replay(
                 trace,
@@ -124,12 +124,12 @@ class Lab:
         files = [self._counts_file(measurement, model).name for model in measurement.models]
         return " ".join(files)
 
-    def trace(self, spec: RunSpec, step: Step = _silent, *, step_all: bool = False) -> Path:
+    def trace(self, spec: RunSpec, step: Step = _silent) -> Path:
         """The folder of the capture of ``spec``, captured if it is not there.
 
         :raise CosimError: the guest cannot be had, run or captured.
         """
-        key = _trace_key(spec, step_all)
+        key = _trace_key(spec)
         folder = self.folder / "traces" / f"{spec.name}-{key[:12]}"
         if folder.is_dir():
             return folder
@@ -137,9 +137,8 @@ class Lab:
         shutil.rmtree(part, ignore_errors=True)
         logs = Path(tempfile.mkdtemp(prefix="cosim-"))
         try:
-            outcome = launch.execute(
-                spec, logs, trace=part, models=False, step_all=step_all, view=_view(spec, step)
-            )
+            watchers = Watchers(view=_view(spec, step))
+            outcome = execution.capture(spec, logs, part, watchers)
             if outcome.error is not None:
                 raise outcome.error
             part.rename(folder)
@@ -155,7 +154,7 @@ class Lab:
 
     def _counts_file(self, measurement: Measurement, model: str) -> Path:
         key = {
-            "trace": _trace_key(measurement.spec, measurement.step_all),
+            "trace": _trace_key(measurement.spec),
             "model": model,
             "machine": modelled(measurement.machine),
             "tool": _sources(*_MODELLING),
@@ -200,7 +199,7 @@ def _view(spec: RunSpec, step: Step) -> View:
     return view
 
 
-def _trace_key(spec: RunSpec, step_all: bool) -> str:
+def _trace_key(spec: RunSpec) -> str:
     asked = spec.to_json()
     # The name says nothing about the run, and the models and their machine come after it.
     for field in ("name", "models", "machine", "trace"):
@@ -210,7 +209,6 @@ def _trace_key(spec: RunSpec, step_all: bool) -> str:
     return _digest(
         {
             "run": asked,
-            "step_all": step_all,
             "guest": made,
             "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
             "tool": _sources(*_CAPTURING),

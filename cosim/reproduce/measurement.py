@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosim.run.spec import Backend, RunSpec
+from cosim.run.spec import RunSpec
+from cosim.session.backends.plugin import Plugin
+from cosim.session.protocol import Backend
 from guest.workloads.catalog import WORKLOADS, Size
 from hypervisor_model.policies import MachineModel
 
@@ -24,8 +26,6 @@ class Measurement:
     """As ``--model`` takes them."""
     machine: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``MachineModel`` that differ from its defaults."""
-    step_all: bool = False
-    """With gdb: step every instruction of the region, so that every access is seen."""
     seconds: float = 1.0
     """A guess of what it takes on a free core, for the time left."""
 
@@ -39,7 +39,7 @@ def describe_tlb(machine: Mapping[str, Any]) -> str:
     return f"{', '.join(buffers)}, {tlb.replacement.name}; first-level entries {holds}"
 
 
-def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugin") -> RunSpec:
+def micro(name: str, options: Mapping[str, object], *, backend: Backend | None = None) -> RunSpec:
     """The micro-benchmark in the bare S-mode guest, with ``options`` of guest/micro/bench.c.
 
     It reads every page once and sets the mark ``measured`` before what is to be counted.
@@ -49,7 +49,7 @@ def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugi
         name=name,
         guest="micro",
         workload=" ".join(["scenario=lsp-bench", "warm=1", "seed=1", *words]),
-        backend=backend,
+        backend=backend or Plugin(),
         time_limit=600,
     )
 
@@ -63,7 +63,7 @@ def program(name: str, size: Size, arguments: str = "") -> RunSpec:
         name=f"{name}-{size}",
         guest="workloads",
         workload=f"{WORKLOADS[name].run(size)} {arguments}".strip(),
-        backend="plugin",
+        backend=Plugin(),
         time_limit=1800,
     )
 

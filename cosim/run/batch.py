@@ -1,8 +1,8 @@
 """Doing many runs one after the other, each once.
 
-Every run has its folder ``OUTPUT/NAME`` with ``run.json``: the run as it was asked for and how it
-ended.  A run counts as done when that says so for the very same run; anything else (never
-started, failed, killed midway, asked for differently now) is done again from an empty folder.
+Every run has a folder ``OUTPUT/NAME``.  Its ``run.json`` says what was asked for and how the run
+ended.  A run is done if ``run.json`` says so and the same is asked for now.  Otherwise (it never
+started, failed, was killed, or something else is asked for) it starts again in an empty folder.
 """
 
 from __future__ import annotations
@@ -20,53 +20,55 @@ from typing import Any, Literal
 
 from cosim.errors import CosimError, StorageError, UsageError
 from cosim.files import write_atomically
-from cosim.models.result import ResultDocument, has_finding
+from cosim.models.result import ResultDocument, backend_name, has_finding
 from cosim.run.spec import RunSpec
 
 Execute = Callable[[RunSpec, Path], ResultDocument]
-"""Do one run, leaving its files (trace, logs) in the folder given."""
+"""Does one run, and leaves its files (trace, logs) in the folder given."""
 
 _STATE = "run.json"
 RESULT = "result.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How one run of a batch ended."""
 
     name: str
     status: Literal["done", "failed"]
     seconds: float
     earlier: bool
-    """It was done by an earlier invocation."""
+    """An earlier invocation did it."""
     exit_status: int
-    """0, 1 for a finding, else that of the error."""
+    """0, or 1 for a finding, or that of the error."""
     error: str | None
     result: Path | None
     """The result document."""
 
     def to_json(self) -> dict[str, Any]:
-        """The outcome as JSON."""
+        """Return the outcome as JSON."""
         return {**vars(self), "result": None if self.result is None else str(self.result)}
 
 
-def run(specs: Iterable[RunSpec], output: Path, execute: Execute) -> Iterator[Outcome]:
-    """Do what is missing of ``specs``; yields each run's outcome when it is known.
+def run(specs: Iterable[RunSpec], output: Path, execute: Execute) -> Iterator[RunOutcome]:
+    """Do what is missing of ``specs``; yield the outcome of each run when it is known.
 
-    A run that fails with a CosimError leaves the others alone.  Raises StorageError when results
-    cannot be kept and UsageError when a run's folder holds something else or another process
-    does runs in ``output``.
+    If a run fails with a CosimError, the others are done all the same.
+
+    :raises StorageError: when results cannot be kept.
+    :raises UsageError: when a run's folder holds something else, or another process does runs in
+        ``output``.
     """
     with sole(output):
         for spec in specs:
             yield _run_one(spec, output / spec.name, execute)
 
 
-def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
-    # Through JSON, so that it compares with what was read back.
+def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> RunOutcome:
+    # Through JSON, so that it can be compared with what was read back.
     asked = json.loads(json.dumps(spec.to_json()))
     state = _read_state(folder)
-    if state is not None and state["status"] == "done" and state["spec"] == asked:
+    if state is not None and state["status"] == "done" and _same(state["spec"], asked):
         return _outcome(spec.name, state, folder, earlier=True)
     _empty(folder, state)
     write_atomically(folder / _STATE, json.dumps({"spec": asked, "status": "running"}, indent=2))
@@ -87,9 +89,10 @@ def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> Outcome:
 
 @contextmanager
 def sole(output: Path) -> Iterator[None]:
-    """Hold ``output``, made if need be: two batches in it would undo each other's runs.
+    """Hold the folder ``output``, made if needed: two batches in it would undo each other's runs.
 
-    Raises StorageError when it cannot be written, UsageError when another process holds it.
+    :raises StorageError: when it cannot be written.
+    :raises UsageError: when another process holds it.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -100,14 +103,14 @@ def sole(output: Path) -> Iterator[None]:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UsageError(f"{output}: another cosim is doing runs there") from None
+        raise UsageError(f"{output}: another cosim process is doing runs there") from None
     finally:
         os.close(folder)
 
 
-def _outcome(name: str, state: dict[str, Any], folder: Path, *, earlier: bool) -> Outcome:
+def _outcome(name: str, state: dict[str, Any], folder: Path, *, earlier: bool) -> RunOutcome:
     done = state["status"] == "done"
-    return Outcome(
+    return RunOutcome(
         name=name,
         status="done" if done else "failed",
         seconds=state["seconds"],
@@ -116,6 +119,16 @@ def _outcome(name: str, state: dict[str, Any], folder: Path, *, earlier: bool) -
         error=state["error"],
         result=folder / RESULT if done else None,
     )
+
+
+def _same(earlier: Any, asked: dict[str, Any]) -> bool:
+    """Return True if ``earlier`` is the run ``asked`` for; older versions wrote options not set."""
+    if not isinstance(earlier, dict):
+        return False
+    written = {key: value for key, value in earlier.items() if value is not None}
+    if "backend" in written:
+        written["backend"] = backend_name(written["backend"])
+    return written == {key: value for key, value in asked.items() if value is not None}
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:
@@ -134,7 +147,7 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
 
 def _empty(folder: Path, state: dict[str, Any] | None) -> None:
     if state is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: holds files of something else; name another output folder")
+        raise UsageError(f"{folder}: holds other files; name another output folder")
     try:
         if folder.exists():
             shutil.rmtree(folder)

@@ -1,4 +1,7 @@
-"""From what a user asked for to what a session does: everything is checked before QEMU starts."""
+"""From a run as the user described it to what a session does.
+
+Everything is checked here, before QEMU starts.  Nothing below a plan asks what the user wrote.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import guest
 from cosim.capture import marks
-from cosim.capture.gdb.stepping import Stepping
+from cosim.capture.decode import CBO_BLOCK
 from cosim.errors import UsageError
 from cosim.kernel import symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
@@ -18,25 +22,27 @@ from cosim.kernel.symbols import Symbols
 from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
 from cosim.run import region
+from cosim.run.backend import BackendOptions
+from cosim.run.names import Names
 from cosim.run.region import Edge
-from cosim.run.spec import RunSpec
+from cosim.run.spec import Exchange, RunSpec
 from guest.spec import checksum
+from hypervisor_model.policies import MachineModel
 
 DEFAULT_TIME_LIMIT = 600.0
 _CPU_PROPERTIES = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
-"""Asked for at once, as each question starts a QEMU."""
+"""Properties that sessions need.  All are read at once, because each question starts a QEMU."""
 _FIRMWARE = (RAM_BASE, 2 << 20)
-"""Where QEMU puts its own OpenSBI; a kernel starts behind it."""
+"""Where QEMU puts its own OpenSBI.  A kernel starts behind it."""
 _COMMAND_LINE_BYTES = 1023
-"""What a guest keeps of its command line: riscv64 Linux has COMMAND_LINE_SIZE = 1024 with the NUL
-at its end, and so has ``micro``.  Both cut the rest off without a word."""
+"""The longest command line that a guest takes.  riscv64 Linux has COMMAND_LINE_SIZE = 1024 with the
+NUL at its end, and so has ``micro``.  Both cut the rest off silently."""
 
 
 @dataclass(frozen=True)
 class Plan:
     """One session, resolved: files inspected, tools found, region edges turned into addresses."""
 
-    spec: RunSpec
     name: str
     machine: MachineConfig
     image: KernelImage
@@ -45,12 +51,25 @@ class Plan:
     begin: Edge
     end: Edge
     mark_at: int
-    stepping: Stepping
+    """Virtual address of the mark instruction."""
+    backend: BackendOptions
+    console: tuple[Exchange, ...]
+    """The dialogue with the guest."""
     models: tuple[str, ...]
-    time_limit: float
+    """Empty for the default models."""
+    modelled: Mapping[str, Any]
+    """What the user chose of the modelled machine."""
+    stop_on_divergence: bool
+    live: bool
+    """The guest runs in real time and is not recorded."""
+    time_limit: float | None
+    """Seconds; None for no limit."""
     versions: dict[str, str]
+    """Versions of what the guest is made from."""
     cpu_properties: Mapping[str, bool | int]
     """What QEMU says of the CPU: those of :data:`_CPU_PROPERTIES` that it has."""
+    names: Names
+    """How messages spell the user's options."""
 
     @property
     def firmware_ranges(self) -> list[tuple[int, int]]:
@@ -62,12 +81,42 @@ class Plan:
         """Physical ranges of the kernel's text, as (first, bytes)."""
         return [(part.start, part.size) for part in self.image.ranges if part.executable]
 
-    def describe(self, *, live: bool = False) -> dict[str, object]:
-        """The ``guest`` part of the result document; ``live``: the session is not recorded."""
+    @property
+    def cbo_block(self) -> int:
+        """Bytes that ``cbo.zero`` of the CPU clears."""
+        return int(self.cpu_properties.get("cboz_blocksize", CBO_BLOCK))
+
+    @property
+    def typed(self) -> bool:
+        """True if something is typed into the guest."""
+        return bool(self.console)
+
+    def edge(self, *, end: bool) -> str:
+        """Return an edge of the region as the user would write it, for messages."""
+        edge = self.end if end else self.begin
+        return self.names.setting("to" if end else "from", edge.text)
+
+    def machine_model(self) -> MachineModel:
+        """Return the guest's machine as the models see it, with the paging features of its CPU."""
+        cpu = self.cpu_properties
+        fields = {
+            "ram_base": RAM_BASE,
+            "ram_size": self.machine.memory,
+            "harts": self.machine.harts,
+            # QEMU's MMU sets A and D, with Svadu or without, unless the CPU has Svade.  A CPU with
+            # both leaves them to software until menvcfg.ADUE is set, and firmware leaves that 0.
+            "svadu": not cpu.get("svade", False),
+            **{name: bool(cpu.get(name, False)) for name in ("svpbmt", "svnapot", "svvptc")},
+        }
+        return MachineModel.from_json({**fields, **self.modelled})
+
+    def describe(self) -> dict[str, object]:
+        """Return the ``guest`` part of the result document."""
         machine = self.machine
         bios = None if machine.bios in (None, "none") else Path(str(machine.bios))
-        # Where a recording lies is no part of what was run.
-        timing = Timing("record", Path("recording.bin"), typed=bool(self.spec.console))
+        # A recording has one name in results, wherever it lies.
+        recorded = Timing("record", Path("recording.bin"), typed=self.typed)
+        timing = Timing("live") if self.live else recorded
         return {
             "name": self.name,
             "kernel": str(machine.kernel),
@@ -83,18 +132,19 @@ class Plan:
                 "initrd": machine.initrd and checksum(machine.initrd),
                 "bios": bios and checksum(bios),
             },
-            "arguments": arguments(self.qemu.path, machine, Timing("live") if live else timing),
+            "arguments": arguments(self.qemu.path, machine, timing),
         }
 
 
-def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
+def resolve(spec: RunSpec) -> Plan:
     """Check ``spec`` whole and find what it names.
 
-    :raise UsageError: the request is malformed, or a file is missing or of the wrong kind; its
-        ``key`` is the key of a run file that names what is wrong.
-    :raise MissingTool: QEMU is missing or too old.
+    :raises UsageError: when the request is malformed, or a file is missing or of the wrong kind.
+        Its ``key`` is the key of a run file that is wrong.
+    :raises MissingTool: when QEMU is missing or too old.
     """
     emulator = tools.qemu()
+    names = spec.names
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
         kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
@@ -103,7 +153,9 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
         memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
     else:
         if spec.kernel is None:
-            raise UsageError("name a guest (`cosim guest list`) or give --kernel FILE")
+            raise UsageError(
+                f"name a guest (`cosim guest list`) or give {names.option('kernel')} FILE"
+            )
         kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
         append = spec.append or ""
         memory, cpu = spec.memory or "512M", spec.cpu
@@ -112,7 +164,7 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
     base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
     with about("guest" if known else "kernel"):
         image = inspect_kernel(kernel, image_base=base)
-        names = symbols.load(kernel)
+        symbol_table = symbols.load(kernel)
     if initrd is not None:
         with about("guest" if known else "initrd"):
             inspect_initrd(initrd, linux=image.kind == "image")
@@ -121,19 +173,19 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
             inspect_firmware(str(bios))
     with about("from"):
         begin = region.parse(
-            spec.region_from or (known.region_from if known else "boot"), names, end=False
+            spec.region_from or (known.region_from if known else "boot"), symbol_table, end=False
         )
     with about("to"):
         end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), names, end=True
+            spec.region_to or (known.region_to if known else "power-off"), symbol_table, end=True
         )
     with about("memory"):
         size = parse_memory(memory)
     with about("cpu"):
         cpu = cpu or tools.default_cpu(emulator)
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
+    unhurried = spec.live or spec.backend.waits_for_user
     return Plan(
-        spec=spec,
         name=spec.guest or kernel.name,
         machine=MachineConfig(
             kernel=Path(kernel),
@@ -144,22 +196,29 @@ def resolve(spec: RunSpec, *, step_all: bool = False) -> Plan:
             cpu=cpu,
         ),
         image=image,
-        symbols=names,
+        symbols=symbol_table,
         qemu=emulator,
         begin=begin,
         end=end,
-        mark_at=names.address(marks.SYMBOL) if marks.SYMBOL in names else marks.USER_MARK,
-        stepping=Stepping(after=spec.step or 0, all=step_all),
+        mark_at=(
+            symbol_table.address(marks.SYMBOL) if marks.SYMBOL in symbol_table else marks.USER_MARK
+        ),
+        backend=spec.backend,
+        console=spec.console,
         models=spec.models,
-        time_limit=spec.time_limit or DEFAULT_TIME_LIMIT,
+        modelled=spec.machine,
+        stop_on_divergence=spec.stop_on_divergence,
+        live=spec.live,
+        time_limit=spec.time_limit or (None if unhurried else DEFAULT_TIME_LIMIT),
         versions=dict(known.versions) if known else {},
         cpu_properties=properties,
+        names=names,
     )
 
 
 @contextmanager
 def about(key: str) -> Iterator[None]:
-    """Say of a UsageError in this part that it is about ``key`` of the run."""
+    """Note in a UsageError from this part that it is about ``key`` of the run."""
     try:
         yield
     except UsageError as error:
@@ -168,16 +227,16 @@ def about(key: str) -> Iterator[None]:
 
 
 def _command_line(spec: RunSpec, own: str) -> str:
-    """The guest's own command line, with more (``append``) and another workload.
+    """Return the guest's own command line with the workload and what the user appends.
 
-    The ``linux`` guest's init takes what it runs from ``cosim.run=``; the bare guests' command
-    line is nothing but their workload.
+    The init of ``linux`` takes what it runs from ``cosim.run=``.  The command line of a bare guest
+    is its workload.
     """
     if spec.workload is not None and "console=" in own:
         if '"' in spec.workload:
             raise UsageError(
-                "--workload cannot have a \" in it, which ends it on the guest kernel's command "
-                "line; quote with ' instead"
+                f'{spec.names.option("workload")} cannot contain a ", which would end it on the '
+                "guest kernel's command line; quote with ' instead"
             )
         own = f'{own} cosim.run="{spec.workload}"'
     elif spec.workload is not None:
@@ -186,12 +245,15 @@ def _command_line(spec: RunSpec, own: str) -> str:
 
 
 def _check_fits(append: str, spec: RunSpec) -> None:
-    """Refuse a command line that the guest would cut short."""
+    """Check that the guest takes the whole command line.
+
+    :raises UsageError: when it is too long.
+    """
     size = len(append.encode(errors="surrogateescape"))
     if size <= _COMMAND_LINE_BYTES:
         return
-    what = "--append" if spec.workload is None else "--workload"
+    what = spec.names.option("append" if spec.workload is None else "workload")
     raise UsageError(
-        f"{what} makes the guest's command line {size} bytes long, and a guest takes "
+        f"{what} makes the guest's command line {size} bytes long; a guest takes at most "
         f"{_COMMAND_LINE_BYTES}"
     )

@@ -15,8 +15,8 @@ Form = Literal["boot", "power-off", "mark", "console", "address"]
 class Edge:
     """One end of a region.
 
-    ``mark`` and ``address`` are exact to the instruction (the region begins, or ends, before it
-    executes); ``console`` is where the pattern was noticed.
+    A ``mark`` or an ``address`` is exact: the region begins or ends before that instruction.  For
+    ``console`` it is where the guest was when the pattern was noticed.
     """
 
     form: Form
@@ -28,12 +28,14 @@ class Edge:
 
 
 def parse(text: str, symbols: Symbols, *, end: bool) -> Edge:
-    """The edge that ``--from`` (``--to`` where ``end``) names.
+    """Return the edge that ``text`` names.
 
-    Forms: ``mark:LABEL``, ``console:PATTERN`` (a regular expression), ``boot`` (from only),
-    ``power-off`` (to only), an address (``0x...``), or a symbol of the kernel.
+    The forms are ``mark:LABEL``, ``console:PATTERN`` (a regular expression), ``boot`` (only where
+    a region begins), ``power-off`` (only where it ends), an address (``0x...``) and a symbol of the
+    kernel.
 
-    :raise UsageError: when it is none of these; the symbol is unknown or stands in two places.
+    :param end: True for the end of a region, False for its beginning.
+    :raises UsageError: when it is none of these, or when the symbol is unknown or ambiguous.
     """
     form, colon, rest = text.partition(":")
     if colon and form == "mark":
@@ -48,5 +50,5 @@ def parse(text: str, symbols: Symbols, *, end: bool) -> Edge:
         try:
             return Edge("address", text, address=int(text, 0))
         except ValueError:
-            raise UsageError(f"{text!r} is no address; write it as 0x...") from None
+            raise UsageError(f"{text!r} is not an address; write it as 0x...") from None
     return Edge("address", text, address=symbols.address(text))

@@ -3,15 +3,15 @@
 Keys at the top of the file hold for every run::
 
     guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
-    backend = "plugin"         # the default of `cosim capture`; or mi: that of `cosim run`, of step
-    from = "mark:begin"        # the region of interest, as --from and --to take it
+    backend = "plugin"         # the default of `cosim capture`; `cosim run` and step default to gdb
+    from = "mark:begin"        # the region of interest, as for --from and --to
     to = "mark:end"
     workload = "fork 100"      # what the guest's init runs (guests of the tool)
-    accesses = true            # plugin: accesses too; mi: step = N instead
-    filter = 64                # plugin: slots of its access filter
+    accesses = true            # plugin backend; with gdb, step = N shows some accesses
+    filter = 64                # plugin backend: slots of the access filter
     time_limit = 300           # seconds a run may take
     trace = true               # keep the events as a trace
-    models = ["shadow", "lsp"] # with options as --model takes them
+    models = ["shadow", "lsp"] # with options as for --model
     stop_on_divergence = false
     output = "results"         # folder of the results; default: the file's name + -results
 
@@ -23,16 +23,16 @@ Keys at the top of the file hold for every run::
     [machine]                  # the modelled hardware and hypervisor; default: MachineModel's
     setup = "base"             # or h; tlb, walk_cache_ways, gstage_mode, gstage_page, footprint_*
 
-Each ``[[run]]`` is one run: a ``name``, and keys as above that replace the common ones (tables
-are merged key by key, lists are replaced).  Without ``[[run]]`` the file is one run named after
-itself.  ``[matrix]``, at the top or as ``[run.matrix]``, gives keys a list of values and makes a
-run of every combination::
+Each ``[[run]]`` is one run.  It has a ``name``, and its own keys replace the common ones (tables
+are merged key by key, lists are replaced).  A file without ``[[run]]`` is one run with the name of
+the file.  ``[matrix]``, at the top or as ``[run.matrix]``, gives keys lists of values; each
+combination is one run::
 
     [matrix]
     append = ["no4lvl", "no5lvl"]
     models = [["shadow", "lsp"], ["shadow:roots=1"]]
 
-Relative paths start at the file's own folder, ``output`` at the current folder.
+Relative paths start at the folder of the file, but ``output`` starts at the current folder.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
-from cosim.run import spec as runspec
-from cosim.run import toml_lines
-from cosim.run.spec import Backend, RunSpec
+from cosim.run import request, toml_lines
+from cosim.run.backend import Backends
+from cosim.run.names import IN_FILE
+from cosim.run.spec import MODELLED, RunSpec
 from cosim.run.toml_lines import Path as Place
 from hypervisor_model.policies.machine import MachineModel
 
@@ -61,16 +62,16 @@ class RunFile:
 
     path: Path
     output: Path
-    """The folder of the results; a run has the sub-folder of its name."""
+    """The folder of the results; each run has a sub-folder with its name."""
     runs: tuple[RunSpec, ...]
     _text: str = field(repr=False)
     _places: Mapping[str, Mapping[str, Place]] = field(repr=False)
     """Of each run, by its name: where its keys stand, and under "" the run itself."""
 
     def refuse(self, name: str, error: UsageError) -> NoReturn:
-        """Say where in the file is what ``error`` says of the run ``name``.
+        """Report ``error``, which is about the run ``name``, with its place in the file.
 
-        Raises RunFileError.
+        :raises RunFileError: always.
         """
         places = self._places[name]
         place = places.get(error.key or "", (*places[""], error.key or ""))
@@ -84,10 +85,12 @@ class _Leaf(NamedTuple):
     place: Place
 
 
-def load(path: Path, backend: Backend = "mi") -> RunFile:
-    """The runs in the file ``path``, all of them checked; ``backend`` is that of runs without.
+def load(path: Path, backends: Backends, default: str) -> RunFile:
+    """Return the runs in the file ``path``, all of them checked.
 
-    Raises RunFileError with line and key of the first thing that is wrong.
+    :param backends: the backends that there are.
+    :param default: the backend of runs that name none.
+    :raises RunFileError: when something is wrong; it names line and key of the first fault.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -99,14 +102,16 @@ def load(path: Path, backend: Backend = "mi") -> RunFile:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
-    return _Loader(path, text, backend).load(document)
+    return _Loader(path, text, backends, default).load(document)
 
 
 class _Loader:
-    def __init__(self, path: Path, text: str, backend: Backend) -> None:
+    def __init__(self, path: Path, text: str, backends: Backends, default: str) -> None:
         self._path = path
         self._text = text
-        self._backend = backend
+        self._backends = backends
+        self._default = default
+        self._keys = request.file_keys(backends)
 
     def load(self, document: dict[str, Any]) -> RunFile:
         common = dict(document)
@@ -168,37 +173,40 @@ class _Loader:
         machine: dict[str, Any] = {}
         for keys, leaf in leaves.items():
             if keys[0] == "machine":
-                if keys[1:2] and keys[1] not in runspec.MODELLED:
-                    self._fail(leaf.place, f"unknown key; known: {', '.join(runspec.MODELLED)}")
+                if keys[1:2] and keys[1] not in MODELLED:
+                    self._fail(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
                 if len(keys) == 1 and leaf.value != {}:
                     self._fail(leaf.place, f"is {leaf.value!r}, not a table")
                 _put(machine, keys[1:], leaf.value)
                 self._check_machine(machine, leaf.place)
-            elif keys[0] not in runspec.KEYS:
-                known = ", ".join([*runspec.KEYS, "machine"])
+            elif keys[0] not in self._keys:
+                known = ", ".join([*self._keys, "machine"])
                 self._fail(leaf.place, f"unknown key; known: {known}")
             elif len(keys) > 1:
-                self._fail(leaf.place, f"{keys[0]} is no table")
+                self._fail(leaf.place, f"{keys[0]} is not a table")
             else:
                 fields[keys[0]] = self._checked(keys[0], leaf)
-        fields.setdefault("backend", runspec.default_backend(fields, self._backend))
-        wrong = runspec.problem(fields)
-        if wrong is not None:
-            key, text = wrong
-            leaf_of = leaves.get((key,))
-            self._fail(leaf_of.place if leaf_of else (*here, key), text)
-        renamed = {"from": "region_from", "to": "region_to"}
-        named = {renamed.get(key, key): value for key, value in fields.items()}
-        return RunSpec(name=name, machine=machine, **named)
+        spec = request.make_spec(
+            name,
+            fields,
+            default=self._default,
+            backends=self._backends,
+            names=IN_FILE,
+            machine=machine,
+        )
+        if not isinstance(spec, RunSpec):
+            leaf_of = leaves.get((spec.key,))
+            self._fail(leaf_of.place if leaf_of else (*here, spec.key), spec.text)
+        return spec
 
     def _checked(self, key: str, leaf: _Leaf) -> Any:
         try:
-            return runspec.check(key, leaf.value, self._path.parent)
+            return request.check(key, leaf.value, self._path.parent, self._backends)
         except (ValueError, CosimError) as error:
             self._fail(leaf.place, str(error))
 
     def _check_machine(self, machine: dict[str, Any], place: Place) -> None:
-        """Refuse ``machine``, which has what the file says up to ``place``."""
+        """Check ``machine``, which has what the file says up to ``place``."""
         try:
             MachineModel.from_json(machine)
         except CosimError as error:
@@ -215,7 +223,7 @@ def _fail(path: Path, text: str, place: Place, problem: str) -> NoReturn:
 
 
 def _leaves(value: Any, place: Place = (), keys: Keys = ()) -> Iterator[tuple[Keys, _Leaf]]:
-    """Every value below tables, by its keys; an empty table counts as a value."""
+    """Yield every value below tables, by its keys; an empty table counts as a value."""
     if isinstance(value, dict) and (value or not keys):
         for key, item in value.items():
             yield from _leaves(item, (*place, key), (*keys, key))
@@ -224,7 +232,7 @@ def _leaves(value: Any, place: Place = (), keys: Keys = ()) -> Iterator[tuple[Ke
 
 
 def _merged(first: Mapping[Keys, _Leaf], second: Mapping[Keys, _Leaf]) -> dict[Keys, _Leaf]:
-    """``first`` with what ``second`` sets; an empty table gives way to a filled one."""
+    """Return ``first`` with what ``second`` sets; a filled table replaces an empty one."""
     merged = {
         keys: leaf
         for keys, leaf in first.items()

@@ -1,8 +1,8 @@
-"""Where in a TOML file a key stands, which :mod:`tomllib` does not say.
+"""Find the line of a key in a TOML file; :mod:`tomllib` does not report it.
 
-A statement of TOML ends at a line's end, so the lines up to the end of a statement are a valid
-document and the lines up to any place inside of one (a multi-line string or array) are not.
-Parsing every valid prefix therefore tells which statement brought which key.
+A TOML statement ends at the end of a line.  So the lines up to the end of a statement are a valid
+document, and the lines up to a place inside a statement (a multi-line string or array) are not.
+Parsing every valid prefix shows which statement sets which key.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Path = tuple[str | int, ...]
 
 
 def find(text: str, path: Path) -> int:
-    """The line (from 1) of the statement in the valid TOML ``text`` that brought ``path``.
+    """Return the line (from 1) of the statement in the valid TOML ``text`` that sets ``path``.
 
-    Where ``path`` does not exist, the line of the longest part of it that does; 1 for none.
-    It parses the text once a line: for error messages, not for every key.
+    If ``path`` does not exist, return the line of the longest part of it that does, or 1.
+    This parses the text once for each line, so use it for error messages only.
     """
     lines: dict[Path, int] = {(): 1}
     start = 1
@@ -51,7 +51,7 @@ def _paths(value: Any, at: Path = ()) -> Iterator[Path]:
 
 
 def dotted(path: Path) -> str:
-    """``path`` as people write it: ``run[0].console[1].expect``."""
+    """Return ``path`` as people write it: ``run[0].console[1].expect``."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -1,4 +1,4 @@
-"""A live co-simulation through the TCG plugin: the guest runs once, at QEMU's speed."""
+"""A session through the TCG plugin: the guest runs once, at QEMU's speed."""
 
 from __future__ import annotations
 
@@ -7,77 +7,52 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cosim.capture import marks
-from cosim.capture.plugin.source import FILTER_SLOTS, PluginSource
+from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import interrupts
 from cosim.machine.configuration import RAM_BASE, Timing
-from cosim.machine.console import Console
 from cosim.machine.qemu import Machine
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
-from cosim.output import note
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.session.gdb import STOPPED, Keep, Outcome, Progress, View, cbo_block, ended_by
+from cosim.session.backends.plugin import Plugin
+from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import panic_line
 from hypervisor_model.events import EventBatch
 
 RECORDING = "plugin.recording.bin"
-"""In a session's folder: QEMU records a run that it is to repeat; nobody replays this one."""
+"""In a session's folder.  QEMU repeats a run exactly only if it records it; this recording is not
+used again."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
-"""How long a QEMU that is asked to end may take to send the rest.  One that does not is killed: no
-audit then."""
+"""How long QEMU may take to end and to send the rest.  Then it is killed, without an audit."""
 
 
 class PluginSession:
     """One session through the plugin.
 
     :param plan: what to do.
+    :param options: how the plugin does it.
     :param folder: an empty folder for the logs.
     :param pipeline: the models.
-    :param keep: takes every batch too.
-    :param view: told about progress a few times a second.
-    :param live: work on the guest in real time, without counting its instructions' time.
-    :param attach: entered with the guest's console for as long as the guest runs.
-    :param gdb: a Unix socket to make for a gdb of the user's; the guest waits until that says go.
-    :param timing: how the guest's time runs: a recording that is made (the default) or replayed.
-        Instruction counting alone does not repeat a run: two boots of Linux drift apart.
+    :param watchers: who follows the session.
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        folder: Path,
-        pipeline: Pipeline,
-        *,
-        keep: Keep | None = None,
-        view: View | None = None,
-        live: bool = False,
-        attach: Callable[[Console], contextlib.AbstractContextManager[None]] | None = None,
-        gdb: Path | None = None,
-        timing: Timing | None = None,
+        self, plan: Plan, options: Plugin, folder: Path, pipeline: Pipeline, watchers: Watchers
     ) -> None:
         self._plan = plan
+        self._options = options
         self._folder = folder
         self._pipeline = pipeline
-        self._keep = keep
-        self._view = view
-        self._attach = attach or (lambda console: contextlib.nullcontext())
-        self._gdb = gdb
-        self._timing = timing or (
-            Timing("live")
-            if live
-            else Timing("record", folder / RECORDING, typed=bool(plan.spec.console))
-        )
-        self._live = live
-        unhurried = (live or gdb is not None) and plan.spec.time_limit is None
-        self._time_limit = None if unhurried else plan.time_limit
+        self._watchers = watchers
+        recorded = Timing("record", folder / RECORDING, typed=plan.typed)
+        self._timing = options.timing or (Timing("live") if plan.live else recorded)
         self._started = time.monotonic()
         self._shown = 0.0
         self._events = 0
@@ -90,20 +65,17 @@ class PluginSession:
             plan.qemu.path,
             memory=plan.machine.memory,
             ram_base=RAM_BASE,
-            accesses="none" if plan.spec.accesses is False else "all",
-            slots=plan.spec.filter or FILTER_SLOTS,
+            accesses="none" if options.accesses is False else "all",
+            slots=options.slots,
             start=_limit(plan.begin),
             end=_limit(plan.end),
             mark=plan.mark_at,
             mark_in_user=plan.mark_at == marks.USER_MARK,
-            cbo_block=cbo_block(plan),
+            cbo_block=plan.cbo_block,
         )
 
     def run(self) -> Outcome:
-        """Do all of it; never raises for what a user can do something about.
-
-        The outcome has a document as soon as the region was reached, whatever happened then.
-        """
+        """Do all of it (:meth:`cosim.session.protocol.Session.run`)."""
         error: CosimError | KeyboardInterrupt | None = None
         try:
             self._run()
@@ -131,19 +103,20 @@ class PluginSession:
                 timing=self._timing,
                 plugin_arguments=tuple(source.qemu_args()),
                 pass_fds=source.pass_fds,
-                gdb=self._gdb,
+                gdb=self._options.gdb,
             ) as machine,
-            self._attach(machine.console),
+            self._watchers.attach(machine.console),
         ):
             source.started()
-            if self._gdb is None:
-                if self._live:
-                    note(f"cosim: {machine.ram_note}")
+            socket = self._options.gdb
+            if socket is None:
+                if plan.live:
+                    self._watchers.note(f"cosim: {machine.ram_note}")
                 machine.resume()
             else:
-                waits = f"the guest waits for gdb: (gdb) target remote {self._gdb}"
-                note(f"cosim: {waits}; {machine.ram_note}")
-            # What interrupts the session ends the guest first, so that its stream is whole.
+                waits = f"the guest waits for gdb: (gdb) target remote {socket}"
+                self._watchers.note(f"cosim: {waits}; {machine.ram_note}")
+            # An interruption ends the guest first, so that its stream is whole.
             with interrupts.deferred():
                 self._read(machine)
             if self._dialogue_error is not None:
@@ -174,23 +147,22 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
-        if self._keep is not None:
-            self._keep(batch)
+        self._watchers.keep(batch)
         self._pipeline.feed(batch)
-        if self._plan.spec.stop_on_divergence and self._pipeline.illegal:
+        if self._plan.stop_on_divergence and self._pipeline.illegal:
             self._halted = True
             self._stop(machine.pid)
         now = time.monotonic()
-        if self._view is not None and now - self._shown > _VIEW_SECONDS:
+        if now - self._shown > _VIEW_SECONDS:
             self._shown = now
             place = f"{self._source.instructions:,} instructions"
             seconds = now - self._started
             exits = self._pipeline.exits()
-            self._view(Progress("in the region", seconds, self._events, place, exits))
+            self._watchers.view(Progress("in the region", seconds, self._events, place, exits))
 
     def _talk(self, machine: Machine, done: threading.Event) -> None:
         try:
-            for step in self._plan.spec.console:
+            for step in self._plan.console:
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
         except CosimError as error:
@@ -199,7 +171,7 @@ class PluginSession:
                 self._stop(machine.pid)
 
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
-        if not done.wait(self._time_limit):
+        if not done.wait(self._plan.time_limit):
             self._out_of_time = True
             self._end(machine, done)
 
@@ -210,13 +182,13 @@ class PluginSession:
                 return
 
     def _end(self, machine: Machine, done: threading.Event) -> None:
-        """Ask QEMU to end; kill one that does not hear of it."""
+        """Ask QEMU to end; kill it if it does not."""
         self._stop(machine.pid)
         if not done.wait(_END_SECONDS):
             self._stop(machine.pid, signal.SIGKILL)
 
     def _watch_console(self, machine: Machine, done: threading.Event) -> None:
-        """Ask for the region's edges that the console shows."""
+        """Begin and end the region where the console shows its edges."""
         begin, end = self._plan.begin, self._plan.end
         if begin.form == "console" and self._sees(begin, machine, done):
             self._source.begin()
@@ -236,7 +208,7 @@ class PluginSession:
 
     @staticmethod
     def _stop(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
-        # QEMU takes SIGTERM for a request to end, and the plugin closes its stream.
+        # SIGTERM asks QEMU to end; the plugin then closes its stream.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -248,9 +220,9 @@ class PluginSession:
         return cut
 
     def _check_end(self, machine: Machine) -> None:
-        """Whether the region was there, and whole.
+        """Check that the region was reached, and whole.
 
-        :raise GuestError: it was not.
+        :raises GuestError: when it was not.
         """
         plan = self._plan
         summary = self._source.summary
@@ -258,23 +230,23 @@ class PluginSession:
         log = str(machine.console_log)
         machine.console.drained(0.0 if summary.region_ended else 5.0)
         if self._out_of_time:
-            edge = f"--from {plan.begin.text}" if summary.never_started else f"--to {plan.end.text}"
             raise GuestError(
-                f"{self._time_limit:g} s passed and {edge} was not reached; the guest's last line "
-                f"was {machine.console.last_line()!r}; raise --time-limit or choose another edge",
+                f"{plan.time_limit:g} s passed and {plan.edge(end=not summary.never_started)} was "
+                f"not reached; the guest's last line was {machine.console.last_line()!r}; "
+                f"raise {plan.names.option('time_limit')} or choose another edge",
                 log=log,
             )
         panic = None if summary.region_ended else panic_line(machine)
         how = f"the guest panicked ({panic})" if panic else "the guest ended"
         if summary.never_started:
             raise GuestError(
-                f"{how} before the region began (--from {plan.begin.text}); last line on the "
+                f"{how} before the region began ({plan.edge(end=False)}); last line on the "
                 f"console: {machine.console.last_line()!r}",
                 log=log,
             )
         ended = summary.region_ended or self._end_seen or self._halted
         if not ended and plan.end.form != "power-off":
-            raise GuestError(f"{how} before the region's end (--to {plan.end.text})", log=log)
+            raise GuestError(f"{how} before the region's end ({plan.edge(end=True)})", log=log)
         if panic:
             raise GuestError(f"the guest panicked: {panic}", log=log)
 
@@ -296,7 +268,7 @@ class PluginSession:
 
 
 def _limit(edge: Edge) -> str:
-    """``edge`` as the plugin takes it."""
+    """Return ``edge`` as the plugin takes it."""
     match edge.form:
         case "console":
             return "request"

@@ -1,11 +1,13 @@
-"""Recording a guest at full speed, so that its run can be replayed and stopped anywhere."""
+"""Recording a guest at full speed, so that its run can be re-executed and stopped anywhere."""
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +28,13 @@ class Recorded:
     """How a recording ended."""
 
     reason: str | None
-    """Why the guest ended (:meth:`Machine.end_reason`); None: it was cut."""
+    """Why the guest ended (:meth:`Machine.end_reason`); None if the recording was cut."""
     late: bool
-    """Whether the time limit cut it."""
+    """True if the time limit cut it."""
     panic: str | None
     """What the guest said when it panicked."""
     instructions: int | None
-    """What the guest had executed when QEMU stopped it for its end, by QEMU's count."""
+    """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
 
 
 def record(
@@ -42,21 +44,21 @@ def record(
 
     :param log: receives the recording.
     :param folder: where the machine's logs go.
-    :param limit: when to stop all the same (monotonic seconds); the recording is good up to there.
-    :param show: told a few times a second: the phase, and the guest's last line.
-    :raise CosimError: QEMU does not start or dies, the dialogue fails, or the disk is full.
+    :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
+    :param show: is told the phase and the guest's last line a few times a second.
+    :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     with Machine(
         plan.qemu.path,
         plan.machine,
         folder=folder,
         name="record",
-        timing=Timing("record", log, typed=bool(plan.spec.console)),
+        timing=Timing("record", log, typed=plan.typed),
         hold=True,
     ) as machine:
         machine.resume()
         with interrupts.allowed():
-            for step in plan.spec.console:
+            for step in plan.console:
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
         late = not _run(machine, plan.end.pattern, limit, show)
@@ -69,12 +71,23 @@ def record(
     return recorded
 
 
+@contextmanager
+def nameless_file(folder: Path) -> Iterator[Path]:
+    """Yield the path of a file on the disk of ``folder`` that disappears when this process ends."""
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    except OSError as error:
+        raise StorageError(f"cannot write {folder}: {error.strerror}") from None
+    with file:
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
 def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
-    """Wait for the guest's end or what stands for it; False when ``limit`` passed before."""
+    """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
         last = machine.console.last_line()
-        # A kernel that is not told to reboot on a panic (panic=-1) waits for ever.
+        # Without panic=-1 on its command line, a kernel that panicked waits for ever.
         if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
             return True
         if time.monotonic() > limit:
@@ -84,7 +97,7 @@ def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str]
 
 
 def _check_whole(log: Path, folder: Path) -> None:
-    # QEMU goes on where it cannot write its recording: so see whether there is still space.
+    # QEMU goes on if it cannot write its recording, so check that there is still space.
     try:
         with tempfile.TemporaryFile(dir=folder) as spare:
             spare.write(bytes(_SPARE))
@@ -97,9 +110,10 @@ def _check_whole(log: Path, folder: Path) -> None:
 
 
 def panic_line(machine: Machine) -> str | None:
-    """What a guest that panicked said of it; None when it did not.
+    """Return what a guest that panicked said about it; None if it did not panic.
 
-    ``panic=-1`` on Linux's command line makes a panic a reset, and ``-no-reboot`` that an end.
+    ``panic=-1`` on Linux's command line turns a panic into a reset, and QEMU's ``-no-reboot`` turns
+    that into an end.
     """
     last = machine.console.last_line()
     reason = machine.end_reason()
@@ -110,7 +124,7 @@ def panic_line(machine: Machine) -> str | None:
     said = next((line for line in lines if _PANIC.search(line)), None)
     if said is None:
         if not panicked:
-            # A reset that nobody explains is one that the guest wanted.
+            # The guest reset itself on purpose if it did not report a panic.
             return None
         said = last or "it said nothing"
     return re.sub(r"^\[[ 0-9.]+\] *", "", said.strip())

@@ -1,4 +1,4 @@
-"""The user's terminal on the guest's console, for ``cosim run --live``."""
+"""The user's terminal, connected to the guest's console by ``cosim run --live``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from cosim.errors import CosimError
 from cosim.machine.console import Console
 from cosim.output import note
-from cosim.session.gdb import Progress
+from cosim.session.protocol import Progress
 
 _LEAVE = b"\x1d"
 """Ctrl-]."""
 
 
 class LiveTerminal:
-    """What the user of a live session sees, and types."""
+    """Shows a live guest's console to the user, and passes on what the user types."""
 
     def __init__(self) -> None:
         self._console: Console | None = None
@@ -32,10 +32,10 @@ class LiveTerminal:
 
     @contextmanager
     def attached(self, console: Console) -> Iterator[None]:
-        """Pass keys to the guest and what it prints to stderr, until left.
+        """Pass keys to the guest, and what it prints to stderr, until the context is left.
 
-        Ctrl-] interrupts the session; every other key, Ctrl-C too, goes to the guest.  Without a
-        terminal on stdin the guest's output is shown and nothing is typed.
+        Ctrl-] interrupts the session.  Every other key goes to the guest, even Ctrl-C.  If stdin is
+        not a terminal, nothing is typed.
         """
         self._console = console
         console.mirror(lambda chunk: os.write(sys.stderr.fileno(), chunk))
@@ -58,7 +58,7 @@ class LiveTerminal:
             console.mirror(None)
 
     def view(self, progress: Progress) -> None:
-        """Say where the region begins, on a line of its own where the guest soon ends its line."""
+        """Say where the region begins: on a separate line if the guest soon ends its own."""
         if self._said or progress.phase != "in the region":
             return
         self._patience -= 1
@@ -80,7 +80,7 @@ def _type(keyboard: int, console: Console, done: threading.Event) -> None:
         except OSError:
             keys = b""
         if not keys or _LEAVE in keys:
-            # As Ctrl-C would, were the terminal not in raw mode; no keys: it is gone.
+            # Do what Ctrl-C does on a terminal that is not raw.  No keys: the terminal is gone.
             os.kill(os.getpid(), signal.SIGINT)
             return
         try:

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.text import Text
 
 from cosim.output import messages
-from cosim.session.gdb import Progress, View
+from cosim.session.protocol import Progress, View
 
 _PLACE = 30
-"""Columns of the place, so that the exits fit behind it."""
+"""Columns for the place; the exits need the rest."""
 
 
 class _Rate:
@@ -33,7 +33,7 @@ class _Rate:
 
 
 def line(progress: Progress, rate: float) -> str:
-    """``progress`` as one line of at most 100 columns."""
+    """Return ``progress`` as one line of at most 100 columns."""
     text = f"{progress.phase} {progress.seconds:5.1f} s"
     if progress.events:
         text += f"  {progress.events:,} events, {rate:,.0f}/s"
@@ -46,7 +46,7 @@ def line(progress: Progress, rate: float) -> str:
 
 @contextmanager
 def live_view() -> Iterator[View]:
-    """A view that redraws one line on stderr; silent where stderr is no terminal."""
+    """Yield a view that redraws one line on stderr.  It is silent if stderr is not a terminal."""
     if not messages.is_terminal:
         yield lambda progress: None
         return

@@ -42,23 +42,39 @@ def test_options_of_one_run_beside_a_file_of_runs(
     file.write_text('guest = "micro"\n')
     said = _refused(capsys, *words, str(file))
     option = next(word for word in words if word.startswith("--"))
-    assert (
-        said == f"cosim: {option} is for a guest; what the runs of {file} do stands in the file\n"
-    )
+    assert said == f"cosim: {option} cannot be used with a run file; put it into {file}\n"
 
 
 def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused(capsys, "capture", "micro", "-o", "t", "--no-accesses", "--filter", "8")
-    assert said == "cosim: --filter is of accesses, and this run captures none\n"
+    assert said == "cosim: --filter has no effect with --no-accesses\n"
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run"], "GUEST is missing: name a guest"),
-        (["run", "micro", "--filter", "8"], "--filter is for the plugin"),
-        (["capture", "micro", "-o", "t", "--step", "2", "--no-accesses"], "--no-accesses is for"),
-        (["run", "micro", "--to", "boot"], "--to is boot, which only from can be"),
+        (["run"], "GUEST is missing; name a guest or give --kernel\n"),
+        (
+            ["run", "micro", "--filter", "8"],
+            "--filter works only with the plugin backend; this run uses gdb",
+        ),
+        (
+            ["capture", "micro", "-o", "t", "--step", "2", "--no-accesses"],
+            "--no-accesses works only with the plugin backend; this run uses gdb",
+        ),
+        (
+            ["run", "micro", "--backend", "plugin", "--step-all"],
+            "--step-all works only with the gdb backend; this run uses plugin",
+        ),
+        (
+            ["run", "micro", "--backend", "plugin", "--rsp-log", "x"],
+            "--rsp-log works only with the gdb backend; this run uses plugin",
+        ),
+        (["run", "micro", "--gdb", "x"], "--gdb works only with the plugin backend"),
+        (["run", "micro", "--backend", "kvm"], "--backend is 'kvm'; the backends are gdb, plugin"),
+        (["run", "micro", "--from", "power-off"], "--from cannot be power-off; only --to can"),
+        (["run", "micro", "--to", "boot"], "--to cannot be boot; only --from can"),
+        (["run", "micro", "--from", "0x80", "--to", "0x80"], "--to is the same place as --from"),
         (["run", "micro", "--time-limit", "0"], "--time-limit is 0.0, not a number of seconds"),
     ],
 )
@@ -70,7 +86,7 @@ def test_what_is_wrong_is_named_as_it_is_typed(
 
 def test_a_folder_of_results_for_a_guest(capsys: pytest.CaptureFixture[str]) -> None:
     said = _refused(capsys, "run", "micro", "-o", "there")
-    assert said.startswith("cosim: -o is for the results of a run file; `cosim capture` keeps a")
+    assert said.startswith("cosim: -o works only with a run file; use `cosim capture` to keep a")
 
 
 def test_an_interruption_is_one_line(
@@ -79,7 +95,7 @@ def test_an_interruption_is_one_line(
     def interrupted(*words: object, **options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cosim.commands.batch.run_file", interrupted)
+    monkeypatch.setattr("cosim.commands.batch.do_runs", interrupted)
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", "runs.toml"])
     assert ended.value.code == 130

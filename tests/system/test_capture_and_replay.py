@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import guest
-from cosim.capture.plugin.source import FILTER_SLOTS
+from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.machine import tools
 from cosim.models.choices import DEFAULT_MODELS
-from cosim.run import run_file as runfile
+from cosim.run import run_file
+from cosim.session.backends import BACKENDS, FOR_RUN
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 
@@ -180,7 +181,7 @@ def test_the_examples(tmp_path: Path, example: Path) -> None:
         text = text.replace('guest = "linux"', 'guest = "linux"\nworkload = "true"')
     file = tmp_path / example.name
     file.write_text(text)
-    specs = runfile.load(file).runs
+    specs = run_file.load(file, BACKENDS, FOR_RUN).runs
     for name in {spec.guest for spec in specs if spec.guest is not None}:
         guest.ensure(name, lambda *_: None)
     output = tmp_path / "results"
@@ -189,7 +190,7 @@ def test_the_examples(tmp_path: Path, example: Path) -> None:
     for spec in specs:
         folder = output / spec.name
         result = json.loads((folder / "result.json").read_text())
-        assert (result["complete"], result["backend"]) == (True, spec.backend)
+        assert (result["complete"], result["backend"]) == (True, spec.backend.name)
         assert set(result["policies"]) == set(spec.models or DEFAULT_MODELS)
         assert result["events"]["pte_write"] > 100
         assert result["audit"]["missed_writes"] == 0
@@ -207,7 +208,7 @@ def test_the_examples(tmp_path: Path, example: Path) -> None:
     ("line", "said"),
     [
         ('from = "nosuchsymbol"', "the guest has no symbol nosuchsymbol"),
-        ('to = "console:("', "no regular expression"),
+        ('to = "console:("', "not a regular expression"),
         ('cpu = "nosuchcpu"', "QEMU refuses -cpu nosuchcpu: unable to find CPU model"),
         ('memory = "1K"', "ram_size 0x400 is no number of 4 KiB pages"),
         ('models = ["shdow"]', "no policy is called 'shdow'"),
@@ -226,7 +227,7 @@ def test_a_wrong_run_keeps_all_from_starting(tmp_path: Path, line: str, said: st
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("backend", ["plugin", "mi"])
+@pytest.mark.parametrize("backend", ["plugin", "gdb"])
 def test_a_dialogue_with_a_recorded_guest(tmp_path: Path, backend: str) -> None:
     """The shipped example: what is typed arrives whole, though the guest is being recorded."""
     guest.ensure("linux", lambda *_: None)

@@ -13,7 +13,7 @@ from tests.system import bare_kernel
 pytestmark = pytest.mark.system
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
 @pytest.mark.parametrize("size", [32, 128, 256])
 def test_the_whole_block_is_seen(size: int, backend: str, tmp_path: Path) -> None:
     kernel = bare_kernel.build("cbo_zero", tmp_path)

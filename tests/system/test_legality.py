@@ -14,10 +14,12 @@ from cosim.models.choices import make_pipeline
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, TranslationCounts, has_finding
 from cosim.run import plan
-from cosim.run.spec import Backend, RunSpec
-from cosim.session import gdb as session
-from cosim.session.gdb import Session
-from cosim.session.plugin import PluginSession
+from cosim.run.spec import RunSpec
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
+from cosim.session.execution import execute
+from cosim.session.origin import origin
+from cosim.session.protocol import Backend
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.isa import pte
 from hypervisor_model.policies import POLICIES
@@ -34,10 +36,10 @@ def translations(folder: Path, workload: str) -> dict[str, TranslationCounts]:
     """The counts of a run of ``micro``, by party."""
     guest.ensure("micro", lambda *_: None)
     resolved = plan.resolve(
-        RunSpec(name="legality", guest="micro", workload=workload, backend="plugin")
+        RunSpec(name="legality", guest="micro", workload=workload, backend=Plugin())
     )
-    pipeline = make_pipeline(session.origin(resolved), list(POLICIES))
-    outcome = PluginSession(resolved, folder, pipeline).run()
+    pipeline = make_pipeline(origin(resolved), list(POLICIES))
+    outcome = execute(resolved, folder, pipeline)
     assert outcome.error is None
     assert outcome.document is not None
     assert outcome.document["illegal_translations"] == []
@@ -83,17 +85,17 @@ def test_linux_uses_the_features_of_its_cpu(tmp_path: Path, cpu: str) -> None:
     if emulator.version < (10,):
         cpu = "rv64,svpbmt=true"
     guest.ensure("linux", lambda *_: None)
-    spec = RunSpec(name="features", guest="linux", cpu=cpu, workload="true", backend="plugin")
+    spec = RunSpec(name="features", guest="linux", cpu=cpu, workload="true", backend=Plugin())
     resolved = plan.resolve(spec)
-    origin = session.origin(resolved)
-    assert origin.machine.svpbmt
-    outcome = PluginSession(resolved, tmp_path, make_pipeline(origin, ["native"])).run()
+    about = origin(resolved)
+    assert about.machine.svpbmt
+    outcome = execute(resolved, tmp_path, make_pipeline(about, ["native"]))
     assert outcome.error is None
     assert outcome.document is not None
     assert outcome.document["illegal_translations"] == []
     # With Svade the guest sets A and D itself, and firmware leaves them to it.
-    assert origin.machine.svadu == (emulator.version < (10,))
-    assert origin.machine.svadu or outcome.document["audit"]["hardware_ad_updates"] == 0
+    assert about.machine.svadu == (emulator.version < (10,))
+    assert about.machine.svadu or outcome.document["audit"]["hardware_ad_updates"] == 0
 
 
 def misread(batch: EventBatch) -> EventBatch:
@@ -114,18 +116,17 @@ def divergent(folder: Path, backend: Backend, stop: bool) -> ResultDocument:
         backend=backend,
         stop_on_divergence=stop,
     )
-    resolved = plan.resolve(spec, step_all=backend == "mi")
-    pipeline = make_pipeline(session.origin(resolved), ["native", "lsp"])
+    resolved = plan.resolve(spec)
+    pipeline = make_pipeline(origin(resolved), ["native", "lsp"])
     feed = Pipeline.feed
     with patch.object(Pipeline, "feed", lambda self, batch: feed(self, misread(batch))):
-        made = (PluginSession if backend == "plugin" else Session)(resolved, folder, pipeline)
-        outcome = made.run()
+        outcome = execute(resolved, folder, pipeline)
     assert outcome.error is None
     assert outcome.document is not None
     return outcome.document
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", [Gdb(step_all=True), Plugin()], ids=lambda one: one.name)
 def test_a_divergence_is_found_and_can_stop_the_session(tmp_path: Path, backend: Backend) -> None:
     whole = divergent(tmp_path / "whole", backend, stop=False)
     stopped = divergent(tmp_path / "stopped", backend, stop=True)
@@ -136,6 +137,6 @@ def test_a_divergence_is_found_and_can_stop_the_session(tmp_path: Path, backend:
     assert has_finding(whole) and has_finding(stopped)
     assert whole["illegal_translations"] and stopped["illegal_translations"]
     assert 0 < illegal[1] <= illegal[0]
-    if backend == "mi":
+    if isinstance(backend, Gdb):
         # The plugin's guest has often ended by the time that its last events are looked at.
         assert stopped["events"]["access"] < whole["events"]["access"]

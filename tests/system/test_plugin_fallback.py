@@ -13,7 +13,7 @@ from tests.system.cosim_process import Ended, Home, run
 pytestmark = pytest.mark.system
 
 SHORT = ("--workload", "scenario=lsp-bench pages=16 ops=60 share=50")
-COST = "; through gdb instead: about a hundred times slower, and without accesses"
+COST = "; using gdb instead, which is about a hundred times slower and sees no accesses"
 QEMU = "qemu-system-riscv64"
 
 # What QEMU 7.2 answers to a plugin of interface version 4.
@@ -78,7 +78,7 @@ def test_gdb_stands_in(lacking: str, tmp_path: Path) -> None:
         ["run", "micro", *SHORT, "--backend", "plugin", "--model", "native", "--json"], environment
     )
     _fell_back(ran, lacking)
-    assert (ran.document["backend"], ran.document["accesses"]) == ("mi", "none")
+    assert (ran.document["backend"], ran.document["accesses"]) == ("gdb", "none")
     assert ran.document["events"]["pte_write"] == 30
 
 
@@ -88,9 +88,9 @@ def test_a_capture_through_gdb_says_so(words: list[str], tmp_path: Path) -> None
     trace = tmp_path / "t"
     ended = run(["capture", "micro", *SHORT, *words, "-o", trace, "--json"], environment)
     _fell_back(ended, "compiler")
-    assert ended.document["backend"] == "mi"
+    assert ended.document["backend"] == "gdb"
     told = run(["trace", "info", trace, "--json"], environment).document
-    assert (told["origin"]["backend"], told["origin"]["stream"]["accesses"]) == ("mi", "none")
+    assert (told["origin"]["backend"], told["origin"]["stream"]["accesses"]) == ("gdb", "none")
 
 
 def test_the_runs_of_a_file_say_it_once(tmp_path: Path) -> None:
@@ -103,14 +103,14 @@ def test_the_runs_of_a_file_say_it_once(tmp_path: Path) -> None:
     assert ended.stderr.count(COST) == 1
     for name in "ab":
         result = json.loads((tmp_path / "out" / name / "result.json").read_text())
-        assert result["backend"] == "mi"
+        assert result["backend"] == "gdb"
 
 
 def test_a_file_has_the_default_of_the_command(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "micro")
     file = tmp_path / "runs.toml"
     file.write_text(f'guest = "micro"\nworkload = "{SHORT[1]}"\nmodels = ["native"]\n')
-    for command, backend in (("capture", "plugin"), ("run", "mi")):
+    for command, backend in (("capture", "plugin"), ("run", "gdb")):
         ended = run([command, file, "-o", tmp_path / command, "--json"], home.environment())
         assert ended.status == 0, ended.stderr
         result = json.loads((tmp_path / command / "runs" / "result.json").read_text())
@@ -120,8 +120,8 @@ def test_a_file_has_the_default_of_the_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (["run", "--filter", "8"], "filter"),
-        (["capture", "--filter", "8", "-o", "t"], "filter"),
+        (["run", "--filter", "8"], "--filter"),
+        (["capture", "--filter", "8", "-o", "t"], "--filter"),
         (["run", "--gdb", "gdb.sock"], "--gdb"),
     ],
 )
@@ -129,7 +129,7 @@ def test_what_gdb_cannot_do_is_refused(words: list[str], what: str, tmp_path: Pa
     home, environment = _home(tmp_path, "compiler")
     ended = run([words[0], "micro", "--backend", "plugin", *words[1:]], environment)
     assert (ended.status, ended.stdout) == (3, "")
-    said = f"{REASONS['compiler']}; gdb cannot stand in for it: {what} is for the plugin alone"
+    said = f"{REASONS['compiler']}; gdb cannot stand in for it: {what} needs the plugin"
     assert ended.line == said
     assert home.sessions() == []
 
@@ -140,7 +140,7 @@ def test_accesses_that_a_file_asks_for(tmp_path: Path) -> None:
     file.write_text('guest = "micro"\nbackend = "plugin"\naccesses = true\n')
     ended = run(["run", file, "-o", tmp_path / "out", "--json"], environment)
     assert ended.status == 3
-    assert "accesses is for the plugin alone" in ended.document["runs"][0]["error"]
+    assert "accesses needs the plugin" in ended.document["runs"][0]["error"]
 
 
 def test_a_plugin_that_was_compiled_needs_no_compiler(tmp_path: Path) -> None:

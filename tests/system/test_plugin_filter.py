@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 import guest
-from cosim.capture.plugin.source import FILTER_SLOTS
+from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.machine import tools
 from cosim.machine.configuration import MachineConfig, Timing
 from cosim.machine.qemu import Machine

@@ -115,14 +115,14 @@ def test_edges_on_the_console(tmp_path: Path) -> None:
 def test_what_only_gdb_does_is_refused(tmp_path: Path, words: list[str]) -> None:
     ended = run([*PLUGIN, *words], Home(tmp_path / "home", "micro").environment())
     assert ended.status == 2
-    assert "are for gdb" in ended.line
+    assert "works only with the gdb backend; this run uses plugin" in ended.line
 
 
 def test_a_gdb_beside_gdb_is_refused(tmp_path: Path) -> None:
     words = ["run", "micro", "--gdb", tmp_path / "s"]
     ended = run(words, Home(tmp_path / "home", "micro").environment())
     assert ended.status == 2
-    assert "--gdb is for --backend plugin" in ended.line
+    assert "--gdb works only with the plugin backend" in ended.line
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_fig5_rows_have_one_program(quick: Run) -> None:
 def test_fig5_is_the_same_through_gdb(quick: Run) -> None:
     """Stepped, gdb sees every access: all exits are the plugin's."""
     results = quick.results("fig5")
-    plugin, gdb = (results[f"gdb-stepped {name}"].after("measured") for name in ("plugin", "mi"))
+    plugin, gdb = (results[f"gdb-stepped {name}"].after("measured") for name in ("plugin", "gdb"))
     for model in ("shadow", "lsp"):
         assert _exits(plugin, model) > 50
         assert gdb.policies[model]["exits"] == plugin.policies[model]["exits"]

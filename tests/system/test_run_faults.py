@@ -82,16 +82,19 @@ def _linux_with_half_an_initrd(folder: Path) -> list[str | Path]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--kernel", "/nowhere/vmlinux"], ("/nowhere/vmlinux", "no file")),
+        (
+            ["--kernel", "/nowhere/vmlinux"],
+            ("--kernel names /nowhere/vmlinux, which is not a file",),
+        ),
         (["--kernel", sys.executable], ("is built for", "not for RISC-V", "give a RISC-V")),
         (["nothing"], ("nothing", "micro")),
         (["micro", "--from", "no_such_symbol"], ("no_such_symbol",)),
-        (["micro", "--from", "power-off"], ("from is power-off, which only to can be",)),
+        (["micro", "--from", "power-off"], ("--from cannot be power-off; only --to can",)),
         (["micro", "--model", "nonsense"], ("nonsense", "native")),
         (["micro", "--model", "shadow:roots=x"], ("roots", "'x'")),
         (["micro", "--cpu", "nonsense"], ("QEMU refuses -cpu nonsense: ",)),
         (["micro", "--memory", "1K"], ("0x400", "no number of 4 KiB pages")),
-        ([], ("name a guest",)),
+        ([], ("GUEST is missing; name a guest",)),
     ],
 )
 def test_a_request_that_cannot_be_done_starts_nothing(
@@ -102,7 +105,7 @@ def test_a_request_that_cannot_be_done_starts_nothing(
     assert home.leftovers() == []
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
 def test_a_workload_that_fails_is_told_of(backend: str, home: Home) -> None:
     words = [*LINUX, "--backend", backend, "--workload", "cosim-mark a; nosuchprogram"]
     ended = run([*words, "--from", "mark:a"], home.environment())
@@ -528,7 +531,7 @@ def test_a_trace_that_is_cut_short_is_kept(
     words: tuple[str, ...], number: signal.Signals, status: int, home: Home
 ) -> None:
     trace = home.folder / "trace"
-    line = ["capture", "micro", "--backend", "mi", "--workload", LONG, "-o", str(trace)]
+    line = ["capture", "micro", "--backend", "gdb", "--workload", LONG, "-o", str(trace)]
     with Command(line, home.environment()) as command:
         command.until(lambda: (trace / manifest.NAME).exists(), "the trace")
         time.sleep(2)

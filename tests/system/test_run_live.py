@@ -47,7 +47,7 @@ def terminal() -> Iterator[Terminal]:
     made.close()
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
 def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path, backend: str) -> None:
     home = Home(tmp_path / "home", "linux")
     edge = ["--from", "console:guest# "]
@@ -88,7 +88,7 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path, backend: str) 
     assert document["region"]["from"] == "console:guest# "
 
 
-@pytest.mark.parametrize("backend", ["mi", "plugin"])
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
 def test_a_live_guest_that_ends(terminal: Terminal, tmp_path: Path, backend: str) -> None:
     home = Home(tmp_path / "home", "micro")
     workload = "scenario=lsp-bench pages=16 ops=60 share=50"

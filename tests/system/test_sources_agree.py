@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from cosim.models.result import ResultDocument
 from cosim.run import plan
 from cosim.run.plan import Plan
 from cosim.run.spec import RunSpec
-from cosim.session import gdb as session
-from cosim.session.gdb import Outcome, Session
-from cosim.session.plugin import PluginSession
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
+from cosim.session.execution import execute
+from cosim.session.origin import origin
+from cosim.session.protocol import Backend, Outcome, Watchers
 from cosim.session.recording import record
 from hypervisor_model import events
 from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
@@ -42,17 +44,13 @@ class Recorded:
     plan: Plan
     log: Path
     folder: Path
+    gdb: Gdb
 
     def through_gdb(self) -> tuple[EventBatch, ResultDocument]:
-        pipeline, batches, logs = self._prepare("gdb")
-        live = Session(self.plan, logs, pipeline, keep=batches.append, recording=self.log)
-        return _finish(live.run(), batches)
+        return self._through(replace(self.gdb, recording=self.log))
 
     def through_plugin(self) -> tuple[EventBatch, ResultDocument]:
-        pipeline, batches, logs = self._prepare("plugin")
-        timing = Timing("replay", self.log)
-        live = PluginSession(self.plan, logs, pipeline, keep=batches.append, timing=timing)
-        return _finish(live.run(), batches)
+        return self._through(Plugin(timing=Timing("replay", self.log)))
 
     def with_accesses(self, slots: int) -> Capture:
         return self.capture(Timing("replay", self.log), slots)
@@ -72,17 +70,22 @@ class Recorded:
         assert run.summary.missed == 0
         return run
 
-    def _prepare(self, name: str) -> tuple[Pipeline, list[EventBatch], Path]:
-        logs = self.folder / name
+    def _through(self, backend: Backend) -> tuple[EventBatch, ResultDocument]:
+        logs = self.folder / backend.name
         logs.mkdir()
-        return Pipeline(session.origin(self.plan), {}), [], logs
+        resolved = replace(self.plan, backend=backend)
+        pipeline = Pipeline(origin(resolved), {})
+        batches: list[EventBatch] = []
+        outcome = execute(resolved, logs, pipeline, watchers=Watchers(keep=batches.append))
+        return _finish(outcome, batches)
 
 
-def _record(spec: RunSpec, folder: Path, *, step_all: bool = False) -> Recorded:
-    resolved = plan.resolve(spec, step_all=step_all)
+def _record(spec: RunSpec, folder: Path) -> Recorded:
+    assert isinstance(spec.backend, Gdb)
+    resolved = plan.resolve(spec)
     log = folder / "record.bin"
     assert record(resolved, log, folder, time.monotonic() + 30, lambda *_: None).reason is not None
-    return Recorded(resolved, log, folder)
+    return Recorded(resolved, log, folder, spec.backend)
 
 
 def _finish(outcome: Outcome, batches: list[EventBatch]) -> tuple[EventBatch, ResultDocument]:
@@ -134,7 +137,7 @@ def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
     ["map,protect,alias,superpage,unlink", "asid,global,bare,stores,cbo-zero,misaligned,user"],
 )
 def test_micro(scenarios: str, tmp_path: Path) -> None:
-    spec = RunSpec(name="agree", guest="micro", workload=f"scenario={scenarios}")
+    spec = RunSpec(name="agree", backend=Gdb(), guest="micro", workload=f"scenario={scenarios}")
     recorded = _record(spec, tmp_path)
     through_gdb, _ = recorded.through_gdb()
     through_plugin, _ = recorded.through_plugin()
@@ -146,12 +149,13 @@ def _step_through(scenario: str, folder: Path) -> tuple[EventBatch, EventBatch]:
     """Each event of a scenario of micro, stepped from end to end and at speed."""
     spec = RunSpec(
         name="agree",
+        backend=Gdb(step_all=True),
         guest="micro",
         workload=f"scenario={scenario}",
         region_from=f"mark:{scenario}",
         region_to="mark:end",
     )
-    recorded = _record(spec, folder, step_all=True)
+    recorded = _record(spec, folder)
     through_gdb, document = recorded.through_gdb()
     assert document["accesses"] == "all"
     assert np.count_nonzero(through_gdb["kind"] == Kind.ACCESS) > 1000
@@ -178,17 +182,22 @@ def test_only_the_plugin_shows_a_stale_translation(tmp_path: Path) -> None:
     assert (walked == used).all()
 
 
-def _probe(folder: Path, end: str) -> RunSpec:
+def _probe(folder: Path, end: str, backend: Gdb) -> RunSpec:
     kernel = bare_kernel.build("accesses_probe", folder, bare_kernel.M_MODE)
     return RunSpec(
-        name="agree", kernel=kernel, bios="none", region_from="mark:begin", region_to=end
+        name="agree",
+        backend=backend,
+        kernel=kernel,
+        bios="none",
+        region_from="mark:begin",
+        region_to=end,
     )
 
 
 def test_accesses_of_every_kind(tmp_path: Path) -> None:
     """What the scenarios have not: fetches, loads and stores across pages, also such that fault;
     ``sc`` that fails; MXR, and SUM in U-mode; a jump between two mappings of one page."""
-    recorded = _record(_probe(tmp_path, "mark:end"), tmp_path, step_all=True)
+    recorded = _record(_probe(tmp_path, "mark:end", Gdb(step_all=True)), tmp_path)
     through_gdb, document = recorded.through_gdb()
     through_plugin = recorded.with_accesses(EVERY_ACCESS)
     everything = through_plugin.events
@@ -217,12 +226,12 @@ def test_accesses_of_every_kind(tmp_path: Path) -> None:
 
 def test_gdb_says_what_its_replay_leaves_out(tmp_path: Path) -> None:
     """The guest prints, goes on and powers off: QEMU may take its end for that of the printing."""
-    resolved = plan.resolve(_probe(tmp_path, "power-off"))
-    pipeline, logs = Pipeline(session.origin(resolved), {}), tmp_path / "gdb"
+    resolved = plan.resolve(_probe(tmp_path, "power-off", Gdb()))
+    pipeline, logs = Pipeline(origin(resolved), {}), tmp_path / "gdb"
     logs.mkdir()
-    _, document = _finish(Session(resolved, logs, pipeline).run(), [events.empty(0)])
+    _, document = _finish(execute(resolved, logs, pipeline), [events.empty(0)])
     log = tmp_path / "record.bin"
-    whole = Recorded(resolved, log, tmp_path).capture(Timing("record", log), 1)
+    whole = Recorded(resolved, log, tmp_path, Gdb()).capture(Timing("record", log), 1)
     region = document["region"]
     assert region["not_replayed"] >= 0
     assert region["instructions"] + region["not_replayed"] > whole.summary.instructions
@@ -233,11 +242,11 @@ def test_linux(tmp_path: Path) -> None:
     behind each event is what the plugin sees there."""
     spec = RunSpec(
         name="agree",
+        backend=Gdb(step=64),
         guest="linux",
         workload="cosim-mark begin; true; cosim-mark end",
         region_from="mark:begin",
         region_to="mark:end",
-        step=64,
         time_limit=300,
     )
     recorded = _record(spec, tmp_path)

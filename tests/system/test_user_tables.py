@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 def test_both_backends_see_every_store(tmp_path: Path) -> None:
     kernel = bare_kernel.build("user_tables", tmp_path)
-    through_gdb = bare_kernel.capture(kernel, "mi", tmp_path / "mi")
+    through_gdb = bare_kernel.capture(kernel, "gdb", tmp_path / "gdb")
     through_plugin = bare_kernel.capture(kernel, "plugin", tmp_path / "plugin")
     for seen in (through_gdb, through_plugin):
         assert seen.document["audit"]["missed_writes"] == 0

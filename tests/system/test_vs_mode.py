@@ -59,7 +59,7 @@ def test_the_plugin_counts_the_virtual_machine_apart(tmp_path: Path) -> None:
 def test_gdb_takes_the_virtual_machines_satp_for_no_satp_of_the_guest(
     options: list[str], tmp_path: Path
 ) -> None:
-    document = _result("mi", tmp_path, *options)
+    document = _result("gdb", tmp_path, *options)
     _check_own(document)
     assert document["audit"]["missed_satp_writes"] == 0
     events = document["events"]
@@ -76,5 +76,5 @@ def test_the_plugin_begins_a_region_in_the_virtual_machine(tmp_path: Path) -> No
 
 
 def test_gdb_refuses_a_region_that_begins_in_the_virtual_machine(tmp_path: Path) -> None:
-    ended = _run("mi", tmp_path, "--from", "virtual")
+    ended = _run("gdb", tmp_path, "--from", "virtual")
     assert ended.status == 3 and "V=1" in ended.line

@@ -11,15 +11,12 @@ from typing import Literal, Self
 
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.plugin import build
+from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
 from cosim.capture.plugin.stream import StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
 from cosim.machine.configuration import OFF_SWITCH
 from hypervisor_model.events import EventBatch
 
-FILTER_SLOTS = 64
-"""Default slots of the access filter, for data and for instructions each (our choice)."""
-
-FILTER_LARGEST = 512
 LABEL_LARGEST = 32
 
 USER_MARK = 0x3C05140000

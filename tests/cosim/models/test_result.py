@@ -85,7 +85,8 @@ def test_what_a_source_says_survives_json(
     guest: dict[str, Any], region: dict[str, Any], accesses: Any, flag: bool
 ) -> None:
     machine = MachineModel(ram_size=1 << 24, svadu=flag)
-    origin = Origin(guest, "mi", region, Stream(accesses, page_faults=flag), machine)
+    stream = Stream(accesses, page_faults=flag)
+    origin = Origin(guest, "gdb", region, stream, machine, virtual_machines=flag)
     assert Origin.from_json(json.loads(json.dumps(origin.to_json()))) == origin
     ending = Ending(flag, None if flag else "why", region, None if flag else guest, guest)
     assert Ending.from_json(json.loads(json.dumps(ending.to_json()))) == ending
@@ -128,19 +129,30 @@ def test_no_audit_is_no_finding() -> None:
     assert not has_finding(document(ORIGIN, Ending.incomplete("x"), counts, {}, {}))
 
 
-@pytest.mark.parametrize("backend", ["plugin", "mi"])
-def test_virtual_machines_are_counted_apart_with_the_reason(backend: str) -> None:
+@pytest.mark.parametrize(
+    ("written", "name", "all_seen"), [("mi", "gdb", False), ("plugin", "plugin", True)]
+)
+def test_the_origin_in_an_older_trace(written: str, name: str, all_seen: bool) -> None:
+    """It has the older name of gdb, and does not say what is seen of virtual machines."""
+    older = {**ORIGIN.to_json(), "backend": written}
+    del older["virtual_machines"]
+    origin = Origin.from_json(older)
+    assert (origin.backend, origin.virtual_machines) == (name, all_seen)
+
+
+@pytest.mark.parametrize("all_seen", [True, False])
+def test_virtual_machines_are_counted_apart_with_the_reason(all_seen: bool) -> None:
     batch = empty(2)
     batch["kind"], batch["priv"] = Kind.ACCESS, Priv.S | Priv.VIRT
     counter = EventCounter()
     counter.feed(batch)
-    origin = replace(ORIGIN, backend=backend)
+    origin = replace(ORIGIN, virtual_machines=all_seen)
     result = document(origin, Ending(complete=True), counter.counts(), {}, {})
     events = result["events"]
     assert (events["total"], events["access"], events["sample"]) == (2, 0, 0)
     assert "V=1" in events["reasons"]["virtual"]
     seen = {"fence": 0, "satp_write": 0, "access": 2, "page_fault": 0}
-    assert events["virtual"] == (seen if backend == "plugin" else None)
+    assert events["virtual"] == (seen if all_seen else None)
     assert "no comparison" in _text(result)
 
 

@@ -41,8 +41,10 @@ from cosim.reproduce.measurement import micro, program
 from cosim.reproduce.timeline import replay
 from cosim.run.batch import sole
 from cosim.run.spec import RunSpec
-from cosim.session import execute as launch
-from cosim.session.gdb import Outcome
+from cosim.session import execution
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
+from cosim.session.protocol import Outcome, Watchers
 from cosim.trace.reader import TraceReader
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
@@ -59,7 +61,7 @@ ORIGIN = Origin(
 )
 ENDING = Ending(complete=True, audit={"checks": 1, "missed_writes": 0})
 LABELS = ("measured", "begin", "end")
-SPEC = RunSpec(name="made", guest="micro", backend="plugin")
+SPEC = RunSpec(name="made", guest="micro", backend=Plugin())
 
 
 def _marked(label: str) -> EventBatch:
@@ -162,7 +164,7 @@ def captures(monkeypatch: pytest.MonkeyPatch, stretches: list[EventBatch]) -> li
     """Captures are made from the synthetic guest; the list says of what, in order."""
     made: list[RunSpec] = []
 
-    def execute(spec: RunSpec, folder: Path, *, trace: Path, **_: Any) -> Outcome:
+    def capture(spec: RunSpec, folder: Path, trace: Path, watchers: Watchers) -> Outcome:
         made.append(spec)
         (folder / "console.log").write_text("hello\n")
         _write(trace, [stretches[0], _marked("measured"), stretches[1]])
@@ -170,8 +172,8 @@ def captures(monkeypatch: pytest.MonkeyPatch, stretches: list[EventBatch]) -> li
             return Outcome(None, GuestError("the guest panicked: no init"))
         return Outcome(None, None, ENDING)
 
-    monkeypatch.setattr(launch, "execute", execute)
-    monkeypatch.setattr(lab, "_trace_key", lambda spec, step_all: f"{spec.workload}{step_all}")
+    monkeypatch.setattr(execution, "capture", capture)
+    monkeypatch.setattr(lab, "_trace_key", lambda spec: f"{spec.workload}")
     return made
 
 
@@ -319,28 +321,30 @@ def test_a_failed_capture_leaves_its_logs_and_no_trace(
 def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lab, "_guest", lambda name: {"checksums": {"kernel": "1"}})
     keys = {
-        lab._trace_key(spec, stepped)
+        lab._trace_key(spec)
         for spec in (
             SPEC,
             replace(SPEC, workload="x"),
             replace(SPEC, cpu="rv64"),
-            replace(SPEC, backend="mi"),
+            replace(SPEC, backend=Gdb()),
+            replace(SPEC, backend=Gdb(step_all=True)),
+            replace(SPEC, backend=Plugin(filter=8)),
             replace(SPEC, region_to="mark:done"),
         )
-        for stepped in (False, True)
     }
-    assert len(keys) == 10
+    assert len(keys) == 7
     same = replace(SPEC, name="called otherwise", models=("lsp",), machine={"setup": "base"})
-    assert lab._trace_key(same, False) == lab._trace_key(SPEC, False)
-    before = lab._trace_key(SPEC, False)
+    assert lab._trace_key(same) == lab._trace_key(SPEC)
+    before = lab._trace_key(SPEC)
     monkeypatch.setattr(lab, "_guest", lambda name: {"checksums": {"kernel": "2"}})
-    assert lab._trace_key(SPEC, False) != before
+    assert lab._trace_key(SPEC) != before
 
 
 @pytest.mark.parametrize(
     ("file", "trace", "counts"),
     [
         *((f"cosim/session/{name}.py", True, True) for name in ("plugin", "gdb", "recording")),
+        ("cosim/session/backends/gdb.py", True, True),
         ("cosim/capture/gdb/interception.py", True, True),
         ("cosim/trace/writer.py", True, True),
         ("cosim/doctor.py", False, False),
@@ -366,7 +370,7 @@ def test_keys_depend_on_the_sources(
 
     def keys() -> tuple[str, str]:
         lab._sources.cache_clear()
-        return lab._trace_key(SPEC, False), room.key(measurement)
+        return lab._trace_key(SPEC), room.key(measurement)
 
     try:
         before = keys()
@@ -432,7 +436,7 @@ def _fig5_results(gdb_writes: int) -> dict[str, Timeline]:
             "shadow": _exits(pt_write=50, fence=50, shadow_fill=0),
             **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in fig5.MODELS[1:]},
         }
-        if key == "gdb mi":
+        if key == "gdb gdb":
             policies["shadow"] = _exits(pt_write=gdb_writes, fence=50, shadow_fill=None)
         counts = _counts(**policies)
         results[key] = _measured(counts)
@@ -683,9 +687,9 @@ def test_a_finding_is_the_exit_status(
 
 
 def test_specs() -> None:
-    spec = micro("x", {"pages": 64, "share": 50}, backend="mi")
+    spec = micro("x", {"pages": 64, "share": 50}, backend=Gdb())
     assert spec.workload == "scenario=lsp-bench warm=1 seed=1 pages=64 share=50"
-    assert spec.backend == "mi"
+    assert spec.backend == Gdb()
     assert program("cc1", "full").workload == "cc1:full"
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cosim.commands.batch import run_file
+from cosim.commands.batch import do_runs
 from cosim.errors import GuestError, RunFileError, UsageError
 from cosim.models.result import ResultDocument
 from cosim.run import batch
 from cosim.run.spec import Exchange, RunSpec
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
 from tests.cosim.streams import result_document
 
 A, B, C = (
-    RunSpec(name=name, guest="linux", console=(Exchange("x"),), kernel=Path("k")) for name in "abc"
+    RunSpec(name=name, backend=Gdb(), guest="linux", console=(Exchange("x"),), kernel=Path("k"))
+    for name in "abc"
 )
 
 
@@ -58,11 +62,25 @@ def test_a_failed_run_leaves_the_others_alone_and_is_done_again(tmp_path: Path) 
 
 def test_a_changed_run_is_done_again(tmp_path: Path) -> None:
     list(batch.run([A], tmp_path, Executor()))
-    changed = RunSpec(**{**vars(A), "backend": "mi"})
+    changed = replace(A, backend=Plugin())
     again = Executor()
     list(batch.run([changed], tmp_path, again))
     list(batch.run([changed], tmp_path, again))
     assert again.calls == ["a"]
+
+
+def test_a_run_that_an_older_version_did_is_not_done_again(tmp_path: Path) -> None:
+    """It wrote options that were not set, and called the backend mi."""
+    list(batch.run([A], tmp_path, Executor()))
+    file = tmp_path / "a" / "run.json"
+    state = json.loads(file.read_text())
+    state["spec"] |= {"backend": "mi", "step": None, "accesses": None, "filter": None}
+    file.write_text(json.dumps(state))
+    again = Executor()
+    assert [outcome.earlier for outcome in batch.run([A], tmp_path, again)] == [True]
+    assert again.calls == []
+    stepped = replace(A, backend=Gdb(step=1))
+    assert [outcome.earlier for outcome in batch.run([stepped], tmp_path, again)] == [False]
 
 
 def test_a_killed_run_is_done_again(tmp_path: Path) -> None:
@@ -102,7 +120,7 @@ def test_a_finding_is_remembered(tmp_path: Path) -> None:
 def test_foreign_files_are_not_removed(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "thesis.txt").write_text("x")
-    with pytest.raises(UsageError, match="holds files of something else"):
+    with pytest.raises(UsageError, match="holds other files"):
         list(batch.run([A], tmp_path, Executor()))
     assert (tmp_path / "a" / "thesis.txt").read_text() == "x"
 
@@ -110,7 +128,7 @@ def test_foreign_files_are_not_removed(tmp_path: Path) -> None:
 def test_two_batches_do_not_share_a_folder(tmp_path: Path) -> None:
     running = batch.run([A, B], tmp_path, Executor())
     next(running)
-    with pytest.raises(UsageError, match="another cosim is doing runs there"):
+    with pytest.raises(UsageError, match="another cosim process is doing runs there"):
         next(batch.run([A], tmp_path, Executor()))
     assert [o.name for o in running] == ["b"]
 
@@ -124,13 +142,13 @@ def test_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (Executor(illegal=1), 1, ["b"]),
         (Executor(), 1, []),
     ):
-        got = run_file(path, output, as_json=True, trace=False, execute=executor)
+        got = do_runs(path, output, as_json=True, trace=False, execute=executor)
         document = json.loads(capsys.readouterr().out)
         assert (got, executor.calls) == (status, calls)
         assert [run["name"] for run in document["runs"]] == ["a", "b"]
     assert document["runs"][1]["exit_status"] == 1
     assert Path(document["runs"][1]["result"]).is_file()
-    assert run_file(path, output, as_json=False, trace=False, execute=Executor()) == 1
+    assert do_runs(path, output, as_json=False, trace=False, execute=Executor()) == 1
     captured = capsys.readouterr()
     assert "done, with a finding earlier" in " ".join(captured.out.split())
     assert "[2/2] b: done" in captured.err
@@ -146,7 +164,7 @@ def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
         seen.append(spec)
         return result_document()
 
-    assert run_file(path, tmp_path / "out", as_json=True, trace=True, execute=execute) == 0
+    assert do_runs(path, tmp_path / "out", as_json=True, trace=True, execute=execute) == 0
     assert [spec.trace for spec in seen] == [True]
 
 
@@ -156,7 +174,7 @@ def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
     monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "f.toml"
     path.write_text('guest = "micro"\nfrom = "mark:a"\n')
-    assert run_file(path, tmp_path / "out", as_json=True, trace=False) == 2
+    assert do_runs(path, tmp_path / "out", as_json=True, trace=False) == 2
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert run["error"] == "guest micro is not there yet: type `cosim guest build micro`"
 
@@ -166,6 +184,6 @@ def test_nothing_starts_when_the_file_is_wrong(tmp_path: Path) -> None:
     path.write_text('[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\n')
     executor = Executor()
     with pytest.raises(RunFileError, match=r":4: run\[1\]\.guest: is missing"):
-        run_file(path, tmp_path / "out", as_json=True, trace=False, execute=executor)
+        do_runs(path, tmp_path / "out", as_json=True, trace=False, execute=executor)
     assert executor.calls == []
     assert not (tmp_path / "out").exists()

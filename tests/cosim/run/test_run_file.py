@@ -10,22 +10,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import RunFileError
-from cosim.run import run_file as runfile
-from cosim.run import toml_lines
+from cosim.run import run_file, toml_lines
+from cosim.run.run_file import RunFile
 from cosim.run.spec import Exchange, RunSpec
+from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
+from cosim.session.backends.gdb import Gdb
+from cosim.session.backends.plugin import Plugin
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "scripts" / "runs").glob("*.toml"))
+
+
+def load_file(path: Path, default: str = FOR_RUN) -> RunFile:
+    return run_file.load(path, BACKENDS, default)
 
 
 def load(tmp_path: Path, text: str) -> dict[str, RunSpec]:
     path = tmp_path / "file.toml"
     path.write_text(text)
-    return {run.name: run for run in runfile.load(path).runs}
+    return {run.name: run for run in load_file(path).runs}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_right(path: Path) -> None:
-    loaded = runfile.load(path)
+    loaded = load_file(path)
     assert loaded.runs
     assert all(run.guest or run.kernel for run in loaded.runs)
 
@@ -55,29 +62,38 @@ within = 2
         "file": RunSpec(
             name="file",
             guest="linux",
-            backend="mi",
+            backend=Gdb(step=3),
             region_from="mark:a",
             region_to="console:bye$",
-            step=3,
             time_limit=5.0,
             models=("lsp:fast_path=off", "shadow"),
             machine={"tlb": {"second": [128, 4]}},
             console=(Exchange("# ", "ls\n", 60.0), Exchange("# $", "", 2.0)),
         )
     }
-    loaded = runfile.load(tmp_path / "file.toml")
+    loaded = load_file(tmp_path / "file.toml")
     assert loaded.output == Path("file-results")
 
 
 def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
     path = tmp_path / "file.toml"
     path.write_text('guest = "micro"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\nstep = 2\n')
-    assert [run.backend for run in runfile.load(path).runs] == ["mi", "mi"]
-    assert [run.backend for run in runfile.load(path, "plugin").runs] == ["plugin", "mi"]
+    assert [run.backend for run in load_file(path).runs] == [Gdb(), Gdb(step=2)]
+    assert [run.backend for run in load_file(path, FOR_CAPTURE).runs] == [Plugin(), Gdb(step=2)]
     path.write_text('guest = "micro"\nfilter = 8\n')
-    assert runfile.load(path, "plugin").runs[0].filter == 8
-    with pytest.raises(RunFileError, match=r":2: filter: is for the plugin"):
-        runfile.load(path)
+    assert load_file(path, FOR_CAPTURE).runs[0].backend == Plugin(filter=8)
+    with pytest.raises(RunFileError, match=r":2: filter: works only with the plugin backend; this"):
+        load_file(path)
+
+
+def test_the_older_name_of_a_backend(tmp_path: Path) -> None:
+    assert load(tmp_path, 'guest = "micro"\nbackend = "mi"')["file"].backend == Gdb()
+
+
+def test_options_of_the_command_line_alone_are_unknown(tmp_path: Path) -> None:
+    for key in ("live = true", "step_all = true", 'mi_log = "x"', 'gdb = "x"'):
+        with pytest.raises(RunFileError, match=r":2: \w+: unknown key; known: guest"):
+            load(tmp_path, f'guest = "micro"\n{key}')
 
 
 def test_runs_override_what_is_common(tmp_path: Path) -> None:
@@ -106,7 +122,7 @@ setup = "base"
     assert not runs["b"].trace
     assert runs["b"].models == ("shadow:roots=2",)
     assert runs["b"].machine == {"footprint_data": 2, "setup": "base"}
-    assert runfile.load(tmp_path / "file.toml").output == Path("somewhere")
+    assert load_file(tmp_path / "file.toml").output == Path("somewhere")
 
 
 def test_a_matrix_is_every_combination(tmp_path: Path) -> None:
@@ -136,7 +152,7 @@ guest = "micro"
 def test_paths_start_at_the_file(tmp_path: Path) -> None:
     (tmp_path / "initrd").write_bytes(b"x")
     (tmp_path / "fw").write_bytes(b"x")
-    with pytest.raises(RunFileError, match=r"file\.toml:1: kernel: names .*k, which is no file"):
+    with pytest.raises(RunFileError, match=r"file\.toml:1: kernel: names .*k, which is not a file"):
         load(tmp_path, 'kernel = "k"')
     with pytest.raises(RunFileError, match=r"file\.toml:1: kernel: "):
         load(tmp_path, 'kernel = "fw"')  # There, but no kernel.
@@ -151,17 +167,20 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ("", r"file\.toml:1: guest: is missing"),
         ('\nguest = "linxu"', r":2: guest: is 'linxu'; the guests are linux"),
         ('guest = "linux"\nbackedn = "mi"', r":2: backedn: unknown key; known: guest, kernel"),
-        ('guest = "linux"\nbackend = "kvm"', r":2: backend: is 'kvm', neither mi nor plugin"),
-        ('guest = "linux"\n[append]\nx = 1', r":3: append\.x: append is no table"),
+        (
+            'guest = "linux"\nbackend = "kvm"',
+            r":2: backend: is 'kvm'; the backends are gdb, plugin",
+        ),
+        ('guest = "linux"\n[append]\nx = 1', r":3: append\.x: append is not a table"),
         ('guest = "linux"\nmemory = "lots"', r":2: memory: 'lots' is no memory size"),
         ('guest = "linux"\n\ntime_limit = 0', r":3: time_limit: is 0, not a number of seconds"),
         ('guest = "linux"\ntrace = "yes"', r":2: trace: is 'yes', neither true nor false"),
         ('guest = "linux"\nstep = -1', r":2: step: is -1, not a whole number"),
         ('guest = "linux"\nfrom = "mark:"', r":2: from: is 'mark:'; a label is 1\.\.32 ASCII"),
-        ('guest = "linux"\nto = "console:("', r":2: to: is '\(', no regular expression"),
+        ('guest = "linux"\nto = "console:("', r":2: to: is '\(', not a regular expression"),
         (
             'guest = "linux"\n[[console]]\nexpect = "a"\n[[console]]\nexpect = "*"',
-            r":2: console: step 2 is '\*', no regular expression",
+            r":2: console: step 2 is '\*', not a regular expression",
         ),
         ('guest = "linux"\n[[console]]\nsend = "a"', r":2: console: step 1 has no expect"),
         (
@@ -169,8 +188,11 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             r":2: console: step 1 has the unknown key 'withn'",
         ),
         ('guest = "linux"\n# c\nworkload = 3', r":3: workload: is 3, not a text"),
-        ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: belongs to kernel"),
-        ('guest = "linux"\nbackend = "plugin"\nstep = 3', r":3: step: is for the gdb backend"),
+        ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: needs kernel; a named guest has"),
+        (
+            'guest = "linux"\nbackend = "plugin"\nstep = 3',
+            r":3: step: works only with the gdb backend; this run uses plugin",
+        ),
         (
             'guest = "linux"\n[machine]\nsetup = "x"',
             r":3: machine\.setup: machine: setup 'x' is neither base nor h",
@@ -202,13 +224,13 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ),
         (
             'guest = "linux"\nbackend = "plugin"\naccesses = false\nfilter = 8',
-            r":4: filter: is of accesses, and this run captures none",
+            r":4: filter: has no effect with accesses = false$",
         ),
-        ('guest = "linux"\nto = "boot"', r":2: to: is boot, which only from can be"),
-        ('guest = "linux"\nfrom = "power-off"', r":2: from: is power-off, which only to can be"),
+        ('guest = "linux"\nto = "boot"', r":2: to: cannot be boot; only from can$"),
+        ('guest = "linux"\nfrom = "power-off"', r":2: from: cannot be power-off; only to can$"),
         ('guest = "linux"\nmachine = 3', r":2: machine: is 3, not a table"),
         ('guest = "linux"\nmodels = "lsp"', r":2: models: is 'lsp', not a list of models"),
-        ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: models is no table"),
+        ('guest = "linux"\nmodels.lsp = 1', r":2: models\.lsp: models is not a table"),
         ('guest = "linux"\nrun = 1', r":2: run: must be tables"),
         ('guest = "linux"\n[[run]]\ntrace = true', r":2: run\[0\]\.name: is None; give letters"),
         ('guest = "linux"\n[[run]]\nname = "../x"', r":3: run\[0\]\.name: is '\.\./x'"),
@@ -237,12 +259,12 @@ def test_errors_name_line_and_key(tmp_path: Path, text: str, message: str) -> No
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="no such file"):
-        runfile.load(tmp_path / "x.toml")
+        load_file(tmp_path / "x.toml")
     with pytest.raises(RunFileError, match="cannot be read as text"):
-        runfile.load(tmp_path)
+        load_file(tmp_path)
     (tmp_path / "x.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(RunFileError, match="cannot be read as text"):
-        runfile.load(tmp_path / "x.toml")
+        load_file(tmp_path / "x.toml")
 
 
 TOML = '''# comment

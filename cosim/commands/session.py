@@ -1,0 +1,136 @@
+"""One session for a command: its logs, what it prints, its exit status."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+from cosim import output, paths
+from cosim.errors import CosimError, StorageError
+from cosim.machine import interrupts
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import ResultDocument, has_finding
+from cosim.report import table
+from cosim.run.plan import Plan, resolve
+from cosim.run.spec import RunSpec
+from cosim.session import workload
+from cosim.session.execution import available, capture, execute, load_models
+from cosim.session.plugin import RECORDING
+from cosim.session.protocol import Outcome, Watchers
+from cosim.session.terminal import LiveTerminal
+from cosim.session.view import live_view
+
+_INTERRUPTED = 130
+
+
+@cache
+def note_once(text: str) -> None:
+    """Write a line that holds for all runs of this process to stderr."""
+    output.note(text)
+
+
+def _models(plan: Plan) -> Pipeline:
+    with output.progress("loading the models (the first time compiles them: a minute)"):
+        return load_models(plan)
+
+
+def document(spec: RunSpec, folder: Path) -> ResultDocument:
+    """Run one session of a batch with its files in ``folder``; return its result.
+
+    :raises CosimError: when something cut the session short.
+    """
+    plan = resolve(available(spec, note_once))
+    pipeline = _models(plan)
+    trace = folder / "trace" if spec.trace else None
+    with live_view() as view:
+        watchers = Watchers(view=view, note=output.note)
+        outcome = execute(plan, folder, pipeline, trace=trace, watchers=watchers)
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.document is not None
+    failed = workload.failure(folder)
+    if failed is not None:
+        output.note(f"cosim: {spec.name}: {failed}")
+    return outcome.document
+
+
+def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool) -> int:
+    """Capture one session as a trace, print what it holds, return the exit status."""
+    return _run_and_print(spec, as_json=as_json, logs=None, trace=trace)
+
+
+def run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None = None) -> int:
+    """Run one session with its models, print its result, return the exit status.
+
+    :param logs: where logs are kept; None: they are kept only if the session failed.
+    """
+    return _run_and_print(spec, as_json=as_json, logs=logs, trace=None)
+
+
+def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None) -> int:
+    spec = available(spec, note_once)
+    folder = _logs_folder(logs)
+    outcome = failed = None
+    try:
+        outcome = _run(spec, folder, trace)
+        # The user of a live guest reads its console anyway.
+        if outcome.error is None and not spec.live:
+            failed = workload.failure(folder)
+    finally:
+        went_through = outcome is None or outcome.error is None
+        if logs is None and failed is not None:
+            # The console's log says why it failed; the recording may be large.
+            (folder / RECORDING).unlink(missing_ok=True)
+        elif logs is None and (went_through or not any(folder.iterdir())):
+            shutil.rmtree(folder, ignore_errors=True)
+    if outcome.document is not None:
+        if as_json:
+            output.print_json(outcome.document)
+        else:
+            output.print_table(table.render(outcome.document))
+    if failed is not None:
+        output.note(f"cosim: {failed}")
+    if isinstance(outcome.error, KeyboardInterrupt):
+        interrupts.over()
+        when = " before the region began" if outcome.document is None else ""
+        logs_in = f" (logs: {folder})" if folder.exists() else ""
+        output.note(f"cosim: interrupted{when}{logs_in}")
+        return _INTERRUPTED
+    if isinstance(outcome.error, CosimError):
+        named = outcome.error.log
+        if folder.exists() and (named is None or not Path(named).is_relative_to(folder)):
+            outcome.error.log = str(folder)
+        raise outcome.error
+    return int(outcome.document is not None and has_finding(outcome.document))
+
+
+def _run(spec: RunSpec, folder: Path, trace: Path | None) -> Outcome:
+    if trace is not None:
+        with live_view() as view:
+            return capture(spec, folder, trace, Watchers(view=view, note=output.note))
+    plan = resolve(spec)
+    pipeline = _models(plan)
+    if spec.live:
+        terminal = LiveTerminal()
+        watchers = Watchers(view=terminal.view, attach=terminal.attached, note=output.note)
+        return execute(plan, folder, pipeline, watchers=watchers)
+    with live_view() as view:
+        return execute(plan, folder, pipeline, watchers=Watchers(view=view, note=output.note))
+
+
+def _logs_folder(asked: Path | None) -> Path:
+    try:
+        if asked is not None:
+            asked.mkdir(parents=True, exist_ok=True)
+            return asked
+        parent = paths.cache() / "sessions"
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
+    except OSError as error:
+        raise StorageError(
+            f"cannot write {asked or paths.cache()}: {error.strerror}; "
+            "free space, or choose a folder with --logs or COSIM_CACHE"
+        ) from None

@@ -1,0 +1,195 @@
+"""From what a user asked for, key by key, to a :class:`~cosim.run.spec.RunSpec`.
+
+The command line and run files both come here.  The keys are those of a run file (see
+:mod:`cosim.run.run_file`) and those of the backends (:mod:`cosim.run.backend`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import guest
+from cosim.kernel.images import inspect_kernel
+from cosim.machine.configuration import parse_memory
+from cosim.models import choices
+from cosim.run import checks
+from cosim.run.backend import Backends, Problem, all_options, find, owners
+from cosim.run.checks import Check
+from cosim.run.names import Names
+from cosim.run.spec import Exchange, RunSpec
+from hypervisor_model.policies import MachineModel
+
+
+def _guest(value: Any, folder: Path) -> str:
+    if value not in guest.NAMES:
+        raise ValueError(f"is {value!r}; the guests are {', '.join(guest.NAMES)}")
+    return checks.text(value, folder)
+
+
+def _kernel(value: Any, folder: Path) -> Path:
+    path = checks.file(value, folder)
+    inspect_kernel(path)
+    return path
+
+
+def _bios(value: Any, folder: Path) -> str:
+    return value if value == "none" else str(checks.file(value, folder))
+
+
+def _memory(value: Any, folder: Path) -> str:
+    parse_memory(checks.text(value, folder))
+    return str(value)
+
+
+def _models(value: Any, folder: Path) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError(f'is {value!r}, not a list of models such as ["shadow", "lsp"]')
+    # Which models and options there are does not depend on the machine.
+    choices.make_models(value, MachineModel())
+    return tuple(value)
+
+
+def _console(value: Any, folder: Path) -> tuple[Exchange, ...]:
+    if not isinstance(value, list):
+        raise ValueError("must be tables [[console]] with expect, send, within")
+    return tuple(_exchange(number, item, folder) for number, item in enumerate(value))
+
+
+def _exchange(number: int, item: Any, folder: Path) -> Exchange:
+    where = f"step {number + 1}"
+    if not isinstance(item, dict) or "expect" not in item:
+        raise ValueError(f"{where} has no expect")
+    unknown = set(item) - {"expect", "send", "within"}
+    if unknown:
+        raise ValueError(f"{where} has the unknown key {min(unknown)!r}")
+    try:
+        expect = checks.pattern(item["expect"], folder)
+        within = checks.seconds(item.get("within", Exchange.within), folder)
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from error
+    send = item.get("send", "")
+    if not isinstance(send, str):
+        raise ValueError(f"{where}: send is {send!r}, not a text")
+    return Exchange(expect, send, within)
+
+
+_CHECKS: dict[str, Check] = {
+    "guest": _guest,
+    "kernel": _kernel,
+    "initrd": checks.file,
+    "append": checks.text,
+    "bios": _bios,
+    "memory": _memory,
+    "cpu": checks.text,
+    "backend": checks.text,
+    "from": checks.edge,
+    "to": checks.edge,
+    "workload": checks.text,
+    "console": _console,
+    "models": _models,
+    "stop_on_divergence": checks.switch,
+    "time_limit": checks.seconds,
+    "trace": checks.switch,
+}
+_ONLY_TYPED: dict[str, Check] = {"live": checks.switch}
+"""Options of the command line that run files cannot have."""
+
+_FIELDS = {"from": "region_from", "to": "region_to"}
+"""Fields of RunSpec that are not called as the option is."""
+
+
+def file_keys(backends: Backends) -> tuple[str, ...]:
+    """Return every key that a run in a run file can have, besides its tables."""
+    declared = all_options(backends)
+    return (*_CHECKS, *(key for key, option in declared.items() if option.in_files))
+
+
+def check(key: str, value: Any, folder: Path, backends: Backends) -> Any:
+    """Return the checked value of option ``key``; relative paths start at ``folder``.
+
+    :raises ValueError: when the value is malformed; the text follows the option's name.
+    :raises CosimError: when it names something that cannot be used; the text stands alone.
+    """
+    if key == "backend":
+        kind = find(backends, checks.text(value, folder))
+        if kind is None:
+            raise ValueError(f"is {value!r}; the backends are {', '.join(backends)}")
+        return kind.name
+    known = {**_CHECKS, **_ONLY_TYPED}
+    if key in known:
+        return known[key](value, folder)
+    return all_options(backends)[key].check(value, folder)
+
+
+def make_spec(
+    name: str,
+    fields: Mapping[str, Any],
+    *,
+    default: str,
+    backends: Backends,
+    names: Names,
+    machine: Mapping[str, Any] | None = None,
+) -> RunSpec | Problem:
+    """Return the run that the checked ``fields`` describe, or what is wrong with them together.
+
+    :param fields: only what the user set.
+    :param default: the backend of the command.
+    :param names: how the user spells options.
+    :param machine: what the user set of the modelled machine.
+    """
+    wrong = _together(fields, names)
+    if wrong is not None:
+        return wrong
+    declared = all_options(backends)
+    kind = backends[fields.get("backend") or _default(fields, default, backends)]
+    own = {key: value for key, value in fields.items() if key in declared}
+    for key in own:
+        if key not in kind.options():
+            of = " or ".join(owners(backends, key))
+            return Problem(key, f"works only with the {of} backend; this run uses {kind.name}")
+    backend = kind(**own)
+    wrong = backend.problem(names)
+    if wrong is not None:
+        return wrong
+    common = {
+        _FIELDS.get(key, key): value
+        for key, value in fields.items()
+        if key not in declared and key != "backend"
+    }
+    return RunSpec(name=name, backend=backend, names=names, machine=dict(machine or {}), **common)
+
+
+def _default(fields: Mapping[str, Any], default: str, backends: Backends) -> str:
+    """Return the backend of a run that names none."""
+    for key, option in all_options(backends).items():
+        if key in fields and option.selects and key not in backends[default].options():
+            return owners(backends, key)[0]
+    return default
+
+
+def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
+    """Return what is wrong with the options that all backends share; None if nothing is."""
+    if "guest" in fields and "kernel" in fields:
+        return Problem("kernel", f"cannot be used together with {names.option('guest')}")
+    if "guest" not in fields and "kernel" not in fields:
+        return Problem("guest", f"is missing; name a guest or give {names.option('kernel')}")
+    if "initrd" in fields and "kernel" not in fields:
+        return Problem(
+            "initrd", f"needs {names.option('kernel')}; a named guest has its own initrd"
+        )
+    if "workload" in fields and "kernel" in fields:
+        return Problem(
+            "workload",
+            "works only with a guest that cosim makes; "
+            f"use {names.option('append')} or a run file's console with your own kernel",
+        )
+    begin = fields.get("from")
+    if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
+        return Problem("to", f"is the same place as {names.option('from')}; the region is empty")
+    if begin == "power-off":
+        return Problem("from", f"cannot be power-off; only {names.option('to')} can")
+    if fields.get("to") == "boot":
+        return Problem("to", f"cannot be boot; only {names.option('from')} can")
+    return None

@@ -1,0 +1,148 @@
+"""Carrying out a run: its backend's session, its models, its trace."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from cosim.errors import EnvironmentFault, MissingTool, UsageError
+from cosim.models import choices
+from cosim.models.pipeline import Pipeline
+from cosim.models.result import Origin
+from cosim.run.plan import Plan, resolve
+from cosim.run.spec import RunSpec
+from cosim.session.origin import backend_of, origin
+from cosim.session.protocol import Backend, Note, Outcome, Watchers
+from cosim.trace import manifest
+from cosim.trace.writer import TraceWriter
+from hypervisor_model.events import EventBatch
+
+
+def available(spec: RunSpec, note: Note) -> RunSpec:
+    """Return ``spec`` with a backend that this machine has.
+
+    :param note: is told if that is another backend than the one asked for.
+    :raises MissingTool: when there is no QEMU, or ``spec`` needs the backend that is missing.
+    """
+    backend = spec.backend
+    if not isinstance(backend, Backend):
+        return spec
+    reason = backend.missing()
+    if reason is None:
+        return spec
+    try:
+        other, difference = backend.stand_in(spec.names)
+    except MissingTool as error:
+        raise MissingTool(f"{reason}; {error}") from None
+    note(f"cosim: {reason}; {difference}")
+    return replace(spec, backend=other)
+
+
+def check(spec: RunSpec) -> None:
+    """Check everything about ``spec`` that can be checked without starting the guest.
+
+    :raises UsageError: when it cannot be run; its ``key`` says which key is wrong.
+    :raises EnvironmentFault: when QEMU is missing, or memory is short.
+    """
+    plan = resolve(spec)
+    with _memory_for(plan):
+        choices.make_pipeline(origin(plan), plan.models)
+
+
+def load_models(plan: Plan) -> Pipeline:
+    """Return the plan's models, compiled.  Compiling them the first time takes a minute.
+
+    :raises UsageError: when there is no such model.
+    :raises EnvironmentFault: when memory is short.
+    """
+    about = origin(plan)
+    with _memory_for(plan):
+        choices.compile_models(about, plan.models)
+        return choices.make_pipeline(about, plan.models)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    pipeline: Pipeline,
+    *,
+    trace: Path | None = None,
+    watchers: Watchers | None = None,
+) -> Outcome:
+    """Run one session.
+
+    :param folder: an empty folder for logs.
+    :param pipeline: takes the events (:func:`load_models`).
+    :param trace: keep the events as a trace in this folder.
+    :param watchers: who follows the session.
+    :raises CosimError: when the session cannot start.
+    """
+    watchers = watchers or Watchers()
+    backend = backend_of(plan)
+    with ExitStack() as stack:
+        if trace is None:
+            return backend.open(plan, folder, pipeline, watchers).run()
+        keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session.labels)
+        first = watchers.keep
+
+        def keep(batch: EventBatch) -> None:
+            keeper.keep(batch)
+            first(batch)
+
+        session = backend.open(plan, folder, pipeline, replace(watchers, keep=keep))
+        outcome = session.run()
+        if keeper.writer is not None and outcome.ending is not None:
+            keeper.writer.close(outcome.ending)
+    return outcome
+
+
+def capture(spec: RunSpec, folder: Path, trace: Path, watchers: Watchers) -> Outcome:
+    """Run one session without models and keep its events; parameters as for :func:`execute`.
+
+    :raises CosimError: when the session cannot start.
+    """
+    plan = resolve(spec)
+    only_counts = Pipeline(origin(plan), {})
+    return execute(plan, folder, only_counts, trace=trace, watchers=watchers)
+
+
+@contextmanager
+def _memory_for(plan: Plan) -> Iterator[None]:
+    """Say what to do if there is not enough memory for the models."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise
+        raise EnvironmentFault(
+            f"not enough memory to model {plan.machine.memory >> 20} MiB of guest RAM "
+            f"({error}); give the guest less with {plan.names.option('memory')}"
+        ) from None
+
+
+class _TraceKeeper:
+    """Writes every batch to a trace.  The first batch makes it: without a region, no trace."""
+
+    def __init__(
+        self, folder: Path, origin: Origin, stack: ExitStack, labels: Callable[[], list[str]]
+    ) -> None:
+        if (folder / manifest.NAME).exists():
+            raise UsageError(f"{folder} already holds a trace; name another folder")
+        self._folder = folder
+        self._origin = origin
+        self._stack = stack
+        self._labels = labels
+        self._labelled = 0
+        self.writer: TraceWriter | None = None
+
+    def keep(self, batch: EventBatch) -> None:
+        """Write ``batch``, after the labels of its marks."""
+        if self.writer is None:
+            self.writer = self._stack.enter_context(TraceWriter(self._folder, self._origin))
+        for number, text in enumerate(self._labels()[self._labelled :], self._labelled):
+            self.writer.label(number, text)
+            self._labelled += 1
+        self.writer.write(batch)
