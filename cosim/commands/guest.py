@@ -31,7 +31,7 @@ def command() -> None:
 @command.command("list")
 @_JSON
 def list_guests(as_json: bool) -> None:
-    """Show the guests, which of them are ready, and where their files are.
+    """Show which guests are ready, and their folders.
 
     Example: cosim guest list --json
     """
@@ -51,7 +51,7 @@ def list_guests(as_json: bool) -> None:
 @click.option("--force", is_flag=True, help="Fetch again, to get newer packages.")
 @_JSON
 def fetch(name: str, force: bool, as_json: bool) -> None:
-    """Fetch a guest's packages from this machine's Debian mirror.
+    """Fetch a guest from this machine's Debian mirror.
 
     apt checks the signatures and resumes a download that was cut off.  This needs apt on Debian;
     the machine's own apt state does not change.
@@ -76,7 +76,9 @@ def build(name: str, force: bool, as_json: bool) -> None:
 @command.command("workloads")
 @_JSON
 def list_workloads(as_json: bool) -> None:
-    """Show what the workloads guest can run, and which programs are only stand-ins.
+    """Show what the workloads guest can run.
+
+    The list says which programs are only stand-ins.
 
     Run one with `cosim run workloads --workload NAME:SIZE`; SIZE is test or full.
 

@@ -51,8 +51,20 @@ _ACCESSES = {"read": Access.READ, "write": Access.WRITE, "fetch": Access.FETCH}
 @click.option(
     "--hgatp", type=_number, metavar="Y", help="hgatp for a two-stage walk; needs --vsatp."
 )
-@click.option("--priv", type=click.Choice(["U", "S"]), default="S", show_default=True)
-@click.option("--access", type=click.Choice(list(_ACCESSES)), default="read", show_default=True)
+@click.option(
+    "--priv",
+    type=click.Choice(["U", "S"]),
+    default="S",
+    show_default=True,
+    help="Privilege of the access.",
+)
+@click.option(
+    "--access",
+    type=click.Choice(list(_ACCESSES)),
+    default="read",
+    show_default=True,
+    help="Kind of access.",
+)
 @click.option("--sum", "sum_", is_flag=True, help="Set sstatus.SUM (two stages: vsstatus.SUM).")
 @click.option("--mxr", is_flag=True, help="Set sstatus.MXR, for both stages.")
 @click.option(

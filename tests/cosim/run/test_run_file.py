@@ -172,7 +172,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             r":2: backend: is 'kvm'; the backends are gdb, plugin",
         ),
         ('guest = "linux"\n[append]\nx = 1', r":3: append\.x: append is not a table"),
-        ('guest = "linux"\nmemory = "lots"', r":2: memory: 'lots' is no memory size"),
+        ('guest = "linux"\nmemory = "lots"', r":2: memory: 'lots' is not a memory size"),
         ('guest = "linux"\n\ntime_limit = 0', r":3: time_limit: is 0, not a number of seconds"),
         ('guest = "linux"\ntrace = "yes"', r":2: trace: is 'yes', neither true nor false"),
         ('guest = "linux"\nstep = -1', r":2: step: is -1, not a whole number"),
