@@ -27,15 +27,17 @@ def command(path: Path, output: Path | None, as_json: bool) -> None:
     of a file is FILE.html beside it, that of a folder report.html in it.  The page needs no
     network and no script.
     """
-    from cosim.report import source
+    from cosim.report import from_path, renderers
+    from cosim.report.renderers import terminal
 
-    with progress("report") as step:
-        report = source.load(path, step)
     target = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
-    size = source.write(report.page, target)
+    renderers.for_file(target)
+    with progress("report") as step:
+        report = from_path.load(path, step)
+    size = renderers.write(report, target)
     if as_json:
-        sections = [section.slug for section in report.page.sections]
+        sections = [section.slug for section in report.sections]
         print_json({"page": str(target), "bytes": size, "sections": sections})
         return
-    print_table(report.terminal)
+    print_table(terminal.render(report))
     note(f"the page: {target}")

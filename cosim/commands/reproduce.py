@@ -34,7 +34,8 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
     differ.
     """
     from cosim.errors import UsageError
-    from cosim.report import source
+    from cosim.report import from_path, renderers
+    from cosim.report.renderers import terminal
     from cosim.reproduce import experiments
 
     known = tuple(experiments.EXPERIMENTS)
@@ -45,13 +46,13 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
         experiments.prepare(names, quick=quick, step=step)
     with progress("reproduce", seconds=True) as step:
         figures = experiments.run(names, output, quick=quick, step=step)
-        report = source.load(output, step)
+        report = from_path.load(output, step)
     page = output / "index.html"
-    source.write(report.page, page)
+    renderers.write(report, page)
     if as_json:
         print_json({"page": str(page), "figures": [figure.to_json() for figure in figures]})
     else:
-        print_table(report.terminal)
+        print_table(terminal.render(report))
         note(f"the page: {page}")
     warnings = [f"{figure.figure}: {text}" for figure in figures for text in figure.warnings]
     for text in warnings:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Row = dict[str, Any]
-"""A row of :mod:`cosim.report.document`."""
+"""A row of :mod:`cosim.report.figure_document`."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Figure:
-    """A document of :mod:`cosim.report.document`."""
+    """A document of :mod:`cosim.report.figure_document`."""
 
     figure: str
     title: str

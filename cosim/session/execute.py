@@ -21,7 +21,8 @@ from cosim.machine import interrupts, tools
 from cosim.models import choices as modelling
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin, ResultDocument, has_finding
-from cosim.report import table
+from cosim.report import from_result
+from cosim.report.renderers import terminal
 from cosim.run import plan
 from cosim.run.plan import Plan
 from cosim.run.spec import RunSpec
@@ -240,7 +241,7 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, **options
         if as_json:
             output.print_json(outcome.document)
         else:
-            output.print_table(table.render(outcome.document))
+            output.print_table(terminal.render(from_result.build(outcome.document)))
     if failure is not None:
         output.note(f"cosim: {failure}")
     if isinstance(outcome.error, KeyboardInterrupt):

@@ -21,7 +21,7 @@ from cosim.models.choices import make_pipeline
 from cosim.models.result import Ending, Origin
 from cosim.output import SecondsLeft, Step
 from cosim.paths import SOURCE
-from cosim.report.document import FigureDocument
+from cosim.report.figure_document import FigureDocument
 from cosim.reproduce import (
     Counts,
     Lab,
@@ -349,7 +349,7 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hypervisor_model/policies/lsp.py", False, True),
         ("cosim/models/comparison.py", False, True),
         ("cosim/reproduce/fig5.py", False, False),
-        ("cosim/report/page.py", False, False),
+        ("cosim/report/renderers/page.py", False, False),
     ],
 )
 def test_keys_depend_on_the_sources(
