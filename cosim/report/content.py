@@ -7,7 +7,7 @@ shows one.  Neither knows the other, so that a further output is one new file in
       Section                   a heading and parts:
         Paragraphs              sentences
         Table                   rows of cells
-        Figure                  plots, which also give their numbers as tables
+        PlotGroup               plots, which also give their numbers as tables
         Listing                 lines that must stay as they are
         Notes                   short remarks, one a line
 
@@ -205,7 +205,7 @@ Plot = Lines | Bars
 
 
 @dataclass(frozen=True)
-class Figure(Part):
+class PlotGroup(Part):
     """Plots side by side; :mod:`cosim.report.plot_tables` has their numbers as tables."""
 
     caption: str

@@ -13,13 +13,13 @@ from cosim.report.content import (
     Bar,
     Bars,
     Cell,
-    Figure,
     Group,
     Lines,
     Notes,
     Paragraphs,
     Part,
     Plot,
+    PlotGroup,
     Report,
     Section,
     Series,
@@ -109,7 +109,7 @@ def _section(document: FigureDocument) -> Section:
     return Section(document.figure, document.title, tuple(parts), data=document.data)
 
 
-def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
+def _fig5(document: FigureDocument) -> tuple[PlotGroup, ...]:
     figures = []
     for program, rows in _by(document.rows, "program").items():
         for row in rows:
@@ -118,11 +118,13 @@ def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
         x = Axis("share of modifications", number_text.percent)
         plot = Lines("", x, Axis("VM exits"), _series(rows, "policy", "share", "exits"))
         caption = "VM exits over the share of modifications"
-        figures.append(Figure(f"{caption}: {labelled(program)}" if program else caption, (plot,)))
+        figures.append(
+            PlotGroup(f"{caption}: {labelled(program)}" if program else caption, (plot,))
+        )
     return tuple(figures)
 
 
-def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
+def _fig6(document: FigureDocument) -> tuple[PlotGroup, ...]:
     plots: list[Plot] = []
     reads = []
     for fence, rows in _by(document.rows, "fence").items():
@@ -136,16 +138,16 @@ def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
             reads.append(of_plot(Lines(name, x, what, series)))
     caption = "VM exits that the global page table causes"
     # Each on its own scale: where the one has far larger counts, the other's curves would merge.
-    return (Figure(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
+    return (PlotGroup(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
 
 
-def _refs(document: FigureDocument) -> tuple[Figure, ...]:
+def _refs(document: FigureDocument) -> tuple[PlotGroup, ...]:
     axis = Axis("memory references for each TLB miss")
     groups = _groups(document.rows, "mode", "policy", "refs_per_miss", "expected")
-    return (Figure("Walk references", (Bars("", axis, groups),)),)
+    return (PlotGroup("Walk references", (Bars("", axis, groups),)),)
 
 
-def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
+def _fig7(document: FigureDocument) -> tuple[PlotGroup, ...]:
     labels = {row.text("program"): _program(row) for row in document.rows}
     plots, counts = [], []
     for count, key, what, baseline in (
@@ -156,14 +158,14 @@ def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
         axis = Axis(f"{what}, {baseline} = 1", number_text.ratio)
         plots.append(Bars("", axis, groups, baseline=1.0))
         counts.append(_count_table(document.rows, count, what, labels))
-    return (Figure("Memory-intensive programs", tuple(plots), tuple(counts)),)
+    return (PlotGroup("Memory-intensive programs", tuple(plots), tuple(counts)),)
 
 
-def _small_multiples(document: FigureDocument) -> tuple[Figure, ...]:
+def _small_multiples(document: FigureDocument) -> tuple[PlotGroup, ...]:
     """A figure for each run of panels that show the same, with their legend and numbers near."""
     panels = [_panel(*panel) for panel in _by(document.rows, "panel").items()]
     runs = groupby(panels, key=lambda plot: (type(plot), _values_axis(plot)))
-    return tuple(Figure(document.title, _alike(list(plots))) for _, plots in runs)
+    return tuple(PlotGroup(document.title, _alike(list(plots))) for _, plots in runs)
 
 
 def _panel(name: str, rows: Rows) -> Plot:
@@ -195,7 +197,7 @@ def _alike(plots: Sequence[Plot]) -> tuple[Plot, ...]:
     return tuple(made)
 
 
-_FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
+_FIGURES: dict[str, Callable[[FigureDocument], tuple[PlotGroup, ...]]] = {
     "fig5": _fig5,
     "fig6": _fig6,
     "refs": _refs,

@@ -13,13 +13,13 @@ from cosim.report.content import (
     Bar,
     Bars,
     Cell,
-    Figure,
     Group,
     Listing,
     Notes,
     Paragraphs,
     Part,
     Plot,
+    PlotGroup,
     Report,
     Section,
     Table,
@@ -75,7 +75,7 @@ def _incomplete(result: ResultDocument) -> str:
 def _plots(slug: str, heading: str, *plots: Plot | None) -> Iterator[Section]:
     known = tuple(plot for plot in plots if plot is not None)
     if known:
-        yield Section(slug, heading, (Figure(heading, known),), detail=True)
+        yield Section(slug, heading, (PlotGroup(heading, known),), detail=True)
 
 
 def _totals(policies: Policies) -> Plot | None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cosim.report import number_text
-from cosim.report.content import Axis, Bar, Bars, Cell, Figure, Lines, Plot, Series, Table
+from cosim.report.content import Axis, Bar, Bars, Cell, Lines, Plot, PlotGroup, Series, Table
 
 _LINE = 0.005
 """Curves that are closer than this share of a plot's height look like one."""
 
 
-def of_figure(figure: Figure) -> list[Table]:
+def of_figure(figure: PlotGroup) -> list[Table]:
     """Return the tables below ``figure``: the numbers of its plots, then its further ones."""
     return [*map(of_plot, figure.plots), *figure.tables]
 
@@ -23,7 +23,7 @@ def of_plot(plot: Plot) -> Table:
     return _of_lines(plot) if isinstance(plot, Lines) else _of_bars(plot)
 
 
-def hidden_curves(figure: Figure) -> list[str]:
+def hidden_curves(figure: PlotGroup) -> list[str]:
     """Say in words which curves of ``figure`` lie on each other."""
     notes = []
     for plot in figure.plots:

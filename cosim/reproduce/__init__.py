@@ -10,8 +10,9 @@ The scripts ``scripts/fig5.py`` and its like show how to use this from Python.
 
 from __future__ import annotations
 
+from cosim.report.programs import label
 from cosim.reproduce.lab import Lab
-from cosim.reproduce.measurement import Measurement, label, micro, program
+from cosim.reproduce.measurement import Measurement, micro, program
 from cosim.reproduce.timeline import Counts, Timeline
 
 __all__ = ["Counts", "Lab", "Measurement", "Timeline", "label", "micro", "program"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from cosim.report.programs import label
 from cosim.reproduce import fig7
 from cosim.reproduce.figure import Figure, Row, percents, ratio
-from cosim.reproduce.measurement import Measurement, label, program
+from cosim.reproduce.measurement import Measurement, program
 from cosim.reproduce.timeline import Counts, Timeline
 from guest.workloads import WORKLOADS
 from hypervisor_model.costs import CostTable, break_even

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import guest
+from cosim.files import write_whole
 from cosim.output import Step
 from cosim.reproduce import beyond, fig5, fig6, fig7, refs
 from cosim.reproduce.clock import Clock
 from cosim.reproduce.figure import Figure
-from cosim.reproduce.lab import Lab, write_text
+from cosim.reproduce.lab import Lab
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import LINUX, Timeline
 from cosim.run.batch import sole
@@ -74,9 +75,9 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
                 made = EXPERIMENTS[name].figure(results, quick=quick)
                 for one in (made, *made.also):
                     figure = finished(one, results.values(), quick=quick)
-                    write_text(folder / f"{figure.figure}.csv", figure.to_csv())
+                    write_whole(folder / f"{figure.figure}.csv", figure.to_csv())
                     document = json.dumps(figure.to_json(), indent=1)
-                    write_text(folder / f"{figure.figure}.json", document)
+                    write_whole(folder / f"{figure.figure}.json", document)
                     figures.append(figure)
     return figures
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cosim.reproduce.figure import Claim, Figure, Row, percent, points, ratio
+from cosim.report.number_text import percent
+from cosim.reproduce.figure import Claim, Figure, Row, points, ratio
 from cosim.reproduce.measurement import Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
@@ -124,7 +125,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         paper="TSP takes 200,000 exits at 100 % (a write-protection fault and a flush trap for each"
         " modification) and is linear in the share; LSP takes 100,000; up to 50 % fewer.",
         difference=f"At 100 % TSP takes {tsp:,} exits and LSP {lsp:,} of {n:,} operations:"
-        f" {percent(saved)} fewer. Over all shares LSP/TSP leaves the line 1 - p/2 by at most"
+        f" {percent(saved, 1)} fewer. Over all shares LSP/TSP leaves the line 1 - p/2 by at most"
         f" {worst * 100:.2f} percentage points: a load fills only if the operation before"
         f" it on its page was a modification, so that none of the first {size.pages:,} does, and"
         " how many of the others do varies with the order, that is, the seed."
@@ -151,7 +152,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
                 "100,000 of 100,000",
                 _off(lsp, n, 1),
             ),
-            Claim("fewer exits than TSP, at most", percent(saved), "50 %", points(saved - 0.5)),
+            Claim("fewer exits than TSP, at most", percent(saved, 1), "50 %", points(saved - 0.5)),
         ),
         notes=[*(_source_note(source) for source in sources), *_neighbour_notes()],
         warnings=["gdb and the plugin do not count the same exits."] if differing else [],
@@ -199,7 +200,7 @@ def _linux_figure(timeline: Timeline, size: Size) -> Figure:
         " exits are all of the guest's, kernel included.",
         paper="Nothing: its benchmark needs no operating system.",
         difference="A modification is two stores and a fence, so that LSP saves up to"
-        f" {percent(saved)} of TSP's exits. What is left at a share of 0 % are"
+        f" {percent(saved, 1)} of TSP's exits. What is left at a share of 0 % are"
         f" {_number(idle.exits('shadow'))} exits of TSP and {_number(idle.exits('lsp'))} of LSP,"
         " by the kernel and the start of the loop.",
         settings={

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cosim.report.programs import label
 from cosim.reproduce.figure import Claim, Figure, Row, percents, points, ratio
-from cosim.reproduce.measurement import Measurement, describe_tlb, label, program
+from cosim.reproduce.measurement import Measurement, describe_tlb, program
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
 from guest.workloads import WORKLOADS

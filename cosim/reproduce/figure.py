@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosim.report.number_text import percent
+
 Row = dict[str, Any]
 """A row of :mod:`cosim.report.figure_document`."""
 
@@ -72,14 +74,9 @@ class Figure:
         return text.getvalue()
 
 
-def percent(share: float) -> str:
-    """``share`` (of 1) as a percentage that no line break parts."""
-    return f"{share * 100:.1f}\u00a0%"
-
-
 def percents(low: float, high: float) -> str:
     """A range of shares as percentages."""
-    return f"{low * 100:.1f} to {percent(high)}"
+    return f"{low * 100:.1f} to {percent(high, 1)}"
 
 
 def points(difference: float) -> str:

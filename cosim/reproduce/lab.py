@@ -22,46 +22,50 @@ from pathlib import Path
 from typing import Any
 
 import guest
-from cosim import paths
 from cosim.errors import StorageError
+from cosim.files import write_whole
 from cosim.machine import tools
 from cosim.models.choices import make_pipeline
 from cosim.output import Step
+from cosim.reproduce.code_digest import digest
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
 from cosim.run.spec import MODELLED, RunSpec
 from cosim.session import execute as launch
 from cosim.session.gdb import Progress, View
 from cosim.trace.reader import TraceReader
-from guest import spec as guests
 from hypervisor_model.policies import MachineModel
 
 Json = dict[str, Any]
 
-_CAPTURING = (
-    "cosim/run",
-    "cosim/session",
-    "cosim/machine",
-    "cosim/kernel",
-    "cosim/debugger",
-    "cosim/capture",
-    "cosim/trace",
-    "hypervisor_model/events.py",
-    "hypervisor_model/jit.py",
-    "hypervisor_model/isa",
-    "hypervisor_model/policies/machine.py",
+_CAPTURING = ("cosim.session", "cosim.capture", "cosim.trace.writer", MachineModel.__module__)
+_AFTER_THE_EVENTS = (
+    "cosim.commands",
+    "cosim.models",
+    "cosim.output",
+    "cosim.report",
+    "cosim.reproduce",
+    "hypervisor_model.policies",
+    "hypervisor_model.tlb",
+    "hypervisor_model.walk",
 )
-"""The sources that a capture depends on.  Rather too many than one too few: only what comes after
-the events (policies, experiments, pages, commands) is left out."""
+"""What a capture depends on, and what works on captured events only."""
 
 _MODELLING = (
-    "hypervisor_model",
-    "cosim/models",
-    "cosim/trace",
-    "cosim/reproduce/timeline.py",
-    "cosim/reproduce/lab.py",
+    "hypervisor_model.policies",
+    "cosim.models",
+    "cosim.trace.reader",
+    "cosim.reproduce.timeline",
 )
-"""The sources that the counts of a model over a capture depend on."""
+_NOT_MODELLING = (
+    "cosim.capture",
+    "cosim.machine",
+    "cosim.output",
+    "cosim.report",
+    "cosim.run",
+    "cosim.session",
+)
+"""What the counts of a model over a capture depend on, and what they do not."""
 
 
 def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
@@ -157,7 +161,7 @@ class Lab:
             "trace": _trace_key(measurement.spec, measurement.step_all),
             "model": model,
             "machine": modelled(measurement.machine),
-            "tool": _sources(*_MODELLING),
+            "tool": digest(_MODELLING, _NOT_MODELLING),
         }
         return self.folder / "counts" / f"{_digest(key)[:24]}.json"
 
@@ -176,7 +180,7 @@ class Lab:
             "model": model,
             "machine": modelled(measurement.machine),
         }
-        write_text(
+        write_whole(
             self._counts_file(measurement, model),
             json.dumps({"of": about, **timeline.to_json()}, indent=1),
         )
@@ -190,20 +194,6 @@ def modelled(machine: Mapping[str, Any]) -> Json:
     """
     whole = MachineModel.from_json(machine).to_json()
     return {name: whole[name] for name in MODELLED}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all.
-
-    :raise StorageError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _view(spec: RunSpec, step: Step) -> View:
@@ -226,7 +216,7 @@ def _trace_key(spec: RunSpec, step_all: bool) -> str:
             "step_all": step_all,
             "guest": made,
             "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
-            "tool": _sources(*_CAPTURING),
+            "tool": digest(_CAPTURING, _AFTER_THE_EVENTS),
         }
     )
 
@@ -235,16 +225,6 @@ def _trace_key(spec: RunSpec, step_all: bool) -> str:
 def _guest(name: str) -> Json:
     made = guest.load(name)
     return {"checksums": made.checksums, "append": made.append, "memory": made.memory}
-
-
-@cache
-def _sources(*names: str) -> str:
-    """A digest of the tool's source files that are ``names``, or below folders of these names."""
-    files: list[Path] = []
-    for path in (path for name in names for path in sorted(paths.SOURCE.glob(name))):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [file for file in inside if file.suffix in (".py", ".c", ".h")]
-    return guests.digest(files)
 
 
 def _digest(key: Json) -> str:

@@ -66,12 +66,3 @@ def program(name: str, size: Size, arguments: str = "") -> RunSpec:
         backend="plugin",
         time_limit=1800,
     )
-
-
-def label(name: str) -> str:
-    """The program ``name``, and what it stands for: a stand-in must never be shown without."""
-    workload = WORKLOADS[name]
-    if workload.stands_for is None:
-        return name
-    what = "stand-in for " if workload.stand_in else ""
-    return f"{name} ({what}{workload.stands_for})"

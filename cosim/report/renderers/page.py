@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from cosim.report import number_text, plot_tables
-from cosim.report.content import Bars, Figure, Lines, Part, Report, Table
+from cosim.report.content import Bars, Lines, Part, PlotGroup, Report, Table
 from cosim.report.renderers import plots
 from cosim.report.renderers.plots import NARROW, WIDE
 from cosim.report.series_looks import Look, looks, palette, policy_label
@@ -82,13 +82,13 @@ def _parted(table: Table) -> list[Table]:
     return [table.narrowed(columns[start : start + _COLUMNS]) for start in starts]
 
 
-def _looks(figure: Figure) -> dict[str, Look]:
+def _looks(figure: PlotGroup) -> dict[str, Look]:
     # Curves share a legend, so that a name looks the same on all of them.
     curves = [name for plot in figure.plots if isinstance(plot, Lines) for name in plot.names]
     return looks(curves, *(plot.names for plot in figure.plots if isinstance(plot, Bars)))
 
 
-def _legend(figure: Figure, place: str) -> list[tuple[Markup, str, str]]:
+def _legend(figure: PlotGroup, place: str) -> list[tuple[Markup, str, str]]:
     """Return sign, name and explanation of the curves, and of what is expected.
 
     Bars have their names beside them.
@@ -109,12 +109,12 @@ def _legend(figure: Figure, place: str) -> list[tuple[Markup, str, str]]:
     return entries
 
 
-def _has_room_beside(figure: Figure) -> bool:
+def _has_room_beside(figure: PlotGroup) -> bool:
     """Return True if the figure is one narrow plot, so that its numbers can stand beside it."""
     return len(figure.plots) == 1 and isinstance(figure.plots[0], Bars)
 
 
-def _drawings(figure: Figure, name: str) -> list[tuple[str, str, Markup]]:
+def _drawings(figure: PlotGroup, name: str) -> list[tuple[str, str, Markup]]:
     """Return each plot as (class, title, drawing).
 
     A line plot that stands alone is drawn twice, for wide and for narrow columns.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cosim.output import WIDTH
 from cosim.report import plot_tables
-from cosim.report.content import Figure, Listing, Notes, Paragraphs, Part, Report, Table
+from cosim.report.content import Listing, Notes, Paragraphs, Part, PlotGroup, Report, Table
 
 _NAME_WIDTH, _CELL_WIDTH = 40, 24
 """The widest that the first (of :data:`WIDTH`) and any other column can be."""
@@ -39,7 +39,7 @@ def _lines(report: Report, everything: bool) -> Iterator[RenderableType]:
         if len(shown) > 1 or section.heading == report.title:
             yield Text(section.heading, style="bold")
         for part in parts:
-            if isinstance(part, Figure) and part.caption != section.heading:
+            if isinstance(part, PlotGroup) and part.caption != section.heading:
                 yield Text(part.caption)
             yield from _show(part)
 
@@ -72,7 +72,7 @@ def _(part: Table) -> Iterator[RenderableType]:
 
 
 @_show.register
-def _(part: Figure) -> Iterator[RenderableType]:
+def _(part: PlotGroup) -> Iterator[RenderableType]:
     yield from map(Fitted, plot_tables.of_figure(part))
 
 

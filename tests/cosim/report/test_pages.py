@@ -19,10 +19,10 @@ from cosim import cli
 from cosim.report import content, from_figures, from_path, settings
 from cosim.report.content import (
     Cell,
-    Figure,
     Lines,
     Notes,
     Paragraphs,
+    PlotGroup,
     Report,
     Section,
     Table,
@@ -53,8 +53,8 @@ def report(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-def figures_of(section: Section) -> list[Figure]:
-    return [part for part in section.parts if isinstance(part, Figure)]
+def figures_of(section: Section) -> list[PlotGroup]:
+    return [part for part in section.parts if isinstance(part, PlotGroup)]
 
 
 class Reader(HTMLParser):

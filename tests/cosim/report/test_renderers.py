@@ -15,11 +15,11 @@ from cosim import cli
 from cosim.report import from_figures, from_result, renderers
 from cosim.report.content import (
     Cell,
-    Figure,
     Listing,
     Notes,
     Paragraphs,
     Part,
+    PlotGroup,
     Report,
     Section,
     Table,
@@ -34,7 +34,7 @@ MARKDOWN = '''
 """A report as Markdown."""
 
 from cosim.report import plot_tables
-from cosim.report.content import Figure, Listing, Notes, Paragraphs, Table
+from cosim.report.content import PlotGroup, Listing, Notes, Paragraphs, Table
 
 SUFFIXES = (".md",)
 
@@ -62,7 +62,7 @@ def show(part):
         case Table():
             rows = [part.columns, *([cell.text for cell in row] for row in part.rows)]
             return [part.caption, *("| " + " | ".join(row) + " |" for row in rows)]
-        case Figure():
+        case PlotGroup():
             return [line for table in plot_tables.of_figure(part) for line in show(table)]
 '''
 
@@ -136,7 +136,7 @@ WHOLE = Report(
     ),
     sections=(
         Section("one", "One", (Notes(("kept",)), Notes(("left out",), detail=True))),
-        Section("two", "Two", (Listing("level 2\n  level 1"), Figure("f", ()))),
+        Section("two", "Two", (Listing("level 2\n  level 1"), PlotGroup("f", ()))),
         Section("rest", "The rest", (Paragraphs("details", "Why"),), detail=True),
     ),
 )

@@ -29,6 +29,7 @@ from cosim.reproduce import (
     Timeline,
     beyond,
     clock,
+    code_digest,
     experiments,
     fig5,
     fig7,
@@ -348,6 +349,14 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hypervisor_model/events.py", True, True),
         ("hypervisor_model/policies/lsp.py", False, True),
         ("cosim/models/comparison.py", False, True),
+        ("cosim/models/result.py", False, True),
+        ("cosim/trace/reader.py", False, True),
+        ("hypervisor_model/policies/machine.py", True, True),
+        ("hypervisor_model/costs.py", False, False),
+        ("hypervisor_model/walk.py", False, True),
+        ("cosim/run/plan.py", True, True),
+        ("cosim/output.py", False, False),
+        ("cosim/commands/run.py", False, False),
         ("cosim/reproduce/fig5.py", False, False),
         ("cosim/report/renderers/page.py", False, False),
     ],
@@ -365,7 +374,7 @@ def test_keys_depend_on_the_sources(
     measurement = Measurement(SPEC, ("lsp",))
 
     def keys() -> tuple[str, str]:
-        lab._sources.cache_clear()
+        code_digest.digest.cache_clear()
         return lab._trace_key(SPEC, False), room.key(measurement)
 
     try:
@@ -373,7 +382,7 @@ def test_keys_depend_on_the_sources(
         (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
         after = keys()
     finally:
-        lab._sources.cache_clear()
+        code_digest.digest.cache_clear()
     assert (before[0] != after[0], before[1] != after[1]) == (trace, counts)
 
 
