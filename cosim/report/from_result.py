@@ -59,7 +59,8 @@ def _warnings(result: ResultDocument) -> Iterator[str]:
         yield f"The run is incomplete: {_incomplete(result)}."
     for name, counts in result["translations"].items():
         if counts["illegal"]:
-            yield f"{name}: {counts['illegal']:,} illegal translations."
+            number = counts["illegal"]
+            yield f"{name}: {number:,} illegal translation{'s' if number > 1 else ''}."
     writes = missed(result["audit"])["missed_writes"]
     if writes:
         yield f"The capture missed {writes:,} writes to page tables. Do not rely on the counts."

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosim.report.number_text import percent
-from cosim.reproduce.figure import Claim, Figure, Row, points, ratio
-from cosim.reproduce.measurement import Measurement, micro
+from cosim.reproduce.figure import Claim, Figure, Panel, Row, points, ratio
+from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
 
 NAME = "fig5"
 LINUX = "fig5-linux"
 """The document of the Linux program: other people's plots of ``fig5`` need not tell it apart."""
-MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
-BASE = {"setup": "base"}
 
 KINDS = {"shadow": ("pt_write", "fence"), "lsp": ("fence", "fence_fast")}
 """Exits that the gdb backend counts without stepping: those that need no accesses."""
@@ -79,8 +77,10 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
     for share in size.shares:
         options = {"pages": size.pages, "ops": size.operations, "share": share}
         spec = micro(f"micro-{share}", options)
-        made[f"micro {share}"] = Measurement(spec, MODELS, BASE, seconds=size.operations / 4e4)
-    made["linux"] = Measurement(_linux(size), MODELS, BASE, seconds=9 + size.linux_operations / 2e3)
+        made[f"micro {share}"] = Measurement(spec, BASE_MODELS, BASE, seconds=size.operations / 4e4)
+    made["linux"] = Measurement(
+        _linux(size), BASE_MODELS, BASE, seconds=9 + size.linux_operations / 2e3
+    )
     for name, pages, operations, stepped in _gdb_sizes(size):
         options = {"pages": pages, "ops": operations, "share": _GDB_SHARE}
         models = ("shadow", "lsp")
@@ -179,20 +179,14 @@ def _linux_figure(timeline: Timeline, size: Size) -> Figure:
         ratio(one.exits("lsp"), one.exits("shadow")) for share, one in counts.items() if share
     )
     saved = 1 - min(known for known in over_tsp if known is not None)
+    panel = Panel("mprotect of single pages", "VM exits", x_label="share of modifications")
     return Figure(
         figure=LINUX,
         title="Beside figure 5: the nearest Linux program",
         rows=[
-            {
-                "panel": "mprotect of single pages",
-                "series": model,
-                "x": share / 100,
-                "y": one.exits(model),
-                "x_label": "share of modifications",
-                "y_label": "VM exits",
-            }
+            panel.row(model, share / 100, one.exits(model))
             for share, one in counts.items()
-            for model in MODELS
+            for model in BASE_MODELS
         ],
         measured="mprotect of one page is two stores (clear, set) and one fence."
         f" {size.linux_operations:,} operations on {size.pages:,} pages for each share, one after"
@@ -245,7 +239,7 @@ def _rows(counts: Mapping[int, Counts], operations: int) -> list[Row]:
             "expected": expected(model, share / 100, operations),
         }
         for share, one in counts.items()
-        for model in MODELS
+        for model in BASE_MODELS
     ]
 
 

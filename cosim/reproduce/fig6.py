@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosim.reproduce.figure import Claim, Figure, Row
-from cosim.reproduce.measurement import Measurement, micro
+from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Timeline
 
 NAME = "fig6"
-MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
-BASE = {"setup": "base"}
 WINDOWS = (1, 2, 4, 8, 16)
 FENCES = ("va", "all")
 
@@ -46,7 +44,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
             }
             spec = micro(f"window-{window}-{fence}", options)
             seconds = size.operations / 5e4
-            made[f"{window} {fence}"] = Measurement(spec, MODELS, BASE, seconds=seconds)
+            made[f"{window} {fence}"] = Measurement(spec, BASE_MODELS, BASE, seconds=seconds)
     return made
 
 
@@ -67,7 +65,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             "sync_reads": one.policies[model].get("sync_reads"),
         }
         for (window, fence), one in counts.items()
-        for model in MODELS
+        for model in BASE_MODELS
     ]
     modifications = size.operations * size.share // 100
 

@@ -15,6 +15,23 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One of a figure's small plots (``panel`` in :mod:`cosim.report.figure_document`)."""
+
+    name: str
+    y_label: str
+    y_unit: str | None = None
+    """``share`` or ``ratio``; None for counts."""
+    x_label: str | None = None
+
+    def row(self, series: str, x: float | str, y: float | None) -> Row:
+        """Return the row of one point or bar."""
+        labels = {"x_label": self.x_label, "y_label": self.y_label, "y_unit": self.y_unit}
+        known = {key: value for key, value in labels.items() if value is not None}
+        return {"panel": self.name, "series": series, "x": x, "y": y, **known}
+
+
+@dataclass(frozen=True)
 class Claim:
     """A number of the paper's and ours for it."""
 

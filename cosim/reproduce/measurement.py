@@ -10,6 +10,10 @@ from cosim.run.spec import Backend, RunSpec
 from guest.workloads.catalog import WORKLOADS, Size
 from hypervisor_model.policies import MachineModel
 
+BASE = {"setup": "base"}
+BASE_MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
+"""Of the experiments without the H extension: the modelled machine, and the policies."""
+
 
 @dataclass(frozen=True)
 class Measurement:

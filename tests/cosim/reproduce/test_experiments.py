@@ -38,7 +38,7 @@ from cosim.reproduce import (
 )
 from cosim.reproduce.clock import Clock
 from cosim.reproduce.figure import Claim, Figure
-from cosim.reproduce.measurement import micro, program
+from cosim.reproduce.measurement import BASE_MODELS, micro, program
 from cosim.reproduce.timeline import replay
 from cosim.run.batch import sole
 from cosim.run.spec import RunSpec
@@ -439,7 +439,7 @@ def _fig5_results(gdb_writes: int) -> dict[str, Timeline]:
     for key in fig5.plan(quick=True):
         policies = {
             "shadow": _exits(pt_write=50, fence=50, shadow_fill=0),
-            **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in fig5.MODELS[1:]},
+            **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in BASE_MODELS[1:]},
         }
         if key == "gdb mi":
             policies["shadow"] = _exits(pt_write=gdb_writes, fence=50, shadow_fill=None)
