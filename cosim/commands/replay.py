@@ -31,8 +31,8 @@ from cosim.trace.reader import TraceReader
 def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: bool) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
-    Of a trace that is cut, what is there is replayed, and the result says so.  The exit status
-    is 1 when a translation was illegal or the capture had missed a write.
+    If the trace is cut short, what is there is replayed, and the result says so.  The exit status
+    is 1 if a translation was illegal or the capture missed a write.
     """
     trace = TraceReader(folder)
     machine = {} if tlb is None else {"tlb": parse_tlb(tlb)}

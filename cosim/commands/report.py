@@ -1,4 +1,4 @@
-"""``cosim report``: a page that can be read, printed and passed on."""
+"""``cosim report``: a page to read, print and pass on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from cosim.output import note, print_json, print_table, progress
 )
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The page; by default beside PATH."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page (.html); by default beside PATH.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(path: Path, output: Path | None, as_json: bool) -> None:
@@ -24,8 +27,8 @@ def command(path: Path, output: Path | None, as_json: bool) -> None:
 
     PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
     `cosim reproduce`, or a trace, which is replayed with the default models.  By default the page
-    of a file is FILE.html beside it, that of a folder report.html in it.  The page needs no
-    network and no script.
+    of a file is beside it, with the suffix .html; the page of a folder is report.html in it.  The
+    page needs no network and no script.
     """
     from cosim.report import from_path, renderers
     from cosim.report.renderers import terminal

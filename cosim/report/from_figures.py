@@ -137,7 +137,7 @@ def _fig6(document: FigureDocument) -> tuple[PlotGroup, ...]:
             series = _series(known, "policy", "window", "sync_reads")
             reads.append(of_plot(Lines(name, x, what, series)))
     caption = "VM exits that the global page table causes"
-    # Each on its own scale: where the one has far larger counts, the other's curves would merge.
+    # Each on its own scale, because larger counts of one would merge the curves of the other.
     return (PlotGroup(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
 
 
@@ -162,7 +162,7 @@ def _fig7(document: FigureDocument) -> tuple[PlotGroup, ...]:
 
 
 def _small_multiples(document: FigureDocument) -> tuple[PlotGroup, ...]:
-    """A figure for each run of panels that show the same, with their legend and numbers near."""
+    """Return a group for neighbouring panels that show the same, so that they share a legend."""
     panels = [_panel(*panel) for panel in _by(document.rows, "panel").items()]
     runs = groupby(panels, key=lambda plot: (type(plot), _values_axis(plot)))
     return tuple(PlotGroup(document.title, _alike(list(plots))) for _, plots in runs)
@@ -186,7 +186,7 @@ def _values_axis(plot: Plot) -> Axis:
 
 
 def _alike(plots: Sequence[Plot]) -> tuple[Plot, ...]:
-    """``plots`` of the same values on the same scale, for counts that is as wide as they are."""
+    """Return ``plots`` of the same values on one scale, logarithmic if counts are far apart."""
     values = tuple(value for plot in plots for value in plot.values)
     made: list[Plot] = []
     for plot in plots:
@@ -210,7 +210,7 @@ def _axis(text: str, rows: Rows, key: str) -> Axis:
 
 
 def _series(rows: Rows, name: str, x: str, y: str) -> tuple[Series, ...]:
-    """A measured series for each ``name`` and, where rows have ``expected``, that beside it."""
+    """Return a measured series for each ``name``, and what is expected if rows say it."""
     made = []
     for policy, own in _by(rows, name).items():
         own = sorted(own, key=lambda row: row.number(x))
@@ -262,7 +262,7 @@ def _program(row: Row) -> str:
 
 
 def _by(rows: Rows, key: str) -> dict[str, Rows]:
-    """Rows by the text in ``key``, in the order of their first; "" where ``key`` is missing."""
+    """Return rows by the text in ``key`` ("" if it is missing), in the order of the first rows."""
     parts: dict[str, Rows] = {}
     for row in rows:
         part = row.text(key) if key in row.fields else ""

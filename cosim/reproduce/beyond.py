@@ -32,13 +32,13 @@ HUGE = ("cc1", "mcf-like", "astar-like")
 """Programs that run without transparent huge pages, too."""
 
 COSTS = CostTable(handling={})
-"""Handling is part of the exit cost that is asked for."""
+"""The cost of handling is part of the exit cost that is looked for."""
 
 _WAYS = 8
 _SENSITIVE = "cc1"
-"""The program whose TLB is varied at full size: it works in most pages for its size."""
+"""The program whose TLB is varied at full size: for its size, it uses the most pages."""
 _EXITING = "stress-fork"
-"""The program whose exits are varied in size: it has most of them."""
+"""The program whose exits are varied in size: it has the most exits."""
 
 _THREE = ("nested", "shadow", "lsp")
 _OF_FENCES = "share of the guest's fences"

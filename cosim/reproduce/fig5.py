@@ -13,10 +13,10 @@ from cosim.run.spec import RunSpec
 
 NAME = "fig5"
 LINUX = "fig5-linux"
-"""The document of the Linux program: other people's plots of ``fig5`` need not tell it apart."""
+"""The Linux program has a document of its own, so that ``fig5`` holds one program."""
 
 KINDS = {"shadow": ("pt_write", "fence"), "lsp": ("fence", "fence_fast")}
-"""Exits that the gdb backend counts without stepping: those that need no accesses."""
+"""Exits that the gdb backend counts without stepping, because they need no accesses."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ _GDB_SHARE = 50
 
 
 def expected(policy: str, share: float, operations: int) -> float | None:
-    """Exits that theory says of ``operations`` in random order: 2pN and N(p + p(1-p)).
+    """Return the exits that theory predicts for random order: 2pN and N(p + p(1-p)).
 
     TSP takes one for each modification and one for its fence; LSP one for the fence, and one for
     each access that is the first since a modification of its page (paging-models, section 1).
@@ -71,7 +71,7 @@ def expected(policy: str, share: float, operations: int) -> float | None:
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made: dict[str, Measurement] = {}
     for share in size.shares:
@@ -97,7 +97,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     micro_counts = {share: results[f"micro {share}"].after("measured") for share in size.shares}
     top = micro_counts[100]
@@ -161,17 +161,17 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
 
 
 def _exact(exits: float) -> float:
-    """``exits`` without the last digits of a sum of binary fractions."""
+    """Return ``exits`` without the rounding error of binary fractions."""
     return round(exits, 6)
 
 
 def _off(exits: int | None, operations: int, paper: int) -> str:
-    """How many exits an operation are more than the ``paper`` has."""
+    """Say how many more exits we have for each operation than the ``paper``."""
     return "unknown" if exits is None else f"{exits / operations - paper:+.3f} for each operation"
 
 
 def _linux_figure(timeline: Timeline, size: Size) -> Figure:
-    """The nearest program for Linux; its first pass, before which no model had seen it, is out."""
+    """Return the figure of the nearest Linux program, without its first pass (the warm-up)."""
     _, *passes = timeline.between("begin", "end")
     counts = dict(zip(size.linux_shares, passes, strict=True))
     idle = counts[0]
@@ -223,7 +223,7 @@ def _linux(size: Size) -> RunSpec:
 
 
 def _gdb_sizes(size: Size) -> tuple[tuple[str, int, int, bool], ...]:
-    """Name, pages, operations, and whether every instruction is stepped."""
+    """Return name, pages, operations, and True if every instruction is stepped."""
     return (
         ("gdb", _GDB_PAGES, size.gdb_operations, False),
         ("gdb-stepped", _STEPPED_PAGES, size.stepped_operations, True),
@@ -244,7 +244,7 @@ def _rows(counts: Mapping[int, Counts], operations: int) -> list[Row]:
 
 
 def _worst_ratio(counts: Mapping[int, Counts]) -> float:
-    """The largest distance of LSP/TSP from 1 - p/2."""
+    """Return the largest distance of LSP/TSP from 1 - p/2."""
     distances = []
     for share, one in counts.items():
         measured = ratio(one.exits("lsp"), one.exits("shadow"))
@@ -254,7 +254,7 @@ def _worst_ratio(counts: Mapping[int, Counts]) -> float:
 
 
 def _before(timeline: Timeline) -> dict[str, int | None]:
-    """Exits before the mark ``measured``."""
+    """Return the exits before the mark ``measured``."""
     counts = next(counts for label, counts in timeline.marks if label == "measured")
     return {model: counts.exits(model) for model in ("shadow", "lsp")}
 
@@ -265,7 +265,7 @@ def _sources(
     operations: int,
     kinds: Mapping[str, tuple[str, ...]] | None,
 ) -> list[Row]:
-    """Exits of the same guest through the plugin and through gdb."""
+    """Return the exits of the same guest through the plugin and through gdb."""
     through = {
         backend: results[f"{name} {backend}"].after("measured") for backend in ("plugin", "mi")
     }

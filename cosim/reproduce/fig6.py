@@ -29,7 +29,7 @@ QUICK = Size(pages=64, operations=4_000, share=10)
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made = {}
     for fence in FENCES:
@@ -49,7 +49,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     counts = {
         (window, fence): results[f"{window} {fence}"].after("measured")
@@ -137,7 +137,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
 
 
 def _off(span: tuple[int, int]) -> str:
-    """By how much the ends of ``span`` are off the paper's range."""
+    """Say how far the ends of ``span`` are from the paper's range."""
     return f"{span[0] - 14_000:+,} and {span[1] - 20_000:+,}"
 
 

@@ -33,10 +33,10 @@ PROGRAMS = {
     "xz": 84,
     "python3": 30,
 }
-"""What runs, and a guess of the seconds that it takes at full size."""
+"""The programs, with a guess of the seconds that each takes at full size."""
 
 PAPERS = tuple(name for name in PROGRAMS if WORKLOADS[name].stands_for)
-"""The paper's: one of them itself, for the others stand-ins."""
+"""The paper's four programs: one itself, stand-ins for the others."""
 
 QUICK = ("cc1", "mcf-like", "milc-like", "astar-like", "sqlite3", "stress-fork")
 
@@ -49,8 +49,10 @@ ARGUMENTS = {
     "stress-vm": "8M 100",
     "python3": "15000",
 }
-"""Where a program's own full size has more accesses than fifteen minutes hold; the working sets of
-the stand-ins stay the same."""
+"""Arguments of programs whose own full size takes too long to run in fifteen minutes.
+
+The working sets of the stand-ins stay the same.
+"""
 
 _ONE_BOOT = "programs"
 _FOUR = "cc1 and three stand-ins"
@@ -66,7 +68,7 @@ _MEASURED = (
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     if quick:
         made = {_ONE_BOOT: Measurement(one_boot(), MODELS, MACHINE, seconds=27)}
     else:
@@ -83,12 +85,12 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def boot(name: str, *, quick: bool) -> str:
-    """The measurement of :func:`plan` that the program ``name`` runs in."""
+    """Return the name of the measurement that the program ``name`` runs in."""
     return _ONE_BOOT if quick else name
 
 
 def one_boot() -> RunSpec:
-    """The quick programs at their test size, one after the other in one boot."""
+    """Return one boot that runs the quick programs at their test size, one after the other."""
     return RunSpec(
         name=_ONE_BOOT,
         guest="workloads",
@@ -107,9 +109,9 @@ def stretches(
     names: Iterable[str] | None = None,
     variant: str = "",
 ) -> dict[str, Counts]:
-    """The counts of each program, from its mark ``begin`` to its mark ``end``.
+    """Return the counts of each program, from its mark ``begin`` to its mark ``end``.
 
-    ``variant`` ends the names of the measurements.
+    :param variant: ends the names of the measurements.
     """
     return {
         name: stretch(results[f"{boot(name, quick=quick)}{variant}"], name, quick=quick)
@@ -118,14 +120,14 @@ def stretches(
 
 
 def stretch(timeline: Timeline, name: str, *, quick: bool) -> Counts:
-    """The counts of program ``name`` in the ``timeline`` of the boot that it ran in."""
+    """Return the counts of program ``name`` in the ``timeline`` of its boot."""
     if not quick:
         return timeline.after("begin")
     return dict(zip(QUICK, timeline.between("begin", "end"), strict=True))[name]
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     counts = stretches(results, quick=quick)
     rows = [row for name, one in counts.items() for row in _rows(name, one)]
     misses = _span(rows, PAPERS, "lsp", "tlb_misses_vs_nested")
@@ -204,7 +206,7 @@ def _rows(name: str, counts: Counts) -> list[Row]:
 
 
 def _span(rows: list[Row], programs: Sequence[str], policy: str, key: str) -> tuple[float, float]:
-    """Smallest and largest ``key`` of the policy over the programs."""
+    """Return the smallest and largest ``key`` of the policy over the programs."""
     values = [r[key] for r in rows if r["program"] in programs and r["policy"] == policy]
     return min(values), max(values)
 
@@ -244,7 +246,7 @@ def _differences(counts: Mapping[str, Counts], rows: list[Row], linux: str) -> I
 
 
 def _small_pages(counts: Mapping[str, Counts], small: Mapping[str, Counts]) -> str:
-    """What the choice of 2 MiB pages in the G-stage does to the comparison."""
+    """Say what the choice of 2 MiB pages in the G-stage does to the comparison."""
     ratios = {
         name: counts[name].policies["lsp"]["tlb_misses"] / one.policies["nested"]["tlb_misses"]
         for name, one in small.items()
@@ -271,7 +273,7 @@ def _others(rows: list[Row]) -> Iterator[str]:
 
 
 def _misses_a_fill(counts: Counts) -> float:
-    """The TLB misses that LSP has more than nested paging, for each of its fills."""
+    """Return how many more TLB misses than nested paging LSP has for each of its fills."""
     misses: dict[str, int] = {m: counts.policies[m]["tlb_misses"] for m in ("lsp", "nested")}
     fills = counts.exits("lsp", "shadow_fill", "dirty_fill") or 0
     return (misses["lsp"] - misses["nested"]) / max(fills, 1)

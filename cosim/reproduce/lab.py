@@ -1,4 +1,4 @@
-"""Measuring, each thing once: traces and counts are kept by what they are of, and found again.
+"""Measure each thing once: traces and counts are kept, and found again by what they are of.
 
 ::
 
@@ -7,7 +7,7 @@
     DIR/logs/               of captures that failed
 
 A key is a digest of everything that the content depends on: the run as it was asked for, the
-guest's files, QEMU, the CPU, and the sources of the tool that make it.
+guest's files, QEMU, the CPU, and the code that makes it (:mod:`cosim.reproduce.code_digest`).
 """
 
 from __future__ import annotations
@@ -69,13 +69,13 @@ _NOT_MODELLING = (
 
 
 def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
-    """Tells nobody."""
+    """Tell nobody."""
 
 
 class Lab:
     """A folder of captures and counts.
 
-    :raise StorageError: the folder cannot be written.
+    :raises StorageError: when the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,11 +87,10 @@ class Lab:
             raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
 
     def measure(self, measurement: Measurement, step: Step = _silent) -> Timeline:
-        """The counts of ``measurement``; what is there already is not measured again.
+        """Return the counts of ``measurement``; nothing is measured twice.
 
-        ``step`` is told how far it is, from 0 to 1.
-
-        :raise CosimError: the guest cannot be had, run or captured.
+        :param step: is told how far it is, from 0 to 1.
+        :raises CosimError: when the guest cannot be fetched, built, run or captured.
         """
         found = {model: self._read(measurement, model) for model in measurement.models}
         missing = [model for model, timeline in found.items() if timeline is None]
@@ -107,30 +106,33 @@ class Lab:
                 ),
             )
             for model in missing:
-                # In a result it has its policy's name if no other has that policy.
+                # A result names a model after its policy if no other model has that policy.
                 name = model if model in timeline.end.policies else model.partition(":")[0]
                 found[model] = timeline.only(name, model)
                 self._write(measurement, model, timeline.only(name, model))
         return Timeline.merged([part for part in found.values() if part is not None])
 
     def is_measured(self, measurement: Measurement) -> bool:
-        """Whether :meth:`measure` would have nothing to do."""
+        """Return True if :meth:`measure` would have nothing to do."""
         return all(self._counts_file(measurement, model).exists() for model in measurement.models)
 
     def drop_leftovers(self) -> None:
-        """Remove what a killed process left of captures; nobody else may be measuring here."""
+        """Remove what a killed process left of captures.
+
+        No other process may be measuring in the folder.
+        """
         for part in (self.folder / "traces").glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
 
     def key(self, measurement: Measurement) -> str:
-        """The same for measurements of the same."""
+        """Return a text that is equal for measurements of the same."""
         files = [self._counts_file(measurement, model).name for model in measurement.models]
         return " ".join(files)
 
     def trace(self, spec: RunSpec, step: Step = _silent, *, step_all: bool = False) -> Path:
-        """The folder of the capture of ``spec``, captured if it is not there.
+        """Return the folder with the capture of ``spec``; capture it if it is not there.
 
-        :raise CosimError: the guest cannot be had, run or captured.
+        :raises CosimError: when the guest cannot be fetched, built, run or captured.
         """
         key = _trace_key(spec, step_all)
         folder = self.folder / "traces" / f"{spec.name}-{key[:12]}"
@@ -171,7 +173,7 @@ class Lab:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Torn by a crash: as good as absent.
+            # A crash cut the file short; measure again.
             return None
 
     def _write(self, measurement: Measurement, model: str, timeline: Timeline) -> None:
@@ -187,10 +189,10 @@ class Lab:
 
 
 def modelled(machine: Mapping[str, Any]) -> Json:
-    """The modelled hardware and hypervisor with these fields, and the defaults of all others.
+    """Return the modelled hardware and hypervisor: these fields, and defaults for all others.
 
-    Whole, so that a machine that names a default is the one that leaves it out, and none of it
-    is left to what a trace was told when it was captured.
+    It is complete, so that it makes no difference if a machine names a default or leaves it out,
+    or what the trace was told when it was captured.
     """
     whole = MachineModel.from_json(machine).to_json()
     return {name: whole[name] for name in MODELLED}
@@ -205,7 +207,7 @@ def _view(spec: RunSpec, step: Step) -> View:
 
 def _trace_key(spec: RunSpec, step_all: bool) -> str:
     asked = spec.to_json()
-    # The name says nothing about the run, and the models and their machine come after it.
+    # The name changes nothing; the models and their machine work on the captured events.
     for field in ("name", "models", "machine", "trace"):
         del asked[field]
     emulator = tools.qemu()

@@ -1,4 +1,4 @@
-"""What is measured once: a guest, the models over its events, and the machine they model."""
+"""One measurement: a guest, the models over its events, and the machine that they model."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Measurement:
     step_all: bool = False
     """With gdb: step every instruction of the region, so that every access is seen."""
     seconds: float = 1.0
-    """A guess of what it takes on a free core, for the time left."""
+    """A guess of the time it takes on a free core; shown as the time left."""
 
 
 def describe_tlb(machine: Mapping[str, Any]) -> str:
-    """The TLB of the machine with these fields, in words: sets x ways of each buffer."""
+    """Return the TLB of the machine with these fields in words: sets x ways of each buffer."""
     tlb = MachineModel.from_json(machine).tlb
     shapes = {"for data": tlb.data, "for code": tlb.fetch, "behind them": tlb.second}
     buffers = [f"{s[0]} x {s[1]} {what}" for what, s in shapes.items() if s is not None]
@@ -44,9 +44,9 @@ def describe_tlb(machine: Mapping[str, Any]) -> str:
 
 
 def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugin") -> RunSpec:
-    """The micro-benchmark in the bare S-mode guest, with ``options`` of guest/micro/bench.c.
+    """Return a run of the micro-benchmark in the bare S-mode guest.
 
-    It reads every page once and sets the mark ``measured`` before what is to be counted.
+    Its ``options`` are those of guest/micro/bench.c.  It reads every page once and sets the mark ``measured`` before what is to be counted.
     """
     words = [f"{key}={value}" for key, value in options.items()]
     return RunSpec(
@@ -59,9 +59,9 @@ def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugi
 
 
 def program(name: str, size: Size, arguments: str = "") -> RunSpec:
-    """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks.
+    """Return a run of a program of :data:`guest.workloads.WORKLOADS` in the Linux guest.
 
-    ``arguments`` stand in for those that it has at that size.
+    :param arguments: replace those that the program has at that size.
     """
     return RunSpec(
         name=f"{name}-{size}",

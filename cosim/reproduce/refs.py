@@ -32,13 +32,13 @@ QUICK = Size(pages=1024, operations=4_000)
 
 
 def expected(policy: str, mode: str, gstage: str) -> int:
-    """References of a miss on a 4 KiB page without walk caches (paging-models, section 4)."""
+    """Return the references of a miss on a 4 KiB page without walk caches (paging-models, 4)."""
     n, m = LEVELS[mode], LEVELS[gstage]
     return (n + 1) * (m + 1) - 1 if policy == "nested" else n
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made = {}
     for mode, gstage in PAIRS:
@@ -53,7 +53,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     rows: list[Row] = []
     for mode, gstage in PAIRS:
