@@ -46,7 +46,8 @@ def describe_tlb(machine: Mapping[str, Any]) -> str:
 def micro(name: str, options: Mapping[str, object], *, backend: Backend = "plugin") -> RunSpec:
     """Return a run of the micro-benchmark in the bare S-mode guest.
 
-    Its ``options`` are those of guest/micro/bench.c.  It reads every page once and sets the mark ``measured`` before what is to be counted.
+    Its ``options`` are those of guest/micro/bench.c.  It reads every page once and sets the mark
+    ``measured`` before what is to be counted.
     """
     words = [f"{key}={value}" for key, value in options.items()]
     return RunSpec(
