@@ -115,20 +115,20 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         figure=NAME,
         title="Figure 5: VM exits over the share of modifications",
         rows=_rows(micro_counts, n),
-        measured=f"The micro-benchmark in a bare S-mode guest (Sv39): {size.pages:,} pages operated"
-        f" on in sequence, {n:,} operations, of which an exact share is `PTE ^= W; sfence.vma va`"
-        " and the rest are loads, in random order (a shuffled list, fixed seed). Every policy"
-        " consumes the same captured events, in the set-up without H extension. Counted after"
-        f" every page has been read once; that warm-up costs {_list(warm)} exits, which are the"
-        " first fills and left out. Dashed: 2pN for TSP (`shadow`) and N(p + p(1-p)) for LSP"
-        " (`lsp`), which neither model knows of.\n\n" + _agreement(differing),
+        measured=f"The micro-benchmark in a bare S-mode guest (Sv39) makes {n:,} operations on"
+        f" {size.pages:,} pages in sequence. An exact share of them is `PTE ^= W; sfence.vma va`,"
+        " the rest are loads. Their order is random (a shuffled list, fixed seed). Every policy"
+        " gets the same captured events, in the set-up without H extension. Counting starts when"
+        f" every page has been read once; this warm-up costs {_list(warm)} exits, which are not"
+        " counted. The dashed lines are 2pN for TSP (`shadow`) and N(p + p(1-p)) for LSP (`lsp`)."
+        " The models do not use these formulas.\n\n" + _agreement(differing),
         paper="TSP takes 200,000 exits at 100 % (a write-protection fault and a flush trap for each"
         " modification) and is linear in the share; LSP takes 100,000; up to 50 % fewer.",
         difference=f"At 100 % TSP takes {tsp:,} exits and LSP {lsp:,} of {n:,} operations:"
-        f" {percent(saved, 1)} fewer. Over all shares LSP/TSP leaves the line 1 - p/2 by at most"
-        f" {worst * 100:.2f} percentage points: a load fills only if the operation before"
-        f" it on its page was a modification, so that none of the first {size.pages:,} does, and"
-        " how many of the others do varies with the order, that is, the seed."
+        f" {percent(saved, 1)} fewer. Over all shares LSP/TSP departs from the line 1 - p/2 by at"
+        f" most {worst * 100:.2f} percentage points. A load causes a fill only if the operation"
+        f" before it on its page was a modification: none of the first {size.pages:,} does, and the"
+        " number of the others depends on the order, that is, on the seed."
         + ("" if n == FULL.operations else f" This quick run makes {n:,} operations, not 100,000."),
         settings={
             "pages": size.pages,
@@ -188,15 +188,15 @@ def _linux_figure(timeline: Timeline, size: Size) -> Figure:
             for share, one in counts.items()
             for model in BASE_MODELS
         ],
-        measured="mprotect of one page is two stores (clear, set) and one fence."
-        f" {size.linux_operations:,} operations on {size.pages:,} pages for each share, one after"
-        " the other in one boot, after one pass that reads every page and is not counted; the"
-        " exits are all of the guest's, kernel included.",
+        measured="mprotect of one page makes two stores (clear, set) and one fence. For each share"
+        f" there are {size.linux_operations:,} operations on {size.pages:,} pages, one share after"
+        " the other in one boot. A first pass reads every page and is not counted. All exits of the"
+        " guest count, those of its kernel too.",
         paper="Nothing: its benchmark needs no operating system.",
-        difference="A modification is two stores and a fence, so that LSP saves up to"
-        f" {percent(saved, 1)} of TSP's exits. What is left at a share of 0 % are"
-        f" {_number(idle.exits('shadow'))} exits of TSP and {_number(idle.exits('lsp'))} of LSP,"
-        " by the kernel and the start of the loop.",
+        difference="A modification is two stores and a fence here. LSP saves up to"
+        f" {percent(saved, 1)} of TSP's exits. At a share of 0 % TSP still takes"
+        f" {_number(idle.exits('shadow'))} exits and LSP {_number(idle.exits('lsp'))}, from the"
+        " kernel and the start of the loop.",
         settings={
             "pages": size.pages,
             "operations": size.linux_operations,
@@ -287,13 +287,12 @@ def _sources(
 def _agreement(differing: list[Row]) -> str:
     if differing:
         return (
-            "The same guest at a smaller size through the gdb backend does NOT give the plugin's"
-            " counts: see the notes below."
+            "At a smaller size the gdb backend does NOT give the same counts as the plugin for the"
+            " same guest: see the notes below."
         )
     return (
-        "The same guest at a smaller size through the gdb backend gives the same counts as"
-        " through the plugin: the exits that need no accesses, and all exits where gdb steps"
-        " every instruction."
+        "At a smaller size the gdb backend gives the same counts as the plugin for the same guest:"
+        " the exits that need no accesses, and all exits if gdb steps every instruction."
     )
 
 
@@ -306,8 +305,8 @@ def _source_note(row: Row) -> str:
 
 def _neighbour_notes() -> list[str]:
     return [
-        "unsync (Linux KVM x86) and oos (Xen) let the leaf tables that are written most go out of"
-        " sync, so that only the fences exit; they pay by resynchronising at each fence, which is"
+        "unsync (Linux KVM x86) and oos (Xen) let leaf tables that are written often go out of"
+        " sync, so that only the fences exit. They resynchronise at each fence instead, which is"
         " no exit and not shown here. ssp synchronises in M-mode at the fence, so that no fill"
         " follows."
     ]

@@ -80,12 +80,12 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         title="Figure 6: VM exits that the global page table causes",
         rows=rows,
         measured=f"The micro-benchmark as in figure 5, {size.operations:,} operations on"
-        f" {size.pages:,} pages at a share of {size.share} %, the pages mapped global (G = 1), as"
-        " a kernel maps its own half for all address spaces. The paper names time windows of 1 to"
-        " 16 and does not define them. Ours: a window is a number of modifications whose fences"
+        f" {size.pages:,} pages at a share of {size.share} %. The pages are mapped global (G = 1),"
+        " as a kernel maps its own half for all address spaces. The paper names time windows of 1"
+        " to 16 and does not define them. Here a window is a number of modifications whose fences"
         " come together, after the last of them: either one sfence.vma for each address, or one"
-        " without an address for all. Nothing but these pages and their table takes an exit in"
-        " the measured stretch, so all exits count.",
+        " without an address for all. Only these pages and their table cause exits in the measured"
+        " stretch, so all exits count.",
         paper="Exits caused by reads and writes of the global page table, for windows of 1, 2, 4,"
         " 8, 16: TSP and LSP both between 14,000 and 20,000. Work and share are not stated.",
         difference=f"With {modifications:,} modifications TSP takes {spans['shadow'][0]:,} to"
@@ -95,14 +95,13 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         f" highest are off by {_off(spans['shadow'])}, LSP's by {_off(spans['lsp'])}."
         + ("" if size == FULL else f" (This quick run makes {size.operations:,} operations.)")
         + f" At a window of 1 TSP takes two exits for each modification by definition"
-        f" ({2 * modifications:,}): the share was not fitted, and that {size.share} % of 100,000"
-        " operations put TSP on the paper's 20,000 says nothing. Fenced by address, a window saves"
-        " no exit of either policy, because each modification keeps its fence; with one fence for"
-        " the window, TSP still takes a write-protection fault for each modification and LSP takes"
-        f" none, but pays by synchronising all it has at each fence ({reads[WINDOWS[-1]]:,} entries"
-        f" read at a window of {WINDOWS[-1]}). The paper shows TSP and LSP close together, as ours"
-        " are where fences name addresses and modifications are few; where LSP leaves that range,"
-        " the likely cause is that the paper's window is one of time and not of modifications.",
+        f" ({2 * modifications:,}). The share was not fitted: it means nothing that {size.share} %"
+        " of 100,000 operations give the paper's 20,000. If fences name addresses, a window saves"
+        " no exit of either policy, because each modification keeps its fence. With one fence for"
+        " the window, TSP still takes a write-protection fault for each modification. LSP takes"
+        f" none, but synchronises all it has at each fence ({reads[WINDOWS[-1]]:,} entries read at"
+        f" a window of {WINDOWS[-1]}). The paper shows TSP and LSP close together. Its window is"
+        " one of time, ours one of modifications, which may explain where LSP is out of its range.",
         settings={
             "pages": size.pages,
             "operations": size.operations,
@@ -127,8 +126,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             ),
         ),
         notes=[
-            "A share of 10 % is our choice: a kernel's own half is read much more often than"
-            " changed.",
+            "The share of 10 % is our choice: a kernel reads its own half much more often than it"
+            " changes it.",
             "Entries that LSP read to synchronise at the global fences: "
             + ", ".join(f"{number:,} at a window of {window}" for window, number in reads.items())
             + ".",

@@ -140,10 +140,10 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         rows=rows,
         measured=_MEASURED
         + (
-            "This quick run uses small inputs and one boot for all programs, so that a later"
-            " program finds the kernel's tables shadowed already."
+            "This quick run uses small inputs and one boot for all programs, so that later"
+            " programs find the kernel's tables shadowed already."
             if quick
-            else "Each has a boot of its own, and every model starts with empty tables and TLB."
+            else "Each runs in its own boot, and every model starts with empty tables and TLB."
         ),
         paper="Up to 25 % fewer exits than TSP; 14 to 32 % more TLB misses than nested paging,"
         " from the context switches that exits cause (403.gcc, 429.mcf, 433.milc, 473.astar).",
@@ -175,8 +175,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             ),
         ),
         notes=[
-            "The capture drops accesses that are sure to hit the first level and to change nothing"
-            " there (docs/architecture.md): misses are exact, first-level hits are not counted.",
+            "The capture drops accesses that certainly hit the first level and change nothing there"
+            " (docs/architecture.md). Misses are exact; first-level hits are not counted.",
         ],
     )
 
@@ -223,25 +223,22 @@ def _differences(counts: Mapping[str, Counts], rows: list[Row], linux: str) -> I
         f" {percents(misses['shadow'][0] - 1, misses['shadow'][1] - 1)})."
     )
     yield (
-        "That LSP saves more exits than in the paper has a likely cause in"
-        f" the guest: {linux} fences rarely for what it stores to its tables. Where the hart"
-        " has Svvptc, as QEMU's has, it leaves out the fence after a new mapping, so that TSP's"
-        " exits are stores to protected tables, of which LSP takes none, while LSP's fences, which"
-        " do exit, are few; `beyond` has a panel with the same without Svvptc. Programs and inputs"
-        " differ as well: three of the four are stand-ins, and shorter runs weigh the start-up,"
-        " with its new mappings, more. The emulator and the guest's kernel are not the"
-        " paper's, either; the settings name ours."
+        f"What differs from the paper's set-up: {linux} leaves out the fence after a new mapping if"
+        " the hart has Svvptc, as QEMU's has. LSP takes exits at fences and not at stores to"
+        " tables, so this favours LSP; `beyond` has a panel without Svvptc. Three of the four"
+        " programs are stand-ins. Shorter runs give more weight to the start-up, with its new"
+        " mappings. The emulator and the guest's kernel are not the paper's, either; the"
+        " settings name ours."
     )
     yield (
-        "The paper puts the additional TLB misses down to the context switches that exits"
-        " cause. Here an access that meets an entry which is not filled yet misses, exits, and"
-        f" misses again: for each such fill LSP has {min(second):.2f} to {max(second):.2f} misses"
-        " more than nested paging; at 1.00 they are all of it. They weigh most where a"
-        f" program misses least: {label(rarest)} has"
-        f" {counts[rarest].policies['nested']['tlb_misses']:,} misses under nested"
-        " paging. What exits displace from the first level is found in the second, of 1,024"
-        " entries, and is no miss; the paper states no TLB, and an emulator may flush all of it at"
-        " an exit."
+        "The paper explains the additional TLB misses with the context switches that exits cause."
+        " Here an access to an entry that is not filled yet misses, exits, and misses again. For"
+        f" each such fill LSP has {min(second):.2f} to {max(second):.2f} misses more than nested"
+        " paging; at 1.00 the fills account for all of them. The program with the fewest misses"
+        f" under nested paging is {label(rarest)}, with"
+        f" {counts[rarest].policies['nested']['tlb_misses']:,}. What exits displace from the first"
+        " level is found in the second, of 1,024 entries, and is no miss. The paper does not"
+        " describe its TLB, and an emulator may flush all of it at an exit."
     )
 
 
@@ -255,10 +252,10 @@ def _small_pages(counts: Mapping[str, Counts], small: Mapping[str, Counts]) -> s
     fewer = sum(value < 1 for value in ratios.values())
     return (
         "The 2 MiB pages of the G-stage are our choice. With 4 KiB pages, the models' default,"
-        f" LSP's TLB misses over those of nested paging are {listed}: the direction turns for"
-        f" {fewer} of {len(ratios)} programs. There the G-stage breaks up the guest's superpages"
-        " in the TLB of nested paging; the shadow tables, whose host memory the models take to be"
-        " contiguous, map them whole."
+        f" LSP's TLB misses divided by those of nested paging are {listed}. For {fewer} of"
+        f" {len(ratios)} programs LSP then has fewer misses. With 4 KiB pages the G-stage breaks up"
+        " the guest's superpages in the TLB of nested paging. The shadow tables map them whole,"
+        " because the models take their host memory to be contiguous."
     )
 
 

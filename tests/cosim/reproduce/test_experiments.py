@@ -489,7 +489,7 @@ def test_fig5_leaves_the_first_linux_pass_out() -> None:
     (linux,) = fig5.figure(_fig5_results(50), quick=True).also
     rows = [row["y"] for row in linux.rows if row["series"] == "shadow"]
     assert rows == [100] * len(fig5.QUICK.linux_shares)
-    assert "at a share of 0 % are 100 exits of TSP and 75 of LSP" in linux.difference
+    assert "At a share of 0 % TSP still takes 100 exits and LSP 75" in linux.difference
     run = fig5.plan(quick=True)["linux"].spec.workload
     assert run is not None
     assert run.count("mprotect-bench") == len(fig5.QUICK.linux_shares) + 1
@@ -532,7 +532,7 @@ def test_fig7_ratios_and_stand_ins() -> None:
     assert "LSP has 1.25 to 1.25 misses more" in figure.difference
     # With 4 KiB host pages LSP has 125 misses and nested paging 250.
     assert "0.50 (mcf-like (stand-in for 429.mcf))" in figure.difference
-    assert "turns for 4 of 4 programs" in figure.difference
+    assert "For 4 of 4 programs LSP then has fewer misses" in figure.difference
     assert "mcf-like (stand-in for 429.mcf)" in figure.settings["sizes"]
 
 
