@@ -99,11 +99,11 @@ def swatch(look: Look, name: str) -> str:
 @contextmanager
 def _settings(name: str) -> Iterator[None]:
     """Draw with our settings, whatever the user's own are; ``name`` makes ids unique."""
+    # It tells of its cache of fonts, which no plot here needs, while it is imported.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Most commands draw nothing and need not wait for it.
     import matplotlib as mpl
 
-    # It tells of its cache of fonts, which no plot here uses.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     usual = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
     ours: Any = {
         **usual,
