@@ -15,7 +15,7 @@ from cosim.reproduce import Lab, Measurement, label, program
 lab = Lab(Path(sys.argv[1] if len(sys.argv) > 1 else "fig7"))
 print(f"{'':>32}{'TLB misses/nested':>20}{'exits/TSP':>12}")
 for name in sys.argv[2:] or ["cc1", "mcf-like", "milc-like", "astar-like"]:
-    # 2 MiB pages in the G-stage: it does not break up the guest's superpages in the TLB.
+    # 2 MiB pages in the G-stage do not break up the guest's superpages in the TLB.
     machine = {"setup": "h", "gstage_page": 2 << 20}
     run = lab.measure(Measurement(program(name, "test"), ("nested", "shadow", "lsp"), machine))
     counts = run.after("begin")

@@ -1,6 +1,6 @@
-"""One `cosim` command as a process of its own: its wall time and its peak resident memory.
+"""Run one `cosim` command in its own process and measure its time and memory.
 
-For the benchmarks here.  The kernel's own figure for a child (``ru_maxrss``) would not do: it
+For the benchmarks here.  The kernel's figure for a child (``ru_maxrss``) is of no use, because it
 starts from what the parent had when it made the child.
 """
 
@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 def cosim(*words: str | Path) -> Measured:
     """Run ``cosim`` with ``words`` to its end.
 
-    :raise SystemExit: it fails; the message has what it said.
+    :raises SystemExit: when it fails; the message has what it said.
     """
     started = time.monotonic()
     done = subprocess.run(

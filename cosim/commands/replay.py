@@ -10,7 +10,8 @@ from cosim.models.choices import make_pipeline, parse_tlb, split_models
 from cosim.models.replay import replay
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
-from cosim.report import table
+from cosim.report import from_result
+from cosim.report.renderers import terminal
 from cosim.trace.reader import TraceReader
 
 
@@ -30,8 +31,8 @@ from cosim.trace.reader import TraceReader
 def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: bool) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
-    Of a trace that is cut, what is there is replayed, and the result says so.  The exit status
-    is 1 when a translation was illegal or the capture had missed a write.
+    If the trace is cut short, what is there is replayed, and the result says so.  The exit status
+    is 1 if a translation was illegal or the capture missed a write.
     """
     trace = TraceReader(folder)
     machine = {} if tlb is None else {"tlb": parse_tlb(tlb)}
@@ -41,5 +42,5 @@ def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: boo
     if as_json:
         print_json(result)
     else:
-        print_table(table.render(result))
+        print_table(terminal.render(from_result.build(result)))
     return int(has_finding(result))

@@ -1,4 +1,4 @@
-"""``cosim report``: a page that can be read, printed and passed on."""
+"""``cosim report``: a page to read, print and pass on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from cosim.output import note, print_json, print_table, progress
 )
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The page; by default beside PATH."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The page (.html); by default beside PATH.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(path: Path, output: Path | None, as_json: bool) -> None:
@@ -24,18 +27,20 @@ def command(path: Path, output: Path | None, as_json: bool) -> None:
 
     PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
     `cosim reproduce`, or a trace, which is replayed with the default models.  By default the page
-    of a file is FILE.html beside it, that of a folder report.html in it.  The page needs no
-    network and no script.
+    of a file is beside it, with the suffix .html; the page of a folder is report.html in it.  The
+    page needs no network and no script.
     """
-    from cosim.report import source
+    from cosim.report import from_path, renderers
+    from cosim.report.renderers import terminal
 
-    with progress("report") as step:
-        report = source.load(path, step)
     target = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
-    size = source.write(report.page, target)
+    renderers.for_file(target)
+    with progress("report") as step:
+        report = from_path.load(path, step)
+    size = renderers.write(report, target)
     if as_json:
-        sections = [section.slug for section in report.page.sections]
+        sections = [section.slug for section in report.sections]
         print_json({"page": str(target), "bytes": size, "sections": sections})
         return
-    print_table(report.terminal)
+    print_table(terminal.render(report))
     note(f"the page: {target}")

@@ -18,23 +18,30 @@ _ALL = "all"
     "  cosim reproduce fig7 -o paper --json | jq '.figures[0].rows'\n"
 )
 @click.argument("what", metavar="fig5|fig6|refs|fig7|beyond|all")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The folder.")
-@click.option("--quick", is_flag=True, help="Small sizes: within two minutes.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The folder for data, page and captures.",
+)
+@click.option("--quick", is_flag=True, help="Measure small sizes; takes under two minutes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
     """Run the experiments behind the figures of the LSP paper on real guests.
 
     fig5: exits of the micro-benchmark; fig6: exits by the global page table; refs: walk
     references for each TLB miss; fig7: TLB misses and exits of programs; beyond: what the paper
-    could not show.  DIR gets NAME.json and NAME.csv of each with plain rows, and index.html, one
-    page of all that were run there.  Captures (DIR/traces) and counts are kept: a run that was
-    interrupted goes on where it was, and nothing is measured twice.
+    could not show.  The folder gets NAME.json and NAME.csv with the plain rows of each, and
+    index.html, one page of all that were run there.  Captures (in traces) and counts are kept, so
+    that an interrupted run continues where it stopped, and nothing is measured twice.
 
-    Exit status 1: a translation was illegal, a capture missed a store, or gdb and the plugin
-    differ.
+    The exit status is 1 if a translation was illegal, a capture missed a store, or gdb and the
+    plugin differ.
     """
     from cosim.errors import UsageError
-    from cosim.report import source
+    from cosim.report import from_path, renderers
+    from cosim.report.renderers import terminal
     from cosim.reproduce import experiments
 
     known = tuple(experiments.EXPERIMENTS)
@@ -45,13 +52,13 @@ def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
         experiments.prepare(names, quick=quick, step=step)
     with progress("reproduce", seconds=True) as step:
         figures = experiments.run(names, output, quick=quick, step=step)
-        report = source.load(output, step)
+        report = from_path.load(output, step)
     page = output / "index.html"
-    source.write(report.page, page)
+    renderers.write(report, page)
     if as_json:
         print_json({"page": str(page), "figures": [figure.to_json() for figure in figures]})
     else:
-        print_table(report.terminal)
+        print_table(terminal.render(report))
         note(f"the page: {page}")
     warnings = [f"{figure.figure}: {text}" for figure in figures for text in figure.warnings]
     for text in warnings:

@@ -13,7 +13,8 @@ from cosim.errors import CosimError, StorageError
 from cosim.machine import interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, has_finding
-from cosim.report import table
+from cosim.report import from_result
+from cosim.report.renderers import terminal
 from cosim.run.plan import Plan, resolve
 from cosim.run.spec import RunSpec
 from cosim.session import workload
@@ -90,7 +91,7 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Pa
         if as_json:
             output.print_json(outcome.document)
         else:
-            output.print_table(table.render(outcome.document))
+            output.print_table(terminal.render(from_result.build(outcome.document)))
     if failed is not None:
         output.note(f"cosim: {failed}")
     if isinstance(outcome.error, KeyboardInterrupt):

@@ -10,7 +10,7 @@ from hypervisor_model.mmu import letters
 
 
 def describe(illegal: Json) -> str:
-    """The lines that show one element of a result's ``illegal_translations``."""
+    """Return the lines that show one element of a result's ``illegal_translations``."""
     return "\n".join(_lines(illegal))
 
 

@@ -10,25 +10,25 @@ _STAND_INS = [name for name, workload in WORKLOADS.items() if workload.stand_in]
 _NAMED = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, _STAND_INS))})(?![\w-])")
 
 
-def label(name: str, stands_for: str | None, *, stand_in: bool) -> str:
-    """The name with the paper's program that it is, or that it stands for."""
+def described(name: str, stands_for: str | None, *, stand_in: bool) -> str:
+    """Return the name with the paper's program that it is, or that it stands for."""
     if stands_for is None:
         return name
     return f"{name} (stand-in for {stands_for})" if stand_in else f"{name} ({stands_for})"
 
 
-def known_label(name: str) -> str:
-    """The label of ``name`` where it is one of the workloads; any other text as it is."""
+def label(name: str) -> str:
+    """Return ``name`` described if it is one of the workloads; any other text as it is."""
     workload = WORKLOADS.get(name)
     if workload is None:
         return name
-    return label(name, workload.stands_for, stand_in=workload.stand_in)
+    return described(name, workload.stands_for, stand_in=workload.stand_in)
 
 
 def labelled(text: str) -> str:
-    """``text`` with each stand-in called one where a paragraph first names it.
+    """Return ``text`` with each stand-in called one when a paragraph first names it.
 
-    A paragraph that speaks of stand-ins itself stays as it is.
+    A paragraph that says "stand-in" itself stays as it is.
     """
     return "".join(map(_labelled_paragraph, re.split(r"(\n\s*\n)", text)))
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
+from cosim.report.programs import label
 from cosim.reproduce import fig7
-from cosim.reproduce.figure import Figure, Row, percents, ratio
-from cosim.reproduce.measurement import Measurement, label, program
+from cosim.reproduce.figure import Figure, Panel, Row, percents, ratio
+from cosim.reproduce.measurement import Measurement, program
 from cosim.reproduce.timeline import Counts, Timeline
 from guest.workloads import WORKLOADS
 from hypervisor_model.costs import CostTable, break_even
 
 NAME = "beyond"
+
+Programs = Mapping[str, Counts]
 
 SHOWN = ("cc1", "mcf-like", "sqlite3", "stress-fork")
 """Programs whose exits are shown by kind."""
@@ -29,21 +32,23 @@ HUGE = ("cc1", "mcf-like", "astar-like")
 """Programs that run without transparent huge pages, too."""
 
 COSTS = CostTable(handling={})
-"""Handling is part of the exit cost that is asked for."""
+"""The cost of handling is part of the exit cost that is looked for."""
 
 _WAYS = 8
 _SENSITIVE = "cc1"
-"""The program whose TLB is varied at full size: it works in most pages for its size."""
+"""The program whose TLB is varied at full size: for its size, it uses the most pages."""
 _EXITING = "stress-fork"
-"""The program whose exits are varied in size: it has most of them."""
+"""The program whose exits are varied in size: it has the most exits."""
 
 _THREE = ("nested", "shadow", "lsp")
+_OF_FENCES = "share of the guest's fences"
+_OVER_NESTED = "TLB misses, nested = 1"
 _NEVER = ", thp=never"
 """Ends the names of measurements without transparent huge pages."""
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured; much of it is figure 7's."""
+    """Return what is measured; much of it is figure 7's."""
     made = dict(fig7.plan(quick=quick))
     for entries in QUICK_SECOND_LEVEL if quick else SECOND_LEVEL:
         shape = {"second": [entries // _WAYS, _WAYS]}
@@ -73,7 +78,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     programs = fig7.stretches(results, quick=quick)
     rows = [
         *_kinds({name: one for name, one in programs.items() if name in SHOWN}),
@@ -124,7 +129,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             "Each page that an exit displaces from the first level is found in the second, as long"
             " as that has room.",
             "Break-even: with walk caches nested paging would make fewer references, and the"
-            " break-even be lower.  No bar: nested paging costs less whatever an exit costs.",
+            " break-even would be lower. No bar: nested paging costs less whatever an exit costs.",
         ],
     )
 
@@ -137,85 +142,66 @@ def _varied(name: str, machine: Mapping[str, object], quick: bool) -> Measuremen
 
 
 def _sensitive(quick: bool) -> str:
-    """The program whose TLB is varied; a quick run has one boot for both variations."""
+    """Return the program whose TLB is varied; a quick run has one boot for both variations."""
     return _EXITING if quick else _SENSITIVE
 
 
-def _kinds(programs: Mapping[str, Counts]) -> Iterator[Row]:
-    """Exits by kind, as shares of the policy's."""
+def _kinds(programs: Programs) -> Iterator[Row]:
+    """Give exits by kind, as shares of the policy's."""
     for policy in ("shadow", "lsp"):
+        panel = Panel(f"Exits by kind: {policy}", "share of the policy's exits", "share")
         for name, counts in programs.items():
             exits = counts.policies[policy]["exits"]
             for kind, number in exits.items():
                 if kind not in ("total", "at_least") and number:
-                    yield {
-                        "panel": f"Exits by kind: {policy}",
-                        "series": kind,
-                        "x": label(name),
-                        "y": ratio(number, exits["total"]),
-                        "y_label": "share of the policy's exits",
-                        "y_unit": "share",
-                    }
+                    yield panel.row(kind, label(name), ratio(number, exits["total"]))
 
 
-def _of_lsp(programs: Mapping[str, Counts]) -> Iterator[Row]:
+def _of_lsp(programs: Programs) -> Iterator[Row]:
+    panel = Panel("Fast path of LSP", "share of exits handled in M-mode", "share")
     for name, counts in programs.items():
-        yield {
-            "panel": "Fast path of LSP",
-            "series": "lsp",
-            "x": label(name),
-            "y": ratio(counts.exits("lsp", "fence_fast"), counts.exits("lsp")),
-            "y_label": "share of exits handled in M-mode",
-            "y_unit": "share",
-        }
+        share = ratio(counts.exits("lsp", "fence_fast"), counts.exits("lsp"))
+        yield panel.row("lsp", label(name), share)
+    what = "entries read in all, for each fence without an address"
+    panel = Panel("Synchronisation of LSP", what)
     for name, counts in programs.items():
         lsp = counts.policies["lsp"]
-        yield {
-            "panel": "Synchronisation of LSP",
-            "series": "lsp",
-            "x": label(name),
-            "y": ratio(lsp["sync_reads"], lsp["exits"]["fence_global"]),
-            "y_label": "entries read in all, for each fence without an address",
-        }
+        reads = ratio(lsp["sync_reads"], lsp["exits"]["fence_global"])
+        yield panel.row("lsp", label(name), reads)
 
 
-def _fences(programs: Mapping[str, Counts]) -> Iterator[Row]:
+def _fences(programs: Programs) -> Iterator[Row]:
+    panel = Panel("Fences that name an address", _OF_FENCES, "share")
     for name, counts in programs.items():
-        yield {
-            "panel": "Fences that name an address",
-            "series": "guest",
-            "x": label(name),
-            "y": _naming(counts),
-            "y_label": "share of the guest's fences",
-            "y_unit": "share",
-        }
+        yield panel.row("guest", label(name), _naming(counts))
 
 
 def _tlb_sizes(results: Mapping[str, Timeline], quick: bool) -> Iterator[Row]:
+    what = "entries of the second level"
+    panel = Panel(f"TLB size ({_sensitive(quick)})", _OVER_NESTED, "ratio", what)
     for entries in QUICK_SECOND_LEVEL if quick else SECOND_LEVEL:
         counts = results[f"tlb {entries}"].after("begin")
-        yield from _misses_over_nested(
-            counts, f"TLB size ({_sensitive(quick)})", entries, "entries of the second level"
-        )
+        for model in ("shadow", "lsp"):
+            yield panel.row(model, entries, _over_nested(counts, model, _misses))
 
 
 def _footprints(results: Mapping[str, Timeline], quick: bool) -> Iterator[Row]:
+    name, what = f"exit_footprint ({_EXITING})", "pages touched by each exit"
+    panel = Panel(name, _OVER_NESTED, "ratio", what)
+    first_level = Panel(
+        f"{name}: first level", "misses of the first level, nested = 1", "ratio", what
+    )
     for pages in QUICK_FOOTPRINTS if quick else FOOTPRINTS:
         counts = results[f"footprint {pages}"].after("begin")
-        label = "pages touched by each exit"
-        yield from _misses_over_nested(counts, f"exit_footprint ({_EXITING})", pages, label)
         for model in ("shadow", "lsp"):
-            yield {
-                "panel": f"exit_footprint ({_EXITING}): first level",
-                "series": model,
-                "x": pages,
-                "y": ratio(
-                    _first_level_misses(counts, model), _first_level_misses(counts, "nested")
-                ),
-                "x_label": label,
-                "y_label": "misses of the first level, nested = 1",
-                "y_unit": "ratio",
-            }
+            yield panel.row(model, pages, _over_nested(counts, model, _misses))
+        for model in ("shadow", "lsp"):
+            over = _over_nested(counts, model, _first_level_misses)
+            yield first_level.row(model, pages, over)
+
+
+def _misses(counts: Counts, model: str) -> int:
+    return int(counts.policies[model]["tlb_misses"])
 
 
 def _first_level_misses(counts: Counts, model: str) -> int:
@@ -223,46 +209,25 @@ def _first_level_misses(counts: Counts, model: str) -> int:
     return int(policy["tlb_hits"]["second"] + policy["tlb_misses"])
 
 
-def _misses_over_nested(counts: Counts, panel: str, x: int, x_label: str) -> Iterator[Row]:
-    misses = {model: counts.policies[model]["tlb_misses"] for model in _THREE}
-    for model in ("shadow", "lsp"):
-        yield {
-            "panel": panel,
-            "series": model,
-            "x": x,
-            "y": ratio(misses[model], misses["nested"]),
-            "x_label": x_label,
-            "y_label": "TLB misses, nested = 1",
-            "y_unit": "ratio",
-        }
+def _over_nested(counts: Counts, model: str, of: Callable[[Counts, str], int]) -> float | None:
+    return ratio(of(counts, model), of(counts, "nested"))
 
 
 def _svvptc(results: Mapping[str, Timeline]) -> Iterator[Row]:
     series = {"with Svvptc": _small(results["svvptc=on"]), "without": _small(results["svvptc=off"])}
+    panel = Panel("Svvptc, test sizes: fences that name an address", _OF_FENCES, "share")
     for one, programs in series.items():
         for name, counts in programs.items():
-            yield {
-                "panel": "Svvptc, test sizes: fences that name an address",
-                "series": one,
-                "x": label(name),
-                "y": _naming(counts),
-                "y_label": "share of the guest's fences",
-                "y_unit": "share",
-            }
+            yield panel.row(one, label(name), _naming(counts))
+    panel = Panel("Svvptc, test sizes: exits of LSP", "exits, shadow = 1", "ratio")
     for one, programs in series.items():
         for name, counts in programs.items():
-            yield {
-                "panel": "Svvptc, test sizes: exits of LSP",
-                "series": one,
-                "x": label(name),
-                "y": ratio(counts.exits("lsp"), counts.exits("shadow")),
-                "y_label": "exits, shadow = 1",
-                "y_unit": "ratio",
-            }
+            over = ratio(counts.exits("lsp"), counts.exits("shadow"))
+            yield panel.row(one, label(name), over)
 
 
 def _small(timeline: Timeline) -> dict[str, Counts]:
-    """The counts of each program in the boot of all programs at their test sizes."""
+    """Return the counts of each program in the boot of all programs at their test sizes."""
     return {name: fig7.stretch(timeline, name, quick=True) for name in fig7.QUICK}
 
 
@@ -272,69 +237,49 @@ def _huge_pages(results: Mapping[str, Timeline], quick: bool) -> Iterator[Row]:
         "never": fig7.stretches(results, quick=quick, names=HUGE, variant=_NEVER),
     }
     for model in ("shadow", "lsp"):
+        panel = Panel(f"Transparent huge pages: exits of {model}", "VM exits")
         for one, programs in series.items():
             for name, counts in programs.items():
-                yield {
-                    "panel": f"Transparent huge pages: exits of {model}",
-                    "series": one,
-                    "x": label(name),
-                    "y": counts.exits(model),
-                    "y_label": "VM exits",
-                }
+                yield panel.row(one, label(name), counts.exits(model))
     for model in _THREE:
+        panel = Panel(f"Transparent huge pages: TLB misses of {model}", "TLB misses")
         for one, programs in series.items():
             for name, counts in programs.items():
-                yield {
-                    "panel": f"Transparent huge pages: TLB misses of {model}",
-                    "series": one,
-                    "x": label(name),
-                    "y": counts.policies[model]["tlb_misses"],
-                    "y_label": "TLB misses",
-                }
+                yield panel.row(one, label(name), _misses(counts, model))
 
 
 def _host_pages(results: Mapping[str, Timeline], quick: bool) -> Iterator[Row]:
     usual = fig7.stretches(results, quick=quick, names=fig7.PAPERS)
     small = fig7.stretches(results, quick=quick, names=fig7.PAPERS, variant=fig7.SMALL)
+    panel = Panel("Host pages: TLB misses of LSP", _OVER_NESTED, "ratio")
     for series, programs in {"2 MiB": usual, "4 KiB": small}.items():
         for name, counts in programs.items():
-            misses = usual[name].policies["lsp"]["tlb_misses"]
-            yield {
-                "panel": "Host pages: TLB misses of LSP",
-                "series": series,
-                "x": label(name),
-                "y": ratio(misses, counts.policies["nested"]["tlb_misses"]),
-                "y_label": "TLB misses, nested = 1",
-                "y_unit": "ratio",
-            }
+            over = ratio(_misses(usual[name], "lsp"), _misses(counts, "nested"))
+            yield panel.row(series, label(name), over)
 
 
 def _naming(counts: Counts) -> float | None:
+    """Return the share of the guest's fences that name an address."""
     fences = counts.fences
     return ratio(fences["va"] + fences["va_asid"], sum(fences.values()))
 
 
-def _break_even(programs: Mapping[str, Counts]) -> Iterator[Row]:
+def _break_even(programs: Programs) -> Iterator[Row]:
+    panel = Panel("Break-even with nested paging", "cycles that an exit may cost")
     for name, counts in programs.items():
         for policy in ("shadow", "lsp"):
-            yield {
-                "panel": "Break-even with nested paging",
-                "series": policy,
-                "x": label(name),
-                "y": _exit_cost(counts, policy),
-                "y_label": "cycles that an exit may cost",
-            }
+            yield panel.row(policy, label(name), _exit_cost(counts, policy))
 
 
 def _exit_cost(counts: Counts, policy: str) -> float | None:
-    """Cycles of an exit, handling included, above which nested paging costs less than ``policy``.
+    """Return the cycles of an exit, handling included, above which nested paging costs less.
 
-    None where nested paging costs less whatever an exit costs.
+    None if nested paging costs less than ``policy`` whatever an exit costs.
     """
     return break_even(counts.policies[policy], counts.policies["nested"], COSTS)
 
 
-def _difference(results: Mapping[str, Timeline], programs: Mapping[str, Counts]) -> str:
+def _difference(results: Mapping[str, Timeline], programs: Programs) -> str:
     costs = (_exit_cost(counts, "lsp") for counts in programs.values())
     even = [cost for cost in costs if cost is not None]
     usual, without = (

@@ -14,7 +14,7 @@ from cosim.reproduce.timeline import Timeline
 
 _PERIOD = 0.5
 _TRUST = 20.0
-"""Seconds of measuring after which what they took weighs as much as the guesses."""
+"""After so many seconds of measuring the time taken counts as much as the guesses."""
 
 
 class _Current(NamedTuple):
@@ -23,15 +23,15 @@ class _Current(NamedTuple):
     guess: float
     started: float
     done: float
-    """From 0 to 1; 0 as long as its guest is being captured."""
+    """From 0 to 1; 0 while its guest is being captured."""
     text: str
 
 
 class Clock:
-    """Tells ``step`` the seconds spent and in all, twice a second, whatever is being measured.
+    """Tells ``step`` twice a second how many seconds were spent, and how many it will be in all.
 
-    A capture knows no end to measure itself by, so the guesses of the measurements say what is
-    left, corrected by what those that are done really took.
+    Nobody knows how long a capture takes. So the guesses of the measurements say what is left,
+    corrected by the time that finished measurements really took.
 
     :param left: the guessed seconds of the measurements to be made, by their keys.
     """

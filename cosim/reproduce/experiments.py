@@ -1,4 +1,4 @@
-"""Doing experiments: what is missing is measured, then data and page are written."""
+"""Run experiments: measure what is missing, then write the figures' data."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Experiment(Protocol):
     NAME: str
 
     def plan(self, *, quick: bool) -> dict[str, Measurement]:
-        """What is measured, by names of its own."""
+        """Return what is measured, by name."""
         ...
 
     def figure(self, results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-        """The figure made of what was measured."""
+        """Return the figure made of what was measured."""
         ...
 
 
@@ -41,13 +41,14 @@ EXPERIMENTS: dict[str, Experiment] = {
 """By name, in the order of the page."""
 
 _PACKAGES = (*PROGRAMS, "busybox-static", "libc6")
-"""Packages whose versions matter to what the guest does, besides the kernel's."""
+"""Packages, besides the kernel's, whose versions change what the guest does."""
 
 
 def prepare(names: Iterable[str], *, quick: bool, step: Step) -> None:
-    """Have the guests that the experiments ``names`` need; ``step`` is told of downloads.
+    """Fetch or build the guests that the experiments ``names`` need.
 
-    :raise CosimError: a guest cannot be had.
+    :param step: is told how far downloads are.
+    :raises CosimError: when a guest cannot be fetched or built.
     """
     plans = (EXPERIMENTS[name].plan(quick=quick) for name in names)
     for needed in sorted({m.spec.guest for plan in plans for m in plan.values() if m.spec.guest}):
@@ -55,13 +56,13 @@ def prepare(names: Iterable[str], *, quick: bool, step: Step) -> None:
 
 
 def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[Figure]:
-    """Do the experiments ``names`` and leave ``NAME.json`` and ``NAME.csv`` in ``folder``.
+    """Run the experiments ``names`` and write ``NAME.json`` and ``NAME.csv`` in ``folder``.
 
-    What was measured before, also by an earlier call, is not measured again.  ``step`` is told,
-    twice a second, the seconds done and in all, as estimated by then.
+    What an earlier call measured is not measured again.
 
-    :raise CosimError: a guest cannot be run or captured, ``folder`` cannot be written, or another
-        process measures there.
+    :param step: is told twice a second how many seconds are done, and an estimate of all.
+    :raises CosimError: when a guest cannot be run or captured, ``folder`` cannot be written, or
+        another process measures there.
     """
     plans = {name: EXPERIMENTS[name].plan(quick=quick) for name in names}
     figures = []
@@ -83,9 +84,9 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
 
 
 def to_do(lab: Lab, wanted: Iterable[Measurement]) -> dict[str, float]:
-    """The guessed seconds of the measurements ``wanted`` that are left to be made, by their keys.
+    """Return the guessed seconds of those measurements that are still to be made, by their keys.
 
-    Where those before it have measured all that one asks for, it takes no time.
+    A measurement takes no time if those before it measure all that it asks for.
     """
     left: dict[str, float] = {}
     counts: set[str] = set()
@@ -98,7 +99,7 @@ def to_do(lab: Lab, wanted: Iterable[Measurement]) -> dict[str, float]:
 
 
 def finished(made: Figure, timelines: Iterable[Timeline], *, quick: bool) -> Figure:
-    """``made`` with what is to be said of every figure: checks, versions, whether it is quick."""
+    """Return ``made`` with what every figure says: checks, versions, and if it is a quick run."""
     timelines = list(timelines)
     found, warnings = checked(timelines)
     if quick:
@@ -118,7 +119,7 @@ def finished(made: Figure, timelines: Iterable[Timeline], *, quick: bool) -> Fig
 
 
 def checked(timelines: Iterable[Timeline]) -> tuple[list[str], list[str]]:
-    """What the checks of the captures and of the models' answers found: notes, and warnings."""
+    """Return notes and warnings: what the checks of captures and of the models' answers found."""
     timelines = list(timelines)
     answers = [counts for timeline in timelines for counts in timeline.translations.values()]
     compared = sum(counts["compared"] for counts in answers)
@@ -136,7 +137,7 @@ def checked(timelines: Iterable[Timeline]) -> tuple[list[str], list[str]]:
 
 
 def ran_on(timelines: Iterable[Timeline]) -> dict[str, Any]:
-    """The emulator, its CPU and what the guests were made of, as settings."""
+    """Return the emulator, its CPU and what the guests were made of, as settings."""
     guests = [timeline.guest for timeline in timelines]
     settings: dict[str, Any] = {
         name: " and ".join(sorted({one[key] for one in guests if key in one}))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cosim.reproduce.figure import Claim, Figure, Row, percent, points, ratio
-from cosim.reproduce.measurement import Measurement, micro
+from cosim.report.number_text import percent
+from cosim.reproduce.figure import Claim, Figure, Panel, Row, points, ratio
+from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
 from cosim.session.backends.gdb import Gdb
@@ -14,12 +15,10 @@ from cosim.session.backends.plugin import Plugin
 
 NAME = "fig5"
 LINUX = "fig5-linux"
-"""The document of the Linux program: other people's plots of ``fig5`` need not tell it apart."""
-MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
-BASE = {"setup": "base"}
+"""The Linux program has a document of its own, so that ``fig5`` holds one program."""
 
 KINDS = {"shadow": ("pt_write", "fence"), "lsp": ("fence", "fence_fast")}
-"""Exits that the gdb backend counts without stepping: those that need no accesses."""
+"""Exits that the gdb backend counts without stepping, because they need no accesses."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ _GDB_SHARE = 50
 
 
 def expected(policy: str, share: float, operations: int) -> float | None:
-    """Exits that theory says of ``operations`` in random order: 2pN and N(p + p(1-p)).
+    """Return the exits that theory predicts for random order: 2pN and N(p + p(1-p)).
 
     TSP takes one for each modification and one for its fence; LSP one for the fence, and one for
     each access that is the first since a modification of its page (paging-models, section 1).
@@ -74,14 +73,16 @@ def expected(policy: str, share: float, operations: int) -> float | None:
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made: dict[str, Measurement] = {}
     for share in size.shares:
         options = {"pages": size.pages, "ops": size.operations, "share": share}
         spec = micro(f"micro-{share}", options)
-        made[f"micro {share}"] = Measurement(spec, MODELS, BASE, seconds=size.operations / 4e4)
-    made["linux"] = Measurement(_linux(size), MODELS, BASE, seconds=9 + size.linux_operations / 2e3)
+        made[f"micro {share}"] = Measurement(spec, BASE_MODELS, BASE, seconds=size.operations / 4e4)
+    made["linux"] = Measurement(
+        _linux(size), BASE_MODELS, BASE, seconds=9 + size.linux_operations / 2e3
+    )
     for name, pages, operations, stepped in _gdb_sizes(size):
         options = {"pages": pages, "ops": operations, "share": _GDB_SHARE}
         models = ("shadow", "lsp")
@@ -98,7 +99,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     micro_counts = {share: results[f"micro {share}"].after("measured") for share in size.shares}
     top = micro_counts[100]
@@ -116,20 +117,20 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         figure=NAME,
         title="Figure 5: VM exits over the share of modifications",
         rows=_rows(micro_counts, n),
-        measured=f"The micro-benchmark in a bare S-mode guest (Sv39): {size.pages:,} pages operated"
-        f" on in sequence, {n:,} operations, of which an exact share is `PTE ^= W; sfence.vma va`"
-        " and the rest are loads, in random order (a shuffled list, fixed seed). Every policy"
-        " consumes the same captured events, in the set-up without H extension. Counted after"
-        f" every page has been read once; that warm-up costs {_list(warm)} exits, which are the"
-        " first fills and left out. Dashed: 2pN for TSP (`shadow`) and N(p + p(1-p)) for LSP"
-        " (`lsp`), which neither model knows of.\n\n" + _agreement(differing),
+        measured=f"The micro-benchmark in a bare S-mode guest (Sv39) makes {n:,} operations on"
+        f" {size.pages:,} pages in sequence. An exact share of them is `PTE ^= W; sfence.vma va`,"
+        " the rest are loads. Their order is random (a shuffled list, fixed seed). Every policy"
+        " gets the same captured events, in the set-up without H extension. Counting starts when"
+        f" every page has been read once; this warm-up costs {_list(warm)} exits, which are not"
+        " counted. The dashed lines are 2pN for TSP (`shadow`) and N(p + p(1-p)) for LSP (`lsp`)."
+        " The models do not use these formulas.\n\n" + _agreement(differing),
         paper="TSP takes 200,000 exits at 100 % (a write-protection fault and a flush trap for each"
         " modification) and is linear in the share; LSP takes 100,000; up to 50 % fewer.",
         difference=f"At 100 % TSP takes {tsp:,} exits and LSP {lsp:,} of {n:,} operations:"
-        f" {percent(saved)} fewer. Over all shares LSP/TSP leaves the line 1 - p/2 by at most"
-        f" {worst * 100:.2f} percentage points: a load fills only if the operation before"
-        f" it on its page was a modification, so that none of the first {size.pages:,} does, and"
-        " how many of the others do varies with the order, that is, the seed."
+        f" {percent(saved, 1)} fewer. Over all shares LSP/TSP departs from the line 1 - p/2 by at"
+        f" most {worst * 100:.2f} percentage points. A load causes a fill only if the operation"
+        f" before it on its page was a modification: none of the first {size.pages:,} does, and the"
+        " number of the others depends on the order, that is, on the seed."
         + ("" if n == FULL.operations else f" This quick run makes {n:,} operations, not 100,000."),
         settings={
             "pages": size.pages,
@@ -153,7 +154,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
                 "100,000 of 100,000",
                 _off(lsp, n, 1),
             ),
-            Claim("fewer exits than TSP, at most", percent(saved), "50 %", points(saved - 0.5)),
+            Claim("fewer exits than TSP, at most", percent(saved, 1), "50 %", points(saved - 0.5)),
         ),
         notes=[*(_source_note(source) for source in sources), *_neighbour_notes()],
         warnings=["gdb and the plugin do not count the same exits."] if differing else [],
@@ -162,17 +163,17 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
 
 
 def _exact(exits: float) -> float:
-    """``exits`` without the last digits of a sum of binary fractions."""
+    """Return ``exits`` without the rounding error of binary fractions."""
     return round(exits, 6)
 
 
 def _off(exits: int | None, operations: int, paper: int) -> str:
-    """How many exits an operation are more than the ``paper`` has."""
+    """Say how many more exits we have for each operation than the ``paper``."""
     return "unknown" if exits is None else f"{exits / operations - paper:+.3f} for each operation"
 
 
 def _linux_figure(timeline: Timeline, size: Size) -> Figure:
-    """The nearest program for Linux; its first pass, before which no model had seen it, is out."""
+    """Return the figure of the nearest Linux program, without its first pass (the warm-up)."""
     _, *passes = timeline.between("begin", "end")
     counts = dict(zip(size.linux_shares, passes, strict=True))
     idle = counts[0]
@@ -180,30 +181,24 @@ def _linux_figure(timeline: Timeline, size: Size) -> Figure:
         ratio(one.exits("lsp"), one.exits("shadow")) for share, one in counts.items() if share
     )
     saved = 1 - min(known for known in over_tsp if known is not None)
+    panel = Panel("mprotect of single pages", "VM exits", x_label="share of modifications")
     return Figure(
         figure=LINUX,
         title="Beside figure 5: the nearest Linux program",
         rows=[
-            {
-                "panel": "mprotect of single pages",
-                "series": model,
-                "x": share / 100,
-                "y": one.exits(model),
-                "x_label": "share of modifications",
-                "y_label": "VM exits",
-            }
+            panel.row(model, share / 100, one.exits(model))
             for share, one in counts.items()
-            for model in MODELS
+            for model in BASE_MODELS
         ],
-        measured="mprotect of one page is two stores (clear, set) and one fence."
-        f" {size.linux_operations:,} operations on {size.pages:,} pages for each share, one after"
-        " the other in one boot, after one pass that reads every page and is not counted; the"
-        " exits are all of the guest's, kernel included.",
+        measured="mprotect of one page makes two stores (clear, set) and one fence. For each share"
+        f" there are {size.linux_operations:,} operations on {size.pages:,} pages, one share after"
+        " the other in one boot. A first pass reads every page and is not counted. All exits of the"
+        " guest count, those of its kernel too.",
         paper="Nothing: its benchmark needs no operating system.",
-        difference="A modification is two stores and a fence, so that LSP saves up to"
-        f" {percent(saved)} of TSP's exits. What is left at a share of 0 % are"
-        f" {_number(idle.exits('shadow'))} exits of TSP and {_number(idle.exits('lsp'))} of LSP,"
-        " by the kernel and the start of the loop.",
+        difference="A modification is two stores and a fence here. LSP saves up to"
+        f" {percent(saved, 1)} of TSP's exits. At a share of 0 % TSP still takes"
+        f" {_number(idle.exits('shadow'))} exits and LSP {_number(idle.exits('lsp'))}, from the"
+        " kernel and the start of the loop.",
         settings={
             "pages": size.pages,
             "operations": size.linux_operations,
@@ -230,7 +225,7 @@ def _linux(size: Size) -> RunSpec:
 
 
 def _gdb_sizes(size: Size) -> tuple[tuple[str, int, int, bool], ...]:
-    """Name, pages, operations, and whether every instruction is stepped."""
+    """Return name, pages, operations, and True if every instruction is stepped."""
     return (
         ("gdb", _GDB_PAGES, size.gdb_operations, False),
         ("gdb-stepped", _STEPPED_PAGES, size.stepped_operations, True),
@@ -246,12 +241,12 @@ def _rows(counts: Mapping[int, Counts], operations: int) -> list[Row]:
             "expected": expected(model, share / 100, operations),
         }
         for share, one in counts.items()
-        for model in MODELS
+        for model in BASE_MODELS
     ]
 
 
 def _worst_ratio(counts: Mapping[int, Counts]) -> float:
-    """The largest distance of LSP/TSP from 1 - p/2."""
+    """Return the largest distance of LSP/TSP from 1 - p/2."""
     distances = []
     for share, one in counts.items():
         measured = ratio(one.exits("lsp"), one.exits("shadow"))
@@ -261,7 +256,7 @@ def _worst_ratio(counts: Mapping[int, Counts]) -> float:
 
 
 def _before(timeline: Timeline) -> dict[str, int | None]:
-    """Exits before the mark ``measured``."""
+    """Return the exits before the mark ``measured``."""
     counts = next(counts for label, counts in timeline.marks if label == "measured")
     return {model: counts.exits(model) for model in ("shadow", "lsp")}
 
@@ -272,7 +267,7 @@ def _sources(
     operations: int,
     kinds: Mapping[str, tuple[str, ...]] | None,
 ) -> list[Row]:
-    """Exits of the same guest through the plugin and through gdb."""
+    """Return the exits of the same guest through the plugin and through gdb."""
     through = {
         backend: results[f"{name} {backend}"].after("measured") for backend in ("plugin", "gdb")
     }
@@ -294,13 +289,12 @@ def _sources(
 def _agreement(differing: list[Row]) -> str:
     if differing:
         return (
-            "The same guest at a smaller size through the gdb backend does NOT give the plugin's"
-            " counts: see the notes below."
+            "At a smaller size the gdb backend does NOT give the same counts as the plugin for the"
+            " same guest: see the notes below."
         )
     return (
-        "The same guest at a smaller size through the gdb backend gives the same counts as"
-        " through the plugin: the exits that need no accesses, and all exits where gdb steps"
-        " every instruction."
+        "At a smaller size the gdb backend gives the same counts as the plugin for the same guest:"
+        " the exits that need no accesses, and all exits if gdb steps every instruction."
     )
 
 
@@ -313,8 +307,8 @@ def _source_note(row: Row) -> str:
 
 def _neighbour_notes() -> list[str]:
     return [
-        "unsync (Linux KVM x86) and oos (Xen) let the leaf tables that are written most go out of"
-        " sync, so that only the fences exit; they pay by resynchronising at each fence, which is"
+        "unsync (Linux KVM x86) and oos (Xen) let leaf tables that are written often go out of"
+        " sync, so that only the fences exit. They resynchronise at each fence instead, which is"
         " no exit and not shown here. ssp synchronises in M-mode at the fence, so that no fill"
         " follows."
     ]

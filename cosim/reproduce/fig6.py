@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosim.reproduce.figure import Claim, Figure, Row
-from cosim.reproduce.measurement import Measurement, micro
+from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Timeline
 
 NAME = "fig6"
-MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
-BASE = {"setup": "base"}
 WINDOWS = (1, 2, 4, 8, 16)
 FENCES = ("va", "all")
 
@@ -31,7 +29,7 @@ QUICK = Size(pages=64, operations=4_000, share=10)
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made = {}
     for fence in FENCES:
@@ -46,12 +44,12 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
             }
             spec = micro(f"window-{window}-{fence}", options)
             seconds = size.operations / 5e4
-            made[f"{window} {fence}"] = Measurement(spec, MODELS, BASE, seconds=seconds)
+            made[f"{window} {fence}"] = Measurement(spec, BASE_MODELS, BASE, seconds=seconds)
     return made
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     counts = {
         (window, fence): results[f"{window} {fence}"].after("measured")
@@ -67,7 +65,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             "sync_reads": one.policies[model].get("sync_reads"),
         }
         for (window, fence), one in counts.items()
-        for model in MODELS
+        for model in BASE_MODELS
     ]
     modifications = size.operations * size.share // 100
 
@@ -82,12 +80,12 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         title="Figure 6: VM exits that the global page table causes",
         rows=rows,
         measured=f"The micro-benchmark as in figure 5, {size.operations:,} operations on"
-        f" {size.pages:,} pages at a share of {size.share} %, the pages mapped global (G = 1), as"
-        " a kernel maps its own half for all address spaces. The paper names time windows of 1 to"
-        " 16 and does not define them. Ours: a window is a number of modifications whose fences"
+        f" {size.pages:,} pages at a share of {size.share} %. The pages are mapped global (G = 1),"
+        " as a kernel maps its own half for all address spaces. The paper names time windows of 1"
+        " to 16 and does not define them. Here a window is a number of modifications whose fences"
         " come together, after the last of them: either one sfence.vma for each address, or one"
-        " without an address for all. Nothing but these pages and their table takes an exit in"
-        " the measured stretch, so all exits count.",
+        " without an address for all. Only these pages and their table cause exits in the measured"
+        " stretch, so all exits count.",
         paper="Exits caused by reads and writes of the global page table, for windows of 1, 2, 4,"
         " 8, 16: TSP and LSP both between 14,000 and 20,000. Work and share are not stated.",
         difference=f"With {modifications:,} modifications TSP takes {spans['shadow'][0]:,} to"
@@ -97,14 +95,13 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         f" highest are off by {_off(spans['shadow'])}, LSP's by {_off(spans['lsp'])}."
         + ("" if size == FULL else f" (This quick run makes {size.operations:,} operations.)")
         + f" At a window of 1 TSP takes two exits for each modification by definition"
-        f" ({2 * modifications:,}): the share was not fitted, and that {size.share} % of 100,000"
-        " operations put TSP on the paper's 20,000 says nothing. Fenced by address, a window saves"
-        " no exit of either policy, because each modification keeps its fence; with one fence for"
-        " the window, TSP still takes a write-protection fault for each modification and LSP takes"
-        f" none, but pays by synchronising all it has at each fence ({reads[WINDOWS[-1]]:,} entries"
-        f" read at a window of {WINDOWS[-1]}). The paper shows TSP and LSP close together, as ours"
-        " are where fences name addresses and modifications are few; where LSP leaves that range,"
-        " the likely cause is that the paper's window is one of time and not of modifications.",
+        f" ({2 * modifications:,}). The share was not fitted: it means nothing that {size.share} %"
+        " of 100,000 operations give the paper's 20,000. If fences name addresses, a window saves"
+        " no exit of either policy, because each modification keeps its fence. With one fence for"
+        " the window, TSP still takes a write-protection fault for each modification. LSP takes"
+        f" none, but synchronises all it has at each fence ({reads[WINDOWS[-1]]:,} entries read at"
+        f" a window of {WINDOWS[-1]}). The paper shows TSP and LSP close together. Its window is"
+        " one of time, ours one of modifications, which may explain where LSP is out of its range.",
         settings={
             "pages": size.pages,
             "operations": size.operations,
@@ -129,8 +126,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             ),
         ),
         notes=[
-            "A share of 10 % is our choice: a kernel's own half is read much more often than"
-            " changed.",
+            "The share of 10 % is our choice: a kernel reads its own half much more often than it"
+            " changes it.",
             "Entries that LSP read to synchronise at the global fences: "
             + ", ".join(f"{number:,} at a window of {window}" for window, number in reads.items())
             + ".",
@@ -139,7 +136,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
 
 
 def _off(span: tuple[int, int]) -> str:
-    """By how much the ends of ``span`` are off the paper's range."""
+    """Say how far the ends of ``span`` are from the paper's range."""
     return f"{span[0] - 14_000:+,} and {span[1] - 20_000:+,}"
 
 

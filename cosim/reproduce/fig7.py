@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cosim.report.programs import label
 from cosim.reproduce.figure import Claim, Figure, Row, percents, points, ratio
-from cosim.reproduce.measurement import Measurement, describe_tlb, label, program
+from cosim.reproduce.measurement import Measurement, describe_tlb, program
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.spec import RunSpec
 from cosim.session.backends.plugin import Plugin
@@ -33,10 +34,10 @@ PROGRAMS = {
     "xz": 84,
     "python3": 30,
 }
-"""What runs, and a guess of the seconds that it takes at full size."""
+"""The programs, with a guess of the seconds that each takes at full size."""
 
 PAPERS = tuple(name for name in PROGRAMS if WORKLOADS[name].stands_for)
-"""The paper's: one of them itself, for the others stand-ins."""
+"""The paper's four programs: one itself, stand-ins for the others."""
 
 QUICK = ("cc1", "mcf-like", "milc-like", "astar-like", "sqlite3", "stress-fork")
 
@@ -49,8 +50,10 @@ ARGUMENTS = {
     "stress-vm": "8M 100",
     "python3": "15000",
 }
-"""Where a program's own full size has more accesses than fifteen minutes hold; the working sets of
-the stand-ins stay the same."""
+"""Arguments of programs whose own full size takes too long to run in fifteen minutes.
+
+The working sets of the stand-ins stay the same.
+"""
 
 _ONE_BOOT = "programs"
 _FOUR = "cc1 and three stand-ins"
@@ -66,7 +69,7 @@ _MEASURED = (
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     if quick:
         made = {_ONE_BOOT: Measurement(one_boot(), MODELS, MACHINE, seconds=27)}
     else:
@@ -83,12 +86,12 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def boot(name: str, *, quick: bool) -> str:
-    """The measurement of :func:`plan` that the program ``name`` runs in."""
+    """Return the name of the measurement that the program ``name`` runs in."""
     return _ONE_BOOT if quick else name
 
 
 def one_boot() -> RunSpec:
-    """The quick programs at their test size, one after the other in one boot."""
+    """Return one boot that runs the quick programs at their test size, one after the other."""
     return RunSpec(
         name=_ONE_BOOT,
         guest="workloads",
@@ -107,9 +110,9 @@ def stretches(
     names: Iterable[str] | None = None,
     variant: str = "",
 ) -> dict[str, Counts]:
-    """The counts of each program, from its mark ``begin`` to its mark ``end``.
+    """Return the counts of each program, from its mark ``begin`` to its mark ``end``.
 
-    ``variant`` ends the names of the measurements.
+    :param variant: ends the names of the measurements.
     """
     return {
         name: stretch(results[f"{boot(name, quick=quick)}{variant}"], name, quick=quick)
@@ -118,14 +121,14 @@ def stretches(
 
 
 def stretch(timeline: Timeline, name: str, *, quick: bool) -> Counts:
-    """The counts of program ``name`` in the ``timeline`` of the boot that it ran in."""
+    """Return the counts of program ``name`` in the ``timeline`` of its boot."""
     if not quick:
         return timeline.after("begin")
     return dict(zip(QUICK, timeline.between("begin", "end"), strict=True))[name]
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     counts = stretches(results, quick=quick)
     rows = [row for name, one in counts.items() for row in _rows(name, one)]
     misses = _span(rows, PAPERS, "lsp", "tlb_misses_vs_nested")
@@ -138,10 +141,10 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         rows=rows,
         measured=_MEASURED
         + (
-            "This quick run uses small inputs and one boot for all programs, so that a later"
-            " program finds the kernel's tables shadowed already."
+            "This quick run uses small inputs and one boot for all programs, so that later"
+            " programs find the kernel's tables shadowed already."
             if quick
-            else "Each has a boot of its own, and every model starts with empty tables and TLB."
+            else "Each runs in its own boot, and every model starts with empty tables and TLB."
         ),
         paper="Up to 25 % fewer exits than TSP; 14 to 32 % more TLB misses than nested paging,"
         " from the context switches that exits cause (403.gcc, 429.mcf, 433.milc, 473.astar).",
@@ -173,8 +176,8 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             ),
         ),
         notes=[
-            "The capture drops accesses that are sure to hit the first level and to change nothing"
-            " there (docs/architecture.md): misses are exact, first-level hits are not counted.",
+            "The capture drops accesses that certainly hit the first level and change nothing there"
+            " (docs/architecture.md). Misses are exact; first-level hits are not counted.",
         ],
     )
 
@@ -204,7 +207,7 @@ def _rows(name: str, counts: Counts) -> list[Row]:
 
 
 def _span(rows: list[Row], programs: Sequence[str], policy: str, key: str) -> tuple[float, float]:
-    """Smallest and largest ``key`` of the policy over the programs."""
+    """Return the smallest and largest ``key`` of the policy over the programs."""
     values = [r[key] for r in rows if r["program"] in programs and r["policy"] == policy]
     return min(values), max(values)
 
@@ -221,30 +224,27 @@ def _differences(counts: Mapping[str, Counts], rows: list[Row], linux: str) -> I
         f" {percents(misses['shadow'][0] - 1, misses['shadow'][1] - 1)})."
     )
     yield (
-        "That LSP saves more exits than in the paper has a likely cause in"
-        f" the guest: {linux} fences rarely for what it stores to its tables. Where the hart"
-        " has Svvptc, as QEMU's has, it leaves out the fence after a new mapping, so that TSP's"
-        " exits are stores to protected tables, of which LSP takes none, while LSP's fences, which"
-        " do exit, are few; `beyond` has a panel with the same without Svvptc. Programs and inputs"
-        " differ as well: three of the four are stand-ins, and shorter runs weigh the start-up,"
-        " with its new mappings, more. The emulator and the guest's kernel are not the"
-        " paper's, either; the settings name ours."
+        f"What differs from the paper's set-up: {linux} leaves out the fence after a new mapping if"
+        " the hart has Svvptc, as QEMU's has. LSP takes exits at fences and not at stores to"
+        " tables, so this favours LSP; `beyond` has a panel without Svvptc. Three of the four"
+        " programs are stand-ins. Shorter runs give more weight to the start-up, with its new"
+        " mappings. The emulator and the guest's kernel are not the paper's, either; the"
+        " settings name ours."
     )
     yield (
-        "The paper puts the additional TLB misses down to the context switches that exits"
-        " cause. Here an access that meets an entry which is not filled yet misses, exits, and"
-        f" misses again: for each such fill LSP has {min(second):.2f} to {max(second):.2f} misses"
-        " more than nested paging; at 1.00 they are all of it. They weigh most where a"
-        f" program misses least: {label(rarest)} has"
-        f" {counts[rarest].policies['nested']['tlb_misses']:,} misses under nested"
-        " paging. What exits displace from the first level is found in the second, of 1,024"
-        " entries, and is no miss; the paper states no TLB, and an emulator may flush all of it at"
-        " an exit."
+        "The paper explains the additional TLB misses with the context switches that exits cause."
+        " Here an access to an entry that is not filled yet misses, exits, and misses again. For"
+        f" each such fill LSP has {min(second):.2f} to {max(second):.2f} misses more than nested"
+        " paging; at 1.00 the fills account for all of them. The program with the fewest misses"
+        f" under nested paging is {label(rarest)}, with"
+        f" {counts[rarest].policies['nested']['tlb_misses']:,}. What exits displace from the first"
+        " level is found in the second, of 1,024 entries, and is no miss. The paper does not"
+        " describe its TLB, and an emulator may flush all of it at an exit."
     )
 
 
 def _small_pages(counts: Mapping[str, Counts], small: Mapping[str, Counts]) -> str:
-    """What the choice of 2 MiB pages in the G-stage does to the comparison."""
+    """Say what the choice of 2 MiB pages in the G-stage does to the comparison."""
     ratios = {
         name: counts[name].policies["lsp"]["tlb_misses"] / one.policies["nested"]["tlb_misses"]
         for name, one in small.items()
@@ -253,10 +253,10 @@ def _small_pages(counts: Mapping[str, Counts], small: Mapping[str, Counts]) -> s
     fewer = sum(value < 1 for value in ratios.values())
     return (
         "The 2 MiB pages of the G-stage are our choice. With 4 KiB pages, the models' default,"
-        f" LSP's TLB misses over those of nested paging are {listed}: the direction turns for"
-        f" {fewer} of {len(ratios)} programs. There the G-stage breaks up the guest's superpages"
-        " in the TLB of nested paging; the shadow tables, whose host memory the models take to be"
-        " contiguous, map them whole."
+        f" LSP's TLB misses divided by those of nested paging are {listed}. For {fewer} of"
+        f" {len(ratios)} programs LSP then has fewer misses. With 4 KiB pages the G-stage breaks up"
+        " the guest's superpages in the TLB of nested paging. The shadow tables map them whole,"
+        " because the models take their host memory to be contiguous."
     )
 
 
@@ -271,7 +271,7 @@ def _others(rows: list[Row]) -> Iterator[str]:
 
 
 def _misses_a_fill(counts: Counts) -> float:
-    """The TLB misses that LSP has more than nested paging, for each of its fills."""
+    """Return how many more TLB misses than nested paging LSP has for each of its fills."""
     misses: dict[str, int] = {m: counts.policies[m]["tlb_misses"] for m in ("lsp", "nested")}
     fills = counts.exits("lsp", "shadow_fill", "dirty_fill") or 0
     return (misses["lsp"] - misses["nested"]) / max(fills, 1)

@@ -8,46 +8,65 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cosim.report.number_text import percent
+
 Row = dict[str, Any]
-"""A row of :mod:`cosim.report.document`."""
+"""A row of :mod:`cosim.report.figure_document`."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of a figure's small plots (``panel`` in :mod:`cosim.report.figure_document`)."""
+
+    name: str
+    y_label: str
+    y_unit: str | None = None
+    """``share`` or ``ratio``; None for counts."""
+    x_label: str | None = None
+
+    def row(self, series: str, x: float | str, y: float | None) -> Row:
+        """Return the row of one point or bar."""
+        labels = {"x_label": self.x_label, "y_label": self.y_label, "y_unit": self.y_unit}
+        known = {key: value for key, value in labels.items() if value is not None}
+        return {"panel": self.name, "series": series, "x": x, "y": y, **known}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A number of the paper's and ours for it."""
+    """A number that the paper claims, and ours."""
 
     claim: str
     measured: float | str | None
     paper: float | str
     departure: str
-    """By how much ours is off."""
+    """How far ours is from it."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A document of :mod:`cosim.report.document`."""
+    """A document of :mod:`cosim.report.figure_document`."""
 
     figure: str
     title: str
     rows: list[Row]
     measured: str
-    """What was measured, and how our choices are defined where the paper leaves them open."""
+    """What was measured, and what we chose if the paper does not say."""
     paper: str
     """What the paper says, in our words."""
     difference: str
-    """By how much we differ, and the likely cause."""
+    """How far we are from it, and the likely cause."""
     settings: Mapping[str, Any]
     claims: Sequence[Claim] = ()
     notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    """Why not to rely on it: findings, each of which makes the command's exit status 1."""
+    """Why not to rely on it. Each makes the exit status of the command 1."""
     quick: bool = False
-    """Whether small sizes were measured."""
+    """Small sizes were measured."""
     also: Sequence[Figure] = ()
-    """Documents of their own for what the experiment measured beside the figure."""
+    """Further figures of the same experiment, each with a document of its own."""
 
     def to_json(self) -> dict[str, Any]:
-        """The document."""
+        """Return the document."""
         return {
             "figure": self.figure,
             "title": self.title,
@@ -63,7 +82,7 @@ class Figure:
         }
 
     def to_csv(self) -> str:
-        """The rows; an empty field is a count that could not be measured."""
+        """Return the rows; an empty field is a count that could not be measured."""
         keys = list(dict.fromkeys(key for row in self.rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, keys, lineterminator="\n")
@@ -72,21 +91,16 @@ class Figure:
         return text.getvalue()
 
 
-def percent(share: float) -> str:
-    """``share`` (of 1) as a percentage that no line break parts."""
-    return f"{share * 100:.1f}\u00a0%"
-
-
 def percents(low: float, high: float) -> str:
-    """A range of shares as percentages."""
-    return f"{low * 100:.1f} to {percent(high)}"
+    """Return a range of shares as percentages."""
+    return f"{low * 100:.1f} to {percent(high, 1)}"
 
 
 def points(difference: float) -> str:
-    """The difference of two shares in percentage points."""
+    """Return the difference of two shares in percentage points."""
     return f"{difference * 100:+.1f} points"
 
 
 def ratio(part: float | None, whole: float | None) -> float | None:
-    """``part / whole``; None where either is not known, or ``whole`` is 0."""
+    """Return ``part / whole``; None if either is not known, or ``whole`` is 0."""
     return None if part is None or not whole else part / whole

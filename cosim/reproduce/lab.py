@@ -1,4 +1,4 @@
-"""Measuring, each thing once: traces and counts are kept by what they are of, and found again.
+"""Measure each thing once: traces and counts are kept, and found again by what they are of.
 
 ::
 
@@ -7,7 +7,7 @@
     DIR/logs/               of captures that failed
 
 A key is a digest of everything that the content depends on: the run as it was asked for, the
-guest's files, QEMU, the CPU, and the sources of the tool that make it.
+guest's files, QEMU, the CPU, and the code that makes it (:mod:`cosim.reproduce.code_digest`).
 """
 
 from __future__ import annotations
@@ -22,57 +22,60 @@ from pathlib import Path
 from typing import Any
 
 import guest
-from cosim import paths
 from cosim.errors import StorageError
 from cosim.files import write_atomically
 from cosim.machine import tools
 from cosim.models.choices import make_pipeline
 from cosim.output import Step
+from cosim.reproduce.code_digest import digest
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
 from cosim.run.spec import MODELLED, RunSpec
 from cosim.session import execution
 from cosim.session.protocol import Progress, View, Watchers
 from cosim.trace.reader import TraceReader
-from guest import spec as guests
 from hypervisor_model.policies import MachineModel
 
 Json = dict[str, Any]
 
-_CAPTURING = (
-    "cosim/run",
-    "cosim/session",
-    "cosim/machine",
-    "cosim/kernel",
-    "cosim/debugger",
-    "cosim/capture",
-    "cosim/trace",
-    "hypervisor_model/events.py",
-    "hypervisor_model/jit.py",
-    "hypervisor_model/isa",
-    "hypervisor_model/policies/machine.py",
+_CAPTURING = ("cosim.session", "cosim.capture", "cosim.trace.writer", MachineModel.__module__)
+_AFTER_THE_EVENTS = (
+    "cosim.commands",
+    "cosim.models",
+    "cosim.output",
+    "cosim.report",
+    "cosim.reproduce",
+    "hypervisor_model.policies",
+    "hypervisor_model.tlb",
+    "hypervisor_model.walk",
 )
-"""The sources that a capture depends on.  Rather too many than one too few: only what comes after
-the events (policies, experiments, pages, commands) is left out."""
+"""What a capture depends on, and what works on captured events only."""
 
 _MODELLING = (
-    "hypervisor_model",
-    "cosim/models",
-    "cosim/trace",
-    "cosim/reproduce/timeline.py",
-    "cosim/reproduce/lab.py",
+    "hypervisor_model.policies",
+    "cosim.models",
+    "cosim.trace.reader",
+    "cosim.reproduce.timeline",
 )
-"""The sources that the counts of a model over a capture depend on."""
+_NOT_MODELLING = (
+    "cosim.capture",
+    "cosim.machine",
+    "cosim.output",
+    "cosim.report",
+    "cosim.run",
+    "cosim.session",
+)
+"""What the counts of a model over a capture depend on, and what they do not."""
 
 
 def _silent(done: float, total: float | None = None, text: str | None = None) -> None:
-    """Tells nobody."""
+    """Tell nobody."""
 
 
 class Lab:
     """A folder of captures and counts.
 
-    :raise StorageError: the folder cannot be written.
+    :raises StorageError: when the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,11 +87,10 @@ class Lab:
             raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
 
     def measure(self, measurement: Measurement, step: Step = _silent) -> Timeline:
-        """The counts of ``measurement``; what is there already is not measured again.
+        """Return the counts of ``measurement``; nothing is measured twice.
 
-        ``step`` is told how far it is, from 0 to 1.
-
-        :raise CosimError: the guest cannot be had, run or captured.
+        :param step: is told how far it is, from 0 to 1.
+        :raises CosimError: when the guest cannot be fetched, built, run or captured.
         """
         found = {model: self._read(measurement, model) for model in measurement.models}
         missing = [model for model, timeline in found.items() if timeline is None]
@@ -104,30 +106,33 @@ class Lab:
                 ),
             )
             for model in missing:
-                # In a result it has its policy's name if no other has that policy.
+                # A result names a model after its policy if no other model has that policy.
                 name = model if model in timeline.end.policies else model.partition(":")[0]
                 found[model] = timeline.only(name, model)
                 self._write(measurement, model, timeline.only(name, model))
         return Timeline.merged([part for part in found.values() if part is not None])
 
     def is_measured(self, measurement: Measurement) -> bool:
-        """Whether :meth:`measure` would have nothing to do."""
+        """Return True if :meth:`measure` would have nothing to do."""
         return all(self._counts_file(measurement, model).exists() for model in measurement.models)
 
     def drop_leftovers(self) -> None:
-        """Remove what a killed process left of captures; nobody else may be measuring here."""
+        """Remove what a killed process left of captures.
+
+        No other process may be measuring in the folder.
+        """
         for part in (self.folder / "traces").glob(".*.part"):
             shutil.rmtree(part, ignore_errors=True)
 
     def key(self, measurement: Measurement) -> str:
-        """The same for measurements of the same."""
+        """Return a text that is equal for measurements of the same."""
         files = [self._counts_file(measurement, model).name for model in measurement.models]
         return " ".join(files)
 
     def trace(self, spec: RunSpec, step: Step = _silent) -> Path:
-        """The folder of the capture of ``spec``, captured if it is not there.
+        """Return the folder with the capture of ``spec``; capture it if it is not there.
 
-        :raise CosimError: the guest cannot be had, run or captured.
+        :raises CosimError: when the guest cannot be fetched, built, run or captured.
         """
         key = _trace_key(spec)
         folder = self.folder / "traces" / f"{spec.name}-{key[:12]}"
@@ -157,7 +162,7 @@ class Lab:
             "trace": _trace_key(measurement.spec),
             "model": model,
             "machine": modelled(measurement.machine),
-            "tool": _sources(*_MODELLING),
+            "tool": digest(_MODELLING, _NOT_MODELLING),
         }
         return self.folder / "counts" / f"{_digest(key)[:24]}.json"
 
@@ -167,7 +172,7 @@ class Lab:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
-            # Torn by a crash: as good as absent.
+            # A crash cut the file short; measure again.
             return None
 
     def _write(self, measurement: Measurement, model: str, timeline: Timeline) -> None:
@@ -183,10 +188,10 @@ class Lab:
 
 
 def modelled(machine: Mapping[str, Any]) -> Json:
-    """The modelled hardware and hypervisor with these fields, and the defaults of all others.
+    """Return the modelled hardware and hypervisor: these fields, and defaults for all others.
 
-    Whole, so that a machine that names a default is the one that leaves it out, and none of it
-    is left to what a trace was told when it was captured.
+    It is complete, so that it makes no difference if a machine names a default or leaves it out,
+    or what the trace was told when it was captured.
     """
     whole = MachineModel.from_json(machine).to_json()
     return {name: whole[name] for name in MODELLED}
@@ -201,7 +206,7 @@ def _view(spec: RunSpec, step: Step) -> View:
 
 def _trace_key(spec: RunSpec) -> str:
     asked = spec.to_json()
-    # The name says nothing about the run, and the models and their machine come after it.
+    # The name changes nothing; the models and their machine work on the captured events.
     for field in ("name", "models", "machine", "trace"):
         del asked[field]
     emulator = tools.qemu()
@@ -211,7 +216,7 @@ def _trace_key(spec: RunSpec) -> str:
             "run": asked,
             "guest": made,
             "qemu": [*emulator.version, spec.cpu or tools.default_cpu(emulator)],
-            "tool": _sources(*_CAPTURING),
+            "tool": digest(_CAPTURING, _AFTER_THE_EVENTS),
         }
     )
 
@@ -220,16 +225,6 @@ def _trace_key(spec: RunSpec) -> str:
 def _guest(name: str) -> Json:
     made = guest.load(name)
     return {"checksums": made.checksums, "append": made.append, "memory": made.memory}
-
-
-@cache
-def _sources(*names: str) -> str:
-    """A digest of the tool's source files that are ``names``, or below folders of these names."""
-    files: list[Path] = []
-    for path in (path for name in names for path in sorted(paths.SOURCE.glob(name))):
-        inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-        files += [file for file in inside if file.suffix in (".py", ".c", ".h")]
-    return guests.digest(files)
 
 
 def _digest(key: Json) -> str:

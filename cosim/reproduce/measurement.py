@@ -1,4 +1,4 @@
-"""What is measured once: a guest, the models over its events, and the machine they model."""
+"""One measurement: a guest, the models over its events, and the machine that they model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from cosim.session.backends.plugin import Plugin
 from cosim.session.protocol import Backend
 from guest.workloads.catalog import WORKLOADS, Size
 from hypervisor_model.policies import MachineModel
+
+BASE = {"setup": "base"}
+BASE_MODELS = ("shadow", "lsp", "unsync", "oos", "ssp", "vtlb")
+"""Of the experiments without the H extension: the modelled machine, and the policies."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Measurement:
     machine: Mapping[str, Any] = field(default_factory=dict)
     """Fields of ``MachineModel`` that differ from its defaults."""
     seconds: float = 1.0
-    """A guess of what it takes on a free core, for the time left."""
+    """A guess of the time it takes on a free core; shown as the time left."""
 
 
 def describe_tlb(machine: Mapping[str, Any]) -> str:
-    """The TLB of the machine with these fields, in words: sets x ways of each buffer."""
+    """Return the TLB of the machine with these fields in words: sets x ways of each buffer."""
     tlb = MachineModel.from_json(machine).tlb
     shapes = {"for data": tlb.data, "for code": tlb.fetch, "behind them": tlb.second}
     buffers = [f"{s[0]} x {s[1]} {what}" for what, s in shapes.items() if s is not None]
@@ -40,9 +44,10 @@ def describe_tlb(machine: Mapping[str, Any]) -> str:
 
 
 def micro(name: str, options: Mapping[str, object], *, backend: Backend | None = None) -> RunSpec:
-    """The micro-benchmark in the bare S-mode guest, with ``options`` of guest/micro/bench.c.
+    """Return a run of the micro-benchmark in the bare S-mode guest.
 
-    It reads every page once and sets the mark ``measured`` before what is to be counted.
+    Its ``options`` are those of guest/micro/bench.c.  It reads every page once and sets the mark
+    ``measured`` before what is to be counted.
     """
     words = [f"{key}={value}" for key, value in options.items()]
     return RunSpec(
@@ -55,9 +60,9 @@ def micro(name: str, options: Mapping[str, object], *, backend: Backend | None =
 
 
 def program(name: str, size: Size, arguments: str = "") -> RunSpec:
-    """A program of :data:`guest.workloads.WORKLOADS` in the Linux guest, between its marks.
+    """Return a run of a program of :data:`guest.workloads.WORKLOADS` in the Linux guest.
 
-    ``arguments`` stand in for those that it has at that size.
+    :param arguments: replace those that the program has at that size.
     """
     return RunSpec(
         name=f"{name}-{size}",
@@ -66,12 +71,3 @@ def program(name: str, size: Size, arguments: str = "") -> RunSpec:
         backend=Plugin(),
         time_limit=1800,
     )
-
-
-def label(name: str) -> str:
-    """The program ``name``, and what it stands for: a stand-in must never be shown without."""
-    workload = WORKLOADS[name]
-    if workload.stands_for is None:
-        return name
-    what = "stand-in for " if workload.stand_in else ""
-    return f"{name} ({what}{workload.stands_for})"

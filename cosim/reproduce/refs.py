@@ -32,13 +32,13 @@ QUICK = Size(pages=1024, operations=4_000)
 
 
 def expected(policy: str, mode: str, gstage: str) -> int:
-    """References of a miss on a 4 KiB page without walk caches (paging-models, section 4)."""
+    """Return the references of a miss on a 4 KiB page without walk caches (paging-models, 4)."""
     n, m = LEVELS[mode], LEVELS[gstage]
     return (n + 1) * (m + 1) - 1 if policy == "nested" else n
 
 
 def plan(*, quick: bool) -> dict[str, Measurement]:
-    """What is measured."""
+    """Return what is measured, by name."""
     size = QUICK if quick else FULL
     made = {}
     for mode, gstage in PAIRS:
@@ -53,7 +53,7 @@ def plan(*, quick: bool) -> dict[str, Measurement]:
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
-    """The figure made of what was measured; ``results`` are by the names of :func:`plan`."""
+    """Return the figure; ``results`` are by the names of :func:`plan`."""
     size = QUICK if quick else FULL
     rows: list[Row] = []
     for mode, gstage in PAIRS:
@@ -75,16 +75,16 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         title="Walk references for each TLB miss",
         rows=rows,
         measured=f"The bare S-mode guest reads {size.pages:,} pages in sequence,"
-        f" {size.operations:,} times, in each paging mode that QEMU has; the modelled TLB has no"
-        " second level and few entries, so that every read misses. References are those that the"
-        " walks of these misses made, divided by the misses, after all pages have been read once."
-        " No walk caches. Marked beside the bars: (n+1)(m+1)-1 for n levels of the guest's"
-        " tables and m of the G-stage's, and n for one stage.",
+        f" {size.operations:,} times, in each paging mode that QEMU has. The modelled TLB has no"
+        " second level and few entries, so that every read misses. Counting starts when all pages"
+        " have been read once: the references of all walks, divided by the misses. There are no"
+        " walk caches. The marks at the bars are (n+1)(m+1)-1 for n levels of the guest's tables"
+        " and m of the G-stage's, and n for one stage.",
         paper="15 extra memory references for each TLB miss under nested paging, 3 under LSP: 12"
         " fewer (Sv39).",
-        difference=f"None to speak of: {sv39['nested']:.3f} and {sv39['lsp']:.3f} for Sv39,"
-        f" {saved:.3f} fewer. What is missing to whole numbers are misses of the guest's own code"
-        " and stack, which a 1 GiB page maps in fewer levels.",
+        difference=f"For Sv39 {sv39['nested']:.3f} under nested paging and {sv39['lsp']:.3f} under"
+        f" LSP, {saved:.3f} fewer. The guest's own code and stack, which a 1 GiB page maps in fewer"
+        " levels, miss as well, so these are no whole numbers.",
         settings={
             "pages": size.pages,
             "operations": size.operations,

@@ -1,4 +1,4 @@
-"""Counts of a run from one mark of the guest's to the next, so that a warm-up can be left out."""
+"""Counts of a run between marks that the guest sets, so that a warm-up can be left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GAUGES = {Counter.SHADOW_PAGES.key, Counter.SHADOW_PAGES_PEAK.key}
 _GUEST = ("qemu", "cpu", "versions")
 
 LINUX = "linux-image-"
-"""How the package of the guest's kernel begins."""
+"""The name of the package with the guest's kernel begins so."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Counts:
     """By model, as in a result document."""
 
     def exits(self, model: str, *kinds: str) -> int | None:
-        """The exits of ``model``: of these kinds (one that it cannot have counts as 0), or all.
+        """Return the exits of ``model``: those of these kinds, or all.
 
-        None where one of them could not be counted.
+        A kind that the policy cannot have counts as 0.  None if one of them could not be counted.
         """
         counted = self.policies[model]["exits"]
         total = 0
@@ -57,7 +57,7 @@ class Counts:
         return dict(self.events["fence"])
 
     def since(self, before: Counts) -> Counts:
-        """What was counted after ``before``, a stretch that ends where this one goes on."""
+        """Return what was counted after ``before``, an earlier part of this stretch."""
         return Counts(
             _difference(self.events, before.events), _difference(self.policies, before.policies)
         )
@@ -65,7 +65,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Timeline:
-    """A run's counts up to each mark of the guest's, and up to its end."""
+    """A run's counts up to each mark that the guest set, and up to its end."""
 
     marks: tuple[tuple[str, Counts], ...]
     """Label of each mark, and everything counted before it."""
@@ -80,14 +80,14 @@ class Timeline:
 
     @property
     def linux(self) -> str:
-        """The guest's kernel, with its version where that is known."""
+        """The guest's kernel, with its version if that is known."""
         versions = self.guest.get("versions", {}).items()
         return next((f"Linux {v}" for name, v in versions if name.startswith(LINUX)), "Linux")
 
     def after(self, label: str) -> Counts:
-        """The counts from the first mark ``label`` on.
+        """Return the counts from the first mark ``label`` on.
 
-        :raise GuestError: the guest did not set it.
+        :raises GuestError: when the guest did not set it.
         """
         for mark, counts in self.marks:
             if mark == label:
@@ -96,9 +96,9 @@ class Timeline:
         raise GuestError(f"the guest did not set the mark {label!r}; it set {known}")
 
     def between(self, first: str, last: str) -> list[Counts]:
-        """The counts of each stretch from a mark ``first`` to the ``last`` that follows it.
+        """Return the counts of each stretch from a mark ``first`` to the next mark ``last``.
 
-        A stretch that the end of the region cuts short is left out.
+        A stretch that has no ``last``, because the region ended, is left out.
         """
         stretches, begun = [], None
         for label, counts in self.marks:
@@ -110,7 +110,7 @@ class Timeline:
         return stretches
 
     def to_json(self) -> Json:
-        """A dictionary for JSON that :meth:`from_json` reads."""
+        """Return a dictionary for JSON that :meth:`from_json` reads."""
         return {
             "marks": [{"label": label, **vars(counts)} for label, counts in self.marks],
             "end": vars(self.end),
@@ -121,7 +121,11 @@ class Timeline:
 
     @classmethod
     def from_json(cls, data: Json) -> Timeline:
-        """The timeline in ``data``; raises KeyError or TypeError when it is none."""
+        """Return the timeline in ``data``.
+
+        :raises KeyError: when a field is missing.
+        :raises TypeError: when a field is of the wrong kind.
+        """
         return cls(
             tuple((m["label"], Counts(m["events"], m["policies"])) for m in data["marks"]),
             Counts(data["end"]["events"], data["end"]["policies"]),
@@ -132,7 +136,7 @@ class Timeline:
 
     @classmethod
     def merged(cls, parts: list[Timeline]) -> Timeline:
-        """One timeline with the models of all ``parts``, which are of the same events."""
+        """Return one timeline with the models of all ``parts``, which saw the same events."""
         first = parts[0]
         marks = [
             (label, _merged([part.marks[number][1] for part in parts]))
@@ -147,7 +151,7 @@ class Timeline:
         )
 
     def only(self, model: str, name: str) -> Timeline:
-        """The same for one model, called ``name`` from now on."""
+        """Return the timeline of one model only, and call the model ``name``."""
         marks = tuple((label, _only(counts, model, name)) for label, counts in self.marks)
         translations = {
             name if party == model else party: counts
@@ -161,9 +165,8 @@ class Timeline:
 def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
     """Feed ``trace`` to the models in ``pipeline`` and take their counts at every mark.
 
-    ``step`` is told the events done and in all.
-
-    :raise TraceDamage: a segment is damaged.
+    :param step: is told how many events are done, and how many there are.
+    :raises TraceDamage: when a segment is damaged.
     """
     marks = []
     done = 0
@@ -185,7 +188,7 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> Timeline:
 
 
 def _parts(batch: EventBatch) -> Iterator[tuple[EventBatch, int | None]]:
-    """``batch`` cut before each MARK, with the number of the label of the mark it begins with."""
+    """Cut ``batch`` before each MARK; give each part with the number of its mark's label."""
     cuts = np.flatnonzero(batch["kind"] == Kind.MARK).tolist()
     yield batch[: (cuts or [len(batch)])[0]], None
     for start, stop in pairwise([*cuts, len(batch)]):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cosim.report import source
+from cosim.report import from_path, renderers
 from tests.cosim.report.documents import DOCUMENTS, write_all
 from tests.system.chromium import Chromium, chromium
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Chromium]:
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_all(tmp_path_factory.mktemp("report") / "r")
-    source.write(source.load(folder, lambda *_: None).page, folder / "report.html")
+    renderers.write(from_path.load(folder, lambda *_: None), folder / "report.html")
     return folder / "report.html"
 
 
@@ -105,11 +105,11 @@ _MARKS = """
     return {
       ticks: [...svg.querySelectorAll('[data-axis]')].map(
         t => [t.dataset.axis, parseFloat(t.dataset.value), ...middle(t)]),
-      marks: [...svg.querySelectorAll('path[data-y]')].map(
+      marks: [...svg.querySelectorAll('use[data-y]')].map(
         m => [m.dataset.series, parseFloat(m.dataset.x), parseFloat(m.dataset.y), ...middle(m)]),
-      dots: [...svg.querySelectorAll('path[data-group]')].map(
+      dots: [...svg.querySelectorAll('use[data-group]')].map(
         m => [m.dataset.group, m.dataset.series, parseFloat(m.dataset.x), ...middle(m)]),
-      bars: [...svg.querySelectorAll('rect[data-x]')].map(
+      bars: [...svg.querySelectorAll('path[data-x]')].map(
         m => [m.dataset.group, m.dataset.series, parseFloat(m.dataset.x), ...end(m)]),
     };
   })
@@ -233,8 +233,8 @@ def test_the_page_of_a_real_run(browser: Chromium, tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     result = json.loads(run.stdout)
     (tmp_path / "result.json").write_text(run.stdout)
-    report = source.load(tmp_path / "result.json", lambda *_: None)
-    source.write(report.page, tmp_path / "page.html")
+    report = from_path.load(tmp_path / "result.json", lambda *_: None)
+    renderers.write(report, tmp_path / "page.html")
     for width in (PHONE, LAPTOP):
         open_page(browser, tmp_path / "page.html", width)
         totals, kinds = browser.evaluate(_MARKS.replace("SECTION", "exits"))

@@ -14,8 +14,9 @@ from rich.console import Console
 from cosim.models.comparison import Comparison
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, has_finding
-from cosim.report import table
+from cosim.report import from_result
 from cosim.report.divergence import describe
+from cosim.report.renderers import terminal
 from hypervisor_model import policies
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import (
@@ -194,7 +195,7 @@ def test_findings_fit_the_screen_and_are_cut(pipeline: Callable[[int], Pipeline]
     assert result["translations"]["reference"]["illegal"] == run.illegal == 25
     assert [finding["event"] for finding in result["illegal_translations"]] == [*range(11, 31)]
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(table.render(result))
+    console.print(terminal.render(from_result.build(result)))
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= 100
     assert sum(line.startswith("illegal translation by reference") for line in lines) == 3

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from cosim.models.counts import EventCounter
 from cosim.models.result import Ending, Origin, document, has_finding
-from cosim.report.table import render
+from cosim.report import from_result
+from cosim.report.renderers import terminal
 from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind, Priv, Satp, empty
 from hypervisor_model.policies import MachineModel, Stream
 from tests.cosim.streams import ORIGIN, batches, result_document
@@ -70,7 +71,7 @@ def test_a_missed_write_is_shown_with_what_came_before() -> None:
         "missed": [missed],
     }
     console = Console(file=io.StringIO(), width=100)
-    console.print(render(result))
+    console.print(terminal.render(from_result.build(result)))
     text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "missed write: page 0x80001000, entry 7: 0x0 became 0x20000401" in text
     assert "last events: sfence.vma at 0x80200000; sd a0, 0(a1) to 0x80001000; ret" in text
@@ -169,7 +170,7 @@ def _policy(null: bool) -> dict[str, Any]:
 
 def _text(result: Any, width: int = 100) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(render(result))
+    Console(file=file, width=width).print(terminal.render(from_result.build(result)))
     return file.getvalue()
 
 

@@ -17,13 +17,21 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from cosim import cli
-from cosim.report import page, source, tables
-from cosim.report.document import ORDER, FigureDocument
-from cosim.report.draw import svg
-from cosim.report.page import Page, Section
-from cosim.report.plot import Lines, slots
-from cosim.report.svg import NARROW
-from cosim.report.tables import Cell, Table
+from cosim.report import content, from_figures, from_path, settings
+from cosim.report.content import (
+    Cell,
+    Lines,
+    Notes,
+    Paragraphs,
+    PlotGroup,
+    Report,
+    Section,
+    Table,
+)
+from cosim.report.figure_document import ORDER, FigureDocument
+from cosim.report.renderers import page, terminal
+from cosim.report.renderers.plots import NARROW, svg
+from cosim.report.series_looks import looks
 from cosim.reproduce.experiments import EXPERIMENTS
 from scripts.synthetic_guest import SyntheticGuest
 from tests.cosim.report.documents import DOCUMENTS, beyond, document, fig5, fig6, fig7, write_all
@@ -44,6 +52,10 @@ def report(capsys: pytest.CaptureFixture[str]) -> Run:
         return caught.value.code, output.out, output.err
 
     return run
+
+
+def figures_of(section: Section) -> list[PlotGroup]:
+    return [part for part in section.parts if isinstance(part, PlotGroup)]
 
 
 class Reader(HTMLParser):
@@ -138,10 +150,10 @@ def test_a_result_becomes_a_page_beside_it(report: Run, tmp_path: Path) -> None:
 
 
 def test_a_command_line_can_be_copied() -> None:
-    made = tables.of_mapping("Guest", {"arguments": ["qemu", "-append", "a b"], "kernel": None})
+    made = settings.table("Guest", {"arguments": ["qemu", "-append", "a b"], "kernel": None})
     assert [[cell.text for cell in row] for row in made.rows] == [
         ["arguments", "qemu -append 'a b'"],
-        ["kernel", tables.UNKNOWN],
+        ["kernel", content.UNKNOWN],
     ]
 
 
@@ -154,7 +166,7 @@ def test_findings_stand_first(report: Run, tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in read.warnings] == [
         "The run is incomplete",
         "reference",
-        "The capture missed 2 writes to page tables; the counts are not reliable.",
+        "The capture missed 2 writes to page tables. Do not rely on the counts.",
     ]
     assert "the guest <hung>" in read.warnings[0]
 
@@ -215,8 +227,8 @@ def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
         claims=[{"claim": "misses of mcf-like", "measured": "more (milc-like)", "paper": None}],
         notes=["mcf-like, not-mcf-like and mcf-likely"],
     )
-    report = source.of_figures([FigureDocument(made, "x")], "t")
-    read = Reader(page.render(report.page))
+    report = from_figures.build([FigureDocument(made, "x")], "t")
+    read = Reader(page.render(report))
     mcf, milc = "mcf-like (stand-in for 429.mcf)", "milc-like (stand-in for 433.milc)"
     astar = "astar-like (stand-in for 473.astar)"
     bars = read.tables["Break-even (mcf-like, stand-in for 429.mcf): "]
@@ -225,25 +237,26 @@ def test_stand_ins_are_called_so_wherever_they_are_shown() -> None:
     assert ["programs", f"cc1, {astar}, {milc}"] in read.tables["Settings"]
     claim = read.tables["Measured, next to the paper's numbers"][1]
     assert claim[:2] == [f"misses of {mcf} (beyond)", "more (milc-like, stand-in for 433.milc)"]
-    (section,) = report.page.sections
-    texts = [text for _, text in section.texts]
+    (section,) = report.sections
+    texts = [part.text for part in section.parts if isinstance(part, Paragraphs)]
     assert texts[0] == f"mcf-like is a stand-in.\n\nBut {astar} runs longer."
     assert texts[2] == f"{astar} has few misses, as astar-like has few pages."
-    assert section.notes == (f"{mcf}, not-mcf-like and mcf-likely",)
+    (notes,) = (part for part in section.parts if isinstance(part, Notes))
+    assert notes.lines == (f"{mcf}, not-mcf-like and mcf-likely",)
     assert section.data == made
-    assert mcf in "\n".join(shown(report.terminal))
+    assert mcf in "\n".join(shown(terminal.render(report)))
 
 
 def test_panels_have_their_legend_and_numbers_near() -> None:
-    (section,) = source.of_figures([FigureDocument(beyond(), "x")], "t").page.sections
-    titles = [[plot.title for plot in figure.plots] for figure in section.figures]
+    (section,) = from_figures.build([FigureDocument(beyond(), "x")], "t").sections
+    titles = [[plot.title for plot in figure.plots] for figure in figures_of(section)]
     assert titles == [
         ["TLB size"],
         ["Footprint", "Footprint of all"],
         ["Svvptc"],
         ["Break-even"],
     ]
-    text = page.render(Page("t", "l", (section,)))
+    text = page.render(Report("t", "l", (section,)))
     for figure in text.split("<figure ")[1:]:
         inside = figure.partition("</figure>")[0]
         assert "<table" in inside
@@ -253,12 +266,12 @@ def test_panels_have_their_legend_and_numbers_near() -> None:
 
 
 def test_panels_of_one_figure_have_one_scale() -> None:
-    (section,) = source.of_figures([FigureDocument(beyond(), "x")], "t").page.sections
-    one, other = section.figures[1].plots
+    (section,) = from_figures.build([FigureDocument(beyond(), "x")], "t").sections
+    one, other = figures_of(section)[1].plots
     assert max(one.values) == 2 * max(other.values)
     ticks = [
         re.findall(
-            r'data-axis="y" data-value="([^"]+)"', svg(plot, NARROW, slots(plot.names), "p", "")
+            r'data-axis="y" data-value="([^"]+)"', svg(plot, NARROW, looks(plot.names), "p", "")
         )
         for plot in (one, other)
     ]
@@ -267,11 +280,11 @@ def test_panels_of_one_figure_have_one_scale() -> None:
 
 def test_counts_far_apart_are_on_a_logarithmic_scale() -> None:
     documents = [FigureDocument(make(), "x") for make in (fig5, fig6, beyond)]
-    made = source.of_figures(documents, "t").page
+    made = from_figures.build(documents, "t")
     log = [
         plot.title
         for section in made.sections
-        for figure in section.figures
+        for figure in figures_of(section)
         for plot in figure.plots
         if (plot.y if isinstance(plot, Lines) else plot.axis).log
     ]
@@ -280,7 +293,7 @@ def test_counts_far_apart_are_on_a_logarithmic_scale() -> None:
 
 
 def test_what_synchronising_reads_is_shown(tmp_path: Path) -> None:
-    made = source.of_figures([FigureDocument(fig6(), "x")], "t").page
+    made = from_figures.build([FigureDocument(fig6(), "x")], "t")
     rows = Reader(page.render(made)).tables["global fences: entries read to synchronise"]
     assert rows[0] == ["modifications for each fence", "lsp", "vtlb"]
     assert rows[3] == ["4", "642,500", "642,500"]
@@ -288,8 +301,8 @@ def test_what_synchronising_reads_is_shown(tmp_path: Path) -> None:
 
 def test_every_number_of_a_row_is_in_a_table() -> None:
     for make in (fig5, fig6, fig7, beyond):
-        made = source.of_figures([FigureDocument(make(), "x")], "t")
-        shown = set(re.findall(r'data-value="([^"]+)"', page.render(made.page)))
+        made = from_figures.build([FigureDocument(make(), "x")], "t")
+        shown = set(re.findall(r'data-value="([^"]+)"', page.render(made)))
         for row in make()["rows"]:
             for key, value in row.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -343,7 +356,7 @@ def test_one_figure_alone(report: Run, tmp_path: Path) -> None:
 
 
 def test_the_page_needs_nothing_and_runs_nothing(tmp_path: Path) -> None:
-    text = page.render(source.load(write_all(tmp_path / "r"), lambda *_: None).page)
+    text = page.render(from_path.load(write_all(tmp_path / "r"), lambda *_: None))
     read = Reader(text)
     assert all(re.fullmatch(r"#[\w-]+|data:,", address) for address in read.addresses)
     assert not {"iframe", "object", "embed", "img", "form", "base"} & set(read.tags)
@@ -360,7 +373,7 @@ def test_hostile_text_stays_text() -> None:
     rows += [{"panel": "bars", "series": evil, "x": evil, "y": 1}]
     texts = dict.fromkeys(("title", "measured", "paper", "difference"), evil)
     made = document("beyond", rows, settings={evil: evil}, notes=[evil], **texts)
-    text = page.render(source.of_figures([FigureDocument(made, "x")], evil).page)
+    text = page.render(from_figures.build([FigureDocument(made, "x")], evil))
     read = Reader(text)
     assert read.tags.count("script") == 1 and "img" not in read.tags
     assert read.data["beyond-data"] == made
@@ -368,7 +381,7 @@ def test_hostile_text_stays_text() -> None:
 
 def test_backticks_are_code() -> None:
     def prose(text: str) -> str:
-        whole = page.render(Page("t", text, ()))
+        whole = page.render(Report("t", text, ()))
         return whole[whole.index("<p>") : whole.index("</header>")].split("</p>")[0]
 
     assert prose("`a<b` and `c`") == "<p><code>a&lt;b</code> and <code>c</code>"
@@ -378,7 +391,7 @@ def test_backticks_are_code() -> None:
 
 
 def test_an_empty_section_is_no_error() -> None:
-    text = page.render(Page("t", "l", (Section("s", "h"),)))
+    text = page.render(Report("t", "l", (Section("s", "h", ()),)))
     assert "<h2>h</h2>" in text and "<figure" not in text
 
 
@@ -473,7 +486,7 @@ def test_terminal_tables_fit_and_lose_nothing(
 ) -> None:
     numbers = [largest - n for n in range(len(columns) - 1)]
     cells = (Cell("n" * name_width), *map(Cell.of, numbers))
-    lines = shown(tables.Fitted(Table("caption", tuple(columns), (cells,))), width)
+    lines = shown(terminal.Fitted(Table("caption", tuple(columns), (cells,))), width)
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
     found = [int(text.replace(",", "")) for text in re.findall(r"-?\d[\d,]*", " ".join(lines))]
@@ -484,13 +497,13 @@ def test_terminal_tables_fit_and_lose_nothing(
 def test_names_are_wrapped_before_a_table_is_parted(width: int, tables_made: int) -> None:
     cells = (Cell("exits of LSP at 100 % of the operations"), *map(Cell.of, [10**15] * 2))
     made = Table("caption", ("", "measured", "paper"), (cells,))
-    assert "\n".join(shown(tables.Fitted(made), width)).count("caption") == tables_made
+    assert "\n".join(shown(terminal.Fitted(made), width)).count("caption") == tables_made
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_terminal_shows_every_count(tmp_path: Path, width: int) -> None:
-    report = source.load(write_all(tmp_path / "r"), lambda *_: None)
-    text = "\n".join(shown(report.terminal, width))
+    report = from_path.load(write_all(tmp_path / "r"), lambda *_: None)
+    text = "\n".join(shown(terminal.render(report), width))
     for row in fig5()["rows"]:
         if row["exits"] is not None:
             assert f"{row['exits']:,}" in text

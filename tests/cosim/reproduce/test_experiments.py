@@ -21,7 +21,7 @@ from cosim.models.choices import make_pipeline
 from cosim.models.result import Ending, Origin
 from cosim.output import SecondsLeft, Step
 from cosim.paths import SOURCE
-from cosim.report.document import FigureDocument
+from cosim.report.figure_document import FigureDocument
 from cosim.reproduce import (
     Counts,
     Lab,
@@ -29,6 +29,7 @@ from cosim.reproduce import (
     Timeline,
     beyond,
     clock,
+    code_digest,
     experiments,
     fig5,
     fig7,
@@ -37,7 +38,7 @@ from cosim.reproduce import (
 )
 from cosim.reproduce.clock import Clock
 from cosim.reproduce.figure import Claim, Figure
-from cosim.reproduce.measurement import micro, program
+from cosim.reproduce.measurement import BASE_MODELS, micro, program
 from cosim.reproduce.timeline import replay
 from cosim.run.batch import sole
 from cosim.run.spec import RunSpec
@@ -352,8 +353,16 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ("hypervisor_model/events.py", True, True),
         ("hypervisor_model/policies/lsp.py", False, True),
         ("cosim/models/comparison.py", False, True),
+        ("cosim/models/result.py", False, True),
+        ("cosim/trace/reader.py", False, True),
+        ("hypervisor_model/policies/machine.py", True, True),
+        ("hypervisor_model/costs.py", False, False),
+        ("hypervisor_model/walk.py", False, True),
+        ("cosim/run/plan.py", True, True),
+        ("cosim/output.py", False, False),
+        ("cosim/commands/run.py", False, False),
         ("cosim/reproduce/fig5.py", False, False),
-        ("cosim/report/page.py", False, False),
+        ("cosim/report/renderers/page.py", False, False),
     ],
 )
 def test_keys_depend_on_the_sources(
@@ -369,7 +378,7 @@ def test_keys_depend_on_the_sources(
     measurement = Measurement(SPEC, ("lsp",))
 
     def keys() -> tuple[str, str]:
-        lab._sources.cache_clear()
+        code_digest.digest.cache_clear()
         return lab._trace_key(SPEC), room.key(measurement)
 
     try:
@@ -377,7 +386,7 @@ def test_keys_depend_on_the_sources(
         (tmp_path / file).write_text((tmp_path / file).read_text() + "\n")
         after = keys()
     finally:
-        lab._sources.cache_clear()
+        code_digest.digest.cache_clear()
     assert (before[0] != after[0], before[1] != after[1]) == (trace, counts)
 
 
@@ -434,7 +443,7 @@ def _fig5_results(gdb_writes: int) -> dict[str, Timeline]:
     for key in fig5.plan(quick=True):
         policies = {
             "shadow": _exits(pt_write=50, fence=50, shadow_fill=0),
-            **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in fig5.MODELS[1:]},
+            **{m: _exits(fence=50, fence_fast=0, shadow_fill=25) for m in BASE_MODELS[1:]},
         }
         if key == "gdb gdb":
             policies["shadow"] = _exits(pt_write=gdb_writes, fence=50, shadow_fill=None)
@@ -484,7 +493,7 @@ def test_fig5_leaves_the_first_linux_pass_out() -> None:
     (linux,) = fig5.figure(_fig5_results(50), quick=True).also
     rows = [row["y"] for row in linux.rows if row["series"] == "shadow"]
     assert rows == [100] * len(fig5.QUICK.linux_shares)
-    assert "at a share of 0 % are 100 exits of TSP and 75 of LSP" in linux.difference
+    assert "At a share of 0 % TSP still takes 100 exits and LSP 75" in linux.difference
     run = fig5.plan(quick=True)["linux"].spec.workload
     assert run is not None
     assert run.count("mprotect-bench") == len(fig5.QUICK.linux_shares) + 1
@@ -527,7 +536,7 @@ def test_fig7_ratios_and_stand_ins() -> None:
     assert "LSP has 1.25 to 1.25 misses more" in figure.difference
     # With 4 KiB host pages LSP has 125 misses and nested paging 250.
     assert "0.50 (mcf-like (stand-in for 429.mcf))" in figure.difference
-    assert "turns for 4 of 4 programs" in figure.difference
+    assert "For 4 of 4 programs LSP then has fewer misses" in figure.difference
     assert "mcf-like (stand-in for 429.mcf)" in figure.settings["sizes"]
 
 

@@ -7,16 +7,16 @@
      "claims": [{"claim": TEXT, "measured": N | TEXT, "paper": N | TEXT, "departure": TEXT}, ...],
      "notes": [TEXT, ...], "warnings": [TEXT, ...], "quick": BOOLEAN}
 
-Texts may have paragraphs, parted by blank lines.  ``claims`` (optional) are the numbers that the
-page shows first, next to the paper's, and by how much they depart (optional); ``notes`` (optional)
-stand below the figure.  ``warnings``
-(optional) say why not to rely on it, and stand first of all; ``quick`` (optional) is true for the
-small sizes.  Rows are plain, for other people's plots; a count that could not be measured is null.
+Blank lines part the paragraphs of a text.  ``claims``, ``notes``, ``warnings`` and ``quick`` are
+optional.  Claims are the numbers that the page shows first, next to the paper's; ``departure``
+(optional) says how far ours are from them.  Notes stand below the figure.  Warnings say why not to
+rely on the figure; they come before everything else.  ``quick`` is true if small sizes were
+measured.  Rows are plain, for other people's plots; a count that could not be measured is null.
 By ``figure``:
 
 ``fig5``
-    ``share`` (of modifications, 0 to 1), ``policy``, ``exits``, ``expected`` (null where theory
-    says nothing); ``program`` where there are several: each has a plot of its own.
+    ``share`` (of modifications, 0 to 1), ``policy``, ``exits``, ``expected`` (null if theory
+    says nothing).  With several programs also ``program``; each has its own plot.
 ``fig6``
     ``window`` (modifications for each fence), ``policy``, ``fence`` (``va`` or ``all``),
     ``exits`` (those that the global page table causes); optional ``sync_reads`` (entries of the
@@ -24,15 +24,15 @@ By ``figure``:
 ``refs``
     ``mode`` (such as ``sv39 x sv39x4``), ``policy``, ``refs_per_miss`` (measured), ``expected``.
 ``fig7``
-    ``program``, ``stands_for`` (the paper's program, or null), ``stand_in`` (whether it is a
-    kernel of our own in its place), ``policy``, ``exits``, ``tlb_misses``, ``exits_vs_shadow``,
+    ``program``, ``stands_for`` (the paper's program, or null), ``stand_in`` (true for a program of
+    our own in its place), ``policy``, ``exits``, ``tlb_misses``, ``exits_vs_shadow``,
     ``tlb_misses_vs_nested``.
 any other
-    ``panel``, ``series``, ``x``, ``y``: small multiples, a panel each.  Where ``x`` is a number the
-    panel has lines, where it is text it has bars.  Optional in a row: ``x_label`` and ``y_label``
+    ``panel``, ``series``, ``x``, ``y``: one small plot for each panel.  If ``x`` is a number the
+    panel has lines, if it is text it has bars.  Optional in a row: ``x_label`` and ``y_label``
     (the first of a panel counts) and ``y_unit``: ``share`` (0 to 1, shown in per cent) or
-    ``ratio``.  Panels that follow each other and have the same ``y_label`` and unit are shown
-    side by side on one scale, which is logarithmic where their counts are far apart.
+    ``ratio``.  Neighbouring panels with the same ``y_label`` and unit stand side by side on one
+    scale.  The scale is logarithmic if their counts are far apart.
 """
 
 from __future__ import annotations
@@ -45,28 +45,31 @@ from typing import Any, NoReturn
 from cosim.errors import UsageError
 
 ORDER = ("fig5", "fig5-linux", "fig6", "refs", "fig7", "beyond")
-"""The figures of ``cosim reproduce``, in the order of the page; others follow."""
+"""The figures of ``cosim reproduce``, in the order of the page; others come after them."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a document; reading a field of the wrong kind raises UsageError that names it."""
+    """A row of a document.
+
+    :raises UsageError: when a field is read that is of the wrong kind; the message names it.
+    """
 
     where: str
     fields: Mapping[str, Any]
 
     def text(self, key: str) -> str:
-        """The text in ``key``."""
+        """Return the text in ``key``."""
         value = self.fields.get(key)
         return value if isinstance(value, str) else self.refuse(key, "text")
 
     def number(self, key: str) -> float:
-        """The number in ``key``."""
+        """Return the number in ``key``."""
         value = self.maybe(key)
         return value if value is not None else self.refuse(key, "a number")
 
     def maybe(self, key: str) -> float | None:
-        """The number in ``key``, None where it is null or missing."""
+        """Return the number in ``key``, None if it is null or missing."""
         value = self.fields.get(key)
         if value is None:
             return None
@@ -76,16 +79,26 @@ class Row:
         return self.refuse(key, "a number or null")
 
     def refuse(self, key: str, wanted: str) -> NoReturn:
-        """Raise UsageError: ``key`` is not what is ``wanted``."""
+        """Refuse the row, because ``key`` is not what is ``wanted``.
+
+        :raises UsageError: always.
+        """
         raise UsageError(f"{self.where}: {key} is {self.fields.get(key)!r}, not {wanted}")
 
     def refuse_second(self, key: str, name: str) -> NoReturn:
-        """Raise UsageError: another row of ``name`` has the same ``key``."""
+        """Refuse the row, because another row of ``name`` has the same ``key``.
+
+        :raises UsageError: always.
+        """
         raise UsageError(f"{self.where}: a second row of {name} with {key} {self.fields[key]!r}")
 
 
 class FigureDocument:
-    """One figure's document; raises UsageError when ``data`` is none, naming ``where`` it is."""
+    """One figure's document.
+
+    :param where: names the document in messages.
+    :raises UsageError: when ``data`` is no such document.
+    """
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         top = Row(where, data)

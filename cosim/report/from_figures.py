@@ -1,70 +1,130 @@
-"""What the page shows of each figure of ``cosim reproduce`` (:mod:`cosim.report.document`)."""
+"""The figures of ``cosim reproduce`` (:mod:`cosim.report.figure_document`) as a report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from cosim.report import scale
-from cosim.report.document import FigureDocument, Row
-from cosim.report.page import Figure, Section
-from cosim.report.plot import Axis, Bar, Bars, Group, Lines, Plot, Series
-from cosim.report.programs import known_label, label, labelled
-from cosim.report.tables import Cell, Table, of_mapping, of_plot
+from cosim.errors import UsageError
+from cosim.report import number_text, settings
+from cosim.report.content import (
+    Axis,
+    Bar,
+    Bars,
+    Cell,
+    Group,
+    Lines,
+    Notes,
+    Paragraphs,
+    Part,
+    Plot,
+    PlotGroup,
+    Report,
+    Section,
+    Series,
+    Table,
+)
+from cosim.report.figure_document import ORDER, FigureDocument, Row
+from cosim.report.plot_tables import of_plot
+from cosim.report.programs import described, label, labelled
 
 Rows = list[Row]
 
 _CLAIMS = ("", "measured", "paper", "departure")
 _FENCES = {"va": "fences by address", "all": "global fences"}
-_UNITS = {None: scale.number, "share": scale.percent, "ratio": scale.ratio}
+_UNITS: dict[object, Callable[[float], str]] = {
+    None: number_text.number,
+    "share": number_text.percent,
+    "ratio": number_text.ratio,
+}
 
 
-def section(document: FigureDocument) -> Section:
-    """The figure's chapter of the page; raises UsageError for a row that is not as it should be."""
-    settings = (of_mapping("Settings", document.settings),) if document.settings else ()
-    return Section(
-        slug=document.figure,
-        heading=document.title,
-        texts=tuple((what, labelled(text)) for what, text in document.texts),
-        figures=_FIGURES.get(document.figure, _small_multiples)(document),
-        tables=tuple(map(_settings, settings)),
-        notes=tuple(map(labelled, document.notes)),
-        data=document.data,
+def build(documents: list[FigureDocument], title: str) -> Report:
+    """Return the report of figures, in the order of the paper.
+
+    :raises UsageError: when two are the same figure, or a row is not as it should be.
+    """
+    documents = sorted(documents, key=_place)
+    for before, after in pairwise(documents):
+        if before.figure == after.figure:
+            raise UsageError(f"two documents are both figure {after.figure}")
+    return Report(
+        title=title,
+        lead="Measured with lsp-cosim under QEMU. Every section says what was measured, what the "
+        "paper states, and where and why the two differ. Counts, not times.",
+        sections=tuple(map(_section, documents)),
+        warnings=tuple(_warnings(documents)),
+        answer=tuple(_claims(documents)),
     )
 
 
-def claims(documents: Iterable[FigureDocument]) -> tuple[Table, ...]:
-    """The figures' numbers next to the paper's, if they have any."""
+def _place(document: FigureDocument) -> tuple[int, str]:
+    name = document.figure
+    return ORDER.index(name) if name in ORDER else len(ORDER), name
+
+
+def _warnings(documents: list[FigureDocument]) -> Iterator[str]:
+    """Say what is wrong with single figures, and with showing them together."""
+    for one in documents:
+        yield from (f"{one.figure}: {labelled(warning)}" for warning in one.warnings)
+    quick = [one.figure for one in documents if one.quick]
+    full = [one.figure for one in documents if not one.quick]
+    if quick and full:
+        yield (
+            f"Sizes are mixed: {', '.join(quick)} of a quick run (small sizes), "
+            f"{', '.join(full)} of a full one. Do not compare their counts."
+        )
+
+
+def _claims(documents: list[FigureDocument]) -> Iterator[Part]:
+    """Give the figures' numbers next to the paper's, if there are any."""
     rows = tuple(
         (
-            Cell(scale.unbroken(f"{labelled(claim)} ({document.figure})")),
+            Cell(number_text.unbroken(f"{labelled(claim)} ({document.figure})")),
             _claimed(measured),
             _claimed(paper),
-            Cell(scale.unbroken(departure)),
+            Cell(number_text.unbroken(departure)),
         )
         for document in documents
         for claim, measured, paper, departure in document.claims
     )
-    if not rows:
-        return ()
-    return (Table("Measured, next to the paper's numbers", _CLAIMS, rows),)
+    if rows:
+        yield Table("Measured, next to the paper's numbers", _CLAIMS, rows)
 
 
-def _fig5(document: FigureDocument) -> tuple[Figure, ...]:
+def _claimed(value: str | float | None) -> Cell:
+    return Cell(number_text.unbroken(labelled(value))) if isinstance(value, str) else Cell.of(value)
+
+
+def _section(document: FigureDocument) -> Section:
+    parts: list[Part] = [
+        Paragraphs(labelled(text), heading, detail=True) for heading, text in document.texts
+    ]
+    parts += _FIGURES.get(document.figure, _small_multiples)(document)
+    if document.settings:
+        parts.append(settings.table_with_programs("Settings", document.settings))
+    if document.notes:
+        parts.append(Notes(tuple(map(labelled, document.notes)), detail=True))
+    return Section(document.figure, document.title, tuple(parts), data=document.data)
+
+
+def _fig5(document: FigureDocument) -> tuple[PlotGroup, ...]:
     figures = []
     for program, rows in _by(document.rows, "program").items():
         for row in rows:
             if not 0 <= row.number("share") <= 1:
                 row.refuse("share", "a number from 0 to 1")
-        x = Axis("share of modifications", scale.percent)
+        x = Axis("share of modifications", number_text.percent)
         plot = Lines("", x, Axis("VM exits"), _series(rows, "policy", "share", "exits"))
         caption = "VM exits over the share of modifications"
-        figures.append(Figure(f"{caption}: {labelled(program)}" if program else caption, (plot,)))
+        figures.append(
+            PlotGroup(f"{caption}: {labelled(program)}" if program else caption, (plot,))
+        )
     return tuple(figures)
 
 
-def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
+def _fig6(document: FigureDocument) -> tuple[PlotGroup, ...]:
     plots: list[Plot] = []
     reads = []
     for fence, rows in _by(document.rows, "fence").items():
@@ -77,17 +137,17 @@ def _fig6(document: FigureDocument) -> tuple[Figure, ...]:
             series = _series(known, "policy", "window", "sync_reads")
             reads.append(of_plot(Lines(name, x, what, series)))
     caption = "VM exits that the global page table causes"
-    # Each on its own scale: where the one has far larger counts, the other's curves would merge.
-    return (Figure(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
+    # Each on its own scale, because larger counts of one would merge the curves of the other.
+    return (PlotGroup(caption, tuple(p for plot in plots for p in _alike([plot])), tuple(reads)),)
 
 
-def _refs(document: FigureDocument) -> tuple[Figure, ...]:
+def _refs(document: FigureDocument) -> tuple[PlotGroup, ...]:
     axis = Axis("memory references for each TLB miss")
     groups = _groups(document.rows, "mode", "policy", "refs_per_miss", "expected")
-    return (Figure("Walk references", (Bars("", axis, groups),)),)
+    return (PlotGroup("Walk references", (Bars("", axis, groups),)),)
 
 
-def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
+def _fig7(document: FigureDocument) -> tuple[PlotGroup, ...]:
     labels = {row.text("program"): _program(row) for row in document.rows}
     plots, counts = [], []
     for count, key, what, baseline in (
@@ -95,17 +155,17 @@ def _fig7(document: FigureDocument) -> tuple[Figure, ...]:
         ("exits", "exits_vs_shadow", "VM exits", "shadow"),
     ):
         groups = _groups(document.rows, "program", "policy", key, labels=labels)
-        axis = Axis(f"{what}, {baseline} = 1", scale.ratio)
+        axis = Axis(f"{what}, {baseline} = 1", number_text.ratio)
         plots.append(Bars("", axis, groups, baseline=1.0))
         counts.append(_count_table(document.rows, count, what, labels))
-    return (Figure("Memory-intensive programs", tuple(plots), tuple(counts)),)
+    return (PlotGroup("Memory-intensive programs", tuple(plots), tuple(counts)),)
 
 
-def _small_multiples(document: FigureDocument) -> tuple[Figure, ...]:
-    """A figure for each run of panels that show the same, with their legend and numbers near."""
+def _small_multiples(document: FigureDocument) -> tuple[PlotGroup, ...]:
+    """Return a group for neighbouring panels that show the same, so that they share a legend."""
     panels = [_panel(*panel) for panel in _by(document.rows, "panel").items()]
     runs = groupby(panels, key=lambda plot: (type(plot), _values_axis(plot)))
-    return tuple(Figure(document.title, _alike(list(plots))) for _, plots in runs)
+    return tuple(PlotGroup(document.title, _alike(list(plots))) for _, plots in runs)
 
 
 def _panel(name: str, rows: Rows) -> Plot:
@@ -115,7 +175,7 @@ def _panel(name: str, rows: Rows) -> Plot:
         rows[0].refuse("y_unit", "share or ratio")
     y = Axis(str(first.get("y_label", "")), _UNITS[unit])
     if all(isinstance(row.fields.get("x"), str) for row in rows):
-        labels = {name: known_label(name) for name in _by(rows, "x")}
+        labels = {name: label(name) for name in _by(rows, "x")}
         return Bars(title, y, _groups(rows, "x", "series", "y", labels=labels))
     x = _axis(str(first.get("x_label", "")), rows, "x")
     return Lines(title, x, y, _series(rows, "series", "x", "y"))
@@ -126,18 +186,18 @@ def _values_axis(plot: Plot) -> Axis:
 
 
 def _alike(plots: Sequence[Plot]) -> tuple[Plot, ...]:
-    """``plots`` of the same values on the same scale, for counts that is as wide as they are."""
+    """Return ``plots`` of the same values on one scale, logarithmic if counts are far apart."""
     values = tuple(value for plot in plots for value in plot.values)
     made: list[Plot] = []
     for plot in plots:
         axis = _values_axis(plot)
-        wide = axis.text is scale.number and scale.is_wide(values)
+        wide = axis.text is number_text.number and number_text.is_wide(values)
         axis = replace(axis, log=wide, beside=values)
         made.append(replace(plot, axis=axis) if isinstance(plot, Bars) else replace(plot, y=axis))
     return tuple(made)
 
 
-_FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
+_FIGURES: dict[str, Callable[[FigureDocument], tuple[PlotGroup, ...]]] = {
     "fig5": _fig5,
     "fig6": _fig6,
     "refs": _refs,
@@ -145,23 +205,12 @@ _FIGURES: dict[str, Callable[[FigureDocument], tuple[Figure, ...]]] = {
 }
 
 
-def _claimed(value: str | float | None) -> Cell:
-    return Cell(scale.unbroken(labelled(value))) if isinstance(value, str) else Cell.of(value)
-
-
-def _settings(table: Table) -> Table:
-    rows = tuple(
-        tuple(Cell(scale.unbroken(labelled(cell.text))) for cell in row) for row in table.rows
-    )
-    return replace(table, rows=rows)
-
-
 def _axis(text: str, rows: Rows, key: str) -> Axis:
-    return Axis(text, log=scale.is_geometric(row.number(key) for row in rows))
+    return Axis(text, log=number_text.is_geometric(row.number(key) for row in rows))
 
 
 def _series(rows: Rows, name: str, x: str, y: str) -> tuple[Series, ...]:
-    """A measured series for each ``name`` and, where rows have ``expected``, that beside it."""
+    """Return a measured series for each ``name``, and what is expected if rows say it."""
     made = []
     for policy, own in _by(rows, name).items():
         own = sorted(own, key=lambda row: row.number(x))
@@ -209,11 +258,11 @@ def _count_table(rows: Rows, key: str, what: str, labels: Mapping[str, str]) -> 
 
 def _program(row: Row) -> str:
     other = row.text("stands_for") if row.fields.get("stands_for") is not None else None
-    return label(row.text("program"), other, stand_in=bool(row.fields.get("stand_in")))
+    return described(row.text("program"), other, stand_in=bool(row.fields.get("stand_in")))
 
 
 def _by(rows: Rows, key: str) -> dict[str, Rows]:
-    """Rows by the text in ``key``, in the order of their first; "" where ``key`` is missing."""
+    """Return rows by the text in ``key`` ("" if it is missing), in the order of the first rows."""
     parts: dict[str, Rows] = {}
     for row in rows:
         part = row.text(key) if key in row.fields else ""

@@ -1,0 +1,85 @@
+"""From what a user names - a result, a trace, a folder of figures - to its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cosim.errors import UsageError
+from cosim.models.choices import make_pipeline
+from cosim.models.replay import replay
+from cosim.models.result import FORMAT, VERSION
+from cosim.output import Step
+from cosim.report import from_figures, from_result
+from cosim.report.content import Report
+from cosim.report.figure_document import ORDER, FigureDocument
+from cosim.run.batch import RESULT
+from cosim.trace import manifest
+from cosim.trace.reader import TraceReader
+
+
+def load(path: Path, step: Step) -> Report:
+    """Return the report of ``path``: a result document, a figure's document, or a folder.
+
+    A folder is one of ``cosim reproduce`` (with every figure that it makes), one with a
+    ``result.json``, or a trace.  A trace is replayed with the default models, and ``step`` is told
+    how far that is.
+
+    :raises UsageError: when it is none of these, or a document in it is malformed.
+    """
+    if not path.is_dir():
+        return _of_document(_read(path), path)
+    if (path / RESULT).is_file():
+        return _of_document(_read(path / RESULT), path / RESULT)
+    if (path / manifest.NAME).is_file():
+        return of_trace(path, step)
+    # Only the figures' own names: other files in the folder may be anybody's, and malformed.
+    files = (path / f"{name}.json" for name in ORDER)
+    documents = [_figure(_read(file), file) for file in files if file.is_file()]
+    if not documents:
+        raise UsageError(f"{path}: holds no result, no trace and no figure of `cosim reproduce`")
+    return from_figures.build(documents, "The experiments of the LSP paper, on real guests")
+
+
+def of_trace(path: Path, step: Step) -> Report:
+    """Replay the trace in ``path`` with the default models and return the report of the result.
+
+    :raises TraceDamage: when a segment is damaged.
+    """
+    trace = TraceReader(path)
+    result: Any = replay(trace, make_pipeline(trace.origin), step)
+    return _of_result(json.loads(json.dumps(result)), path)
+
+
+def _of_document(data: Any, path: Path) -> Report:
+    if isinstance(data, dict) and data.get("format") == FORMAT:
+        return _of_result(data, path)
+    figure = _figure(data, path)
+    return from_figures.build([figure], figure.title)
+
+
+def _figure(data: Any, path: Path) -> FigureDocument:
+    if isinstance(data, dict) and "figure" in data:
+        return FigureDocument(data, str(path))
+    raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
+
+
+def _of_result(data: Any, path: Path) -> Report:
+    if data.get("version") != VERSION:
+        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
+    try:
+        return from_result.build(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such file or folder") from None
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path}: is no JSON document") from None
