@@ -82,10 +82,7 @@ def _linux_with_half_an_initrd(folder: Path) -> list[str | Path]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (
-            ["--kernel", "/nowhere/vmlinux"],
-            ("--kernel names /nowhere/vmlinux, which is not a file",),
-        ),
+        (["--kernel", "/nowhere/vmlinux"], ("--kernel names /nowhere/vmlinux", "not a file")),
         (["--kernel", sys.executable], ("is built for", "not for RISC-V", "give a RISC-V")),
         (["nothing"], ("nothing", "micro")),
         (["micro", "--from", "no_such_symbol"], ("no_such_symbol",)),
