@@ -7,6 +7,7 @@ QEMU lists its registers in a target description (XML).  :func:`read_description
 from __future__ import annotations
 
 import struct
+from binascii import unhexlify
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -48,7 +49,7 @@ def parse_value(answer: bytes) -> int:
     :raises RemoteError: when the stub answered with an error.
     """
     try:
-        return int.from_bytes(bytes.fromhex(answer.decode()), "little")
+        return int.from_bytes(unhexlify(answer), "little")
     except ValueError:
         raise RemoteError(f"QEMU's stub cannot read a register ({answer[:20]!r})") from None
 
@@ -58,7 +59,7 @@ def parse_general(answer: bytes) -> list[int]:
 
     :raises RemoteError: when the answer holds fewer registers.
     """
-    data = bytes.fromhex(answer[: 2 * _GENERAL.size].decode())
+    data = unhexlify(answer[: 2 * _GENERAL.size])
     if len(data) < _GENERAL.size:
         raise RemoteError("QEMU's stub sent too few registers")
     return list(_GENERAL.unpack(data))

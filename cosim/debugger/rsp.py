@@ -14,6 +14,7 @@ import logging
 import select
 import socket
 import time
+from binascii import hexlify
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -265,7 +266,7 @@ class Stub:
 
     def monitor(self, command: str) -> bytes:
         """Return the request that runs ``command`` in QEMU's monitor."""
-        return b"qRcmd," + command.encode().hex().encode()
+        return b"qRcmd," + hexlify(command.encode())
 
     def monitor_answer(self) -> str:
         """Return the output of the oldest monitor command still open."""
