@@ -43,8 +43,7 @@ from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.recording import Recorded, panic_line, record
 from hypervisor_model.events import EventBatch
-from hypervisor_model.policies._base import Accesses, Stream
-from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies import Accesses, MachineModel, Stream
 
 _TICK = 0.25
 _CONSOLE_TICK = 0.02

@@ -15,13 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 from hypervisor_model.errors import UsageError
-from hypervisor_model.policies._base import Accesses, Colour, Policy, PolicyResult, Stream
 from hypervisor_model.policies.lsp import LazyShadowPaging, LspOptions
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.native import Native
 from hypervisor_model.policies.nested import Nested
 from hypervisor_model.policies.oos import OosOptions, OutOfSync
 from hypervisor_model.policies.options import NoOptions, parse
+from hypervisor_model.policies.policy import Accesses, Colour, Policy, PolicyResult, Stream
 from hypervisor_model.policies.shadow import ShadowOptions, ShadowPaging
 from hypervisor_model.policies.ssp import SspOptions, SwiftShadowPaging
 from hypervisor_model.policies.unsync import Unsync, UnsyncOptions

@@ -38,17 +38,26 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     SATP,
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.policy import Colour, Stream
+from hypervisor_model.policies.shadow_policy import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_SYNC_ALL,
     N_ROOTS,
@@ -63,15 +72,7 @@ from hypervisor_model.policies._pool import (
     put,
     retain,
 )
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end, sync_below
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.synchronisation import find_end, sync_below
 
 SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
 
@@ -120,9 +121,9 @@ class LazyShadowPaging(ShadowPolicy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SYNC_COUNTERS, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
+        hardware = harts.make(machine)
         chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
-        pool = _pool.make(
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=chosen,

@@ -16,10 +16,9 @@ from hypervisor_model.exits import Exit
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
-from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Colour, Policy, Stream
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import (
     SATP,
     Hardware,
     access_flags,
@@ -31,6 +30,7 @@ from hypervisor_model.policies._hardware import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.policy import Colour, Policy, Stream
 from hypervisor_model.tlb import NO_GUEST
 from hypervisor_model.walk import OK, PROBE
 
@@ -50,7 +50,7 @@ class Native(Policy):
     kinds: ClassVar[tuple[Exit, ...]] = ()
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        super().__init__(machine, stream, _hardware.make(machine))
+        super().__init__(machine, stream, harts.make(machine))
         self._guest = GuestMemory(machine.ram_base, machine.ram_size)
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:

@@ -23,10 +23,9 @@ from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
-from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Colour, Policy, Stream
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
     SATP,
@@ -40,6 +39,7 @@ from hypervisor_model.policies._hardware import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.policy import Colour, Policy, Stream
 from hypervisor_model.walk import OK, PROBE, walk1
 
 HOST_BASE = 1 << 50
@@ -84,7 +84,7 @@ class Nested(Policy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        super().__init__(machine, stream, _hardware.make(machine))
+        super().__init__(machine, stream, harts.make(machine))
         self._g = _GStage(
             guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
             host=Ram(np.zeros(2 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),

@@ -20,25 +20,20 @@ from typing import ClassVar
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
     SATP,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
-    LINK_RESYNC,
-    UNSYNCED,
-    Pool,
-    give_up_page,
-    load_root,
-    retain,
-)
-from hypervisor_model.policies._shadow import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.policy import Colour, Stream
+from hypervisor_model.policies.shadow_policy import (
     SHADOW_COUNTERS,
     SHADOW_EXITS,
     ShadowPolicy,
@@ -49,9 +44,15 @@ from hypervisor_model.policies._shadow import (
     store,
     trap_store,
 )
-from hypervisor_model.policies._sync import mirror_entry, resync_page
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.shadow_tables import (
+    LINK_RESYNC,
+    UNSYNCED,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+)
+from hypervisor_model.policies.synchronisation import mirror_entry, resync_page
 from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
 
 _FENCE = int(Exit.FENCE)
@@ -93,8 +94,8 @@ class OutOfSync(ShadowPolicy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *RESYNC_COUNTERS, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: OosOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=[options.roots, options.zero_writes],

@@ -19,12 +19,14 @@ from typing import ClassVar, Literal
 
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, PolicyResult, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import VIEWS, Hardware, take_exit, take_fence_exit
-from hypervisor_model.policies._pool import Pool, load_root, make_root, retain
-from hypervisor_model.policies._shadow import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import VIEWS, Hardware, take_exit, take_fence_exit
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.policy import Colour, PolicyResult, Stream
+from hypervisor_model.policies.shadow_policy import (
     SHADOW_COUNTERS,
     SHADOW_EXITS,
     ShadowPolicy,
@@ -33,9 +35,8 @@ from hypervisor_model.policies._shadow import (
     store,
     trap_store,
 )
-from hypervisor_model.policies._sync import build, mirror_entry
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.shadow_tables import Pool, load_root, make_root, retain
+from hypervisor_model.policies.synchronisation import build, mirror_entry
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -69,8 +70,8 @@ class ShadowPaging(ShadowPolicy):
 
     def __init__(self, machine: MachineModel, options: ShadowOptions, stream: Stream) -> None:
         whole = options.fill == "whole" or stream.accesses != "all"
-        hardware = _hardware.make(machine)
-        pool = _pool.make(machine, hardware, options=[options.roots], whole=whole)
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(machine, hardware, options=[options.roots], whole=whole)
         super().__init__(machine, stream, hardware, pool)
         self._must_be_whole = whole and options.fill != "whole"
 

@@ -18,9 +18,9 @@ from typing import ClassVar
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.hart import (
     COUNTERS,
     SATP,
     VIEWS,
@@ -28,7 +28,21 @@ from hypervisor_model.policies._hardware import (
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.lsp import (
+    SYNC_COUNTERS,
+    is_covered,
+    load_synchronised,
+    synchronise,
+)
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.policy import Colour, Stream
+from hypervisor_model.policies.shadow_policy import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies.shadow_tables import (
     CLOCK,
     LINK_SYNC_ALL,
     N_ROOTS,
@@ -40,20 +54,7 @@ from hypervisor_model.policies._pool import (
     Pool,
     find_root,
 )
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end, sync_entry
-from hypervisor_model.policies.lsp import (
-    SYNC_COUNTERS,
-    is_covered,
-    load_synchronised,
-    synchronise,
-)
-from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.synchronisation import find_end, sync_entry
 
 _FENCE_FAST = int(Exit.FENCE_FAST)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -91,9 +92,11 @@ class SwiftShadowPaging(ShadowPolicy):
     )
 
     def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
+        hardware = harts.make(machine)
         chosen = [options.root_buffer]
-        pool = _pool.make(machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL)
+        pool = shadow_tables.make(
+            machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL
+        )
         super().__init__(machine, stream, hardware, pool)
 
 

@@ -24,10 +24,10 @@ from typing import ClassVar
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
     SATP,
     VIEWS,
@@ -35,18 +35,10 @@ from hypervisor_model.policies._hardware import (
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
-    LINK_RESYNC,
-    OWNER,
-    UNSYNCED,
-    WRITTEN,
-    Pool,
-    give_up_page,
-    load_root,
-    retain,
-    root_slot,
-)
-from hypervisor_model.policies._shadow import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.policy import Colour, Stream
+from hypervisor_model.policies.shadow_policy import (
     SHADOW_COUNTERS,
     SHADOW_EXITS,
     ShadowPolicy,
@@ -57,9 +49,23 @@ from hypervisor_model.policies._shadow import (
     store,
     trap_store,
 )
-from hypervisor_model.policies._sync import find_end, mirror_entry, resync_below, sync_entry
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.shadow_tables import (
+    LINK_RESYNC,
+    OWNER,
+    UNSYNCED,
+    WRITTEN,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+    root_slot,
+)
+from hypervisor_model.policies.synchronisation import (
+    find_end,
+    mirror_entry,
+    resync_below,
+    sync_entry,
+)
 
 RESYNC_COUNTERS = (
     Counter.SYNC_READS,
@@ -108,8 +114,8 @@ class Unsync(ShadowPolicy):
     )
 
     def __init__(self, machine: MachineModel, options: UnsyncOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=[options.roots, options.flood],

@@ -16,16 +16,25 @@ from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.hart import (
     SATP,
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.policy import Colour, Stream
+from hypervisor_model.policies.shadow_policy import (
+    SHADOW_COUNTERS,
+    SHADOW_EXITS,
+    ShadowPolicy,
+    hardware_fence,
+)
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     N_ROOTS,
     ROOT_LEVEL,
@@ -36,15 +45,7 @@ from hypervisor_model.policies._pool import (
     load_root,
     put,
 )
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.synchronisation import find_end
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -63,8 +64,8 @@ class VirtualTlb(ShadowPolicy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(machine, hardware, by_view=True, use_asid=False, shared=False)
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(machine, hardware, by_view=True, use_asid=False, shared=False)
         super().__init__(machine, stream, hardware, pool)
 
 

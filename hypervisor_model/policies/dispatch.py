@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.policies import lsp, oos, shadow, ssp, unsync, vtlb
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import Hardware
-from hypervisor_model.policies._pool import Pool, has_room
-from hypervisor_model.policies._shadow import other_event
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import Hardware
+from hypervisor_model.policies.shadow_policy import other_event
+from hypervisor_model.policies.shadow_tables import Pool, has_room
 
 POLICIES = ("shadow", "lsp", "vtlb", "unsync", "oos", "ssp")
 """Names by number."""

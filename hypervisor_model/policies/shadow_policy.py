@@ -3,7 +3,7 @@
 ``shadow``, ``lsp`` and their neighbours differ in what they do at a table write, a fence and a
 ``satp`` write; this module is what they share.
 
-*Pages* are those of :mod:`~hypervisor_model.policies._pool`.  Guest superpages stay superpages.
+*Pages* are those of :mod:`~hypervisor_model.policies.shadow_tables`.  Guest superpages stay superpages.
 (Ours, and a limit: a write-protected page inside of one does not break it up; protection is by
 page number, so the TLB reach that splitting costs is not seen.)
 
@@ -50,10 +50,9 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply, load
-from hypervisor_model.policies import _pool
-from hypervisor_model.policies._base import Policy, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
     SATP,
@@ -69,7 +68,9 @@ from hypervisor_model.policies._hardware import (
     take_exit,
     tlb_of,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.policy import Policy, Stream
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_RESYNC,
     LINK_SYNC_ALL,
@@ -102,14 +103,13 @@ from hypervisor_model.policies._pool import (
     root_slot,
     shadow_leaf,
 )
-from hypervisor_model.policies._sync import (
+from hypervisor_model.policies.synchronisation import (
     find_end,
     guest_entry_of,
     mirror_entry,
     resync_below,
     sync_below,
 )
-from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import ADUE, OK, PROBE, Walk, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -142,7 +142,7 @@ class ShadowPolicy(Policy):
     """A policy that has a pool of shadow pages.
 
     Its kernels for a table write, a fence and a ``satp`` write stand in its own file;
-    :mod:`~hypervisor_model.policies._loop` calls them.
+    :mod:`~hypervisor_model.policies.dispatch` calls them.
     """
 
     def __init__(
@@ -153,13 +153,13 @@ class ShadowPolicy(Policy):
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
         # Here, because the loop imports the modules of all policies.
-        from hypervisor_model.policies import _loop
+        from hypervisor_model.policies import dispatch
 
-        number = _loop.POLICIES.index(self.name)
-        return int(_loop.run(self._hw, self._pool, number, batch, start, answers))
+        number = dispatch.POLICIES.index(self.name)
+        return int(dispatch.run(self._hw, self._pool, number, batch, start, answers))
 
     def _grow(self) -> None:
-        self._pool = _pool.grow(self._pool)
+        self._pool = shadow_tables.grow(self._pool)
 
 
 @inner

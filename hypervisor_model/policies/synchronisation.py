@@ -6,8 +6,8 @@ from hypervisor_model.exits import Counter
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import load
-from hypervisor_model.policies._hardware import COUNTERS, VIEWS
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.hart import COUNTERS, VIEWS
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_RESYNC,
     LIVE,

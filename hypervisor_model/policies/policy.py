@@ -16,7 +16,7 @@ from hypervisor_model.events import EVENT, EventBatch, Kind, of_virtual_machines
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
 from hypervisor_model.jit import unsigned
-from hypervisor_model.policies._hardware import COUNTERS, REFS_G, REFS_VS, Hardware
+from hypervisor_model.policies.hart import COUNTERS, REFS_G, REFS_VS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 
 _MODES = frozenset(int(mode) for mode in Mode)

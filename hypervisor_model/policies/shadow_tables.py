@@ -18,7 +18,7 @@ from hypervisor_model.exits import Counter
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import Ram, holds, sparse
-from hypervisor_model.policies._hardware import COUNTERS, SATP, VIEWS, Hardware
+from hypervisor_model.policies.hart import COUNTERS, SATP, VIEWS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import usable_leaf
 
