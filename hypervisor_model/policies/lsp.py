@@ -31,7 +31,7 @@ A table that dies is noticed only if it is a root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
@@ -40,6 +40,7 @@ from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     SATP,
@@ -49,14 +50,10 @@ from hypervisor_model.policies.hart import (
     take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
-from hypervisor_model.policies.policy import Colour, Stream
-from hypervisor_model.policies.shadow_policy import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_SYNC_ALL,
@@ -91,26 +88,33 @@ _ROOTS, _FAST, _DROP = range(3)
 class LspOptions:
     """Options of ``lsp``."""
 
-    fast_path: bool = True
-    """Fences with an address are handled in M-mode (``fence_fast``), else as ``fence``."""
-    fence_global: Literal["sync", "drop"] = "sync"
-    """``sync`` (ours): a fence without address synchronises.  ``drop``: it drops the shadow of
-    the address spaces it covers, to be filled again."""
-    links: Literal["fill", "fence"] = "fill"
-    """Where a fill meets a changed link.  ``fill`` (ours): the link takes effect there, for all
-    pages below it.  ``fence``: it waits for a fence without address (or a load that synchronises);
-    until then the hypervisor makes such accesses for the guest, each a ``shadow_fill`` (not
-    counted behind an access filter, which drops some of them)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    fast_path: bool = option(
+        True,
+        "handle fences with an address in M-mode (exit fence_fast, else fence)",
+    )
+    fence_global: Literal["sync", "drop"] = option(
+        "sync",
+        "what a fence without address does to the address spaces that it covers: "
+        "synchronise their shadow (sync), or drop it, to be filled again (drop)",
+    )
+    links: Literal["fill", "fence"] = option(
+        "fill",
+        "when a changed link takes effect: at the first fill that meets it (fill), or at a "
+        "fence without address (fence); until then the hypervisor makes each access for the "
+        "guest, a shadow_fill each",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class LazyShadowPaging(ShadowPolicy):
     """Lazy shadow paging."""
 
     name: ClassVar[str] = "lsp"
     label: ClassVar[str] = "lazy shadow paging"
     colour: ClassVar[Colour] = Colour("#2651b6", "#50aaf4")
+    place: ClassVar[int] = 40
+    options: ClassVar[type[Any]] = LspOptions
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.FENCE,
         Exit.FENCE_FAST,
@@ -132,6 +136,11 @@ class LazyShadowPaging(ShadowPolicy):
         )
         super().__init__(machine, stream, hardware, pool)
         self._keeps_links = options.links == "fence"
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _uncounted(self) -> dict[str, str]:
         uncounted = super()._uncounted()

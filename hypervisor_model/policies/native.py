@@ -30,7 +30,7 @@ from hypervisor_model.policies.hart import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import Colour, Policy, Stream
+from hypervisor_model.policies.policy import Colour, Policy, Stream, register
 from hypervisor_model.tlb import NO_GUEST
 from hypervisor_model.walk import OK, PROBE
 
@@ -41,12 +41,14 @@ _NO_GUEST = NO_GUEST
 _VIEW = 0
 
 
+@register
 class Native(Policy):
     """No hypervisor."""
 
     name: ClassVar[str] = "native"
     label: ClassVar[str] = "native (no hypervisor)"
     colour: ClassVar[Colour] = Colour("#4d4d48", "#676762")
+    place: ClassVar[int] = 10
     kinds: ClassVar[tuple[Exit, ...]] = ()
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:

@@ -39,7 +39,7 @@ from hypervisor_model.policies.hart import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import Colour, Policy, Stream
+from hypervisor_model.policies.policy import Colour, Policy, Stream, register
 from hypervisor_model.walk import OK, PROBE, walk1
 
 HOST_BASE = 1 << 50
@@ -74,12 +74,14 @@ class _GStage(NamedTuple):
     """log2 of the size of a mapping."""
 
 
+@register
 class Nested(Policy):
     """Two-stage paging."""
 
     name: ClassVar[str] = "nested"
     label: ClassVar[str] = "nested paging"
     colour: ClassVar[Colour] = Colour("#2fa18f", "#66e9d5")
+    place: ClassVar[int] = 20
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT,)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
@@ -31,12 +32,9 @@ from hypervisor_model.policies.hart import (
     take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
-from hypervisor_model.policies.policy import Colour, Stream
-from hypervisor_model.policies.shadow_policy import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import (
     hardware_fence,
     index_of,
     is_leaf_table,
@@ -44,6 +42,7 @@ from hypervisor_model.policies.shadow_policy import (
     store,
     trap_store,
 )
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     LINK_RESYNC,
     UNSYNCED,
@@ -71,20 +70,27 @@ the pages out of sync, oldest first (page + 1, 0 = none)."""
 class OosOptions:
     """Options of ``oos``."""
 
-    tables: int = 3
-    """Leaf tables out of sync at a time, per hart (Xen: 3)."""
-    zero_writes: int = 2
-    """Emulated stores of zero in a row that give up a shadow (Xen: 2)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    tables: int = option(
+        3,
+        "leaf tables of each hart that may be out of sync at a time (Xen: 3)",
+    )
+    zero_writes: int = option(
+        2,
+        "emulated stores of zero in a row that give up a shadow (Xen: 2)",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class OutOfSync(ShadowPolicy):
     """Shadow paging with a bounded number of out-of-sync leaf tables."""
 
     name: ClassVar[str] = "oos"
     label: ClassVar[str] = "out-of-sync shadow paging (Xen)"
     colour: ClassVar[Colour] = Colour("#af6fee", "#776cee")
+    place: ClassVar[int] = 70
+    options: ClassVar[type[Any]] = OosOptions
+    protects: ClassVar[bool] = True
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,
@@ -103,6 +109,11 @@ class OutOfSync(ShadowPolicy):
             link_rule=LINK_RESYNC,
         )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())

@@ -1,23 +1,24 @@
-"""What all policies share on the Python side: feeding batches and giving results."""
+"""What all policies share on the Python side: their registry, feeding batches, giving results."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
-from hypervisor_model.errors import ModelError
+from hypervisor_model.errors import ModelError, UsageError
 from hypervisor_model.events import EVENT, EventBatch, Kind, of_virtual_machines
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
 from hypervisor_model.jit import unsigned
 from hypervisor_model.policies.hart import COUNTERS, REFS_G, REFS_VS, Hardware
 from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions, parse
 
 _MODES = frozenset(int(mode) for mode in Mode)
 
@@ -99,19 +100,31 @@ class Colour(NamedTuple):
 class Policy(ABC):
     """One policy over one stream; see docs/architecture.md, "Policies".
 
-    Sub-classes name their exit kinds and counters, which of these need every access to be in the
-    stream, and the kernel that consumes a batch.
+    A policy is one file: a class with :func:`register` above it, its options and its kernels.  The
+    class says what exits and counters it has, and which of these need every access to be in the
+    stream; :meth:`_consume` calls the kernel that consumes a batch.
     """
 
     name: ClassVar[str]
+    """What users call the policy."""
     label: ClassVar[str]
     """What reports call the policy in words."""
     colour: ClassVar[Colour]
     """The colour that reports give it."""
+    place: ClassVar[int] = 1000
+    """Where lists name the policy: low numbers first, equal ones by name."""
+    options: ClassVar[type[Any]] = NoOptions
+    """The dataclass of its options (:mod:`hypervisor_model.policies.options`)."""
     kinds: ClassVar[tuple[Exit, ...]]
+    """The kinds of exit that it can have."""
     extra: ClassVar[tuple[Counter, ...]] = ()
+    """What it counts besides."""
 
     def __init__(self, machine: MachineModel, stream: Stream, hardware: Hardware) -> None:
+        """Begin with empty tables.
+
+        A policy's own class takes ``machine``, its options and ``stream``, in this order.
+        """
         self.machine = machine
         self.stream = stream
         self._hw = hardware
@@ -225,6 +238,42 @@ class Policy(ABC):
             counters=counters,
             reasons=reasons,
         )
+
+
+P = TypeVar("P", bound=type[Policy])
+
+POLICIES: dict[str, type[Policy]] = {}
+"""Class of each policy, by name."""
+
+
+def register(policy: P) -> P:
+    """Make a policy known by its name; a decorator for its class.
+
+    :raises ModelError: when another class has this name.
+    """
+    known = POLICIES.setdefault(policy.name, policy)
+    if known is not policy:
+        raise ModelError(f"policy {policy.name} is defined in {known.__module__} already")
+    ordered = sorted(POLICIES.values(), key=lambda one: (one.place, one.name))
+    POLICIES.clear()
+    POLICIES.update({one.name: one for one in ordered})
+    return policy
+
+
+def make(spec: str, machine: MachineModel, stream: Stream | None = None) -> Policy:
+    """A fresh policy as ``spec`` describes it: ``NAME`` or ``NAME:key=value,key=value``.
+
+    :param spec: a name of :data:`POLICIES`, and values for its options.
+    :param machine: what all policies of a run share.
+    :param stream: how complete the events are; by default every access is there.
+    :raises UsageError: when there is no such policy or option, or an option cannot have the value.
+    """
+    name, _, text = spec.partition(":")
+    if name not in POLICIES:
+        raise UsageError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
+    kind: type[Any] = POLICIES[name]
+    policy: Policy = kind(machine, parse(name, kind.options, text), stream or Stream())
+    return policy
 
 
 def _suiting(machine: MachineModel) -> str:

@@ -13,13 +13,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.hart import (
     COUNTERS,
     SATP,
@@ -32,16 +33,14 @@ from hypervisor_model.policies.lsp import (
     SYNC_COUNTERS,
     is_covered,
     load_synchronised,
+    pte_write,
     synchronise,
 )
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.policy import Colour, Stream
-from hypervisor_model.policies.shadow_policy import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
+from hypervisor_model.policies.options import option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     CLOCK,
     LINK_SYNC_ALL,
@@ -73,16 +72,21 @@ last.  Roots used later than that are in it."""
 class SspOptions:
     """Options of ``ssp``."""
 
-    root_buffer: int = 8
-    """Roots in the buffer (ours: 8), replaced LRU."""
+    root_buffer: int = option(
+        8,
+        "roots in the buffer, replaced LRU",
+    )
 
 
+@register
 class SwiftShadowPaging(ShadowPolicy):
     """Swift Shadow Paging."""
 
     name: ClassVar[str] = "ssp"
     label: ClassVar[str] = "swift shadow paging"
     colour: ClassVar[Colour] = Colour("#2d4400", "#c6e43a")
+    place: ClassVar[int] = 80
+    options: ClassVar[type[Any]] = SspOptions
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE_FAST, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (
         Counter.SINVAL,
@@ -98,6 +102,11 @@ class SwiftShadowPaging(ShadowPolicy):
             machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL
         )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
 
 @inner

@@ -23,6 +23,8 @@ from hypervisor_model.policies.shadow_tables import (
     child_of,
     entry_at,
     link,
+    load_root,
+    make_root,
     new_page,
     page_of,
     put,
@@ -223,3 +225,12 @@ def find_end(p: Pool, slot: int, va: int) -> tuple[int, int, int]:
         if child == 0:
             return slot, index, is_global
         slot = child
+
+
+@inner
+def load_filled(p: Pool, hart: int, satp: int) -> None:
+    """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
+    row, _ = load_root(p, hart, satp)
+    if row >= 0 and p.whole:
+        for view in range(VIEWS if p.by_view else 1):
+            build(p, make_root(p, satp, view))

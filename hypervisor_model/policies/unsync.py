@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
@@ -36,12 +37,9 @@ from hypervisor_model.policies.hart import (
     take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
-from hypervisor_model.policies.policy import Colour, Stream
-from hypervisor_model.policies.shadow_policy import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import (
     hardware_fence,
     index_of,
     is_leaf_table,
@@ -49,6 +47,7 @@ from hypervisor_model.policies.shadow_policy import (
     store,
     trap_store,
 )
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     LINK_RESYNC,
     OWNER,
@@ -86,20 +85,27 @@ _ROOTS, _FLOOD = range(2)
 class UnsyncOptions:
     """Options of ``unsync``."""
 
-    flood: int = 3
-    """Emulated stores to a table without a use between them that give up its shadow (KVM: 3)."""
-    prefetch: int = 8
-    """Entries of the window that a fill brings in (KVM: 8)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    flood: int = option(
+        3,
+        "emulated stores to a table, without a use between them, that give up its shadow (KVM: 3)",
+    )
+    prefetch: int = option(
+        8,
+        "entries of the aligned window that a fill brings in (KVM: 8)",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class Unsync(ShadowPolicy):
     """Shadow paging with out-of-sync leaf tables."""
 
     name: ClassVar[str] = "unsync"
     label: ClassVar[str] = "unsync shadow paging (KVM)"
     colour: ClassVar[Colour] = Colour("#571452", "#bc62a8")
+    place: ClassVar[int] = 60
+    options: ClassVar[type[Any]] = UnsyncOptions
+    protects: ClassVar[bool] = True
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,
@@ -123,6 +129,11 @@ class Unsync(ShadowPolicy):
             prefetch=options.prefetch,
         )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())

@@ -18,6 +18,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.hart import (
     SATP,
     VIEWS,
@@ -25,15 +26,12 @@ from hypervisor_model.policies.hart import (
     take_exit,
     take_fence_exit,
 )
+from hypervisor_model.policies.lsp import pte_write
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import Colour, Stream
-from hypervisor_model.policies.shadow_policy import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     N_ROOTS,
@@ -54,12 +52,14 @@ _FENCE_ALL = int(Fence.ALL)
 _NO_ADDRESS = 0
 
 
+@register
 class VirtualTlb(ShadowPolicy):
     """A virtual TLB."""
 
     name: ClassVar[str] = "vtlb"
     label: ClassVar[str] = "virtual TLB (RVirt)"
     colour: ClassVar[Colour] = Colour("#895407", "#87760b")
+    place: ClassVar[int] = 50
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
 
@@ -67,6 +67,11 @@ class VirtualTlb(ShadowPolicy):
         hardware = harts.make(machine)
         pool = shadow_tables.make(machine, hardware, by_view=True, use_asid=False, shared=False)
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
 
 @inner
