@@ -43,7 +43,6 @@ from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
@@ -57,10 +56,6 @@ from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXIT
 from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_SYNC_ALL,
-    N_ROOTS,
-    ROOT_HARTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
     UNREACHED,
     Pool,
     entry_at,
@@ -164,9 +159,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
     else:
         take_fence_exit(hw, hart, _FENCE_GLOBAL, sub)
-    loaded = find_root(p, p.harts[hart, SATP])
+    loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
-    for row in range(p.scalars[N_ROOTS]):
+    for row in range(p.state.roots):
         here = row == loaded
         if not is_covered(p, hart, row, sub, asid):
             continue
@@ -175,22 +170,22 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         elif here:
             synchronise(p, row, spare_global, p.options[_DROP])
         else:
-            p.roots[row, ROOT_HARTS + hart] = UNREACHED
+            p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def is_covered(p: Pool, hart: int, row: int, sub: int, asid: int) -> bool:
     """Whether a fence concerns what its hart may hold of an address space."""
-    return not sub & _ASID or p.roots[row, ROOT_HARTS + hart] == asid
+    return not sub & _ASID or p.root_asids[row, hart] == asid
 
 
 @inner
 def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
     """Invalidate the leaf for an address, in every privilege view."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, is_global = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)) and not (spare_global and is_global):
@@ -200,9 +195,9 @@ def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
 @inner
 def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
     """Synchronise an address space with the guest's tables, or drop its shadow."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root and drop:
             for index in range(pte.ENTRIES):
                 put(p, root, index, EMPTY)

@@ -19,7 +19,6 @@ from hypervisor_model.mmu import translate1
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies.event import Event, event_at
 from hypervisor_model.policies.hart import (
-    SATP,
     Hardware,
     access_flags,
     cache_of,
@@ -73,7 +72,7 @@ def _run(
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
         elif kind == _SATP_WRITE:
-            hw.harts[hart, SATP] = event.b
+            hw.harts[hart].satp = event.b
         else:
             apply(guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -82,7 +81,7 @@ def _run(
 @inner
 def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     priv = event.priv
-    satp = hw.harts[hart, SATP]
+    satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
         return event.a
     stop = event.flags & FLAG_STOP

@@ -28,7 +28,6 @@ from hypervisor_model.policies.event import Event, event_at
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
-    SATP,
     Hardware,
     access_flags,
     cache_of,
@@ -120,7 +119,7 @@ def _run(
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)
         elif kind == _SATP_WRITE:
-            hw.harts[hart, SATP] = event.b
+            hw.harts[hart].satp = event.b
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -131,7 +130,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     va, kind, priv = event.a, event.sub, event.priv
     if priv & 3 == _MACHINE:
         return va
-    vsatp = hw.harts[hart, SATP]
+    vsatp = hw.harts[hart].satp
     flags = access_flags(hw, event.flags)
     if event.flags & FLAG_STOP:
         return _probe(hw, g, hart, vsatp, va, kind, priv, flags | PROBE)

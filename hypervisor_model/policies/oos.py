@@ -26,7 +26,6 @@ from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     Hardware,
     take_exit,
     take_fence_exit,
@@ -45,7 +44,6 @@ from hypervisor_model.policies.shadow_access import (
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     LINK_RESYNC,
-    UNSYNCED,
     Pool,
     give_up_page,
     load_root,
@@ -123,7 +121,7 @@ class OutOfSync(ShadowPolicy):
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     """A store to a live table."""
     page = store(p, event)
-    if page < 0 or p.guests[page, UNSYNCED]:
+    if page < 0 or p.tables[page].unsynced:
         return
     trapped = trap_store(hw, p, event)
     hart = event.hart
@@ -149,11 +147,11 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 def _let_go(p: Pool, hart: int, page: int) -> None:
     """Let a leaf table go out of sync; the oldest of the hart's makes room for it."""
     local = p.local[hart]
-    p.guests[page, UNSYNCED] = 1
+    p.tables[page].unsynced = 1
     # Close the gaps of those that are in sync again, or have lost their shadow.
     kept = _TABLES
     for i in range(_TABLES, local.shape[0]):
-        if local[i] and p.guests[local[i] - 1, UNSYNCED] and local[i] - 1 != page:
+        if local[i] and p.tables[local[i] - 1].unsynced and local[i] - 1 != page:
             local[kept] = local[i]
             kept += 1
     if kept == local.shape[0]:
@@ -173,9 +171,9 @@ def _resync(p: Pool, hart: int) -> None:
         local = p.local[other]
         for i in range(_TABLES, local.shape[0]):
             page = local[i] - 1
-            if page >= 0 and p.guests[page, UNSYNCED]:
+            if page >= 0 and p.tables[page].unsynced:
                 resync_page(p, page)
-                p.guests[page, UNSYNCED] = other != hart
+                p.tables[page].unsynced = other != hart
             if other == hart:
                 local[i] = 0
 
@@ -185,7 +183,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        resync_address(p, p.harts[hart, SATP], va)
+        resync_address(p, p.harts[hart].satp, va)
     else:
         _resync(p, hart)
     hardware_fence(hw, p, hart, sub, va, asid)

@@ -50,7 +50,6 @@ from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
-    SATP,
     VIEWS,
     Hardware,
     access_faulted,
@@ -67,21 +66,12 @@ from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_RESYNC,
     LINK_SYNC_ALL,
-    LIVE,
-    N_LIVE,
-    N_ROOTS,
-    OWNER,
     POOL_BASE,
-    ROLE,
     ROLES,
-    ROOT_PAGE,
-    SHADOWS,
-    STORE_TRAPPED,
     SUM_VIEW,
     SUPERVISOR_VIEW,
     USER_VIEW,
     WITHHELD,
-    WRITTEN,
     Pool,
     asid_of,
     child_of,
@@ -139,8 +129,8 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
     if page < 0:
         return 0
     if kind == _TABLE_ADD:
-        p.scalars[N_LIVE] += 1 - p.guests[page, LIVE]
-        p.guests[page, LIVE] = 1
+        p.state.live += 1 - p.tables[page].live
+        p.tables[page].live = 1
         if p.whole:
             for index in range(pte.ENTRIES):
                 mirror_entry(p, page, index, EMPTY)
@@ -155,11 +145,11 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
 @inner
 def _table_dropped(p: Pool, page: int, seen: bool) -> None:
     """The page is no live table any more: a root dies with it, other shadows if it is seen."""
-    p.scalars[N_LIVE] -= p.guests[page, LIVE]
-    p.guests[page, LIVE] = 0
+    p.state.live -= p.tables[page].live
+    p.tables[page].live = 0
     row = 0
-    while row < p.scalars[N_ROOTS]:
-        if p.roots[row, ROOT_PAGE] == page:
+    while row < p.state.roots:
+        if p.roots[row].page == page:
             forget_root(p, row)
         else:
             row += 1
@@ -178,7 +168,7 @@ def is_leaf_table(p: Pool, page: int) -> bool:
     """Whether a guest page is shadowed as a leaf table only."""
     above = 0
     for role in range(VIEWS, ROLES):
-        above |= p.guests[page, role]
+        above |= p.shadow_of[page, role]
     return above == 0
 
 
@@ -187,10 +177,10 @@ def store(p: Pool, event: Event) -> int:
     """Let the store of a PTE_WRITE reach the guest's table; its page if a shadow stands for it,
     else -1."""
     if not event.flags & FLAG_CONT:
-        p.scalars[STORE_TRAPPED] = 0
+        p.state.store_trapped = 0
     apply(p.guest, event.kind, event.a, event.c)
     page = page_of(p, event.a)
-    if page < 0 or p.guests[page, SHADOWS] == 0:
+    if page < 0 or p.tables[page].shadows == 0:
         return -1
     # Hardware that sets A and D: no guest of a shadow table has that, its hypervisor does it.
     if event.sub == _OTHER and (event.b ^ event.c) & ~_AD == 0:
@@ -208,9 +198,9 @@ def is_stored(event: Event) -> bool:
 def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
     """The exit ``pt_write``, once a store; none for what no instruction stores.  Whether it was
     taken for this entry."""
-    if p.scalars[STORE_TRAPPED] or not is_stored(event):
+    if p.state.store_trapped or not is_stored(event):
         return False
-    p.scalars[STORE_TRAPPED] = 1
+    p.state.store_trapped = 1
     take_exit(hw, event.hart, _PT_WRITE)
     return True
 
@@ -225,7 +215,7 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
     table = atp.root(satp)
     level = atp.levels(atp.mode(satp)) - 1
     while True:
-        p.guests[p.slots[slot, OWNER], WRITTEN] = 0
+        p.tables[p.slots[slot].owner].written = 0
         index = (va >> pte.level_bits(level)) & (pte.ENTRIES - 1)
         child = child_of(entry_at(p, slot, index))
         if level == found.level:
@@ -233,11 +223,11 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
         guest_entry = load(p.guest, table + index * 8)
         table = pte.target(guest_entry)
         page = page_of(p, table)
-        if child == 0 or p.slots[child, OWNER] != page:
+        if child == 0 or p.slots[child].owner != page:
             if child and p.keep_links:
                 return EMPTY
-            role = p.slots[slot, ROLE] - VIEWS
-            child = p.guests[page, role] if p.shared else 0
+            role = p.slots[slot].role - VIEWS
+            child = p.shadow_of[page, role] if p.shared else 0
             if child == 0:
                 child = new_page(p, page, role)
             elif p.link_rule == LINK_SYNC_ALL:
@@ -260,7 +250,7 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
 def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
     """Fill the empty entries of the aligned window around one, where the guest has a leaf."""
     first = index // p.prefetch * p.prefetch
-    table = p.guest.base + (p.slots[slot, OWNER] << 12)
+    table = p.guest.base + (p.slots[slot].owner << 12)
     for other in range(first, min(first + p.prefetch, pte.ENTRIES)):
         if entry_at(p, slot, other) == 0:
             leaf = shadow_leaf(p, load(p.guest, table + other * 8), level, view)
@@ -283,7 +273,7 @@ def _grant_withheld(p: Pool, satp: int, va: int) -> None:
         if root:
             slot, index, _ = find_end(p, root, va)
             if entry_at(p, slot, index) & WITHHELD:
-                level = p.slots[slot, ROLE] // VIEWS
+                level = p.slots[slot].role // VIEWS
                 put(p, slot, index, shadow_leaf(p, guest_entry_of(p, slot, index), level, view))
 
 
@@ -298,7 +288,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
     """The effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
     hart, va, kind = event.hart, event.a, event.sub
     priv = event.priv
-    satp = hw.harts[hart, SATP]
+    satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
         return va
     flags = access_flags(hw, event.flags)

@@ -23,7 +23,6 @@ from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
@@ -42,13 +41,7 @@ from hypervisor_model.policies.policy import Colour, Stream, register
 from hypervisor_model.policies.shadow_access import hardware_fence
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
-    CLOCK,
     LINK_SYNC_ALL,
-    N_ROOTS,
-    ROOT_HARTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
-    ROOT_USED,
     UNREACHED,
     Pool,
     find_root,
@@ -113,9 +106,9 @@ class SwiftShadowPaging(ShadowPolicy):
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE_FAST, sub)
-    loaded = find_root(p, p.harts[hart, SATP])
+    loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
-    for row in range(p.scalars[N_ROOTS]):
+    for row in range(p.state.roots):
         here = row == loaded
         if not is_covered(p, hart, row, sub, asid):
             continue
@@ -124,16 +117,16 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         elif here:
             synchronise(p, row, spare_global, _SYNC)
         else:
-            p.roots[row, ROOT_HARTS + hart] = UNREACHED
+            p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
     """Bring the leaf for an address up to date, in every privilege view."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, is_global = find_end(p, root, va)
             if not (spare_global and is_global):
@@ -154,7 +147,7 @@ def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
 
 @inner
 def _is_buffered(p: Pool, row: int) -> bool:
-    return p.roots[row, ROOT_USED] > p.local[0, _EVICTED]  # type: ignore[no-any-return]
+    return p.roots[row].used > p.local[0, _EVICTED]  # type: ignore[no-any-return]
 
 
 @inner
@@ -162,11 +155,11 @@ def _evict(p: Pool) -> None:
     """Let the roots used longest ago leave the buffer until it holds no more than it can."""
     while True:
         held = 0
-        oldest = p.scalars[CLOCK]
-        for row in range(p.scalars[N_ROOTS]):
+        oldest = p.state.clock
+        for row in range(p.state.roots):
             if _is_buffered(p, row):
                 held += 1
-                oldest = min(oldest, p.roots[row, ROOT_USED])
+                oldest = min(oldest, p.roots[row].used)
         if held <= p.options[_BUFFER]:
             return
         p.local[0, _EVICTED] = oldest

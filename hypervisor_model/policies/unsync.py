@@ -30,7 +30,6 @@ from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
@@ -50,9 +49,6 @@ from hypervisor_model.policies.shadow_access import (
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     LINK_RESYNC,
-    OWNER,
-    UNSYNCED,
-    WRITTEN,
     Pool,
     give_up_page,
     load_root,
@@ -143,17 +139,17 @@ class Unsync(ShadowPolicy):
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     """A store to a live table."""
     page = store(p, event)
-    if page < 0 or p.guests[page, UNSYNCED]:
+    if page < 0 or p.tables[page].unsynced:
         return
     trapped = trap_store(hw, p, event)
     if is_stored(event) and is_leaf_table(p, page):
-        p.guests[page, UNSYNCED] = 1
+        p.tables[page].unsynced = 1
         return
     mirror_entry(p, page, index_of(event.a), event.c)
     if not trapped:
         return
-    p.guests[page, WRITTEN] += 1
-    if p.guests[page, WRITTEN] >= p.options[_FLOOD]:
+    p.tables[page].written += 1
+    if p.tables[page].written >= p.options[_FLOOD]:
         give_up_page(p, page)
         hw.counts[_UNSHADOWED] += 1
 
@@ -163,9 +159,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        resync_address(p, p.harts[hart, SATP], va)
+        resync_address(p, p.harts[hart].satp, va)
     else:
-        resync_root(p, p.harts[hart, SATP])
+        resync_root(p, p.harts[hart].satp)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
@@ -176,7 +172,7 @@ def resync_address(p: Pool, satp: int, va: int) -> None:
         root = root_slot(p, satp, view)
         if root:
             slot, index, _ = find_end(p, root, va)
-            if p.guests[p.slots[slot, OWNER], UNSYNCED]:
+            if p.tables[p.slots[slot].owner].unsynced:
                 sync_entry(p, slot, index)
 
 

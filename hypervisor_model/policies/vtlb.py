@@ -20,7 +20,6 @@ from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.hart import (
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
@@ -34,9 +33,6 @@ from hypervisor_model.policies.shadow_access import hardware_fence
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import (
     EMPTY,
-    N_ROOTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
     Pool,
     entry_at,
     forget_all_roots,
@@ -79,7 +75,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        for row in range(p.scalars[N_ROOTS]):
+        for row in range(p.state.roots):
             _clear(p, row, va)
     else:
         _wipe(p)
@@ -88,9 +84,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
 
 @inner
 def _clear(p: Pool, row: int, va: int) -> None:
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, _ = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)):
@@ -102,13 +98,13 @@ def _wipe(p: Pool) -> None:
     """Empty every shadow table; those that harts run start anew."""
     forget_all_roots(p)
     for hart in range(p.harts.shape[0]):
-        load_root(p, hart, p.harts[hart, SATP])
+        load_root(p, hart, p.harts[hart].satp)
 
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
     """A write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    p.harts[hart, SATP] = satp
+    p.harts[hart].satp = satp
     _wipe(p)
     hardware_fence(hw, p, hart, _FENCE_ALL, _NO_ADDRESS, _NO_ADDRESS)
