@@ -88,8 +88,8 @@ class TlbConfig:
 
     The default is an application core: 2 x 128 entries and 1,024 behind them (ours).
 
-    Raises:
-        ModelError: a buffer has no entries or too many, or PLRU cannot have that many ways.
+    :raises ModelError: when a buffer has no entries or too many, or PLRU cannot have that many
+        ways.
     """
 
     data: tuple[int, int] = (64, 2)
@@ -471,13 +471,12 @@ def _fenced(entry: NDArray[np.int64], form: int, va: int, asid: int, vmid: int) 
 def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
     """Remove what ``sfence.vma``, ``sinval.vma``, ``hfence.vvma`` or ``hinval.vvma`` covers.
 
-    Args:
-        tlb: changed in place.
-        form: :class:`~hypervisor_model.events.Fence` form: with an address, with an ASID.
-        va: for forms with an address; an invalid one matches no entry, so it has no effect.
-        asid: for forms with an ASID; these spare global entries.
-        vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID
-            in ``hgatp``.
+    :param tlb: changed in place.
+    :param form: :class:`~hypervisor_model.events.Fence` form: with an address, with an ASID.
+    :param va: for forms with an address; an invalid one matches no entry, so it has no effect.
+    :param asid: for forms with an ASID; these spare global entries.
+    :param vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID in
+        ``hgatp``.
     """
     for buffer in (DATA, FETCH, SECOND):
         ways = tlb.geometry[buffer, _WAYS]
@@ -503,11 +502,10 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
 def invalidate_g(tlb: Tlb, form: int, gpa: int, vmid: int) -> None:
     """Remove what ``hfence.gvma`` or ``hinval.gvma`` covers.
 
-    Args:
-        tlb: changed in place.
-        form: Fence form: with an address, with a VMID (where ``events`` says ASID).
-        gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
-        vmid: for forms with a VMID.
+    :param tlb: changed in place.
+    :param form: Fence form: with an address, with a VMID (where ``events`` says ASID).
+    :param gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
+    :param vmid: for forms with a VMID.
     """
     for row in range(tlb.entries.shape[0]):
         entry = tlb.entries[row]
@@ -527,14 +525,13 @@ def fence(
 ) -> None:
     """Do to a TLB and its walk cache what one FENCE event asks for.
 
-    Args:
-        tlb: changed in place.
-        cache: changed in place, by the forms without an address only.
-        instruction: ``sub`` of the event: instruction and form.
-        address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
-        identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions, without
-            the bits that are ignored (:func:`hypervisor_model.isa.atp.fence_identifier`).
-        vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
+    :param tlb: changed in place.
+    :param cache: changed in place, by the forms without an address only.
+    :param instruction: ``sub`` of the event: instruction and form.
+    :param address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
+    :param identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions, without the
+        bits that are ignored (:func:`hypervisor_model.isa.atp.fence_identifier`).
+    :param vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
     """
     form = instruction & _FORM
     kind = instruction & ~_FORM

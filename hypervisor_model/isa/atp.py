@@ -102,8 +102,7 @@ def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
     Of ``hgatp``, whose root and VMID have fewer bits, it is the value written
     (:func:`legalise_hgatp`).
 
-    Raises:
-        ModelError: the root is not aligned to a page, or a field does not fit.
+    :raises ModelError: when the root is not aligned to a page, or a field does not fit.
     """
     if root_pa & 0xFFF or not 0 <= root_pa >> 12 <= PPN_MASK:
         raise ModelError(f"root table {root_pa:#x} is no page of a 56-bit physical address space")

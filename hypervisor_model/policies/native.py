@@ -31,7 +31,7 @@ from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
 from hypervisor_model.tlb import NO_GUEST
-from hypervisor_model.walk import OK, PROBE
+from hypervisor_model.walk import OK, PROBE, Request
 
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
@@ -91,10 +91,7 @@ def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
         no_cache(hw) if stop else cache_of(hw, hart, _VIEW),
         guest,
         satp,
-        event.a,
-        event.sub,
-        priv,
-        flags,
+        Request(event.a, event.sub, priv, flags),
         hw.no_trace,
     )
     if not stop:

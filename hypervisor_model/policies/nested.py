@@ -39,7 +39,7 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
-from hypervisor_model.walk import OK, PROBE, walk1
+from hypervisor_model.walk import OK, PROBE, Request, walk1
 
 HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
@@ -133,7 +133,8 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     vsatp = hw.harts[hart].satp
     flags = access_flags(hw, event.flags)
     if event.flags & FLAG_STOP:
-        return _probe(hw, g, hart, vsatp, va, kind, priv, flags | PROBE)
+        return _probe(hw, g, hart, vsatp, Request(va, kind, priv, flags | PROBE))
+    request = Request(va, kind, priv, flags)
     while True:
         walk = translate2(
             tlb_of(hw, hart),
@@ -142,10 +143,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
             g.host,
             vsatp,
             g.hgatp,
-            va,
-            kind,
-            priv,
-            flags,
+            request,
             hw.no_trace,
         )
         count_refs(hw.counts, walk)
@@ -155,7 +153,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
             return -1 - walk.cause
         if not _is_mappable(g, walk.gpa):
             # Beyond the width of the G-stage: no memory is there, the hypervisor emulates it.
-            return _first_stage(hw, g, vsatp, va, kind, priv, flags)
+            return _first_stage(hw, g, vsatp, request)
         _map(hw, g, hart, walk.gpa)
 
 
@@ -171,11 +169,11 @@ def _is_mappable(g: _GStage, gpa: int) -> bool:
 
 
 @inner
-def _first_stage(
-    hw: Hardware, g: _GStage, vsatp: int, va: int, kind: int, priv: int, flags: int
-) -> int:
+def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
     """What the guest's own tables say; the G-stage never changes an address."""
-    walk = walk1(g.guest, no_cache(hw), vsatp, va, kind, priv, flags | PROBE, hw.no_trace)
+    va, kind, priv, flags = request
+    probe = Request(va, kind, priv, flags | PROBE)
+    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
     return walk.pa if walk.cause == OK else -1 - walk.cause
 
 
@@ -214,10 +212,7 @@ def _probe(
     g: _GStage,
     hart: int,
     vsatp: int,
-    va: int,
-    kind: int,
-    priv: int,
-    flags: int,
+    request: Request,
 ) -> int:
     """The translation that an access would get now; changes and counts nothing."""
     walk = translate2(
@@ -227,12 +222,9 @@ def _probe(
         g.host,
         vsatp,
         g.hgatp,
-        va,
-        kind,
-        priv,
-        flags,
+        request,
         hw.no_trace,
     )
     if _is_guest_page_fault(walk.cause):
-        return _first_stage(hw, g, vsatp, va, kind, priv, flags)
+        return _first_stage(hw, g, vsatp, request)
     return walk.pa if walk.cause == OK else -1 - walk.cause

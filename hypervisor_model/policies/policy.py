@@ -136,8 +136,8 @@ class Policy(ABC):
         Returns one int64 an event: for an ACCESS the policy's effective translation (a PA, or
         :func:`~hypervisor_model.events.fault_pa` of the fault that the guest would see), else 0.
 
-        Raises:
-            ModelError: not a batch of events, or a hart that the machine does not have.
+        :raises ModelError: when it is not a batch of events, or names a hart that the machine does
+            not have.
         """
         own = own_events(batch, self.machine)
         self._left_out |= own is not batch
@@ -305,9 +305,8 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
     """``batch`` itself, or a copy in which marks, which concern no model, stand for what the
     guest's own virtual machines do.  Refuses what a kernel must not see.
 
-    Raises:
-        ModelError: not a batch of events, a hart that the machine does not have, or a ``satp``
-            that no register can hold.
+    :raises ModelError: when it is not a batch of events, names a hart that the machine does not
+        have, or writes a ``satp`` that no register can hold.
     """
     if batch.dtype != EVENT or batch.ndim != 1:
         raise ModelError("not a one-dimensional array of hypervisor_model.events.EVENT")

@@ -93,7 +93,7 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_below,
 )
-from hypervisor_model.walk import ADUE, OK, PROBE, Walk, walk1
+from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
 _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
@@ -301,11 +301,14 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         if priv & 3 != _USER:
             view = SUM_VIEW if flags & FLAG_SUM else SUPERVISOR_VIEW
     if event.flags & FLAG_STOP:
-        return _probe(hw, p, hart, satp, view, va, kind, priv, flags, hw_priv, hw_flags)
+        probe = Request(va, kind, priv, flags | PROBE)
+        return _probe(hw, p, hart, satp, view, probe, Request(va, kind, hw_priv, hw_flags))
     tlb = tlb_of(hw, hart)
     asid = asid_of(p, satp)
     tag = GUEST_ID + view
     denied = 0
+    guest_request = Request(va, kind, priv, flags)
+    request = Request(va, kind, hw_priv, hw_flags)
     for _attempt in range(2):
         row = tlbs.lookup(tlb, va, asid, tag, kind, hw_priv, hw_flags)
         if row >= 0:
@@ -314,13 +317,13 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         if slot:
             cache = cache_of(hw, hart, view)
             register = _register_of(satp, slot)
-            walk = walk1(p.shadow, cache, register, va, kind, hw_priv, hw_flags, hw.no_trace)
+            walk = walk1(p.shadow, cache, register, request, hw.no_trace)
             count_refs(hw.counts, walk)
             if walk.cause == OK:
                 tlbs.fill(tlb, va, asid, tag, kind, walk)
                 return walk.pa
             denied = walk.entry
-        found = walk1(p.guest, no_cache(hw), satp, va, kind, priv, flags, hw.no_trace)
+        found = walk1(p.guest, no_cache(hw), satp, guest_request, hw.no_trace)
         if found.cause != OK:
             return access_faulted(hw, hart, va, found.cause)
         sets_dirty = kind == _WRITE and _is_updated(satp, found)
@@ -338,30 +341,23 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
 
 @inner
 def _probe(
-    hw: Hardware,
-    p: Pool,
-    hart: int,
-    satp: int,
-    view: int,
-    va: int,
-    kind: int,
-    priv: int,
-    flags: int,
-    hw_priv: int,
-    hw_flags: int,
+    hw: Hardware, p: Pool, hart: int, satp: int, view: int, of_guest: Request, request: Request
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing."""
+    """The translation that an access would get now; changes and counts nothing.
+
+    ``of_guest`` is the access as the guest's own tables see it, ``request`` as the hardware does.
+    """
+    va, kind, hw_priv, hw_flags = request
     tlb = tlb_of(hw, hart)
     row = tlbs.probe(tlb, va, asid_of(p, satp), GUEST_ID + view, kind, hw_priv, hw_flags)
     if row >= 0:
         return tlbs.pa_of(tlb, row, va)
     slot = root_slot(p, satp, view)
     if slot:
-        register = _register_of(satp, slot)
-        walk = walk1(p.shadow, no_cache(hw), register, va, kind, hw_priv, hw_flags, hw.no_trace)
+        walk = walk1(p.shadow, no_cache(hw), _register_of(satp, slot), request, hw.no_trace)
         if walk.cause == OK:
             return walk.pa
-    found = walk1(p.guest, no_cache(hw), satp, va, kind, priv, flags | PROBE, hw.no_trace)
+    found = walk1(p.guest, no_cache(hw), satp, of_guest, hw.no_trace)
     return found.pa if found.cause == OK else -1 - found.cause
 
 
