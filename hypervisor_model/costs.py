@@ -123,7 +123,7 @@ def break_even(
 ) -> float | None:
     """The cost of an exit, in cycles, at which two policies cost the same.
 
-    Below it the policy with more exits is the cheaper one, above it the other.  None where there
+    Below it the policy with more exits is the cheaper one, above it the other.  None if there
     is no such cost: the policies exit equally often, or one is cheaper at every cost.
 
     :param one: a policy's part of a result document.

@@ -33,6 +33,7 @@ import hashlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType
@@ -98,11 +99,9 @@ class _Kernel:
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self.inner = _inner(function)
-        self._outer: Any = None
+        self._outer = _outer(function)
 
     def __call__(self, *args: Any) -> Any:
-        if self._outer is None:
-            self._outer = _outer(self.inner.py_func)
         return self._outer(*args)
 
 
@@ -139,6 +138,7 @@ class _InnerCompiler(Compiler):  # type: ignore[misc]
         return super().define_pipelines()
 
 
+_FOLDER_LOCK = threading.Lock()
 _OPTIONS = {"error_model": "numpy", "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
 
 
@@ -150,13 +150,14 @@ def _inner(function: Callable[..., Any]) -> Any:
 
 
 def _outer(function: Callable[..., Any]) -> Any:
-    user = numba.config.CACHE_DIR
-    # numba picks the folder when it wraps the function, not when it compiles it.
-    numba.config.CACHE_DIR = str(_cache_folder(function.__module__))
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    finally:
-        numba.config.CACHE_DIR = user
+    with _FOLDER_LOCK:
+        user = numba.config.CACHE_DIR
+        # numba picks the folder when it wraps the function, not when it compiles it.
+        numba.config.CACHE_DIR = str(_cache_folder(function.__module__))
+        try:
+            return numba.njit(cache=True, **_OPTIONS)(function)
+        finally:
+            numba.config.CACHE_DIR = user
 
 
 def _one_version(dispatcher: Any) -> Any:

@@ -15,16 +15,16 @@ Process", "Svinval", "Svnapot", "Svvptc"):
   nothing.  While ``satp`` is Bare, addresses are physical at once.
 - A fence without operands forgets everything.  One with an ASID alone forgets all of that ASID
   but global mappings.  One with an address forgets only the leaf entry that translates it
-  (superpages included), one with both only where that is not global.  An address that is none has
+  (superpages included), one with both only if that is not global.  An address that is none has
   no effect.  A fence concerns its own hart.  ``sinval.vma`` counts as ``sfence.vma``.
 - An entry that was not valid may be cached, too, unless the machine has Svvptc: so "faults" is
   legal until the fence.  That the access must be allowed (kind, privilege, SUM, MXR, and with
   Svade the A and D bits) is asked of each old entry with the access's own rights.
 - A NAPOT entry may have been cached for each page of its range.
 
-Where the specification leaves room, ours:
+What the specification leaves open (ours):
 
-- A table counts from when its space was first loaded after the fence, whether or not ``satp``
+- A table counts from when its space was first loaded after the fence, even if ``satp`` did not
   pointed to it at each moment since.
 - A fence by address orders a non-leaf entry that was not valid together with what replaced it: not
   if that is a pointer to a table.
@@ -146,7 +146,7 @@ class Illegal:
     """By the guest's own tables as they were at the access."""
     origin: tuple[PastEntry, ...]
     """The path, root first, by which the loaded tables once led to the answer, whatever was
-    fenced since; empty where they never did, as far as is kept."""
+    fenced since; empty if they never did, as far as is kept."""
 
 
 class _Run(NamedTuple):
@@ -367,7 +367,7 @@ def _consume(
 
 @inner
 def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: int) -> bool:
-    """Count what every party answered to an access; whether an answer was illegal."""
+    """Count what every party answered to an access; return True if an answer was illegal."""
     satp = h.harts[event.hart].satp
     translated = not is_untranslated(satp, event.priv)
     today = event.a

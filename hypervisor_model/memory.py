@@ -35,7 +35,7 @@ class Ram(NamedTuple):
 
 @kernel
 def holds(ram: Ram, pa: int) -> bool:
-    """Whether the physical address lies in this RAM."""
+    """Return True if the physical address lies in this RAM."""
     return ram.base <= pa < ram.base + (ram.words.shape[0] << 3)  # type: ignore[no-any-return]
 
 

@@ -185,11 +185,11 @@ class Reference:
     address: int
     """Physical address of the entry."""
     stage: str
-    """``"S"``, or ``"VS"`` and ``"G"`` where there are two stages."""
+    """``"S"``, or ``"VS"`` and ``"G"`` if there are two stages."""
     level: int
     """Level of the table; 0 holds 4 KiB leaves."""
     update: bool
-    """Whether the entry was written (A, D) and not just read."""
+    """True if the entry was written (A, D) and not just read."""
     entry: int
     """The entry, as an unsigned 64-bit integer, as read or as written."""
 
@@ -198,8 +198,8 @@ class Reference:
 class Translation:
     """What became of one address.
 
-    ``cause`` is None where the address was translated, and then ``pa`` is not None; otherwise it
-    is the exception code, ``tval`` the faulting address, and, for a guest-page fault, ``gpa`` the
+    ``cause`` is None if the address was translated, and then ``pa`` is not None.  Otherwise it is
+    the exception code, ``tval`` the faulting address, and, for a guest-page fault, ``gpa`` the
     guest-physical address (``htval`` holds it shifted right by two) and ``implicit`` whether an
     access to a VS-stage table met the fault (None, "read" or "update").
     """
@@ -217,7 +217,7 @@ class Translation:
     fault."""
     page_size: int | None
     """Bytes of the largest aligned block around ``va`` that both stages translate alike; None
-    where no table limits it, and after a fault."""
+    if no table limits it, and after a fault."""
     perm: str
     """Letters of the first-stage leaf's bits (V R W X U G A D); "" for Bare and after a fault."""
     g_perm: str
@@ -227,7 +227,7 @@ class Translation:
 
     @property
     def cause_name(self) -> str:
-        """The specification's name of the exception, "" where there was none."""
+        """The specification's name of the exception, "" if there was none."""
         return "" if self.cause is None else causes.NAMES[self.cause]
 
     def count(self, stage: str) -> int:
@@ -258,7 +258,7 @@ class Status:
     g_pbmte: bool = False
     svnapot: bool = True
     ram_only: bool = False
-    """Whether an access outside RAM is an access fault (no devices)."""
+    """True if an access outside RAM is an access fault (no devices)."""
 
     def effective(self, access: Access) -> Priv:
         """The privilege an access is made with: MPRV redirects loads and stores of M-mode."""
@@ -314,7 +314,7 @@ class Mmu:
         self.host = host or memory
         self.two_stage = satp is None
         self.satp = signed((vsatp if satp is None else satp) or 0)
-        """``satp``, or ``vsatp`` where there are two stages."""
+        """``satp``, or ``vsatp`` if there are two stages."""
         self.hgatp = atp.legalise_hgatp(0, hgatp or 0)
         self.status = status or Status()
         self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))

@@ -1,8 +1,8 @@
 """What the guest's tables held before: the entries replaced, the fences and the address spaces.
 
-:mod:`hypervisor_model.legality` asks this whether a translation could still be in a cache of the
-hart.  Nothing here grows with the length of a run: replaced entries and fences by address lie in
-rings, and :func:`search` says when what it needed has been overwritten.
+:mod:`hypervisor_model.legality` asks it if a translation could still be in a cache of the hart.
+Nothing here grows with the length of a run: replaced entries and fences by address lie in rings.
+:func:`search` says when what it needed has been overwritten.
 
 *Time* is the number of the event that did something (PTE_WRITE, FENCE, SATP_WRITE); the TABLE_*
 events after it happen at the same moment.  A value is known to have been in its entry from a time
@@ -242,7 +242,7 @@ def pte_written(h: History, pa: int, value: int) -> None:
 
 @inner
 def _differ(h: History, old: int, new: int) -> bool:
-    """Whether a walk that meets the old value may come to something else."""
+    """Return True if a walk that meets the old value may come to something else."""
     if not (old | new) & pte.V:
         return False
     if not old & pte.V and h.svvptc and not pte.is_link(new):
@@ -273,8 +273,8 @@ def _is_kept(h: History, number: int) -> bool:
 
 @inner
 def _since(h: History, pa: int) -> int:
-    """When the present value of an entry came there; the latest that this can have been, where
-    the record of the value before is overwritten."""
+    """When the present value of an entry came there.  If the record of the value before is
+    overwritten, the latest time that this can have been."""
     since = h.pages[(pa - h.ram.base) >> 12].added
     number = h.newest[(pa - h.ram.base) >> 3]
     if number == 0:
@@ -320,7 +320,7 @@ def satp_written(h: History, hart: int, satp: int) -> None:
 
 @inner
 def has_room(h: History, hart: int) -> bool:
-    """Whether there is a row for a further space of the hart, or never will be."""
+    """Return True if there is a row for a further space of the hart, or never will be."""
     used = h.harts[hart].spaces
     return used < h.spaces.shape[1] or used >= h.max_spaces  # type: ignore[no-any-return]
 
@@ -392,8 +392,8 @@ def search(h: History, q: Query) -> int:
 
 @inner
 def find_origin(h: History, q: Query) -> bool:
-    """Whether the loaded tables ever led to the answer, as far as is kept, whatever was fenced
-    since.  The path is in ``states`` and ``work`` then."""
+    """Return True if the loaded tables ever led to the answer, as far as is kept, whatever was
+    fenced since.  The path is in ``states`` and ``work`` then."""
     h.work.steps = 0
     h.work.states = 1
     return _walk_space(h, q, _EVER, h.harts[q.hart].satp, 0)
@@ -502,7 +502,7 @@ def _values(h: History, q: Query, kind: int, at: int, pa: int, sibling: bool) ->
     since = NOW
     while number:
         if not _is_kept(h, number):
-            # Where newer records are kept, the oldest says when the lost one ended.
+            # The oldest record that is kept says when the lost one ended.
             if min(since, h.state.overwritten) > lo:
                 h.work.doubt = 1
             break
@@ -572,7 +572,7 @@ def _follow(
 
 @inner
 def _is_fenced(h: History, q: Query, kind: int, bits: int, until: int) -> bool:
-    """Whether a fence by address reached the entry that translates the access since ``until``."""
+    """Return True if a fence by address has reached the access's entry since ``until``."""
     asid = atp.asid(h.harts[q.hart].satp)
     count = min(h.state.fences, h.fences.shape[0])
     for back in range(count):

@@ -48,7 +48,7 @@ PAGE_BITS = (12, 21, 16, 30, 39, 48)
 """log2 of the page sizes an entry can have, the frequent ones first."""
 
 LAST_USE, VA, BITS, ASID, VMID, PERM, PA, GPA, VS_BITS, G_BITS, G_PERM = range(11)
-"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 where no
+"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 if no
 G-stage table was used."""
 
 DATA, FETCH, SECOND = range(3)
@@ -93,7 +93,7 @@ class TlbConfig:
     """
 
     data: tuple[int, int] = (64, 2)
-    """First level for loads and stores; for everything where ``fetch`` is None."""
+    """First level for loads and stores; for everything if ``fetch`` is None."""
     fetch: tuple[int, int] | None = (64, 2)
     """First level for instructions, or None for a unified first level."""
     second: tuple[int, int] | None = (128, 8)
@@ -102,7 +102,7 @@ class TlbConfig:
     seed: int = 1
     """Seed of RANDOM replacement."""
     superpages: bool = False
-    """Whether the first level holds whole superpages; otherwise 4 KiB fragments of them."""
+    """True if the first level holds whole superpages; otherwise 4 KiB fragments of them."""
 
     def __post_init__(self) -> None:
         for shape in (self.data, self.fetch, self.second):
@@ -121,7 +121,7 @@ def largest_filter(config: TlbConfig, data: int, code: int) -> int:
     """Slots of the largest access filter through which a TLB has the same misses; 0: of none.
 
     A filter of so many direct-mapped pages for data, and as many for code, drops an access to the
-    page that its slot holds.  Where the sets of a first-level buffer are a multiple of the slots,
+    page that its slot holds.  If the sets of a first-level buffer are a multiple of the slots,
     no other page of the same set was used since, so the access hits the set's most recent entry
     and changes no order of use.  That is still there after exits that touch ``data`` and ``code``
     pages if their share of a set is smaller than the set (:func:`displace`).  Superpages lie in
@@ -140,7 +140,7 @@ def largest_filter(config: TlbConfig, data: int, code: int) -> int:
 
 
 def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
-    """Whether a TLB has the same misses where its accesses have passed a filter of ``slots``.
+    """Return True if a filter of ``slots`` in front of a TLB leaves its misses as they are.
 
     ``slots``, a power of two, may be any up to :func:`largest_filter`; 0: nothing was dropped.
     """
@@ -159,7 +159,7 @@ class Tlb(NamedTuple):
     population: NDArray[np.int64]
     """Entries of each page size (index = log2)."""
     state: NDArray[np.int64]
-    """Clock, random state, replacement, whether the first level holds superpages, fragments of
+    """Clock, random state, replacement, 1 if the first level holds superpages, fragments of
     first-stage superpages in either level."""
     counts: NDArray[np.int64]
     """Hits by buffer, misses, guest entries displaced by the hypervisor."""
@@ -214,7 +214,7 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     ways = tlb.geometry[buffer, _WAYS]
     if ways == 0:
         return -1
-    # Global mappings belong to every address space; where the first stage is Bare there is none.
+    # Global mappings belong to every address space; if the first stage is Bare there is none.
     either = 0 if asid == NO_TABLES else pte.G
     for bits in PAGE_BITS:
         if bits != pte.PAGE_BITS and not _holds_superpages(tlb, buffer):
@@ -503,7 +503,7 @@ def invalidate_g(tlb: Tlb, form: int, gpa: int, vmid: int) -> None:
     """Remove what ``hfence.gvma`` or ``hinval.gvma`` covers.
 
     :param tlb: changed in place.
-    :param form: Fence form: with an address, with a VMID (where ``events`` says ASID).
+    :param form: Fence form: with an address, with a VMID (``events`` calls it ASID).
     :param gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
     :param vmid: for forms with a VMID.
     """

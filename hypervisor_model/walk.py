@@ -60,7 +60,7 @@ OK = -1
 """``Walk.cause`` of a translation that did not fault."""
 
 BARE_BITS = 56
-"""``page_bits`` where no table limits the size of a translation."""
+"""``page_bits`` if no table limits the size of a translation."""
 
 BARE_PERM = pte.PERMISSIONS & ~pte.G
 """Permissions of a stage that is Bare."""
@@ -118,7 +118,7 @@ class Walk(NamedTuple):
     """Two stages: guest-physical address of the access, or the one that a guest-page fault was
     met at; else -1."""
     g_level: int
-    """Level of the G-stage leaf, -1 for Bare or where there was none."""
+    """Level of the G-stage leaf, -1 for Bare or if there was none."""
     g_page_bits: int
     """log2 of the size of the G-stage page alone; BARE_BITS for Bare."""
     vs_page_bits: int
@@ -174,7 +174,7 @@ def record(
 
 @kernel
 def allows(perm: int, access: int, priv: int, flags: int) -> bool:
-    """Whether leaf permissions allow the access, A and D aside (FLAG_SUM, FLAG_MXR, HLVX)."""
+    """Return True if leaf permissions allow the access, A and D aside."""
     if perm & pte.U:
         if priv != _USER and (access == _ACCESS_FETCH or not flags & FLAG_SUM):
             return False
@@ -215,7 +215,7 @@ def _examine(entry: int, level: int, access: int, priv: int, flags: int) -> int:
 
 @kernel
 def usable_leaf(entry: int, level: int, flags: int) -> bool:
-    """Whether an entry at ``level`` is a leaf that some access could use without an A update."""
+    """Return True if an entry at ``level`` is a leaf that an access could use without setting A."""
     access = _ACCESS_READ if entry & pte.R else _ACCESS_FETCH
     priv = _USER if entry & pte.U else _SUPERVISOR
     return _examine(entry, level, access, priv, flags & ~ADUE) == _LEAF
@@ -252,7 +252,7 @@ def outcome_of(entry: int, level: int, va: int, access: int, priv: int, flags: i
 
 @kernel
 def is_canonical(va: int, levels: int) -> bool:
-    """Whether an address has the width that tables of so many levels translate."""
+    """Return True if an address has the width that tables of so many levels translate."""
     above = va >> (pte.level_bits(levels) - 1)
     return above == 0 or above == -1
 

@@ -3,7 +3,7 @@
 Source: privileged specification, "Supervisor Address Translation and Protection (satp)
 Register", "Virtual Supervisor Address Translation and Protection (vsatp) Register" and
 "Hypervisor Guest Address Translation and Protection (hgatp) Register".  ``satp`` and ``vsatp``
-share a layout; ``hgatp`` has a VMID of 14 bits where they have an ASID of 16, and a root table of
+share a layout; ``hgatp`` has a VMID of 14 bits instead of their ASID of 16, and a root table of
 16 KiB, so the two lowest bits of its PPN are zero.
 """
 

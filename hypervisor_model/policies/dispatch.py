@@ -45,7 +45,7 @@ def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
 
     :param module: the policy's module.
     :param name: the policy's name.
-    :param protects: whether the policy write-protects tables, so that it notices when one dies.
+    :param protects: True if the policy write-protects tables, so that it notices when one dies.
     """
     return with_globals(
         _loop,

@@ -23,7 +23,7 @@ from hypervisor_model.walk import Walk
 from hypervisor_model.walk_cache import WalkCache
 
 VIEWS = 3
-"""Privilege views: user, supervisor, supervisor with SUM (used where the guest is deprivileged)."""
+"""Privilege views: user, supervisor, supervisor with SUM (used if the guest is deprivileged)."""
 
 GUEST_ID = 1
 """VMID tag of a guest's translations; privilege view v has GUEST_ID + v."""
@@ -131,7 +131,7 @@ def no_cache(hw: Hardware) -> WalkCache:
 
 @inner
 def is_untranslated(satp: int, priv: int) -> bool:
-    """Whether addresses are physical: M-mode, or Bare."""
+    """Return True if addresses are physical: M-mode, or Bare."""
     return priv & 3 == _MACHINE or atp.mode(satp) == 0
 
 

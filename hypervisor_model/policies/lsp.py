@@ -15,8 +15,8 @@ one it is synchronised; so is one that the hart loads with another ASID than bef
 first time: what other harts may still hold is not legal there.
 
 *Links.*  By the definition a changed link takes effect at a fence without address only.  But a miss
-is filled where the guest's own walk allows the access, and that walk leads through the links as
-they are now.  The two meet where an access that the shadow denies leads through a link that has
+is filled if the guest's own walk allows the access, and that walk leads through the links as
+they are now.  The two meet when an access that the shadow denies leads through a link that has
 changed since without such a fence; ``links`` says which wins.  Both are legal: hardware may hold
 a non-leaf entry until that fence, and need not.  (Filling from the table that the link named
 before is no third choice: nothing tells what a page holds that is no table any more, and the guest
@@ -176,7 +176,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
 
 @inner
 def is_covered(p: Pool, hart: int, row: int, sub: int, asid: int) -> bool:
-    """Whether a fence concerns what its hart may hold of an address space."""
+    """Return True if a fence concerns what its hart may hold of an address space."""
     return not sub & _ASID or p.root_asids[row, hart] == asid
 
 
@@ -207,8 +207,10 @@ def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
 
 @inner
 def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
-    """Write ``satp``; synchronise what fences of the hart have not reached.  Whether there was
-    nothing of that kind."""
+    """Write ``satp``; synchronise what fences of the hart have not reached.
+
+    :return: True if there was nothing of that kind.
+    """
     row, in_step = load_root(p, hart, satp)
     if not in_step:
         synchronise(p, row, _ALL, drop)

@@ -179,7 +179,7 @@ def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
 
 @inner
 def _map(hw: Hardware, g: _GStage, hart: int, gpa: int) -> None:
-    """Map the page of a guest-physical address; an exit where it is RAM."""
+    """Map the page of a guest-physical address; an exit if it is RAM."""
     bits = g.page_bits
     first = gpa >> bits << bits
     if not (holds(g.guest, first) and holds(g.guest, first + (1 << bits) - 1)):

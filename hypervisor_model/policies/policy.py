@@ -37,14 +37,14 @@ class Stream:
 
     accesses: Accesses = "all"
     page_faults: bool = True
-    """Whether the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
+    """True if the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
     filter: int = 0
     """Slots of the filter that the accesses have passed; 0: there was none."""
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """Counts of one policy; None stands where a count could not be measured."""
+    """Counts of one policy; None stands for a count that could not be measured."""
 
     exits: dict[Exit, int | None]
     """The kinds that the policy can have."""
@@ -56,11 +56,11 @@ class PolicyResult:
     walk_refs: dict[str, int] | None
     """References of hardware walks: ``vs`` (the only stage, or the first) and ``g``."""
     walk_cache_hits: int | None
-    """Walks that a page-walk cache shortened; None where there is none."""
+    """Walks that a page-walk cache shortened; None if there is none."""
     counters: dict[Counter, int | None]
     """The further counters that the policy has."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why a count is None, or what it covers where that is less than the run, by its name in
+    """Why a count is None, or what it covers if that is less than the run, by its name in
     :meth:`to_json`."""
 
     @property
@@ -70,7 +70,7 @@ class PolicyResult:
 
     @property
     def total(self) -> int | None:
-        """All exits; None where a kind could not be counted, or only in part."""
+        """All exits; None if a kind could not be counted, or only in part."""
         return None if "exits.total" in self.reasons else self.at_least
 
     def to_json(self) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class Policy(ABC):
     colour: ClassVar[Colour]
     """The colour that reports give it."""
     place: ClassVar[int] = 1000
-    """Where lists name the policy: low numbers first, equal ones by name."""
+    """Its place in lists: low numbers first, equal ones by name."""
     options: ClassVar[type[Any]] = NoOptions
     """The dataclass of its options (:mod:`hypervisor_model.policies.options`)."""
     kinds: ClassVar[tuple[Exit, ...]]
@@ -158,8 +158,8 @@ class Policy(ABC):
         raise AssertionError(f"{self.name} has nothing to grow")
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
-        """What cannot be counted where accesses are missing: fills, and what depends on which
-        entries they filled."""
+        """What cannot be counted if accesses are missing: fills, and what depends on which entries
+        they filled."""
         fills = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GSTAGE_FAULT)
         traps = (Counter.SINVAL, Counter.ROOT_HITS)
         return [

@@ -7,8 +7,8 @@
   one.
 - ACCESS without a usable shadow entry: ``shadow_fill``, ``dirty_fill`` or ``guest_fault``.
 
-Where the stream does not have every access, ``fill`` is always ``whole``: which tables fills on
-demand would have shadowed, and so protected, is not known then.
+If the stream does not have every access, ``fill`` is always ``whole``: nothing tells then which
+tables fills on demand would have shadowed, and so protected.
 """
 
 from __future__ import annotations

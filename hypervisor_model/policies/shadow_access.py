@@ -1,7 +1,7 @@
-"""What all policies with shadow tables do: accesses, and the life of the guest's tables.
+"""What accesses do in all policies with shadow tables, and the life of the guest's tables.
 
 ``shadow``, ``lsp`` and their neighbours differ in what they do at a table write, a fence and a
-``satp`` write; this module is what they share.
+``satp`` write; this module has what they share.
 
 *Pages* are those of :mod:`~hypervisor_model.policies.shadow_tables`.  Guest superpages stay
 superpages.  (Ours, and a limit: a write-protected page inside of one does not break it up.
@@ -11,19 +11,19 @@ Protection is by page number, so the TLB reach that splitting costs is not seen.
 is one view.  In set-up ``base`` all of the guest runs in U-mode, so that user, supervisor and
 supervisor with SUM each have a shadow of their own.
 
-*A and D.*  A shadow leaf exists only where the guest's A is set, and is writable only where its D
-is set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
+*A and D.*  A shadow leaf exists only if the guest's A is set, and is writable only if its D is
+set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
 guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only for want of D,
 and the hypervisor sets D for it.  Every view of the address space that holds the page has W then,
 so that there is one such exit a page, not one a view.  A store that its view has nothing for is a
 ``shadow_fill``, which sets D on the way; so is one after the guest has set D itself.
 
-*A miss* walks the shadow table.  Where it denies the access, the guest's tables are walked from
+*A miss* walks the shadow table.  If it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
 ``dirty_fill``), and the shadow gets what that walk met, links included.  Then the access starts
 over: a second TLB miss, a second walk, as on hardware.
 
-*Guest faults* are counted where they are first told: at a failing access, or at a PAGE_FAULT event
+*Guest faults* are counted when they are first told: at a failing access, or at a PAGE_FAULT event
 that is not the report of the access before it (same hart and cause, ``tval`` less than a page on).
 
 *Untranslated* accesses (Bare, or M-mode) cost nothing and get the address itself.
@@ -116,7 +116,7 @@ _AD = pte.A | pte.D
 def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
     """Every event but PTE_WRITE, FENCE and SATP_WRITE: the answer to an access, else 0.
 
-    ``seen``: whether the policy protects tables, so that it notices when one dies.
+    :param seen: True if the policy protects tables, so that it notices when one dies.
     """
     kind = event.kind
     if kind == _ACCESS:
@@ -165,7 +165,7 @@ def index_of(pa: int) -> int:
 
 @inner
 def is_leaf_table(p: Pool, page: int) -> bool:
-    """Whether a guest page is shadowed as a leaf table only."""
+    """Return True if a guest page is shadowed as a leaf table only."""
     above = 0
     for role in range(VIEWS, ROLES):
         above |= p.shadow_of[page, role]
@@ -190,14 +190,16 @@ def store(p: Pool, event: Event) -> int:
 
 @inner
 def is_stored(event: Event) -> bool:
-    """Whether an instruction stores, so that write protection meets it; DMA does not."""
+    """Return True if an instruction stores, so that write protection meets it; DMA does not."""
     return event.sub != _OTHER
 
 
 @inner
 def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
-    """The exit ``pt_write``, once a store; none for what no instruction stores.  Whether it was
-    taken for this entry."""
+    """Take the exit ``pt_write``: one for each store, none for what no instruction stores.
+
+    :return: True if it was taken for this entry.
+    """
     if p.state.store_trapped or not is_stored(event):
         return False
     p.state.store_trapped = 1
@@ -207,9 +209,9 @@ def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
 
 @inner
 def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
-    """Enter what the guest's own walk of ``va`` met into the shadow; the shadow leaf.
+    """Copy the guest's translation of ``va`` into the shadow; return the new shadow leaf.
 
-    EMPTY where it cannot be entered: no shadow leaf says it, or a link would have to change that
+    EMPTY if it cannot be entered: no shadow leaf says it, or a link would have to change that
     the policy keeps."""
     slot = make_root(p, satp, view)
     table = atp.root(satp)
@@ -248,7 +250,7 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
 
 @inner
 def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
-    """Fill the empty entries of the aligned window around one, where the guest has a leaf."""
+    """Fill the empty entries of the aligned window around one for which the guest has a leaf."""
     first = index // p.prefetch * p.prefetch
     table = p.guest.base + (p.slots[slot].owner << 12)
     for other in range(first, min(first + p.prefetch, pte.ENTRIES)):
@@ -261,7 +263,7 @@ def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
 
 @inner
 def _is_updated(satp: int, found: Walk) -> bool:
-    """Whether a walk of the guest's tables has set A or D."""
+    """Return True if a walk of the guest's tables has set A or D."""
     return found.vs_refs > atp.levels(atp.mode(satp)) - found.level
 
 

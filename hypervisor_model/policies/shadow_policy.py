@@ -41,6 +41,7 @@ class ShadowPolicy(Policy):
     ) -> None:
         super().__init__(machine, stream, hardware)
         self._pool = pool
+        self._run = self._loop()
 
     @staticmethod
     @abstractmethod
@@ -56,7 +57,7 @@ class ShadowPolicy(Policy):
         return ShadowPolicy._loops[cls]
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(self._loop()(self._hw, self._pool, batch, start, answers))
+        return int(self._run(self._hw, self._pool, batch, start, answers))
 
     def _grow(self) -> None:
         self._pool = shadow_tables.grow(self._pool)

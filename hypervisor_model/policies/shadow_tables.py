@@ -234,7 +234,7 @@ def _wanted(state: PoolState, whole: int) -> int:
 
 @inner
 def has_room(p: Pool) -> bool:
-    """Whether the next event cannot run out of shadow pages or roots."""
+    """Return True if the next event cannot run out of shadow pages or roots."""
     left = p.slots.shape[0] - p.state.high + p.state.free
     wanted = _PER_EVENT + (p.state.live + 1) * ROLES * p.whole
     return left >= wanted and p.state.roots < p.roots.shape[0]  # type: ignore[no-any-return]
@@ -262,7 +262,7 @@ def child_of(entry: int) -> int:
 
 @inner
 def new_page(p: Pool, page: int, role: int) -> int:
-    """An empty shadow page, with no link to it yet; registered where shadows are shared."""
+    """An empty shadow page, with no link to it yet; registered if shadows are shared."""
     if p.state.free:
         p.state.free -= 1
         slot = p.slots[p.state.free].free
@@ -365,7 +365,7 @@ def link(p: Pool, slot: int, index: int, child: int, guest_entry: int) -> None:
 
 @inner
 def shadow_leaf(p: Pool, entry: int, level: int, view: int) -> int:
-    """The shadow of a guest leaf in a view; 0 where there is nothing to map."""
+    """The shadow of a guest leaf in a view; 0 if there is nothing to map."""
     if not usable_leaf(entry, level, p.flags):
         return 0
     entry &= ~_RSW
@@ -437,8 +437,10 @@ def _is_loaded(p: Pool, row: int) -> bool:
 
 @inner
 def load_root(p: Pool, hart: int, satp: int) -> tuple[int, bool]:
-    """Write ``satp``.  Its row in ``roots`` (a new one where it is not known), -1 for Bare; and
-    whether all fences since the hart ran it last, with the same ASID, have reached it.
+    """Write ``satp``.
+
+    :return: its row in ``roots`` (a new one if it is not known), -1 for Bare; and True if all
+        fences since the hart ran it last, with the same ASID, have reached it.
 
     The root's page in the first view is made at once, so that the table counts as shadowed.
     """

@@ -1,4 +1,4 @@
-"""Keeping shadow tables in step with the guest's: entry by entry, page by page, whole trees."""
+"""Keep shadow tables in step with the guest's: entry by entry, page by page, whole trees."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def guest_entry_of(p: Pool, slot: int, index: int) -> int:
 
 @inner
 def _is_same_link(p: Pool, entry: int, guest_entry: int) -> bool:
-    """Whether a shadow link leads to the shadow of the table that the guest's entry names."""
+    """Return True if a shadow link leads to the shadow of the table that the guest's entry
+    names."""
     child = child_of(entry)
     return (
         child != 0
@@ -207,8 +208,11 @@ def resync_page(p: Pool, page: int) -> None:
 
 @inner
 def find_end(p: Pool, slot: int, va: int) -> tuple[int, int, int]:
-    """Where the shadow walk of ``va`` from a root page (not 0) ends: shadow page, index, and
-    whether the mapping is global.  The entry there is a leaf or empty."""
+    """Find the entry that the shadow walk of ``va`` ends at; it is a leaf or empty.
+
+    :param slot: the root page, not 0.
+    :return: shadow page, index, and a number other than 0 if the mapping is global.
+    """
     is_global = 0
     while True:
         index = (va >> pte.level_bits(p.slots[slot].role // VIEWS)) & (pte.ENTRIES - 1)
