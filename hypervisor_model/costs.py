@@ -37,8 +37,7 @@ _HANDLING = {
 class CostTable:
     """Cycles of everything that is counted.  Every default is an assumption of ours.
 
-    Raises:
-        ModelError: a negative cost.
+    :raises ModelError: when a cost is negative.
     """
 
     reference: float = 20
@@ -92,12 +91,9 @@ class Cycles:
 def cycles(policy: Mapping[str, Any], table: CostTable | None = None) -> Cycles:
     """The cycles of one policy.
 
-    Args:
-        policy: its part of a result document (:meth:`PolicyResult.to_json`).
-        table: the costs; by default :class:`CostTable`'s.
-
-    Raises:
-        ModelError: a count that the costs need is unknown (null) in this run.
+    :param policy: its part of a result document (:meth:`PolicyResult.to_json`).
+    :param table: the costs; by default :class:`CostTable`'s.
+    :raises ModelError: when a count that the costs need is unknown (null) in this run.
     """
     costs = table or CostTable()
     kinds = {kind: policy["exits"].get(kind.key, 0) for kind in Exit}
@@ -127,16 +123,13 @@ def break_even(
 ) -> float | None:
     """The cost of an exit, in cycles, at which two policies cost the same.
 
-    Below it the policy with more exits is the cheaper one, above it the other.  None where there
+    Below it the policy with more exits is the cheaper one, above it the other.  None if there
     is no such cost: the policies exit equally often, or one is cheaper at every cost.
 
-    Args:
-        one: a policy's part of a result document.
-        other: another's, of the same run.
-        table: the other costs; its ``exit`` plays no part.
-
-    Raises:
-        ModelError: a count that the costs need is unknown (null) in this run.
+    :param one: a policy's part of a result document.
+    :param other: another's, of the same run.
+    :param table: the other costs; its ``exit`` plays no part.
+    :raises ModelError: when a count that the costs need is unknown (null) in this run.
     """
     a, b = cycles(one, table), cycles(other, table)
     if a.transitions == b.transitions:

@@ -32,7 +32,7 @@ class UsageError(CosimError):
 
     exit_status = 2
     key: str | None = None
-    """What of a run is wrong, as a run file spells it, where that is known."""
+    """What of a run is wrong, as a run file spells it, if that is known."""
 
 
 class ModelError(UsageError):

@@ -15,16 +15,16 @@ Process", "Svinval", "Svnapot", "Svvptc"):
   nothing.  While ``satp`` is Bare, addresses are physical at once.
 - A fence without operands forgets everything.  One with an ASID alone forgets all of that ASID
   but global mappings.  One with an address forgets only the leaf entry that translates it
-  (superpages included), one with both only where that is not global.  An address that is none has
+  (superpages included), one with both only if that is not global.  An address that is none has
   no effect.  A fence concerns its own hart.  ``sinval.vma`` counts as ``sfence.vma``.
 - An entry that was not valid may be cached, too, unless the machine has Svvptc: so "faults" is
   legal until the fence.  That the access must be allowed (kind, privilege, SUM, MXR, and with
   Svade the A and D bits) is asked of each old entry with the access's own rights.
 - A NAPOT entry may have been cached for each page of its range.
 
-Where the specification leaves room, ours:
+What the specification leaves open (ours):
 
-- A table counts from when its space was first loaded after the fence, whether or not ``satp``
+- A table counts from when its space was first loaded after the fence, even if ``satp`` did not
   pointed to it at each moment since.
 - A fence by address orders a non-leaf entry that was not valid together with what replaced it: not
   if that is a pointer to a table.
@@ -55,12 +55,12 @@ from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, kernel, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
-from hypervisor_model.policies._base import own_events
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import is_untranslated
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import is_untranslated
 from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import History, Query
-from hypervisor_model.walk import OK, PROBE, walk1
+from hypervisor_model.walk import OK, PROBE, Request, walk1
 from hypervisor_model.walk_cache import WalkCache
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -81,8 +81,7 @@ _ASIDS = atp.ASID_MASK + 1
 class Limits:
     """How much is kept; all at least 1.
 
-    Raises:
-        ModelError: one is not.
+    :raises ModelError: when one is not.
     """
 
     records: int = 1 << 18
@@ -147,7 +146,7 @@ class Illegal:
     """By the guest's own tables as they were at the access."""
     origin: tuple[PastEntry, ...]
     """The path, root first, by which the loaded tables once led to the answer, whatever was
-    fenced since; empty where they never did, as far as is kept."""
+    fenced since; empty if they never did, as far as is kept."""
 
 
 class _Run(NamedTuple):
@@ -165,10 +164,9 @@ class _Run(NamedTuple):
 class LegalityTracker:
     """Judges the answers of several parties to every access of one stream.
 
-    Args:
-        machine: what the stream comes from.
-        parties: their names, in the order of the answers.
-        limits: how much is kept.
+    :param machine: what the stream comes from.
+    :param parties: their names, in the order of the answers.
+    :param limits: how much is kept.
     """
 
     def __init__(
@@ -195,14 +193,11 @@ class LegalityTracker:
     def feed(self, batch: EventBatch, answers: NDArray[np.int64]) -> None:
         """Consume ``batch`` in order, and judge what each party answered to its accesses.
 
-        Args:
-            batch: follows the one before.
-            answers: int64, (parties, events of the batch): a PA or ``fault_pa(cause)`` where the
-                event is an ACCESS; the rest is not looked at.
-
-        Raises:
-            ModelError: not a batch of events, a hart that the machine does not have, or answers
-                of another shape.
+        :param batch: follows the one before.
+        :param answers: int64, (parties, events of the batch): a PA or ``fault_pa(cause)`` where
+            the event is an ACCESS; the rest is not looked at.
+        :raises ModelError: when it is not a batch of events, names a hart that the machine does not
+            have, or the answers have another shape.
         """
         batch = own_events(batch, self.machine)
         if answers.shape != (len(self.parties), len(batch)) or answers.dtype != np.int64:
@@ -240,7 +235,7 @@ class LegalityTracker:
     def _grow(self) -> None:
         old = self._history.spaces
         rows = min(2 * old.shape[1], self._limits.spaces)
-        spaces = np.zeros((old.shape[0], rows, old.shape[2]), np.int64)
+        spaces = np.zeros((old.shape[0], rows), old.dtype)
         spaces[:, : old.shape[1]] = old
         self._history = self._history._replace(spaces=spaces)
 
@@ -262,7 +257,7 @@ class LegalityTracker:
                 )
 
     def _satp(self, access: np.void) -> int:
-        return int(self._history.harts[access["hart"], history.HART_SATP])
+        return int(self._history.harts[access["hart"]]["satp"])
 
     def _walk(self, access: np.void) -> Translation:
         flags, machine = int(access["flags"]), self.machine
@@ -281,16 +276,14 @@ class LegalityTracker:
         h = self._history
         if not _find_origin(h, np.array([access]), answer):
             return ()
-        steps = [(h.work[history.WORK_PA], h.work[history.WORK_VALUE], h.work[history.WORK_UNTIL])]
-        at = h.work[history.WORK_AT]
-        levels = [int(h.states[at, history.LEVEL])]
-        while h.states[at, history.PARENT] >= 0:
+        steps = [(h.work.pa, h.work.value, h.work.until)]
+        at = h.work.at
+        levels = [int(h.states[at].level)]
+        while h.states[at].parent >= 0:
             state = h.states[at]
-            steps.append(
-                (state[history.ENTRY_PA], state[history.ENTRY_VALUE], state[history.ENTRY_UNTIL])
-            )
-            at = state[history.PARENT]
-            levels.append(int(h.states[at, history.LEVEL]))
+            steps.append((state.entry_pa, state.entry_value, state.entry_until))
+            at = state.parent
+            levels.append(int(h.states[at].level))
         path = (
             PastEntry(
                 level=level,
@@ -304,20 +297,21 @@ class LegalityTracker:
 
 
 def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
-    scalars = np.zeros(4, np.int64)
-    scalars[history.TIME] = history.START
+    pages = machine.ram_size >> 12
+    state = np.zeros(1, history.STATE)[0]
+    state.time = history.START
     return History(
         ram=ram,
         newest=sparse(machine.ram_size >> 3),
-        pages=sparse(machine.ram_size >> 12, 2),
-        records=np.zeros((limits.records, 4), np.int64),
-        fences=np.zeros((limits.fences, 4), np.int64),
-        spaces=np.zeros((machine.harts, min(64, limits.spaces), 4), np.int64),
+        pages=sparse(pages, 2).view(history.PAGE).reshape(pages),
+        records=np.zeros(limits.records, history.RECORD),
+        fences=np.zeros(limits.fences, history.FENCE),
+        spaces=np.zeros((machine.harts, min(64, limits.spaces)), history.SPACE),
         first_space=np.zeros((machine.harts, _ASIDS), np.int64),
-        harts=np.zeros((machine.harts, 3), np.int64),
-        scalars=scalars,
-        states=np.zeros((limits.states + 1, 9), np.int64),
-        work=np.zeros(7, np.int64),
+        harts=np.zeros(machine.harts, history.HART),
+        state=state,
+        states=np.zeros(limits.states + 1, history.REACHED),
+        work=np.zeros(1, history.WORK)[0],
         flags=machine.walk_flags,
         svvptc=int(machine.svvptc),
         max_spaces=limits.spaces,
@@ -352,15 +346,15 @@ def _consume(
             if _judge(h, run, event, answers, i) and stop:
                 return i + 1
         elif kind == _PTE_WRITE:
-            h.scalars[history.TIME] = first + i + 1 + history.START
+            h.state.time = first + i + 1 + history.START
             history.pte_written(h, event.a, event.c)
         elif kind == _FENCE:
-            h.scalars[history.TIME] = first + i + 1 + history.START
+            h.state.time = first + i + 1 + history.START
             history.fenced(h, event.hart, event.sub & _FORM, event.a, event.b)
         elif kind == _SATP_WRITE:
             if not history.has_room(h, event.hart):
                 return -1 - i
-            h.scalars[history.TIME] = first + i + 1 + history.START
+            h.state.time = first + i + 1 + history.START
             history.satp_written(h, event.hart, event.b)
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
@@ -373,14 +367,16 @@ def _consume(
 
 @inner
 def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: int) -> bool:
-    """Count what every party answered to an access; whether an answer was illegal."""
-    satp = h.harts[event.hart, history.HART_SATP]
+    """Count what every party answered to an access; return True if an answer was illegal."""
+    satp = h.harts[event.hart].satp
     translated = not is_untranslated(satp, event.priv)
     today = event.a
     if translated:
         cache = WalkCache(run.no_entries, run.no_clock)
         flags = h.flags | (event.flags & _RIGHTS) | PROBE
-        walk = walk1(h.ram, cache, satp, event.a, event.sub, event.priv, flags, run.no_trace)
+        walk = walk1(
+            h.ram, cache, satp, Request(event.a, event.sub, event.priv, flags), run.no_trace
+        )
         today = walk.pa if walk.cause == OK else -1 - walk.cause
     found = False
     for party in range(answers.shape[0]):
@@ -406,6 +402,6 @@ def _query(h: History, event: Event, answer: int) -> Query:
 @kernel
 def _find_origin(h: History, accesses: EventBatch, answer: int) -> bool:
     event = event_at(accesses, 0)
-    if is_untranslated(h.harts[event.hart, history.HART_SATP], event.priv):
+    if is_untranslated(h.harts[event.hart].satp, event.priv):
         return False
     return history.find_origin(h, _query(h, event, answer))

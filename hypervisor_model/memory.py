@@ -35,7 +35,7 @@ class Ram(NamedTuple):
 
 @kernel
 def holds(ram: Ram, pa: int) -> bool:
-    """Whether the physical address lies in this RAM."""
+    """Return True if the physical address lies in this RAM."""
     return ram.base <= pa < ram.base + (ram.words.shape[0] << 3)  # type: ignore[no-any-return]
 
 
@@ -95,8 +95,8 @@ class GuestMemory:
 
     Untouched pages cost nothing, so every policy can have one as large as its guest's RAM.
 
-    Raises:
-        ModelError: ``base`` or ``size`` is no multiple of 4 KiB, or beyond 56-bit addresses.
+    :raises ModelError: when ``base`` or ``size`` is no multiple of 4 KiB, or beyond 56-bit
+        addresses.
     """
 
     def __init__(self, base: int, size: int) -> None:
@@ -109,8 +109,7 @@ class GuestMemory:
 
         With ``shared`` stores reach the file (and a running guest); without, they stay private.
 
-        Raises:
-            ModelError: the file is empty, no multiple of 4 KiB long or cannot be read.
+        :raises ModelError: when the file is empty, no multiple of 4 KiB long or cannot be read.
         """
         try:
             with path.open("r+b" if shared else "rb") as file:
@@ -150,8 +149,7 @@ class GuestMemory:
     def read(self, pa: int) -> int:
         """The int64 at the 8-byte word of ``pa``.
 
-        Raises:
-            ModelError: ``pa`` is outside.
+        :raises ModelError: when ``pa`` is outside.
         """
         self._inside(pa)
         return int(load(self.ram, pa))
@@ -159,8 +157,7 @@ class GuestMemory:
     def write(self, pa: int, value: int) -> None:
         """Store the int64 ``value`` at the 8-byte word of ``pa``.
 
-        Raises:
-            ModelError: ``pa`` is outside.
+        :raises ModelError: when ``pa`` is outside.
         """
         self._inside(pa)
         store(self.ram, pa, value)

@@ -32,7 +32,7 @@ from hypervisor_model.isa.causes import access_fault
 from hypervisor_model.jit import kernel, signed, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, holds
 from hypervisor_model.tlb import Tlb
-from hypervisor_model.walk import OK, Walk, walk1, walk2
+from hypervisor_model.walk import OK, Request, Walk, walk1, walk2
 from hypervisor_model.walk_cache import WalkCache
 
 _BARE = int(atp.Mode.BARE)
@@ -45,27 +45,42 @@ def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, 
     pa = tlbs.pa_of(tlb, row, va)
     if flags & walks.RAM_ONLY and not holds(ram, pa) and not holds(other, pa):
         # What is at a physical address is asked at every access, not at the fill.
-        return Walk(access_fault(access), -1, -1, 0, 0, 0, -1, -1, 0, 0, 0, 0, 0, 0)
+        return Walk(
+            cause=access_fault(access),
+            pa=-1,
+            level=-1,
+            page_bits=0,
+            perm=0,
+            entry=0,
+            gpa=-1,
+            g_level=-1,
+            g_page_bits=0,
+            vs_page_bits=0,
+            g_perm=0,
+            implicit=0,
+            vs_refs=0,
+            g_refs=0,
+        )
     has_vs = e[tlbs.VS_BITS] != walks.BARE_BITS
     has_g = e[tlbs.G_BITS] != walks.BARE_BITS
     gpa = pa if e[tlbs.VMID] != tlbs.NO_GUEST else -1
     if has_g:
         gpa = e[tlbs.GPA] + (va - e[tlbs.VA])
     return Walk(
-        OK,
-        pa,
-        (e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
-        min(e[tlbs.VS_BITS], e[tlbs.G_BITS]),
-        e[tlbs.PERM],
-        0,
-        gpa,
-        (e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
-        e[tlbs.G_BITS],
-        e[tlbs.VS_BITS],
-        e[tlbs.G_PERM],
-        0,
-        0,
-        0,
+        cause=OK,
+        pa=pa,
+        level=(e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
+        page_bits=min(e[tlbs.VS_BITS], e[tlbs.G_BITS]),
+        perm=e[tlbs.PERM],
+        entry=0,
+        gpa=gpa,
+        g_level=(e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
+        g_page_bits=e[tlbs.G_BITS],
+        vs_page_bits=e[tlbs.VS_BITS],
+        g_perm=e[tlbs.G_PERM],
+        implicit=0,
+        vs_refs=0,
+        g_refs=0,
     )
 
 
@@ -75,16 +90,14 @@ def translate1(
     cache: WalkCache,
     ram: Ram,
     satp: int,
-    va: int,
-    access: int,
-    priv: int,
-    flags: int,
+    request: Request,
     trace: NDArray[np.int64],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk1`, but through a TLB, which a walk then fills.
 
     A hit makes no reference.  With PROBE in ``flags`` neither TLB nor walk cache nor tables change.
     """
+    va, access, priv, flags = request
     asid = atp.asid(satp) if atp.mode(satp) != _BARE else tlbs.NO_TABLES
     if flags & walks.PROBE:
         row = tlbs.probe(tlb, va, asid, tlbs.NO_GUEST, access, priv, flags)
@@ -92,7 +105,7 @@ def translate1(
         row = tlbs.lookup(tlb, va, asid, tlbs.NO_GUEST, access, priv, flags)
     if row >= 0:
         return _from_entry(tlb, row, ram, ram, va, access, flags)
-    result = walk1(ram, cache, satp, va, access, priv, flags, trace)
+    result = walk1(ram, cache, satp, request, trace)
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, tlbs.NO_GUEST, access, result)
     return result
@@ -106,16 +119,14 @@ def translate2(
     host: Ram,
     vsatp: int,
     hgatp: int,
-    va: int,
-    access: int,
-    priv: int,
-    flags: int,
+    request: Request,
     trace: NDArray[np.int64],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk2`, but through a TLB, which a walk then fills.
 
     A hit makes no reference.  With PROBE in ``flags`` neither TLB nor walk cache nor tables change.
     """
+    va, access, priv, flags = request
     asid = atp.asid(vsatp) if atp.mode(vsatp) != _BARE else tlbs.NO_TABLES
     vmid = atp.vmid(hgatp)
     if flags & walks.PROBE:
@@ -124,7 +135,7 @@ def translate2(
         row = tlbs.lookup(tlb, va, asid, vmid, access, priv, flags)
     if row >= 0:
         return _from_entry(tlb, row, guest, host, va, access, flags)
-    result = walk2(guest, host, cache, vsatp, hgatp, va, access, priv, flags, trace)
+    result = walk2(guest, host, cache, vsatp, hgatp, request, trace)
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, vmid, access, result)
     return result
@@ -143,7 +154,7 @@ def _walk1_batch(
     out: NDArray[np.int64],
 ) -> None:
     for i in range(vas.shape[0]):
-        result = walk1(ram, cache, satp, vas[i], access, priv, flags, trace)
+        result = walk1(ram, cache, satp, Request(vas[i], access, priv, flags), trace)
         out[i] = result.pa if result.cause == OK else -1 - result.cause
 
 
@@ -162,7 +173,8 @@ def _walk2_batch(
     out: NDArray[np.int64],
 ) -> None:
     for i in range(vas.shape[0]):
-        result = walk2(guest, host, cache, vsatp, hgatp, vas[i], access, priv, flags, trace)
+        request = Request(vas[i], access, priv, flags)
+        result = walk2(guest, host, cache, vsatp, hgatp, request, trace)
         out[i] = result.pa if result.cause == OK else -1 - result.cause
 
 
@@ -173,11 +185,11 @@ class Reference:
     address: int
     """Physical address of the entry."""
     stage: str
-    """``"S"``, or ``"VS"`` and ``"G"`` where there are two stages."""
+    """``"S"``, or ``"VS"`` and ``"G"`` if there are two stages."""
     level: int
     """Level of the table; 0 holds 4 KiB leaves."""
     update: bool
-    """Whether the entry was written (A, D) and not just read."""
+    """True if the entry was written (A, D) and not just read."""
     entry: int
     """The entry, as an unsigned 64-bit integer, as read or as written."""
 
@@ -186,8 +198,8 @@ class Reference:
 class Translation:
     """What became of one address.
 
-    ``cause`` is None where the address was translated, and then ``pa`` is not None; otherwise it
-    is the exception code, ``tval`` the faulting address, and, for a guest-page fault, ``gpa`` the
+    ``cause`` is None if the address was translated, and then ``pa`` is not None.  Otherwise it is
+    the exception code, ``tval`` the faulting address, and, for a guest-page fault, ``gpa`` the
     guest-physical address (``htval`` holds it shifted right by two) and ``implicit`` whether an
     access to a VS-stage table met the fault (None, "read" or "update").
     """
@@ -205,7 +217,7 @@ class Translation:
     fault."""
     page_size: int | None
     """Bytes of the largest aligned block around ``va`` that both stages translate alike; None
-    where no table limits it, and after a fault."""
+    if no table limits it, and after a fault."""
     perm: str
     """Letters of the first-stage leaf's bits (V R W X U G A D); "" for Bare and after a fault."""
     g_perm: str
@@ -215,7 +227,7 @@ class Translation:
 
     @property
     def cause_name(self) -> str:
-        """The specification's name of the exception, "" where there was none."""
+        """The specification's name of the exception, "" if there was none."""
         return "" if self.cause is None else causes.NAMES[self.cause]
 
     def count(self, stage: str) -> int:
@@ -246,7 +258,7 @@ class Status:
     g_pbmte: bool = False
     svnapot: bool = True
     ram_only: bool = False
-    """Whether an access outside RAM is an access fault (no devices)."""
+    """True if an access outside RAM is an access fault (no devices)."""
 
     def effective(self, access: Access) -> Priv:
         """The privilege an access is made with: MPRV redirects loads and stores of M-mode."""
@@ -277,8 +289,7 @@ class Mmu:
     may be given signed or unsigned.  As after a write of the register, bits of ``hgatp`` that
     can only be zero are.
 
-    Raises:
-        ModelError: both or neither are given, or a MODE is a reserved one.
+    :raises ModelError: when both or neither are given, or a MODE is a reserved one.
     """
 
     def __init__(
@@ -303,7 +314,7 @@ class Mmu:
         self.host = host or memory
         self.two_stage = satp is None
         self.satp = signed((vsatp if satp is None else satp) or 0)
-        """``satp``, or ``vsatp`` where there are two stages."""
+        """``satp``, or ``vsatp`` if there are two stages."""
         self.hgatp = atp.legalise_hgatp(0, hgatp or 0)
         self.status = status or Status()
         self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))
@@ -327,20 +338,19 @@ class Mmu:
         now = status or self.status
         priv = now.effective(access)
         flags = now.flags(two_stage=self.two_stage) | (walks.HLVX if hlvx else 0)
-        address = signed(va)
         satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
-        a, p = int(access), int(priv)
+        request = Request(signed(va), int(access), int(priv), flags)
         ram, host, cache, trace = self.memory.ram, self.host.ram, self.walk_cache, self._trace
         # What is not translated asks no TLB: its entries have no tag for M-mode.
         has_tlb = self._has_tlb and priv is not Priv.M
         if self.two_stage and has_tlb:
-            w = translate2(self.tlb, cache, ram, host, satp, hgatp, address, a, p, flags, trace)
+            w = translate2(self.tlb, cache, ram, host, satp, hgatp, request, trace)
         elif self.two_stage:
-            w = walk2(ram, host, cache, satp, hgatp, address, a, p, flags, trace)
+            w = walk2(ram, host, cache, satp, hgatp, request, trace)
         elif has_tlb:
-            w = translate1(self.tlb, cache, ram, satp, address, a, p, flags, trace)
+            w = translate1(self.tlb, cache, ram, satp, request, trace)
         else:
-            w = walk1(ram, cache, satp, address, a, p, flags, trace)
+            w = walk1(ram, cache, satp, request, trace)
         return self._typed(unsigned(va), w)
 
     def translate_many(

@@ -1,7 +1,8 @@
 """``python -m hypervisor_model.precompile``: compile every model now, rather than at its first use.
 
-Without arguments all policies and the legality tracker are compiled, one process each and as many
-at a time as there are processors; with names only these.
+Without arguments it compiles all policies and the legality tracker; with names only these.  It
+uses as many processes as there are processors.  Policies that share most of their code are
+compiled in processes forked from one that has compiled the first of them.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import sys
 import numpy as np
 
 from hypervisor_model import events
+from hypervisor_model.errors import CosimError
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import POLICIES, MachineModel, make
+from hypervisor_model.policies.shadow_policy import ShadowPolicy
 
 LEGALITY = "legality"
+
+_FORK = multiprocessing.get_context("fork")
 
 
 def precompile(name: str) -> str:
     """Compile the policy ``name``, or the legality tracker; return ``name``.
 
-    Raises:
-        UsageError: there is no such policy.
+    :raises UsageError: when there is no such policy.
     """
     machine = MachineModel(ram_size=1 << 20)
     batch = events.empty(1)
@@ -32,18 +36,39 @@ def precompile(name: str) -> str:
         LegalityTracker(machine, ["reference"]).feed(batch, np.zeros((1, 1), np.int64))
     else:
         make(name, machine).feed(batch)
+    print(f"compiled {name}", file=sys.stderr, flush=True)
     return name
 
 
 def main(names: list[str]) -> None:
-    """Compile ``names``, or everything, saying what is done on stderr."""
-    wanted = names or [LEGALITY, "lsp", "shadow", "nested", *POLICIES]
-    wanted = list(dict.fromkeys(wanted))
-    processes = min(len(wanted), os.cpu_count() or 1)
-    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
-        for number, name in enumerate(pool.imap_unordered(precompile, wanted, chunksize=1), 1):
-            print(f"compiled {name} ({number}/{len(wanted)})", file=sys.stderr, flush=True)
+    """Compile ``names``, or everything, saying what is done on stderr.
+
+    :raises UsageError: when there is no such policy.
+    """
+    wanted = list(dict.fromkeys(names or [*POLICIES, LEGALITY]))
+    for name in wanted:
+        if name != LEGALITY:
+            make(name, MachineModel(ram_size=1 << 20))
+    related = [name for name in wanted if _is_shadow(name)]
+    others = [name for name in wanted if name not in related]
+    processes = os.cpu_count() or 1
+    with _FORK.Pool(max(1, processes - 1)) as pool:
+        pending = pool.map_async(precompile, others, chunksize=1)
+        if related:
+            precompile(related[0])
+            with _FORK.Pool(processes) as more:
+                more.map(precompile, related[1:], chunksize=1)
+        pending.get()
+
+
+def _is_shadow(name: str) -> bool:
+    kind = POLICIES.get(name.partition(":")[0])
+    return kind is not None and issubclass(kind, ShadowPolicy)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except CosimError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_status)

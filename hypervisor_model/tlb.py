@@ -48,7 +48,7 @@ PAGE_BITS = (12, 21, 16, 30, 39, 48)
 """log2 of the page sizes an entry can have, the frequent ones first."""
 
 LAST_USE, VA, BITS, ASID, VMID, PERM, PA, GPA, VS_BITS, G_BITS, G_PERM = range(11)
-"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 where no
+"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 if no
 G-stage table was used."""
 
 DATA, FETCH, SECOND = range(3)
@@ -88,12 +88,12 @@ class TlbConfig:
 
     The default is an application core: 2 x 128 entries and 1,024 behind them (ours).
 
-    Raises:
-        ModelError: a buffer has no entries or too many, or PLRU cannot have that many ways.
+    :raises ModelError: when a buffer has no entries or too many, or PLRU cannot have that many
+        ways.
     """
 
     data: tuple[int, int] = (64, 2)
-    """First level for loads and stores; for everything where ``fetch`` is None."""
+    """First level for loads and stores; for everything if ``fetch`` is None."""
     fetch: tuple[int, int] | None = (64, 2)
     """First level for instructions, or None for a unified first level."""
     second: tuple[int, int] | None = (128, 8)
@@ -102,7 +102,7 @@ class TlbConfig:
     seed: int = 1
     """Seed of RANDOM replacement."""
     superpages: bool = False
-    """Whether the first level holds whole superpages; otherwise 4 KiB fragments of them."""
+    """True if the first level holds whole superpages; otherwise 4 KiB fragments of them."""
 
     def __post_init__(self) -> None:
         for shape in (self.data, self.fetch, self.second):
@@ -121,7 +121,7 @@ def largest_filter(config: TlbConfig, data: int, code: int) -> int:
     """Slots of the largest access filter through which a TLB has the same misses; 0: of none.
 
     A filter of so many direct-mapped pages for data, and as many for code, drops an access to the
-    page that its slot holds.  Where the sets of a first-level buffer are a multiple of the slots,
+    page that its slot holds.  If the sets of a first-level buffer are a multiple of the slots,
     no other page of the same set was used since, so the access hits the set's most recent entry
     and changes no order of use.  That is still there after exits that touch ``data`` and ``code``
     pages if their share of a set is smaller than the set (:func:`displace`).  Superpages lie in
@@ -140,7 +140,7 @@ def largest_filter(config: TlbConfig, data: int, code: int) -> int:
 
 
 def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
-    """Whether a TLB has the same misses where its accesses have passed a filter of ``slots``.
+    """Return True if a filter of ``slots`` in front of a TLB leaves its misses as they are.
 
     ``slots``, a power of two, may be any up to :func:`largest_filter`; 0: nothing was dropped.
     """
@@ -159,7 +159,7 @@ class Tlb(NamedTuple):
     population: NDArray[np.int64]
     """Entries of each page size (index = log2)."""
     state: NDArray[np.int64]
-    """Clock, random state, replacement, whether the first level holds superpages, fragments of
+    """Clock, random state, replacement, 1 if the first level holds superpages, fragments of
     first-stage superpages in either level."""
     counts: NDArray[np.int64]
     """Hits by buffer, misses, guest entries displaced by the hypervisor."""
@@ -214,7 +214,7 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     ways = tlb.geometry[buffer, _WAYS]
     if ways == 0:
         return -1
-    # Global mappings belong to every address space; where the first stage is Bare there is none.
+    # Global mappings belong to every address space; if the first stage is Bare there is none.
     either = 0 if asid == NO_TABLES else pte.G
     for bits in PAGE_BITS:
         if bits != pte.PAGE_BITS and not _holds_superpages(tlb, buffer):
@@ -471,13 +471,12 @@ def _fenced(entry: NDArray[np.int64], form: int, va: int, asid: int, vmid: int) 
 def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
     """Remove what ``sfence.vma``, ``sinval.vma``, ``hfence.vvma`` or ``hinval.vvma`` covers.
 
-    Args:
-        tlb: changed in place.
-        form: :class:`~hypervisor_model.events.Fence` form: with an address, with an ASID.
-        va: for forms with an address; an invalid one matches no entry, so it has no effect.
-        asid: for forms with an ASID; these spare global entries.
-        vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID
-            in ``hgatp``.
+    :param tlb: changed in place.
+    :param form: :class:`~hypervisor_model.events.Fence` form: with an address, with an ASID.
+    :param va: for forms with an address; an invalid one matches no entry, so it has no effect.
+    :param asid: for forms with an ASID; these spare global entries.
+    :param vmid: whose first stage: -1 for a fence with V=0 (not ``hfence.vvma``), else the VMID in
+        ``hgatp``.
     """
     for buffer in (DATA, FETCH, SECOND):
         ways = tlb.geometry[buffer, _WAYS]
@@ -503,11 +502,10 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
 def invalidate_g(tlb: Tlb, form: int, gpa: int, vmid: int) -> None:
     """Remove what ``hfence.gvma`` or ``hinval.gvma`` covers.
 
-    Args:
-        tlb: changed in place.
-        form: Fence form: with an address, with a VMID (where ``events`` says ASID).
-        gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
-        vmid: for forms with a VMID.
+    :param tlb: changed in place.
+    :param form: Fence form: with an address, with a VMID (``events`` calls it ASID).
+    :param gpa: for forms with an address: the guest-physical address (rs1 shifted left by two).
+    :param vmid: for forms with a VMID.
     """
     for row in range(tlb.entries.shape[0]):
         entry = tlb.entries[row]
@@ -527,14 +525,13 @@ def fence(
 ) -> None:
     """Do to a TLB and its walk cache what one FENCE event asks for.
 
-    Args:
-        tlb: changed in place.
-        cache: changed in place, by the forms without an address only.
-        instruction: ``sub`` of the event: instruction and form.
-        address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
-        identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions, without
-            the bits that are ignored (:func:`hypervisor_model.isa.atp.fence_identifier`).
-        vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
+    :param tlb: changed in place.
+    :param cache: changed in place, by the forms without an address only.
+    :param instruction: ``sub`` of the event: instruction and form.
+    :param address: ``a`` of the event: virtual, or guest-physical for the ``gvma`` instructions.
+    :param identifier: ``b`` of the event: ASID, or VMID for the ``gvma`` instructions, without the
+        bits that are ignored (:func:`hypervisor_model.isa.atp.fence_identifier`).
+    :param vmid: the VMID the hart runs with: -1 for V=0; unused by the ``gvma`` instructions.
     """
     form = instruction & _FORM
     kind = instruction & ~_FORM

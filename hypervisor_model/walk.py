@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import access_fault, guest_page_fault, page_fault
-from hypervisor_model.jit import kernel
+from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, holds, load, store
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache, fill, start_level
 
@@ -60,7 +60,7 @@ OK = -1
 """``Walk.cause`` of a translation that did not fault."""
 
 BARE_BITS = 56
-"""``page_bits`` where no table limits the size of a translation."""
+"""``page_bits`` if no table limits the size of a translation."""
 
 BARE_PERM = pte.PERMISSIONS & ~pte.G
 """Permissions of a stage that is Bare."""
@@ -85,6 +85,19 @@ _PRIV = 3
 _NO_VMID = -1
 
 
+class Request(NamedTuple):
+    """One access that is to be translated."""
+
+    va: int
+    """Virtual address as an int64 (sign-extended if it is canonical)."""
+    access: int
+    """An :class:`~hypervisor_model.events.Access`."""
+    priv: int
+    """A :class:`~hypervisor_model.events.Priv`, U or S (VIRT is ignored)."""
+    flags: int
+    """See the module."""
+
+
 class Walk(NamedTuple):
     """What a translation came to; all fields are int64."""
 
@@ -105,7 +118,7 @@ class Walk(NamedTuple):
     """Two stages: guest-physical address of the access, or the one that a guest-page fault was
     met at; else -1."""
     g_level: int
-    """Level of the G-stage leaf, -1 for Bare or where there was none."""
+    """Level of the G-stage leaf, -1 for Bare or if there was none."""
     g_page_bits: int
     """log2 of the size of the G-stage page alone; BARE_BITS for Bare."""
     vs_page_bits: int
@@ -118,6 +131,19 @@ class Walk(NamedTuple):
     """References to first-stage tables, A/D updates included."""
     g_refs: int
     """References to G-stage tables, A/D updates included."""
+
+
+class _Tables(NamedTuple):
+    """The tables of one stage, at physical addresses, and what a walk of them is tagged with."""
+
+    stage: int
+    """VS_STAGE or G_STAGE."""
+    root: int
+    levels: int
+    root_bits: int
+    """Bits of address that the root translates."""
+    asid: int
+    vmid: int
 
 
 class _Stage(NamedTuple):
@@ -148,7 +174,7 @@ def record(
 
 @kernel
 def allows(perm: int, access: int, priv: int, flags: int) -> bool:
-    """Whether leaf permissions allow the access, A and D aside (FLAG_SUM, FLAG_MXR, HLVX)."""
+    """Return True if leaf permissions allow the access, A and D aside."""
     if perm & pte.U:
         if priv != _USER and (access == _ACCESS_FETCH or not flags & FLAG_SUM):
             return False
@@ -189,7 +215,7 @@ def _examine(entry: int, level: int, access: int, priv: int, flags: int) -> int:
 
 @kernel
 def usable_leaf(entry: int, level: int, flags: int) -> bool:
-    """Whether an entry at ``level`` is a leaf that some access could use without an A update."""
+    """Return True if an entry at ``level`` is a leaf that an access could use without setting A."""
     access = _ACCESS_READ if entry & pte.R else _ACCESS_FETCH
     priv = _USER if entry & pte.U else _SUPERVISOR
     return _examine(entry, level, access, priv, flags & ~ADUE) == _LEAF
@@ -226,35 +252,30 @@ def outcome_of(entry: int, level: int, va: int, access: int, priv: int, flags: i
 
 @kernel
 def is_canonical(va: int, levels: int) -> bool:
-    """Whether an address has the width that tables of so many levels translate."""
+    """Return True if an address has the width that tables of so many levels translate."""
     above = va >> (pte.level_bits(levels) - 1)
     return above == 0 or above == -1
 
 
-@kernel
+@inner
 def _flat(
     ram: Ram,
     other: Ram,
     cache: WalkCache,
-    stage: int,
-    table: int,
-    levels: int,
-    root_bits: int,
-    asid: int,
-    vmid: int,
-    address: int,
-    access: int,
-    priv: int,
-    flags: int,
+    tables: _Tables,
+    request: Request,
     counting: int,
     trace: NDArray[np.int64],
     row: int,
 ) -> _Stage:
     """Walk tables that are addressed physically: a one-stage walk, or the G-stage.
 
-    ``address`` has been checked for its width.  Tables are looked for in ``ram``, then in
-    ``other``.  With ``counting`` 0 no reference is counted.
+    The width of the address has been checked.  Tables are looked for in ``ram``, then in
+    ``other``.  With ``counting`` 0 no reference is counted.  References go into ``trace`` from
+    ``row`` on.
     """
+    address, access, priv, flags = request
+    stage, table, levels, root_bits, asid, vmid = tables
     refs = 0
     start = -1
     if counting:
@@ -269,14 +290,24 @@ def _flat(
         where = table + index * 8
         here = holds(ram, where)
         if not here and not holds(other, where):
-            return _Stage(_ACCESS_FAULT, -1, level, 0, 0, entry, refs)
+            return _Stage(
+                outcome=_ACCESS_FAULT,
+                pa=-1,
+                level=level,
+                page_bits=0,
+                perm=0,
+                entry=entry,
+                refs=refs,
+            )
         entry = load(ram, where) if here else load(other, where)
         if level <= start:
             record(trace, row + refs, where, stage, level, READ, entry)
             refs += 1
         verdict = _examine(entry, level, access, priv, flags)
         if verdict == _BAD:
-            return _Stage(_PAGE_FAULT, -1, level, 0, 0, entry, refs)
+            return _Stage(
+                outcome=_PAGE_FAULT, pa=-1, level=level, page_bits=0, perm=0, entry=entry, refs=refs
+            )
         if verdict != _POINTER:
             break
         inherited |= entry & pte.G
@@ -298,88 +329,108 @@ def _flat(
     page_bits = _leaf_bits(entry, level)
     perm = (entry & pte.PERMISSIONS) | inherited
     pa = _leaf_pa(entry, page_bits, address)
-    return _Stage(OK, pa, level, page_bits, perm, entry, refs)
+    return _Stage(
+        outcome=OK, pa=pa, level=level, page_bits=page_bits, perm=perm, entry=entry, refs=refs
+    )
 
 
 @kernel
 def _fault(cause: int, stage: _Stage) -> Walk:
-    return Walk(cause, -1, stage.level, 0, 0, stage.entry, -1, -1, 0, 0, 0, 0, stage.refs, 0)
+    return Walk(
+        cause=cause,
+        pa=-1,
+        level=stage.level,
+        page_bits=0,
+        perm=0,
+        entry=stage.entry,
+        gpa=-1,
+        g_level=-1,
+        g_page_bits=0,
+        vs_page_bits=0,
+        g_perm=0,
+        implicit=0,
+        vs_refs=stage.refs,
+        g_refs=0,
+    )
 
 
 @kernel
 def walk1(
-    ram: Ram,
-    cache: WalkCache,
-    satp: int,
-    va: int,
-    access: int,
-    priv: int,
-    flags: int,
-    trace: NDArray[np.int64],
+    ram: Ram, cache: WalkCache, satp: int, request: Request, trace: NDArray[np.int64]
 ) -> Walk:
-    """Translate ``va`` by the tables of ``satp`` in ``ram``.
+    """Translate an address by the tables of ``satp`` in ``ram``.
 
-    Args:
-        ram: holds the tables; A/D updates (ADUE) are stored there.
-        cache: walk cache; entries are tagged with the ASID and VMID -1.
-        satp: mode, ASID and root; Bare translates to the same address.
-        va: virtual address as an int64 (sign-extended where canonical).
-        access: an :class:`~hypervisor_model.events.Access`.
-        priv: a :class:`~hypervisor_model.events.Priv`, U or S (VIRT is ignored).
-        flags: see the module.
-        trace: see the module.
-
-    Raises:
-        ValueError: the mode of ``satp`` is a reserved one, which no register can hold.
+    :param ram: holds the tables; A/D updates (ADUE) are stored there.
+    :param cache: walk cache; entries are tagged with the ASID and VMID -1.
+    :param satp: mode, ASID and root; Bare translates to the same address.
+    :param request: the access.
+    :param trace: see the module.
+    :raises ValueError: when the mode of ``satp`` is a reserved one, which no register can hold.
     """
+    va, access, priv, flags = request
     levels = atp.levels(atp.mode(satp))
     if levels < 0:
         raise ValueError("satp holds a reserved MODE")
     if levels == 0:
         if flags & RAM_ONLY and not holds(ram, va):
-            return _fault(access_fault(access), _Stage(_ACCESS_FAULT, -1, -1, 0, 0, 0, 0))
+            return _fault(
+                access_fault(access),
+                _Stage(
+                    outcome=_ACCESS_FAULT, pa=-1, level=-1, page_bits=0, perm=0, entry=0, refs=0
+                ),
+            )
         return Walk(
-            OK, va, -1, BARE_BITS, BARE_PERM, 0, -1, -1, BARE_BITS, BARE_BITS, BARE_PERM, 0, 0, 0
+            cause=OK,
+            pa=va,
+            level=-1,
+            page_bits=BARE_BITS,
+            perm=BARE_PERM,
+            entry=0,
+            gpa=-1,
+            g_level=-1,
+            g_page_bits=BARE_BITS,
+            vs_page_bits=BARE_BITS,
+            g_perm=BARE_PERM,
+            implicit=0,
+            vs_refs=0,
+            g_refs=0,
         )
     if not is_canonical(va, levels):
-        return _fault(page_fault(access), _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0))
-    s = _flat(
-        ram,
-        ram,
-        cache,
-        VS_STAGE,
-        atp.root(satp),
-        levels,
-        pte.INDEX_BITS,
-        atp.asid(satp),
-        _NO_VMID,
-        va,
-        access,
-        priv & _PRIV,
-        flags,
-        1,
-        trace,
-        0,
+        return _fault(
+            page_fault(access),
+            _Stage(
+                outcome=_PAGE_FAULT, pa=-1, level=levels - 1, page_bits=0, perm=0, entry=0, refs=0
+            ),
+        )
+    tables = _Tables(
+        stage=VS_STAGE,
+        root=atp.root(satp),
+        levels=levels,
+        root_bits=pte.INDEX_BITS,
+        asid=atp.asid(satp),
+        vmid=_NO_VMID,
     )
+    own = Request(va, access, priv & _PRIV, flags)
+    s = _flat(ram, ram, cache, tables, own, 1, trace, 0)
     if s.outcome == _PAGE_FAULT:
         return _fault(page_fault(access), s)
     if s.outcome == _ACCESS_FAULT or (flags & RAM_ONLY and not holds(ram, s.pa)):
         return _fault(access_fault(access), s)
     return Walk(
-        OK,
-        s.pa,
-        s.level,
-        s.page_bits,
-        s.perm,
-        s.entry,
-        -1,
-        -1,
-        BARE_BITS,
-        s.page_bits,
-        BARE_PERM,
-        0,
-        s.refs,
-        0,
+        cause=OK,
+        pa=s.pa,
+        level=s.level,
+        page_bits=s.page_bits,
+        perm=s.perm,
+        entry=s.entry,
+        gpa=-1,
+        g_level=-1,
+        g_page_bits=BARE_BITS,
+        vs_page_bits=s.page_bits,
+        g_perm=BARE_PERM,
+        implicit=0,
+        vs_refs=s.refs,
+        g_refs=0,
     )
 
 
@@ -399,27 +450,24 @@ def _g_stage(
     """Translate a guest-physical address; every access counts as one of U-mode."""
     levels = atp.levels(atp.mode(hgatp))
     if levels == 0:
-        return _Stage(OK, gpa, -1, BARE_BITS, BARE_PERM, 0, 0)
+        return _Stage(
+            outcome=OK, pa=gpa, level=-1, page_bits=BARE_BITS, perm=BARE_PERM, entry=0, refs=0
+        )
     root_bits = pte.INDEX_BITS + atp.GPA_EXTRA_BITS
     if gpa >> (pte.level_bits(levels) + atp.GPA_EXTRA_BITS):
-        return _Stage(_PAGE_FAULT, -1, levels - 1, 0, 0, 0, 0)
+        return _Stage(
+            outcome=_PAGE_FAULT, pa=-1, level=levels - 1, page_bits=0, perm=0, entry=0, refs=0
+        )
+    tables = _Tables(
+        stage=G_STAGE,
+        root=atp.root(hgatp),
+        levels=levels,
+        root_bits=root_bits,
+        asid=0,
+        vmid=atp.vmid(hgatp),
+    )
     return _flat(
-        host,
-        guest,
-        cache,
-        G_STAGE,
-        atp.root(hgatp),
-        levels,
-        root_bits,
-        0,
-        atp.vmid(hgatp),
-        gpa,
-        access,
-        _USER,
-        flags,
-        counting,
-        trace,
-        row,
+        host, guest, cache, tables, Request(gpa, access, _USER, flags), counting, trace, row
     )
 
 
@@ -430,29 +478,57 @@ def _g_fault(
     # htval is written for guest-page faults only.
     if g.outcome == _PAGE_FAULT:
         return Walk(
-            guest_page_fault(access),
-            -1,
-            level,
-            0,
-            0,
-            g.entry,
-            gpa,
-            g.level,
-            0,
-            0,
-            0,
-            implicit,
-            vs_refs,
-            g_refs,
+            cause=guest_page_fault(access),
+            pa=-1,
+            level=level,
+            page_bits=0,
+            perm=0,
+            entry=g.entry,
+            gpa=gpa,
+            g_level=g.level,
+            g_page_bits=0,
+            vs_page_bits=0,
+            g_perm=0,
+            implicit=implicit,
+            vs_refs=vs_refs,
+            g_refs=g_refs,
         )
     return Walk(
-        access_fault(access), -1, level, 0, 0, g.entry, -1, g.level, 0, 0, 0, 0, vs_refs, g_refs
+        cause=access_fault(access),
+        pa=-1,
+        level=level,
+        page_bits=0,
+        perm=0,
+        entry=g.entry,
+        gpa=-1,
+        g_level=g.level,
+        g_page_bits=0,
+        vs_page_bits=0,
+        g_perm=0,
+        implicit=0,
+        vs_refs=vs_refs,
+        g_refs=g_refs,
     )
 
 
 @kernel
 def _vs_fault(cause: int, level: int, entry: int, vs_refs: int, g_refs: int) -> Walk:
-    return Walk(cause, -1, level, 0, 0, entry, -1, -1, 0, 0, 0, 0, vs_refs, g_refs)
+    return Walk(
+        cause=cause,
+        pa=-1,
+        level=level,
+        page_bits=0,
+        perm=0,
+        entry=entry,
+        gpa=-1,
+        g_level=-1,
+        g_page_bits=0,
+        vs_page_bits=0,
+        g_perm=0,
+        implicit=0,
+        vs_refs=vs_refs,
+        g_refs=g_refs,
+    )
 
 
 @kernel
@@ -462,31 +538,24 @@ def walk2(
     cache: WalkCache,
     vsatp: int,
     hgatp: int,
-    va: int,
-    access: int,
-    priv: int,
-    flags: int,
+    request: Request,
     trace: NDArray[np.int64],
 ) -> Walk:
-    """Translate ``va`` by the guest's tables of ``vsatp``, each of whose references, and the
-    access itself, is translated by the G-stage tables of ``hgatp``.
+    """Translate an address by ``vsatp`` and then, as every access to a VS-stage table, by
+    ``hgatp``.
 
-    Args:
-        guest: the guest's RAM at its host-physical address; holds the VS-stage tables.
-        host: the hypervisor's memory; holds the G-stage tables.  Either kind of table is looked
-            for in the other memory, too; both arguments may be the same.
-        cache: walk cache; entries are tagged with ASID and VMID.
-        vsatp: mode, ASID and root (a guest-physical address); Bare: ``va`` is guest-physical.
-        hgatp: mode, VMID and root; Bare: guest-physical is host-physical.
-        va: guest virtual address as an int64 (sign-extended where canonical).
-        access: an :class:`~hypervisor_model.events.Access`.
-        priv: a :class:`~hypervisor_model.events.Priv`, U or S (VIRT is ignored).
-        flags: see the module.
-        trace: see the module.
-
-    Raises:
-        ValueError: a mode is a reserved one, which no register can hold.
+    :param guest: the guest's RAM at its host-physical address; holds the VS-stage tables.
+    :param host: the hypervisor's memory; holds the G-stage tables.  Either kind of table is looked
+        for in the other memory, too; both arguments may be the same.
+    :param cache: walk cache; entries are tagged with ASID and VMID.
+    :param vsatp: mode, ASID and root (a guest-physical address); Bare: the address is
+        guest-physical.
+    :param hgatp: mode, VMID and root; Bare: guest-physical is host-physical.
+    :param request: the access.
+    :param trace: see the module.
+    :raises ValueError: when a mode is a reserved one, which no register can hold.
     """
+    va, access, priv, flags = request
     levels = atp.levels(atp.mode(vsatp))
     if levels < 0 or atp.levels(atp.mode(hgatp)) < 0:
         raise ValueError("vsatp or hgatp holds a reserved MODE")
@@ -595,18 +664,18 @@ def walk2(
     if flags & RAM_ONLY and not holds(guest, g.pa) and not holds(host, g.pa):
         return _vs_fault(access_fault(access), level, entry, vs_refs, g_refs)
     return Walk(
-        OK,
-        g.pa,
-        level,
-        min(vs_bits, g.page_bits),
-        perm,
-        entry,
-        gpa,
-        g.level,
-        g.page_bits,
-        vs_bits,
-        g.perm,
-        0,
-        vs_refs,
-        g_refs,
+        cause=OK,
+        pa=g.pa,
+        level=level,
+        page_bits=min(vs_bits, g.page_bits),
+        perm=perm,
+        entry=entry,
+        gpa=gpa,
+        g_level=g.level,
+        g_page_bits=g.page_bits,
+        vs_page_bits=vs_bits,
+        g_perm=g.perm,
+        implicit=0,
+        vs_refs=vs_refs,
+        g_refs=g_refs,
     )

@@ -41,8 +41,7 @@ class WalkCache(NamedTuple):
 def make(ways: int = 0) -> WalkCache:
     """A walk cache with ``ways`` entries per stage and level, fully associative, LRU; 0 = none.
 
-    Raises:
-        ModelError: ``ways`` is negative.
+    :raises ModelError: when ``ways`` is negative.
     """
     if ways < 0:
         raise ModelError(f"a walk cache cannot have {ways} ways")

@@ -31,7 +31,7 @@ from hypervisor_model.isa.atp import Mode, make
 from hypervisor_model.jit import kernel
 from hypervisor_model.memory import GuestMemory, Ram
 from hypervisor_model.tlb import Tlb
-from hypervisor_model.walk import walk1, walk2
+from hypervisor_model.walk import Request, walk1, walk2
 from hypervisor_model.walk_cache import WalkCache
 
 BASE = 0x8000_0000
@@ -81,7 +81,7 @@ def walks1(
     total = 0
     mask = vas.shape[0] - 1
     for i in range(n):
-        total += walk1(ram, cache, satp, vas[i & mask], 0, 1, 0, trace).pa
+        total += walk1(ram, cache, satp, Request(vas[i & mask], 0, 1, 0), trace).pa
     return total
 
 
@@ -98,7 +98,8 @@ def walks2(
     total = 0
     mask = vas.shape[0] - 1
     for i in range(n):
-        total += walk2(ram, ram, cache, vsatp, hgatp, vas[i & mask], 0, 1, 0, trace).pa
+        request = Request(vas[i & mask], 0, 1, 0)
+        total += walk2(ram, ram, cache, vsatp, hgatp, request, trace).pa
     return total
 
 
@@ -165,7 +166,20 @@ def measure(pages: int, rounds: int) -> dict[str, float]:
         few = BASE + (rng.permutation(count) << 12)
         for va in few:
             result = walk.Walk(
-                -1, int(va), 0, 12, LEAF, 0, -1, -1, walk.BARE_BITS, 12, walk.BARE_PERM, 0, 3, 0
+                cause=-1,
+                pa=int(va),
+                level=0,
+                page_bits=12,
+                perm=LEAF,
+                entry=0,
+                gpa=-1,
+                g_level=-1,
+                g_page_bits=walk.BARE_BITS,
+                vs_page_bits=12,
+                g_perm=walk.BARE_PERM,
+                implicit=0,
+                vs_refs=3,
+                g_refs=0,
             )
             tlbs.fill(tlb, int(va), 0, -1, 0, result)
         assert lookups(tlb, few, 10_000) == 10_000

@@ -3,7 +3,7 @@
 Source: privileged specification, "Supervisor Address Translation and Protection (satp)
 Register", "Virtual Supervisor Address Translation and Protection (vsatp) Register" and
 "Hypervisor Guest Address Translation and Protection (hgatp) Register".  ``satp`` and ``vsatp``
-share a layout; ``hgatp`` has a VMID of 14 bits where they have an ASID of 16, and a root table of
+share a layout; ``hgatp`` has a VMID of 14 bits instead of their ASID of 16, and a root table of
 16 KiB, so the two lowest bits of its PPN are zero.
 """
 
@@ -102,8 +102,7 @@ def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
     Of ``hgatp``, whose root and VMID have fewer bits, it is the value written
     (:func:`legalise_hgatp`).
 
-    Raises:
-        ModelError: the root is not aligned to a page, or a field does not fit.
+    :raises ModelError: when the root is not aligned to a page, or a field does not fit.
     """
     if root_pa & 0xFFF or not 0 <= root_pa >> 12 <= PPN_MASK:
         raise ModelError(f"root table {root_pa:#x} is no page of a 56-bit physical address space")

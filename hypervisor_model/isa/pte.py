@@ -29,7 +29,7 @@ N = signed(1 << 63)
 """Svnapot: the entry is part of a naturally aligned power-of-two range."""
 
 NAPOT_64K = 0b1000
-"""The one defined value of ``ppn[3:0]`` where N is set: a 64 KiB range."""
+"""The one defined value of ``ppn[3:0]`` if N is set: a 64 KiB range."""
 
 ENTRIES = 512
 """Entries in a table page (the root of a G-stage has four times as many)."""
@@ -49,13 +49,13 @@ def target(entry: int) -> int:
 
 @kernel
 def is_leaf(entry: int) -> bool:
-    """Whether a valid entry maps a page (R or X set)."""
+    """Return True if a valid entry maps a page (R or X set)."""
     return (entry & V) != 0 and (entry & (R | X)) != 0
 
 
 @kernel
 def is_link(entry: int) -> bool:
-    """Whether an entry above level 0 points to a table: V, no R/W/X, nothing reserved set."""
+    """Return True if an entry above level 0 points to a table: V, no R/W/X, no reserved bit."""
     return (entry & (V | R | W | X | U | A | D | RESERVED | PBMT | N)) == V
 
 

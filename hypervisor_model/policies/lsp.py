@@ -15,8 +15,8 @@ one it is synchronised; so is one that the hart loads with another ASID than bef
 first time: what other harts may still hold is not legal there.
 
 *Links.*  By the definition a changed link takes effect at a fence without address only.  But a miss
-is filled where the guest's own walk allows the access, and that walk leads through the links as
-they are now.  The two meet where an access that the shadow denies leads through a link that has
+is filled if the guest's own walk allows the access, and that walk leads through the links as
+they are now.  The two meet when an access that the shadow denies leads through a link that has
 changed since without such a fence; ``links`` says which wins.  Both are legal: hardware may hold
 a non-leaf entry until that fence, and need not.  (Filling from the table that the link named
 before is no third choice: nothing tells what a page holds that is no table any more, and the guest
@@ -31,30 +31,31 @@ A table that dies is noticed only if it is a root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
-    SATP,
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_SYNC_ALL,
-    N_ROOTS,
-    ROOT_HARTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
     UNREACHED,
     Pool,
     entry_at,
@@ -63,15 +64,7 @@ from hypervisor_model.policies._pool import (
     put,
     retain,
 )
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end, sync_below
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.synchronisation import find_end, sync_below
 
 SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
 
@@ -90,26 +83,33 @@ _ROOTS, _FAST, _DROP = range(3)
 class LspOptions:
     """Options of ``lsp``."""
 
-    fast_path: bool = True
-    """Fences with an address are handled in M-mode (``fence_fast``), else as ``fence``."""
-    fence_global: Literal["sync", "drop"] = "sync"
-    """``sync`` (ours): a fence without address synchronises.  ``drop``: it drops the shadow of
-    the address spaces it covers, to be filled again."""
-    links: Literal["fill", "fence"] = "fill"
-    """Where a fill meets a changed link.  ``fill`` (ours): the link takes effect there, for all
-    pages below it.  ``fence``: it waits for a fence without address (or a load that synchronises);
-    until then the hypervisor makes such accesses for the guest, each a ``shadow_fill`` (not
-    counted behind an access filter, which drops some of them)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    fast_path: bool = option(
+        True,
+        "handle fences with an address in M-mode (exit fence_fast, else fence)",
+    )
+    fence_global: Literal["sync", "drop"] = option(
+        "sync",
+        "what a fence without address does to the address spaces that it covers: "
+        "synchronise their shadow (sync), or drop it, to be filled again (drop)",
+    )
+    links: Literal["fill", "fence"] = option(
+        "fill",
+        "when a changed link takes effect: at the first fill that meets it (fill), or at a "
+        "fence without address (fence); until then the hypervisor makes each access for the "
+        "guest, a shadow_fill each",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class LazyShadowPaging(ShadowPolicy):
     """Lazy shadow paging."""
 
     name: ClassVar[str] = "lsp"
     label: ClassVar[str] = "lazy shadow paging"
     colour: ClassVar[Colour] = Colour("#2651b6", "#50aaf4")
+    place: ClassVar[int] = 40
+    options: ClassVar[type[Any]] = LspOptions
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.FENCE,
         Exit.FENCE_FAST,
@@ -120,9 +120,9 @@ class LazyShadowPaging(ShadowPolicy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SYNC_COUNTERS, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
+        hardware = harts.make(machine)
         chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
-        pool = _pool.make(
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=chosen,
@@ -131,6 +131,11 @@ class LazyShadowPaging(ShadowPolicy):
         )
         super().__init__(machine, stream, hardware, pool)
         self._keeps_links = options.links == "fence"
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _uncounted(self) -> dict[str, str]:
         uncounted = super()._uncounted()
@@ -154,9 +159,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
     else:
         take_fence_exit(hw, hart, _FENCE_GLOBAL, sub)
-    loaded = find_root(p, p.harts[hart, SATP])
+    loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
-    for row in range(p.scalars[N_ROOTS]):
+    for row in range(p.state.roots):
         here = row == loaded
         if not is_covered(p, hart, row, sub, asid):
             continue
@@ -165,22 +170,22 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         elif here:
             synchronise(p, row, spare_global, p.options[_DROP])
         else:
-            p.roots[row, ROOT_HARTS + hart] = UNREACHED
+            p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def is_covered(p: Pool, hart: int, row: int, sub: int, asid: int) -> bool:
-    """Whether a fence concerns what its hart may hold of an address space."""
-    return not sub & _ASID or p.roots[row, ROOT_HARTS + hart] == asid
+    """Return True if a fence concerns what its hart may hold of an address space."""
+    return not sub & _ASID or p.root_asids[row, hart] == asid
 
 
 @inner
 def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
     """Invalidate the leaf for an address, in every privilege view."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, is_global = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)) and not (spare_global and is_global):
@@ -190,9 +195,9 @@ def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
 @inner
 def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
     """Synchronise an address space with the guest's tables, or drop its shadow."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root and drop:
             for index in range(pte.ENTRIES):
                 put(p, root, index, EMPTY)
@@ -202,8 +207,10 @@ def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
 
 @inner
 def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
-    """Write ``satp``; synchronise what fences of the hart have not reached.  Whether there was
-    nothing of that kind."""
+    """Write ``satp``; synchronise what fences of the hart have not reached.
+
+    :return: True if there was nothing of that kind.
+    """
     row, in_step = load_root(p, hart, satp)
     if not in_step:
         synchronise(p, row, _ALL, drop)

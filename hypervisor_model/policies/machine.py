@@ -24,8 +24,7 @@ class MachineModel:
     The first group describes the guest's machine (known to the source of the events), the second
     the modelled hardware and hypervisor (a choice of the user).
 
-    Raises:
-        ModelError: a value that no machine can have; the message names the field.
+    :raises ModelError: when no machine can have one of the values; the message names the field.
     """
 
     ram_base: int = 0x8000_0000
@@ -95,8 +94,7 @@ class MachineModel:
     def from_json(cls, data: Mapping[str, Any]) -> MachineModel:
         """The machine in ``data``; fields left out have their defaults.
 
-        Raises:
-            ModelError: an unknown field, or a value of the wrong type or range.
+        :raises ModelError: when a field is unknown, or its value has the wrong type or range.
         """
         return replace_fields(cls(), data)
 
@@ -104,8 +102,7 @@ class MachineModel:
 def replace_fields(machine: MachineModel, data: Mapping[str, Any]) -> MachineModel:
     """``machine`` with the fields that ``data`` (as from JSON) names replaced.
 
-    Raises:
-        ModelError: an unknown field, or a value of the wrong type or range.
+    :raises ModelError: when a field is unknown, or its value has the wrong type or range.
     """
     changes: dict[str, Any] = {}
     for key, value in data.items():

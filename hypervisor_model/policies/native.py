@@ -16,11 +16,9 @@ from hypervisor_model.exits import Exit
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
-from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Colour, Policy, Stream
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import (
-    SATP,
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import (
     Hardware,
     access_flags,
     cache_of,
@@ -31,8 +29,9 @@ from hypervisor_model.policies._hardware import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.policy import Colour, Policy, Stream, register
 from hypervisor_model.tlb import NO_GUEST
-from hypervisor_model.walk import OK, PROBE
+from hypervisor_model.walk import OK, PROBE, Request
 
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
@@ -41,16 +40,18 @@ _NO_GUEST = NO_GUEST
 _VIEW = 0
 
 
+@register
 class Native(Policy):
     """No hypervisor."""
 
     name: ClassVar[str] = "native"
     label: ClassVar[str] = "native (no hypervisor)"
     colour: ClassVar[Colour] = Colour("#4d4d48", "#676762")
+    place: ClassVar[int] = 10
     kinds: ClassVar[tuple[Exit, ...]] = ()
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        super().__init__(machine, stream, _hardware.make(machine))
+        super().__init__(machine, stream, harts.make(machine))
         self._guest = GuestMemory(machine.ram_base, machine.ram_size)
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
@@ -71,7 +72,7 @@ def _run(
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
         elif kind == _SATP_WRITE:
-            hw.harts[hart, SATP] = event.b
+            hw.harts[hart].satp = event.b
         else:
             apply(guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -80,7 +81,7 @@ def _run(
 @inner
 def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     priv = event.priv
-    satp = hw.harts[hart, SATP]
+    satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
         return event.a
     stop = event.flags & FLAG_STOP
@@ -90,10 +91,7 @@ def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
         no_cache(hw) if stop else cache_of(hw, hart, _VIEW),
         guest,
         satp,
-        event.a,
-        event.sub,
-        priv,
-        flags,
+        Request(event.a, event.sub, priv, flags),
         hw.no_trace,
     )
     if not stop:

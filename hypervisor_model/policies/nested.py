@@ -23,13 +23,11 @@ from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
-from hypervisor_model.policies import _hardware
-from hypervisor_model.policies._base import Colour, Policy, Stream
-from hypervisor_model.policies._event import Event, event_at
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
-    SATP,
     Hardware,
     access_flags,
     cache_of,
@@ -40,7 +38,8 @@ from hypervisor_model.policies._hardware import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.walk import OK, PROBE, walk1
+from hypervisor_model.policies.policy import Colour, Policy, Stream, register
+from hypervisor_model.walk import OK, PROBE, Request, walk1
 
 HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
@@ -74,17 +73,19 @@ class _GStage(NamedTuple):
     """log2 of the size of a mapping."""
 
 
+@register
 class Nested(Policy):
     """Two-stage paging."""
 
     name: ClassVar[str] = "nested"
     label: ClassVar[str] = "nested paging"
     colour: ClassVar[Colour] = Colour("#2fa18f", "#66e9d5")
+    place: ClassVar[int] = 20
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT,)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        super().__init__(machine, stream, _hardware.make(machine))
+        super().__init__(machine, stream, harts.make(machine))
         self._g = _GStage(
             guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
             host=Ram(np.zeros(2 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
@@ -118,7 +119,7 @@ def _run(
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)
         elif kind == _SATP_WRITE:
-            hw.harts[hart, SATP] = event.b
+            hw.harts[hart].satp = event.b
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -129,10 +130,11 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     va, kind, priv = event.a, event.sub, event.priv
     if priv & 3 == _MACHINE:
         return va
-    vsatp = hw.harts[hart, SATP]
+    vsatp = hw.harts[hart].satp
     flags = access_flags(hw, event.flags)
     if event.flags & FLAG_STOP:
-        return _probe(hw, g, hart, vsatp, va, kind, priv, flags | PROBE)
+        return _probe(hw, g, hart, vsatp, Request(va, kind, priv, flags | PROBE))
+    request = Request(va, kind, priv, flags)
     while True:
         walk = translate2(
             tlb_of(hw, hart),
@@ -141,10 +143,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
             g.host,
             vsatp,
             g.hgatp,
-            va,
-            kind,
-            priv,
-            flags,
+            request,
             hw.no_trace,
         )
         count_refs(hw.counts, walk)
@@ -154,7 +153,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
             return -1 - walk.cause
         if not _is_mappable(g, walk.gpa):
             # Beyond the width of the G-stage: no memory is there, the hypervisor emulates it.
-            return _first_stage(hw, g, vsatp, va, kind, priv, flags)
+            return _first_stage(hw, g, vsatp, request)
         _map(hw, g, hart, walk.gpa)
 
 
@@ -170,17 +169,17 @@ def _is_mappable(g: _GStage, gpa: int) -> bool:
 
 
 @inner
-def _first_stage(
-    hw: Hardware, g: _GStage, vsatp: int, va: int, kind: int, priv: int, flags: int
-) -> int:
+def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
     """What the guest's own tables say; the G-stage never changes an address."""
-    walk = walk1(g.guest, no_cache(hw), vsatp, va, kind, priv, flags | PROBE, hw.no_trace)
+    va, kind, priv, flags = request
+    probe = Request(va, kind, priv, flags | PROBE)
+    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
     return walk.pa if walk.cause == OK else -1 - walk.cause
 
 
 @inner
 def _map(hw: Hardware, g: _GStage, hart: int, gpa: int) -> None:
-    """Map the page of a guest-physical address; an exit where it is RAM."""
+    """Map the page of a guest-physical address; an exit if it is RAM."""
     bits = g.page_bits
     first = gpa >> bits << bits
     if not (holds(g.guest, first) and holds(g.guest, first + (1 << bits) - 1)):
@@ -213,10 +212,7 @@ def _probe(
     g: _GStage,
     hart: int,
     vsatp: int,
-    va: int,
-    kind: int,
-    priv: int,
-    flags: int,
+    request: Request,
 ) -> int:
     """The translation that an access would get now; changes and counts nothing."""
     walk = translate2(
@@ -226,12 +222,9 @@ def _probe(
         g.host,
         vsatp,
         g.hgatp,
-        va,
-        kind,
-        priv,
-        flags,
+        request,
         hw.no_trace,
     )
     if _is_guest_page_fault(walk.cause):
-        return _first_stage(hw, g, vsatp, va, kind, priv, flags)
+        return _first_stage(hw, g, vsatp, request)
     return walk.pa if walk.cause == OK else -1 - walk.cause

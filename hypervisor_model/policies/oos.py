@@ -15,33 +15,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
-    LINK_RESYNC,
-    UNSYNCED,
-    Pool,
-    give_up_page,
-    load_root,
-    retain,
-)
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import (
     hardware_fence,
     index_of,
     is_leaf_table,
@@ -49,9 +41,15 @@ from hypervisor_model.policies._shadow import (
     store,
     trap_store,
 )
-from hypervisor_model.policies._sync import mirror_entry, resync_page
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import (
+    LINK_RESYNC,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+)
+from hypervisor_model.policies.synchronisation import mirror_entry, resync_page
 from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
 
 _FENCE = int(Exit.FENCE)
@@ -70,20 +68,27 @@ the pages out of sync, oldest first (page + 1, 0 = none)."""
 class OosOptions:
     """Options of ``oos``."""
 
-    tables: int = 3
-    """Leaf tables out of sync at a time, per hart (Xen: 3)."""
-    zero_writes: int = 2
-    """Emulated stores of zero in a row that give up a shadow (Xen: 2)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    tables: int = option(
+        3,
+        "leaf tables of each hart that may be out of sync at a time (Xen: 3)",
+    )
+    zero_writes: int = option(
+        2,
+        "emulated stores of zero in a row that give up a shadow (Xen: 2)",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class OutOfSync(ShadowPolicy):
     """Shadow paging with a bounded number of out-of-sync leaf tables."""
 
     name: ClassVar[str] = "oos"
     label: ClassVar[str] = "out-of-sync shadow paging (Xen)"
     colour: ClassVar[Colour] = Colour("#af6fee", "#776cee")
+    place: ClassVar[int] = 70
+    options: ClassVar[type[Any]] = OosOptions
+    protects: ClassVar[bool] = True
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,
@@ -93,8 +98,8 @@ class OutOfSync(ShadowPolicy):
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *RESYNC_COUNTERS, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: OosOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=[options.roots, options.zero_writes],
@@ -102,6 +107,11 @@ class OutOfSync(ShadowPolicy):
             link_rule=LINK_RESYNC,
         )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())
@@ -111,7 +121,7 @@ class OutOfSync(ShadowPolicy):
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     """A store to a live table."""
     page = store(p, event)
-    if page < 0 or p.guests[page, UNSYNCED]:
+    if page < 0 or p.tables[page].unsynced:
         return
     trapped = trap_store(hw, p, event)
     hart = event.hart
@@ -137,11 +147,11 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 def _let_go(p: Pool, hart: int, page: int) -> None:
     """Let a leaf table go out of sync; the oldest of the hart's makes room for it."""
     local = p.local[hart]
-    p.guests[page, UNSYNCED] = 1
+    p.tables[page].unsynced = 1
     # Close the gaps of those that are in sync again, or have lost their shadow.
     kept = _TABLES
     for i in range(_TABLES, local.shape[0]):
-        if local[i] and p.guests[local[i] - 1, UNSYNCED] and local[i] - 1 != page:
+        if local[i] and p.tables[local[i] - 1].unsynced and local[i] - 1 != page:
             local[kept] = local[i]
             kept += 1
     if kept == local.shape[0]:
@@ -161,9 +171,9 @@ def _resync(p: Pool, hart: int) -> None:
         local = p.local[other]
         for i in range(_TABLES, local.shape[0]):
             page = local[i] - 1
-            if page >= 0 and p.guests[page, UNSYNCED]:
+            if page >= 0 and p.tables[page].unsynced:
                 resync_page(p, page)
-                p.guests[page, UNSYNCED] = other != hart
+                p.tables[page].unsynced = other != hart
             if other == hart:
                 local[i] = 0
 
@@ -173,7 +183,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        resync_address(p, p.harts[hart, SATP], va)
+        resync_address(p, p.harts[hart].satp, va)
     else:
         _resync(p, hart)
     hardware_fence(hw, p, hart, sub, va, asid)

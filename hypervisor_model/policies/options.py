@@ -1,6 +1,7 @@
 """Options of policies: typed, documented, and parsed from ``NAME:key=value,key=value``.
 
-Each policy has a frozen dataclass of options.  A field's type says what its text may be:
+Each policy has a frozen dataclass of options, whose fields :func:`option` makes.  A field's type
+says what its text may be:
 
 =================== =============================================================================
 ``bool``            ``on`` or ``off``
@@ -12,8 +13,8 @@ Each policy has a frozen dataclass of options.  A field's type says what its tex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NewType, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple, NewType, TypeVar, get_args, get_origin, get_type_hints
 
 from hypervisor_model.errors import UsageError
 
@@ -24,7 +25,19 @@ DROP_ON_SWITCH (only what a hart has loaded, as RVirt does)."""
 KEEP_ALL = Roots(-1)
 DROP_ON_SWITCH = Roots(0)
 
+ROOTS_DOC = "shadow roots kept: all until their table dies, so many by LRU, or loaded ones only"
+"""What the option ``roots`` of several policies does."""
+
 T = TypeVar("T")
+
+
+def option(default: Any, doc: str) -> Any:
+    """A field of a dataclass of options.
+
+    :param default: the value if the user gives none.
+    :param doc: what the option does, as ``--help`` says it; begins with a small letter.
+    """
+    return field(default=default, metadata={"doc": doc})
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,34 @@ class NoOptions:
     """A policy without options."""
 
 
+class OptionDoc(NamedTuple):
+    """One option, as a user sees it."""
+
+    name: str
+    values: tuple[str, ...]
+    """What can be written: words, or "a number from 1"."""
+    default: str
+    doc: str
+
+
+def documentation(kind: type[Any]) -> tuple[OptionDoc, ...]:
+    """What can be said for the options of a policy.
+
+    :param kind: the dataclass of options, which a policy's class has as ``options``.
+    """
+    hints = get_type_hints(kind)
+    return tuple(
+        OptionDoc(
+            f.name, _choices(hints[f.name]), _text(hints[f.name], f.default), f.metadata["doc"]
+        )
+        for f in fields(kind)
+    )
+
+
 def parse(policy: str, kind: type[T], text: str) -> T:
     """The options in ``text`` (``key=value,key=value``, may be empty) of type ``kind``.
 
-    Raises:
-        UsageError: an unknown or repeated key, or a value that the key cannot have.
+    :raises UsageError: when a key is unknown or repeated, or cannot have its value.
     """
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
@@ -60,28 +96,39 @@ def describe(options: object) -> str:
     return ",".join(f"{name}={_text(hints[name], value)}" for name, value in pairs)
 
 
-def _value(policy: str, key: str, hint: Any, text: str) -> Any:
+_ROOTS = {"all": KEEP_ALL, "switch": DROP_ON_SWITCH}
+_SWITCH = {"on": True, "off": False}
+
+
+def _words(hint: Any) -> dict[str, Any]:
+    """The words that a value can be, with their meanings."""
     if hint is bool:
-        choices: tuple[str, ...] = ("on", "off")
-        if text in choices:
-            return text == "on"
-    elif get_origin(hint) is Literal:
-        choices = get_args(hint)
-        if text in choices:
-            return text
-    else:
-        words = {"all": KEEP_ALL, "switch": DROP_ON_SWITCH} if hint is Roots else {}
-        choices = (*words, "a number from 1")
-        if text in words:
-            return words[text]
-        if text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31:
-            return int(text)
-    raise UsageError(f"policy {policy}: {key} is {' or '.join(choices)}, not {text!r}")
+        return _SWITCH
+    if get_origin(hint) is Literal:
+        return {word: word for word in get_args(hint)}
+    return dict(_ROOTS) if hint is Roots else {}
+
+
+def _is_number(hint: Any) -> bool:
+    return hint is Roots or hint is int
+
+
+def _choices(hint: Any) -> tuple[str, ...]:
+    return (*_words(hint), *(("a number from 1",) if _is_number(hint) else ()))
+
+
+def _value(policy: str, key: str, hint: Any, text: str) -> Any:
+    words = _words(hint)
+    if text in words:
+        return words[text]
+    number = text.isascii() and text.isdecimal() and 0 < int(text) < 1 << 31
+    if _is_number(hint) and number:
+        return int(text)
+    raise UsageError(f"policy {policy}: {key} is {' or '.join(_choices(hint))}, not {text!r}")
 
 
 def _text(hint: Any, value: Any) -> str:
-    if hint is bool:
-        return "on" if value else "off"
-    if hint is Roots and value <= 0:
-        return "all" if value == KEEP_ALL else "switch"
+    for word, meaning in _words(hint).items():
+        if meaning == value:
+            return word
     return str(value)

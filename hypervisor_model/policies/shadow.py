@@ -7,35 +7,30 @@
   one.
 - ACCESS without a usable shadow entry: ``shadow_fill``, ``dirty_fill`` or ``guest_fault``.
 
-Where the stream does not have every access, ``fill`` is always ``whole``: which tables fills on
-demand would have shadowed, and so protected, is not known then.
+If the stream does not have every access, ``fill`` is always ``whole``: nothing tells then which
+tables fills on demand would have shadowed, and so protected.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, PolicyResult, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import VIEWS, Hardware, take_exit, take_fence_exit
-from hypervisor_model.policies._pool import Pool, load_root, make_root, retain
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-    index_of,
-    store,
-    trap_store,
-)
-from hypervisor_model.policies._sync import build, mirror_entry
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, PolicyResult, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence, index_of, store, trap_store
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import Pool, retain
+from hypervisor_model.policies.synchronisation import load_filled, mirror_entry
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -46,19 +41,24 @@ _ROOTS = 0
 class ShadowOptions:
     """Options of ``shadow``."""
 
-    fill: Literal["demand", "whole"] = "demand"
-    """``demand`` (ours): an entry is shadowed by the access that needs it.  ``whole``: every
-    table from the moment it is linked below a loaded root."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    fill: Literal["demand", "whole"] = option(
+        "demand",
+        "when entries are shadowed: at the first access that needs them (demand), or "
+        "with their whole table when it is linked below a loaded root (whole)",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class ShadowPaging(ShadowPolicy):
     """Traditional shadow paging."""
 
     name: ClassVar[str] = "shadow"
     label: ClassVar[str] = "shadow paging"
     colour: ClassVar[Colour] = Colour("#e26011", "#f38b17")
+    place: ClassVar[int] = 30
+    options: ClassVar[type[Any]] = ShadowOptions
+    protects: ClassVar[bool] = True
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,
@@ -69,10 +69,15 @@ class ShadowPaging(ShadowPolicy):
 
     def __init__(self, machine: MachineModel, options: ShadowOptions, stream: Stream) -> None:
         whole = options.fill == "whole" or stream.accesses != "all"
-        hardware = _hardware.make(machine)
-        pool = _pool.make(machine, hardware, options=[options.roots], whole=whole)
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(machine, hardware, options=[options.roots], whole=whole)
         super().__init__(machine, stream, hardware, pool)
         self._must_be_whole = whole and options.fill != "whole"
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def result(self) -> PolicyResult:
         """The counts so far."""
@@ -110,14 +115,5 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
     """A write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    load(p, hart, satp)
+    load_filled(p, hart, satp)
     retain(p, p.options[_ROOTS])
-
-
-@inner
-def load(p: Pool, hart: int, satp: int) -> None:
-    """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
-    row, _ = load_root(p, hart, satp)
-    if row >= 0 and p.whole:
-        for view in range(VIEWS if p.by_view else 1):
-            build(p, make_root(p, satp, view))

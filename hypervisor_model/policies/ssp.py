@@ -13,47 +13,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
-    CLOCK,
-    LINK_SYNC_ALL,
-    N_ROOTS,
-    ROOT_HARTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
-    ROOT_USED,
-    UNREACHED,
-    Pool,
-    find_root,
-)
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end, sync_entry
 from hypervisor_model.policies.lsp import (
     SYNC_COUNTERS,
     is_covered,
     load_synchronised,
+    pte_write,
     synchronise,
 )
 from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import (
+    LINK_SYNC_ALL,
+    UNREACHED,
+    Pool,
+    find_root,
+)
+from hypervisor_model.policies.synchronisation import find_end, sync_entry
 
 _FENCE_FAST = int(Exit.FENCE_FAST)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -72,16 +65,21 @@ last.  Roots used later than that are in it."""
 class SspOptions:
     """Options of ``ssp``."""
 
-    root_buffer: int = 8
-    """Roots in the buffer (ours: 8), replaced LRU."""
+    root_buffer: int = option(
+        8,
+        "roots in the buffer, replaced LRU",
+    )
 
 
+@register
 class SwiftShadowPaging(ShadowPolicy):
     """Swift Shadow Paging."""
 
     name: ClassVar[str] = "ssp"
     label: ClassVar[str] = "swift shadow paging"
     colour: ClassVar[Colour] = Colour("#2d4400", "#c6e43a")
+    place: ClassVar[int] = 80
+    options: ClassVar[type[Any]] = SspOptions
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE_FAST, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (
         Counter.SINVAL,
@@ -91,19 +89,26 @@ class SwiftShadowPaging(ShadowPolicy):
     )
 
     def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
+        hardware = harts.make(machine)
         chosen = [options.root_buffer]
-        pool = _pool.make(machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL)
+        pool = shadow_tables.make(
+            machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL
+        )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE_FAST, sub)
-    loaded = find_root(p, p.harts[hart, SATP])
+    loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
-    for row in range(p.scalars[N_ROOTS]):
+    for row in range(p.state.roots):
         here = row == loaded
         if not is_covered(p, hart, row, sub, asid):
             continue
@@ -112,16 +117,16 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         elif here:
             synchronise(p, row, spare_global, _SYNC)
         else:
-            p.roots[row, ROOT_HARTS + hart] = UNREACHED
+            p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
     """Bring the leaf for an address up to date, in every privilege view."""
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, is_global = find_end(p, root, va)
             if not (spare_global and is_global):
@@ -142,7 +147,7 @@ def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
 
 @inner
 def _is_buffered(p: Pool, row: int) -> bool:
-    return p.roots[row, ROOT_USED] > p.local[0, _EVICTED]  # type: ignore[no-any-return]
+    return p.roots[row].used > p.local[0, _EVICTED]  # type: ignore[no-any-return]
 
 
 @inner
@@ -150,11 +155,11 @@ def _evict(p: Pool) -> None:
     """Let the roots used longest ago leave the buffer until it holds no more than it can."""
     while True:
         held = 0
-        oldest = p.scalars[CLOCK]
-        for row in range(p.scalars[N_ROOTS]):
+        oldest = p.state.clock
+        for row in range(p.state.roots):
             if _is_buffered(p, row):
                 held += 1
-                oldest = min(oldest, p.roots[row, ROOT_USED])
+                oldest = min(oldest, p.roots[row].used)
         if held <= p.options[_BUFFER]:
             return
         p.local[0, _EVICTED] = oldest

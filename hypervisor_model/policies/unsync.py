@@ -19,37 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
-    SATP,
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
-    LINK_RESYNC,
-    OWNER,
-    UNSYNCED,
-    WRITTEN,
-    Pool,
-    give_up_page,
-    load_root,
-    retain,
-    root_slot,
-)
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import (
     hardware_fence,
     index_of,
     is_leaf_table,
@@ -57,9 +46,21 @@ from hypervisor_model.policies._shadow import (
     store,
     trap_store,
 )
-from hypervisor_model.policies._sync import find_end, mirror_entry, resync_below, sync_entry
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import KEEP_ALL, Roots
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import (
+    LINK_RESYNC,
+    Pool,
+    give_up_page,
+    load_root,
+    retain,
+    root_slot,
+)
+from hypervisor_model.policies.synchronisation import (
+    find_end,
+    mirror_entry,
+    resync_below,
+    sync_entry,
+)
 
 RESYNC_COUNTERS = (
     Counter.SYNC_READS,
@@ -80,20 +81,27 @@ _ROOTS, _FLOOD = range(2)
 class UnsyncOptions:
     """Options of ``unsync``."""
 
-    flood: int = 3
-    """Emulated stores to a table without a use between them that give up its shadow (KVM: 3)."""
-    prefetch: int = 8
-    """Entries of the window that a fill brings in (KVM: 8)."""
-    roots: Roots = KEEP_ALL
-    """Shadow roots kept (ours: all, until their table dies)."""
+    flood: int = option(
+        3,
+        "emulated stores to a table, without a use between them, that give up its shadow (KVM: 3)",
+    )
+    prefetch: int = option(
+        8,
+        "entries of the aligned window that a fill brings in (KVM: 8)",
+    )
+    roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+@register
 class Unsync(ShadowPolicy):
     """Shadow paging with out-of-sync leaf tables."""
 
     name: ClassVar[str] = "unsync"
     label: ClassVar[str] = "unsync shadow paging (KVM)"
     colour: ClassVar[Colour] = Colour("#571452", "#bc62a8")
+    place: ClassVar[int] = 60
+    options: ClassVar[type[Any]] = UnsyncOptions
+    protects: ClassVar[bool] = True
     kinds: ClassVar[tuple[Exit, ...]] = (
         Exit.PT_WRITE,
         Exit.FENCE,
@@ -108,8 +116,8 @@ class Unsync(ShadowPolicy):
     )
 
     def __init__(self, machine: MachineModel, options: UnsyncOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(
             machine,
             hardware,
             options=[options.roots, options.flood],
@@ -117,6 +125,11 @@ class Unsync(ShadowPolicy):
             prefetch=options.prefetch,
         )
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())
@@ -126,17 +139,17 @@ class Unsync(ShadowPolicy):
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     """A store to a live table."""
     page = store(p, event)
-    if page < 0 or p.guests[page, UNSYNCED]:
+    if page < 0 or p.tables[page].unsynced:
         return
     trapped = trap_store(hw, p, event)
     if is_stored(event) and is_leaf_table(p, page):
-        p.guests[page, UNSYNCED] = 1
+        p.tables[page].unsynced = 1
         return
     mirror_entry(p, page, index_of(event.a), event.c)
     if not trapped:
         return
-    p.guests[page, WRITTEN] += 1
-    if p.guests[page, WRITTEN] >= p.options[_FLOOD]:
+    p.tables[page].written += 1
+    if p.tables[page].written >= p.options[_FLOOD]:
         give_up_page(p, page)
         hw.counts[_UNSHADOWED] += 1
 
@@ -146,9 +159,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        resync_address(p, p.harts[hart, SATP], va)
+        resync_address(p, p.harts[hart].satp, va)
     else:
-        resync_root(p, p.harts[hart, SATP])
+        resync_root(p, p.harts[hart].satp)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
@@ -159,7 +172,7 @@ def resync_address(p: Pool, satp: int, va: int) -> None:
         root = root_slot(p, satp, view)
         if root:
             slot, index, _ = find_end(p, root, va)
-            if p.guests[p.slots[slot, OWNER], UNSYNCED]:
+            if p.tables[p.slots[slot].owner].unsynced:
                 sync_entry(p, slot, index)
 
 

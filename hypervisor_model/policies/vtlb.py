@@ -16,35 +16,30 @@ from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
-from hypervisor_model.policies import _hardware, _pool
-from hypervisor_model.policies._base import Colour, Stream
-from hypervisor_model.policies._hardware import (
-    SATP,
+from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies import shadow_tables
+from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
     take_fence_exit,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.lsp import pte_write
+from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.policy import Colour, Stream, register
+from hypervisor_model.policies.shadow_access import hardware_fence
+from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
-    N_ROOTS,
-    ROOT_LEVEL,
-    ROOT_PAGE,
     Pool,
     entry_at,
     forget_all_roots,
     load_root,
     put,
 )
-from hypervisor_model.policies._shadow import (
-    SHADOW_COUNTERS,
-    SHADOW_EXITS,
-    ShadowPolicy,
-    hardware_fence,
-)
-from hypervisor_model.policies._sync import find_end
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.options import NoOptions
+from hypervisor_model.policies.synchronisation import find_end
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -53,19 +48,26 @@ _FENCE_ALL = int(Fence.ALL)
 _NO_ADDRESS = 0
 
 
+@register
 class VirtualTlb(ShadowPolicy):
     """A virtual TLB."""
 
     name: ClassVar[str] = "vtlb"
     label: ClassVar[str] = "virtual TLB (RVirt)"
     colour: ClassVar[Colour] = Colour("#895407", "#87760b")
+    place: ClassVar[int] = 50
     kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE, Exit.SATP_WRITE, *SHADOW_EXITS)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
-        hardware = _hardware.make(machine)
-        pool = _pool.make(machine, hardware, by_view=True, use_asid=False, shared=False)
+        hardware = harts.make(machine)
+        pool = shadow_tables.make(machine, hardware, by_view=True, use_asid=False, shared=False)
         super().__init__(machine, stream, hardware, pool)
+
+    @staticmethod
+    def kernels() -> Kernels:
+        """The kernels of the policy."""
+        return Kernels(pte_write, fence, satp_write)
 
 
 @inner
@@ -73,7 +75,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
     """A fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
-        for row in range(p.scalars[N_ROOTS]):
+        for row in range(p.state.roots):
             _clear(p, row, va)
     else:
         _wipe(p)
@@ -82,9 +84,9 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
 
 @inner
 def _clear(p: Pool, row: int, va: int) -> None:
-    first = p.roots[row, ROOT_LEVEL] * VIEWS
+    first = p.roots[row].level * VIEWS
     for role in range(first, first + VIEWS):
-        root = p.guests[p.roots[row, ROOT_PAGE], role]
+        root = p.shadow_of[p.roots[row].page, role]
         if root:
             slot, index, _ = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)):
@@ -96,13 +98,13 @@ def _wipe(p: Pool) -> None:
     """Empty every shadow table; those that harts run start anew."""
     forget_all_roots(p)
     for hart in range(p.harts.shape[0]):
-        load_root(p, hart, p.harts[hart, SATP])
+        load_root(p, hart, p.harts[hart].satp)
 
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
     """A write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    p.harts[hart, SATP] = satp
+    p.harts[hart].satp = satp
     _wipe(p)
     hardware_fence(hw, p, hart, _FENCE_ALL, _NO_ADDRESS, _NO_ADDRESS)

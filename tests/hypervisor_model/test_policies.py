@@ -58,11 +58,15 @@ def test_a_wrong_spec_says_what_is_wrong(spec: str, message: str) -> None:
 
 @pytest.mark.parametrize("name", policies.POLICIES)
 def test_options_read_as_they_are_described(name: str) -> None:
-    kind, options = policies.POLICIES[name]
+    kind = policies.POLICIES[name]
     assert kind.name == name
+    options = kind.options
     default = options()
     assert parse(name, options, describe(default)) == default
     assert len([pair for pair in describe(default).split(",") if pair]) == len(fields(options))
+    documented = policies.documentation(options)
+    assert describe(default) == ",".join(f"{one.name}={one.default}" for one in documented)
+    assert all(one.values and one.doc for one in documented)
 
 
 def test_machines_pass_through_json() -> None:

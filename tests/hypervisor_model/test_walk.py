@@ -192,10 +192,7 @@ def test_a_probe_writes_no_a_or_d_of_either_stage():
             walk_cache.make(),
             vsatp,
             hgatp,
-            va,
-            int(Access.WRITE),
-            int(Priv.S),
-            walk.ADUE | walk.G_ADUE | flags,
+            walk.Request(va, int(Access.WRITE), int(Priv.S), walk.ADUE | walk.G_ADUE | flags),
             trace,
         )
         assert (result.pa, result.perm & pte.D, result.g_perm & pte.D) == (BASE + va, pte.D, pte.D)
@@ -428,15 +425,15 @@ def test_the_global_bit_of_a_pointer_is_inherited():
 def test_probes_write_nothing():
     bench, mmu, entry = one_page(LEAF & ~pte.A)
     trace = mmu._trace
-    result = walk.walk1(
-        bench.guest.ram, mmu.walk_cache, mmu.satp, GIB, 0, 1, walk.ADUE | walk.PROBE, trace
-    )
+    request = walk.Request(GIB, 0, 1, walk.ADUE | walk.PROBE)
+    result = walk.walk1(bench.guest.ram, mmu.walk_cache, mmu.satp, request, trace)
     assert result.pa == BASE
     assert bench.guest.read(entry) == LEAF & ~pte.A
     cache = walk_cache.make(2)
     for flags, references in ((walk.ADUE, 4), (walk.ADUE | walk.PROBE, 3), (walk.ADUE, 1)):
         before = cache.entries.copy(), cache.clock.copy()
-        result = walk.walk1(bench.guest.ram, cache, mmu.satp, GIB, 0, 1, flags, trace)
+        request = walk.Request(GIB, 0, 1, flags)
+        result = walk.walk1(bench.guest.ram, cache, mmu.satp, request, trace)
         assert result.vs_refs == references
         same = np.array_equal(before[0], cache.entries) and np.array_equal(before[1], cache.clock)
         assert same is bool(flags & walk.PROBE)

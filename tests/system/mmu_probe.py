@@ -261,11 +261,12 @@ class Probe:
         ram = self.model.ram
         access = int(ACCESS[case.operation] if kind is None else kind)
         priv = int(Priv.S if case.supervisor else Priv.U)
-        va, satp = signed(case.va), signed(case.space.satp)
+        request = walk.Request(signed(case.va), access, priv, flags)
+        satp = signed(case.space.satp)
         if case.space.hgatp is None:
-            return walk.walk1(ram, self.cache, satp, va, access, priv, flags, self.trace)
+            return walk.walk1(ram, self.cache, satp, request, self.trace)
         hgatp = signed(case.space.hgatp)
-        return walk.walk2(ram, ram, self.cache, satp, hgatp, va, access, priv, flags, self.trace)
+        return walk.walk2(ram, ram, self.cache, satp, hgatp, request, self.trace)
 
     def left_out(self, case: Case) -> str | None:
         """Why a case cannot be compared: what it would reach, or QEMU's known departure."""

@@ -111,11 +111,12 @@ def test_translations_equal_qemus_monitor(machine):
                 gdb.set(priv=4 | int(supervisor))
             ram, satp = probe.model.ram, signed(space.satp)
             for va, answer in zip(space.addresses, gdb.translate(space.addresses), strict=True):
-                common = (signed(va), 0, int(supervisor), flags, probe.trace)
+                request = walk.Request(signed(va), 0, int(supervisor), flags)
                 if space.hgatp is None:
-                    w = walk.walk1(ram, probe.cache, satp, *common)
+                    w = walk.walk1(ram, probe.cache, satp, request, probe.trace)
                 else:
-                    w = walk.walk2(ram, ram, probe.cache, satp, signed(space.hgatp), *common)
+                    hgatp = signed(space.hgatp)
+                    w = walk.walk2(ram, ram, probe.cache, satp, hgatp, request, probe.trace)
                 ours = f"gpa: {w.pa:#x}" if w.cause == walk.OK else "Unmapped"
                 assert answer == ours, f"seed {SEED}: {va:#x} in {space}"
                 compared += 1

@@ -9,7 +9,7 @@ spaces use has one shadow, linked several times; it goes when the last link goes
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from hypervisor_model.exits import Counter
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import Ram, holds, sparse
-from hypervisor_model.policies._hardware import COUNTERS, SATP, VIEWS, Hardware
+from hypervisor_model.policies.hart import COUNTERS, VIEWS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import usable_leaf
 
@@ -32,24 +32,54 @@ ROLES = _LEVELS * VIEWS
 USER_VIEW, SUPERVISOR_VIEW, SUM_VIEW = range(VIEWS)
 _FIRST_VIEW = 0
 
-SHADOWS, LIVE, UNSYNCED, WRITTEN = range(ROLES, ROLES + 4)
-"""Columns of ``guests`` after the roles: number of its shadow pages; whether it is a live table;
-whether its shadows may differ from it (unsync, oos); emulated writes since its last use."""
-
-OWNER, ROLE, REFS, IS_ROOT, MARKED, FREE, STACK, VISIT = range(8)
-"""Columns of ``slots``: guest page (-1: given up), role, links to it (and one more for a root),
-whether it is a root, mark of the last traversal.  The last three are lists of shadow pages, not
-properties of one: free, to be given up, to be traversed."""
-
-ROOT_PAGE, ROOT_LEVEL, ROOT_USED, ROOT_HARTS = range(4)
-"""Columns of ``roots``: guest page, its level, time of last use; and from ROOT_HARTS on, by hart,
-the ASID that the hart loaded it with last, or UNREACHED after a fence of that hart that covers it
-and did not reach it.  Fences are a hart's own, and so is what it may still hold."""
 UNREACHED = -1
+"""In place of the ASID that a hart loaded a root with last: a fence of that hart covers the root
+and did not reach it."""
 
-N_FREE, N_HIGH, N_ROOTS, N_LIVE, CLOCK, MARK, STORE_TRAPPED = range(7)
-"""Elements of ``scalars``: free pages on the list, pages ever used (page 0 is never one), roots,
-live guest tables, time, mark of the running traversal, whether the store at hand trapped."""
+_TABLE = np.dtype(
+    [
+        ("shadows", np.int64),
+        ("live", np.int64),
+        ("unsynced", np.int64),
+        ("written", np.int64),
+    ]
+)
+"""A guest page: how many shadow pages it has; 1 if it is a live table; 1 if its shadows may differ
+from it (``unsync``, ``oos``); emulated writes since its last use."""
+
+_SLOT = np.dtype(
+    [
+        ("owner", np.int64),
+        ("role", np.int64),
+        ("links", np.int64),
+        ("is_root", np.int64),
+        ("mark", np.int64),
+        ("free", np.int64),
+        ("to_give_up", np.int64),
+        ("to_visit", np.int64),
+    ]
+)
+"""A shadow page: its guest page (-1: given up), its role, the links to it (and one more for a
+root), 1 if it is a root, the mark of the last traversal.  The last three are lists of shadow pages,
+not properties of one: those that are free, to be given up, to be traversed."""
+
+_ROOT = np.dtype([("page", np.int64), ("level", np.int64), ("used", np.int64)])
+"""A root: its guest page, its level, the time of its last use."""
+
+_STATE = np.dtype(
+    (
+        np.record,
+        [
+            ("free", np.int64),
+            ("high", np.int64),
+            ("roots", np.int64),
+            ("live", np.int64),
+            ("clock", np.int64),
+            ("mark", np.int64),
+            ("store_trapped", np.int64),
+        ],
+    )
+)
 
 LINK_IN_SYNC, LINK_SYNC_ALL, LINK_RESYNC = range(3)
 """What linking an existing shadow page needs: nothing, synchronisation of all below it, or of the
@@ -66,7 +96,25 @@ _PEAK = COUNTERS + int(Counter.SHADOW_PAGES_PEAK)
 _MADE = COUNTERS + int(Counter.SHADOW_PAGES_MADE)
 
 _MIN_PAGES = 64
+_MIN_ROOTS = 16
 _PER_EVENT = 16
+
+
+class PoolState(Protocol):
+    """What there is once in a pool."""
+
+    free: int
+    """Shadow pages on the list of free ones."""
+    high: int
+    """Shadow pages ever used; page 0 is never one."""
+    roots: int
+    live: int
+    """Live tables of the guest."""
+    clock: int
+    mark: int
+    """Of the running traversal."""
+    store_trapped: int
+    """1 if the store at hand has taken its exit."""
 
 
 class Pool(NamedTuple):
@@ -77,13 +125,19 @@ class Pool(NamedTuple):
     """The guest's tables."""
     shadow: Ram
     """The shadow pages."""
-    guests: NDArray[np.int64]
-    """(guest pages, ROLES + 4): by role its shadow page (0 = none), then see SHADOWS."""
-    slots: NDArray[np.int64]
-    """(shadow pages, 8); see OWNER."""
-    roots: NDArray[np.int64]
-    scalars: NDArray[np.int64]
-    harts: NDArray[np.int64]
+    shadow_of: NDArray[np.int64]
+    """(guest pages, ROLES): the shadow page of a guest page in a role; 0 = none."""
+    tables: NDArray[Any]
+    """By guest page; see :data:`_TABLE`."""
+    slots: NDArray[Any]
+    """By shadow page; see :data:`_SLOT`."""
+    roots: NDArray[Any]
+    """By row; see :data:`_ROOT`."""
+    root_asids: NDArray[np.int64]
+    """(rows, harts): the ASID that a hart loaded a root with last, or UNREACHED.  Fences are a
+    hart's own, and so is what it may still hold."""
+    state: PoolState
+    harts: NDArray[Any]
     """Those of the Hardware."""
     counts: NDArray[np.int64]
     """Those of the Hardware."""
@@ -123,15 +177,18 @@ def make(
 ) -> Pool:
     """An empty pool for a guest with the machine's RAM; see :class:`Pool` for the arguments
     (``local`` is the columns of that array)."""
-    scalars = np.zeros(7, np.int64)
-    scalars[N_HIGH] = 1
+    state = np.zeros(1, _STATE)[0]
+    state.high = 1
+    pages = machine.ram_size // PAGE_BYTES
     return Pool(
         guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
         shadow=Ram(np.zeros(_MIN_PAGES * pte.ENTRIES, np.int64), POOL_BASE),
-        guests=sparse(machine.ram_size // PAGE_BYTES, ROLES + 4),
-        slots=np.zeros((_MIN_PAGES, 8), np.int64),
-        roots=np.zeros((16, ROOT_HARTS + machine.harts), np.int64),
-        scalars=scalars,
+        shadow_of=sparse(pages, ROLES),
+        tables=sparse(pages, _TABLE.itemsize // 8).view(_TABLE).reshape(pages),
+        slots=np.zeros(_MIN_PAGES, _SLOT),
+        roots=np.zeros(_MIN_ROOTS, _ROOT),
+        root_asids=np.zeros((_MIN_ROOTS, machine.harts), np.int64),
+        state=state,
         harts=hardware.harts,
         counts=hardware.counts,
         flags=machine.walk_flags,
@@ -150,30 +207,37 @@ def make(
 def grow(p: Pool) -> Pool:
     """The same state with at least twice the room for pages and roots."""
     count = len(p.slots) * 2
-    while count < len(p.slots) + _wanted(p.scalars, p.whole):
+    while count < len(p.slots) + _wanted(p.state, p.whole):
         count *= 2
     # Only pages in use are copied: the untouched rest of either array costs no memory.
-    used = int(p.scalars[N_HIGH]) * pte.ENTRIES
+    used = p.state.high * pte.ENTRIES
     words = np.zeros(count * pte.ENTRIES, np.int64)
     words[:used] = p.shadow.words[:used]
-    slots = np.zeros((count, p.slots.shape[1]), np.int64)
-    slots[: len(p.slots)] = p.slots
-    roots = np.zeros((len(p.roots) * 2, p.roots.shape[1]), np.int64)
-    roots[: len(p.roots)] = p.roots
-    return p._replace(shadow=Ram(words, POOL_BASE), slots=slots, roots=roots)
+    return p._replace(
+        shadow=Ram(words, POOL_BASE),
+        slots=_longer(p.slots, count),
+        roots=_longer(p.roots, len(p.roots) * 2),
+        root_asids=_longer(p.root_asids, len(p.roots) * 2),
+    )
 
 
-def _wanted(scalars: NDArray[np.int64], whole: int) -> int:
+def _longer(array: NDArray[Any], count: int) -> NDArray[Any]:
+    longer = np.zeros((count, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+def _wanted(state: PoolState, whole: int) -> int:
     """Pages that one event may need."""
-    return _PER_EVENT + (int(scalars[N_LIVE]) + 1) * ROLES * whole
+    return _PER_EVENT + (state.live + 1) * ROLES * whole
 
 
 @inner
 def has_room(p: Pool) -> bool:
-    """Whether the next event cannot run out of shadow pages or roots."""
-    left = p.slots.shape[0] - p.scalars[N_HIGH] + p.scalars[N_FREE]
-    wanted = _PER_EVENT + (p.scalars[N_LIVE] + 1) * ROLES * p.whole
-    return left >= wanted and p.scalars[N_ROOTS] < p.roots.shape[0]  # type: ignore[no-any-return]
+    """Return True if the next event cannot run out of shadow pages or roots."""
+    left = p.slots.shape[0] - p.state.high + p.state.free
+    wanted = _PER_EVENT + (p.state.live + 1) * ROLES * p.whole
+    return left >= wanted and p.state.roots < p.roots.shape[0]  # type: ignore[no-any-return]
 
 
 @inner
@@ -198,19 +262,19 @@ def child_of(entry: int) -> int:
 
 @inner
 def new_page(p: Pool, page: int, role: int) -> int:
-    """An empty shadow page, with no link to it yet; registered where shadows are shared."""
-    if p.scalars[N_FREE]:
-        p.scalars[N_FREE] -= 1
-        slot = p.slots[p.scalars[N_FREE], FREE]
+    """An empty shadow page, with no link to it yet; registered if shadows are shared."""
+    if p.state.free:
+        p.state.free -= 1
+        slot = p.slots[p.state.free].free
     else:
-        slot = p.scalars[N_HIGH]
+        slot = p.state.high
         if slot >= p.slots.shape[0]:
             raise RuntimeError("one event links more tables than the stream has said are live")
-        p.scalars[N_HIGH] += 1
-    p.slots[slot, OWNER] = page
-    p.slots[slot, ROLE] = role
-    p.slots[slot, REFS] = 0
-    p.slots[slot, IS_ROOT] = 0
+        p.state.high += 1
+    p.slots[slot].owner = page
+    p.slots[slot].role = role
+    p.slots[slot].links = 0
+    p.slots[slot].is_root = 0
     p.counts[_MADE] += 1
     p.counts[_PAGES] += 1
     p.counts[_PEAK] = max(p.counts[_PEAK], p.counts[_PAGES])
@@ -221,9 +285,9 @@ def new_page(p: Pool, page: int, role: int) -> int:
 
 @inner
 def _register(p: Pool, slot: int) -> None:
-    guest = p.guests[p.slots[slot, OWNER]]
-    guest[p.slots[slot, ROLE]] = slot
-    guest[SHADOWS] += 1
+    page = p.slots[slot].owner
+    p.shadow_of[page, p.slots[slot].role] = slot
+    p.tables[page].shadows += 1
 
 
 @inner
@@ -232,13 +296,12 @@ def give_up(p: Pool, slot: int) -> None:
 
     A page that others still link to stays, empty and without an owner, until they are gone.
     """
-    p.slots[0, STACK] = slot
+    p.slots[0].to_give_up = slot
     depth = 1
     while depth:
         depth -= 1
-        x = p.slots[depth, STACK]
-        state = p.slots[x]
-        if state[OWNER] >= 0:
+        x = p.slots[depth].to_give_up
+        if p.slots[x].owner >= 0:
             _disown(p, x)
             for at in range(x * pte.ENTRIES, (x + 1) * pte.ENTRIES):
                 entry = p.shadow.words[at]
@@ -247,36 +310,38 @@ def give_up(p: Pool, slot: int) -> None:
                 p.shadow.words[at] = 0
                 child = child_of(entry)
                 if child:
-                    p.slots[child, REFS] -= 1
-                    if p.slots[child, REFS] == 0:
-                        p.slots[depth, STACK] = child
+                    p.slots[child].links -= 1
+                    if p.slots[child].links == 0:
+                        p.slots[depth].to_give_up = child
                         depth += 1
-        if state[REFS] == 0:
-            p.slots[p.scalars[N_FREE], FREE] = x
-            p.scalars[N_FREE] += 1
+        if p.slots[x].links == 0:
+            p.slots[p.state.free].free = x
+            p.state.free += 1
 
 
 @inner
 def _disown(p: Pool, slot: int) -> None:
-    state = p.slots[slot]
-    guest = p.guests[state[OWNER]]
+    page = p.slots[slot]
+    guest = page.owner
+    role = page.role
     p.counts[_PAGES] -= 1
-    state[OWNER] = -1
-    if guest[state[ROLE]] == slot:
-        guest[state[ROLE]] = 0
-        guest[SHADOWS] -= 1
-        if guest[SHADOWS] == 0:
-            guest[UNSYNCED] = 0
-            guest[WRITTEN] = 0
-    if state[IS_ROOT]:
-        state[IS_ROOT] = 0
-        state[REFS] -= 1
+    page.owner = -1
+    if p.shadow_of[guest, role] == slot:
+        p.shadow_of[guest, role] = 0
+        table = p.tables[guest]
+        table.shadows -= 1
+        if table.shadows == 0:
+            table.unsynced = 0
+            table.written = 0
+    if page.is_root:
+        page.is_root = 0
+        page.links -= 1
 
 
 @inner
 def _unlink(p: Pool, child: int) -> None:
-    p.slots[child, REFS] -= 1
-    if p.slots[child, REFS] == 0:
+    p.slots[child].links -= 1
+    if p.slots[child].links == 0:
         give_up(p, child)
 
 
@@ -293,14 +358,14 @@ def put(p: Pool, slot: int, index: int, entry: int) -> None:
 @inner
 def link(p: Pool, slot: int, index: int, child: int, guest_entry: int) -> None:
     """Replace an entry by the link to ``child`` that stands for ``guest_entry``."""
-    p.slots[child, REFS] += 1
+    p.slots[child].links += 1
     target = ((POOL_BASE >> 12) + child) << pte.PPN_SHIFT
     put(p, slot, index, target | pte.V | (guest_entry & pte.G))
 
 
 @inner
 def shadow_leaf(p: Pool, entry: int, level: int, view: int) -> int:
-    """The shadow of a guest leaf in a view; 0 where there is nothing to map."""
+    """The shadow of a guest leaf in a view; 0 if there is nothing to map."""
     if not usable_leaf(entry, level, p.flags):
         return 0
     entry &= ~_RSW
@@ -327,8 +392,8 @@ def find_root(p: Pool, satp: int) -> int:
     """Row of the root of ``satp`` in ``roots``, or -1."""
     page = page_of(p, atp.root(satp))
     level = atp.levels(atp.mode(satp)) - 1
-    for row in range(p.scalars[N_ROOTS]):
-        if p.roots[row, ROOT_PAGE] == page and p.roots[row, ROOT_LEVEL] == level:
+    for row in range(p.state.roots):
+        if p.roots[row].page == page and p.roots[row].level == level:
             return row
     return -1
 
@@ -340,7 +405,7 @@ def root_slot(p: Pool, satp: int, view: int) -> int:
     levels = atp.levels(atp.mode(satp))
     if page < 0 or levels == 0:
         return 0
-    return p.guests[page, (levels - 1) * VIEWS + view]  # type: ignore[no-any-return]
+    return p.shadow_of[page, (levels - 1) * VIEWS + view]  # type: ignore[no-any-return]
 
 
 @inner
@@ -352,19 +417,19 @@ def make_root(p: Pool, satp: int, view: int) -> int:
         slot = new_page(p, page_of(p, atp.root(satp)), role)
         if not p.shared:
             _register(p, slot)
-    if not p.slots[slot, IS_ROOT]:
-        p.slots[slot, IS_ROOT] = 1
-        p.slots[slot, REFS] += 1
+    if not p.slots[slot].is_root:
+        p.slots[slot].is_root = 1
+        p.slots[slot].links += 1
     return slot
 
 
 @inner
 def _is_loaded(p: Pool, row: int) -> bool:
     for hart in range(p.harts.shape[0]):
-        satp = p.harts[hart, SATP]
+        satp = p.harts[hart].satp
         if (
-            page_of(p, atp.root(satp)) == p.roots[row, ROOT_PAGE]
-            and atp.levels(atp.mode(satp)) - 1 == p.roots[row, ROOT_LEVEL]
+            page_of(p, atp.root(satp)) == p.roots[row].page
+            and atp.levels(atp.mode(satp)) - 1 == p.roots[row].level
         ):
             return True
     return False
@@ -372,63 +437,67 @@ def _is_loaded(p: Pool, row: int) -> bool:
 
 @inner
 def load_root(p: Pool, hart: int, satp: int) -> tuple[int, bool]:
-    """Write ``satp``.  Its row in ``roots`` (a new one where it is not known), -1 for Bare; and
-    whether all fences since the hart ran it last, with the same ASID, have reached it.
+    """Write ``satp``.
+
+    :return: its row in ``roots`` (a new one if it is not known), -1 for Bare; and True if all
+        fences since the hart ran it last, with the same ASID, have reached it.
 
     The root's page in the first view is made at once, so that the table counts as shadowed.
     """
-    p.harts[hart, SATP] = satp
+    p.harts[hart].satp = satp
     page = page_of(p, atp.root(satp))
     if atp.mode(satp) == 0 or page < 0:
         return -1, True
     row = find_root(p, satp)
     if row < 0:
-        row = p.scalars[N_ROOTS]
-        p.scalars[N_ROOTS] += 1
-        p.roots[row, ROOT_PAGE] = page
-        p.roots[row, ROOT_LEVEL] = atp.levels(atp.mode(satp)) - 1
-        for column in range(ROOT_HARTS, p.roots.shape[1]):
-            p.roots[row, column] = UNREACHED
-    p.scalars[CLOCK] += 1
-    p.roots[row, ROOT_USED] = p.scalars[CLOCK]
+        row = p.state.roots
+        p.state.roots += 1
+        p.roots[row].page = page
+        p.roots[row].level = atp.levels(atp.mode(satp)) - 1
+        for other in range(p.root_asids.shape[1]):
+            p.root_asids[row, other] = UNREACHED
+    p.state.clock += 1
+    p.roots[row].used = p.state.clock
     make_root(p, satp, _FIRST_VIEW)
-    in_step = p.roots[row, ROOT_HARTS + hart] == asid_of(p, satp)
-    p.roots[row, ROOT_HARTS + hart] = asid_of(p, satp)
+    in_step = p.root_asids[row, hart] == asid_of(p, satp)
+    p.root_asids[row, hart] = asid_of(p, satp)
     return row, in_step
 
 
 @inner
 def forget_root(p: Pool, row: int) -> None:
     """Drop a row of ``roots`` and its shadow."""
-    page = p.roots[row, ROOT_PAGE]
-    level = p.roots[row, ROOT_LEVEL]
-    p.scalars[N_ROOTS] -= 1
-    for column in range(p.roots.shape[1]):
-        p.roots[row, column] = p.roots[p.scalars[N_ROOTS], column]
+    page = p.roots[row].page
+    level = p.roots[row].level
+    p.state.roots -= 1
+    last = p.roots[p.state.roots]
+    p.roots[row].page = last.page
+    p.roots[row].level = last.level
+    p.roots[row].used = last.used
+    for hart in range(p.root_asids.shape[1]):
+        p.root_asids[row, hart] = p.root_asids[p.state.roots, hart]
     for view in range(VIEWS):
-        slot = p.guests[page, level * VIEWS + view]
-        if slot and p.slots[slot, IS_ROOT]:
-            p.slots[slot, IS_ROOT] = 0
+        slot = p.shadow_of[page, level * VIEWS + view]
+        if slot and p.slots[slot].is_root:
+            p.slots[slot].is_root = 0
             _unlink(p, slot)
 
 
 @inner
 def forget_all_roots(p: Pool) -> None:
     """Drop every shadow root, loaded or not."""
-    while p.scalars[N_ROOTS]:
-        forget_root(p, p.scalars[N_ROOTS] - 1)
+    while p.state.roots:
+        forget_root(p, p.state.roots - 1)
 
 
 @inner
 def retain(p: Pool, keep: int) -> None:
     """Forget the roots used longest ago until at most ``keep`` are left; loaded ones stay, and
     ``keep`` -1 keeps all."""
-    while keep >= 0 and p.scalars[N_ROOTS] > keep:
+    while keep >= 0 and p.state.roots > keep:
         oldest = -1
-        for row in range(p.scalars[N_ROOTS]):
-            if not _is_loaded(p, row) and (
-                oldest < 0 or p.roots[row, ROOT_USED] < p.roots[oldest, ROOT_USED]
-            ):
+        for row in range(p.state.roots):
+            if not _is_loaded(p, row) and (oldest < 0 or p.roots[row].used < p.roots[oldest].used):
                 oldest = row
         if oldest < 0:
             return
@@ -439,6 +508,6 @@ def retain(p: Pool, keep: int) -> None:
 def give_up_page(p: Pool, page: int) -> None:
     """Give up every shadow of a guest page."""
     for role in range(ROLES):
-        slot = p.guests[page, role]
+        slot = p.shadow_of[page, role]
         if slot:
             give_up(p, slot)

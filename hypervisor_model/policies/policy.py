@@ -1,23 +1,24 @@
-"""What all policies share on the Python side: feeding batches and giving results."""
+"""What all policies share on the Python side: their registry, feeding batches, giving results."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
-from hypervisor_model.errors import ModelError
+from hypervisor_model.errors import ModelError, UsageError
 from hypervisor_model.events import EVENT, EventBatch, Kind, of_virtual_machines
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
 from hypervisor_model.jit import unsigned
-from hypervisor_model.policies._hardware import COUNTERS, REFS_G, REFS_VS, Hardware
+from hypervisor_model.policies.hart import COUNTERS, REFS_G, REFS_VS, Hardware
 from hypervisor_model.policies.machine import MachineModel
+from hypervisor_model.policies.options import NoOptions, parse
 
 _MODES = frozenset(int(mode) for mode in Mode)
 
@@ -36,14 +37,14 @@ class Stream:
 
     accesses: Accesses = "all"
     page_faults: bool = True
-    """Whether the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
+    """True if the guest's own faults are there, as PAGE_FAULT or as failing ACCESS events."""
     filter: int = 0
     """Slots of the filter that the accesses have passed; 0: there was none."""
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """Counts of one policy; None stands where a count could not be measured."""
+    """Counts of one policy; None stands for a count that could not be measured."""
 
     exits: dict[Exit, int | None]
     """The kinds that the policy can have."""
@@ -55,11 +56,11 @@ class PolicyResult:
     walk_refs: dict[str, int] | None
     """References of hardware walks: ``vs`` (the only stage, or the first) and ``g``."""
     walk_cache_hits: int | None
-    """Walks that a page-walk cache shortened; None where there is none."""
+    """Walks that a page-walk cache shortened; None if there is none."""
     counters: dict[Counter, int | None]
     """The further counters that the policy has."""
     reasons: dict[str, str] = field(default_factory=dict)
-    """Why a count is None, or what it covers where that is less than the run, by its name in
+    """Why a count is None, or what it covers if that is less than the run, by its name in
     :meth:`to_json`."""
 
     @property
@@ -69,7 +70,7 @@ class PolicyResult:
 
     @property
     def total(self) -> int | None:
-        """All exits; None where a kind could not be counted, or only in part."""
+        """All exits; None if a kind could not be counted, or only in part."""
         return None if "exits.total" in self.reasons else self.at_least
 
     def to_json(self) -> dict[str, Any]:
@@ -99,19 +100,31 @@ class Colour(NamedTuple):
 class Policy(ABC):
     """One policy over one stream; see docs/architecture.md, "Policies".
 
-    Sub-classes name their exit kinds and counters, which of these need every access to be in the
-    stream, and the kernel that consumes a batch.
+    A policy is one file: a class with :func:`register` above it, its options and its kernels.  The
+    class says what exits and counters it has, and which of these need every access to be in the
+    stream; :meth:`_consume` calls the kernel that consumes a batch.
     """
 
     name: ClassVar[str]
+    """What users call the policy."""
     label: ClassVar[str]
     """What reports call the policy in words."""
     colour: ClassVar[Colour]
     """The colour that reports give it."""
+    place: ClassVar[int] = 1000
+    """Its place in lists: low numbers first, equal ones by name."""
+    options: ClassVar[type[Any]] = NoOptions
+    """The dataclass of its options (:mod:`hypervisor_model.policies.options`)."""
     kinds: ClassVar[tuple[Exit, ...]]
+    """The kinds of exit that it can have."""
     extra: ClassVar[tuple[Counter, ...]] = ()
+    """What it counts besides."""
 
     def __init__(self, machine: MachineModel, stream: Stream, hardware: Hardware) -> None:
+        """Begin with empty tables.
+
+        A policy's own class takes ``machine``, its options and ``stream``, in this order.
+        """
         self.machine = machine
         self.stream = stream
         self._hw = hardware
@@ -123,8 +136,8 @@ class Policy(ABC):
         Returns one int64 an event: for an ACCESS the policy's effective translation (a PA, or
         :func:`~hypervisor_model.events.fault_pa` of the fault that the guest would see), else 0.
 
-        Raises:
-            ModelError: not a batch of events, or a hart that the machine does not have.
+        :raises ModelError: when it is not a batch of events, or names a hart that the machine does
+            not have.
         """
         own = own_events(batch, self.machine)
         self._left_out |= own is not batch
@@ -145,8 +158,8 @@ class Policy(ABC):
         raise AssertionError(f"{self.name} has nothing to grow")
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
-        """What cannot be counted where accesses are missing: fills, and what depends on which
-        entries they filled."""
+        """What cannot be counted if accesses are missing: fills, and what depends on which entries
+        they filled."""
         fills = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GSTAGE_FAULT)
         traps = (Counter.SINVAL, Counter.ROOT_HITS)
         return [
@@ -227,6 +240,42 @@ class Policy(ABC):
         )
 
 
+P = TypeVar("P", bound=type[Policy])
+
+POLICIES: dict[str, type[Policy]] = {}
+"""Class of each policy, by name."""
+
+
+def register(policy: P) -> P:
+    """Make a policy known by its name; a decorator for its class.
+
+    :raises ModelError: when another class has this name.
+    """
+    known = POLICIES.setdefault(policy.name, policy)
+    if known is not policy:
+        raise ModelError(f"policy {policy.name} is defined in {known.__module__} already")
+    ordered = sorted(POLICIES.values(), key=lambda one: (one.place, one.name))
+    POLICIES.clear()
+    POLICIES.update({one.name: one for one in ordered})
+    return policy
+
+
+def make(spec: str, machine: MachineModel, stream: Stream | None = None) -> Policy:
+    """A fresh policy as ``spec`` describes it: ``NAME`` or ``NAME:key=value,key=value``.
+
+    :param spec: a name of :data:`POLICIES`, and values for its options.
+    :param machine: what all policies of a run share.
+    :param stream: how complete the events are; by default every access is there.
+    :raises UsageError: when there is no such policy or option, or an option cannot have the value.
+    """
+    name, _, text = spec.partition(":")
+    if name not in POLICIES:
+        raise UsageError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
+    kind: type[Any] = POLICIES[name]
+    policy: Policy = kind(machine, parse(name, kind.options, text), stream or Stream())
+    return policy
+
+
 def _suiting(machine: MachineModel) -> str:
     """What to do about a filter that does not suit the machine's TLB."""
     footprint = machine.footprint_data, machine.footprint_code
@@ -256,9 +305,8 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
     """``batch`` itself, or a copy in which marks, which concern no model, stand for what the
     guest's own virtual machines do.  Refuses what a kernel must not see.
 
-    Raises:
-        ModelError: not a batch of events, a hart that the machine does not have, or a ``satp``
-            that no register can hold.
+    :raises ModelError: when it is not a batch of events, names a hart that the machine does not
+        have, or writes a ``satp`` that no register can hold.
     """
     if batch.dtype != EVENT or batch.ndim != 1:
         raise ModelError("not a one-dimensional array of hypervisor_model.events.EVENT")

@@ -1,4 +1,4 @@
-"""Keeping shadow tables in step with the guest's: entry by entry, page by page, whole trees."""
+"""Keep shadow tables in step with the guest's: entry by entry, page by page, whole trees."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ from hypervisor_model.exits import Counter
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import load
-from hypervisor_model.policies._hardware import COUNTERS, VIEWS
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.hart import COUNTERS, VIEWS
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_RESYNC,
-    LIVE,
-    MARK,
-    MARKED,
-    OWNER,
     PAGE_BYTES,
-    ROLE,
     ROLES,
-    UNSYNCED,
-    VISIT,
     Pool,
     child_of,
     entry_at,
     link,
+    load_root,
+    make_root,
     new_page,
     page_of,
     put,
@@ -39,18 +34,19 @@ _RESYNCS = COUNTERS + int(Counter.RESYNCS)
 @inner
 def guest_entry_of(p: Pool, slot: int, index: int) -> int:
     """The guest's entry that a shadow entry stands for."""
-    return load(p.guest, p.guest.base + p.slots[slot, OWNER] * PAGE_BYTES + index * 8)
+    return load(p.guest, p.guest.base + p.slots[slot].owner * PAGE_BYTES + index * 8)
 
 
 @inner
 def _is_same_link(p: Pool, entry: int, guest_entry: int) -> bool:
-    """Whether a shadow link leads to the shadow of the table that the guest's entry names."""
+    """Return True if a shadow link leads to the shadow of the table that the guest's entry
+    names."""
     child = child_of(entry)
     return (
         child != 0
         and pte.is_link(guest_entry)
-        and p.slots[child, OWNER] >= 0
-        and p.slots[child, OWNER] == page_of(p, pte.target(guest_entry))
+        and p.slots[child].owner >= 0
+        and p.slots[child].owner == page_of(p, pte.target(guest_entry))
     )
 
 
@@ -62,7 +58,7 @@ def _mirror(p: Pool, slot: int, index: int, guest_entry: int) -> int:
     one, whose page is returned (else 0) to be filled in turn; otherwise it stays empty, to be
     filled on demand.
     """
-    role = p.slots[slot, ROLE]
+    role = p.slots[slot].role
     entry = entry_at(p, slot, index)
     if role < VIEWS or not pte.is_link(guest_entry):
         leaf = shadow_leaf(p, guest_entry, role // VIEWS, role % VIEWS)
@@ -73,7 +69,7 @@ def _mirror(p: Pool, slot: int, index: int, guest_entry: int) -> int:
         link(p, slot, index, child_of(entry), guest_entry)
         return 0
     page = page_of(p, pte.target(guest_entry))
-    child = p.guests[page, role - VIEWS] if page >= 0 else 0
+    child = p.shadow_of[page, role - VIEWS] if page >= 0 else 0
     fresh = page >= 0 and child == 0 and p.whole
     if fresh:
         child = new_page(p, page, role - VIEWS)
@@ -89,18 +85,18 @@ def _mirror(p: Pool, slot: int, index: int, guest_entry: int) -> int:
 @inner
 def build(p: Pool, slot: int) -> None:
     """Fill a shadow page, and all below it that is new, from live guest tables."""
-    p.slots[0, VISIT] = slot
+    p.slots[0].to_visit = slot
     depth = 1
     while depth:
         depth -= 1
-        x = p.slots[depth, VISIT]
+        x = p.slots[depth].to_visit
         # A page that is not live yet is described by the events that follow.
-        if not p.guests[p.slots[x, OWNER], LIVE]:
+        if not p.tables[p.slots[x].owner].live:
             continue
         for index in range(pte.ENTRIES):
             fresh = _mirror(p, x, index, guest_entry_of(p, x, index))
             if fresh:
-                p.slots[depth, VISIT] = fresh
+                p.slots[depth].to_visit = fresh
                 depth += 1
 
 
@@ -108,7 +104,7 @@ def build(p: Pool, slot: int) -> None:
 def mirror_entry(p: Pool, page: int, index: int, guest_entry: int) -> None:
     """Bring one entry of a guest page into every shadow of the page."""
     for role in range(ROLES):
-        slot = p.guests[page, role]
+        slot = p.shadow_of[page, role]
         if slot:
             fresh = _mirror(p, slot, index, guest_entry)
             if fresh:
@@ -118,7 +114,7 @@ def mirror_entry(p: Pool, page: int, index: int, guest_entry: int) -> None:
 @inner
 def sync_entry(p: Pool, slot: int, index: int) -> None:
     """Synchronise one entry that is a leaf or empty, counted."""
-    role = p.slots[slot, ROLE]
+    role = p.slots[slot].role
     p.counts[_SYNC_READS] += 1
     leaf = shadow_leaf(p, guest_entry_of(p, slot, index), role // VIEWS, role % VIEWS)
     if leaf != entry_at(p, slot, index):
@@ -151,20 +147,20 @@ def sync_page(p: Pool, slot: int, spare_global: int) -> None:
 
 @inner
 def _begin(p: Pool, slot: int) -> None:
-    p.scalars[MARK] += 1
-    p.slots[slot, MARKED] = p.scalars[MARK]
-    p.slots[0, VISIT] = slot
+    p.state.mark += 1
+    p.slots[slot].mark = p.state.mark
+    p.slots[0].to_visit = slot
 
 
 @inner
 def _push_children(p: Pool, slot: int, depth: int) -> int:
-    if p.slots[slot, ROLE] < VIEWS:
+    if p.slots[slot].role < VIEWS:
         return depth
     for index in range(pte.ENTRIES):
         child = child_of(entry_at(p, slot, index))
-        if child and p.slots[child, MARKED] != p.scalars[MARK]:
-            p.slots[child, MARKED] = p.scalars[MARK]
-            p.slots[depth, VISIT] = child
+        if child and p.slots[child].mark != p.state.mark:
+            p.slots[child].mark = p.state.mark
+            p.slots[depth].to_visit = child
             depth += 1
     return depth
 
@@ -177,9 +173,9 @@ def sync_below(p: Pool, slot: int, spare_global: int) -> None:
     depth = 1
     while depth:
         depth -= 1
-        x = p.slots[depth, VISIT]
+        x = p.slots[depth].to_visit
         # Synchronising one page may have given up another.
-        if p.slots[x, OWNER] >= 0:
+        if p.slots[x].owner >= 0:
             sync_page(p, x, spare_global)
             depth = _push_children(p, x, depth)
     p.counts[_SYNC_RUNS] += p.counts[_SYNC_READS] != reads
@@ -192,34 +188,46 @@ def resync_below(p: Pool, slot: int) -> None:
     depth = 1
     while depth:
         depth -= 1
-        x = p.slots[depth, VISIT]
-        if p.slots[x, OWNER] >= 0:
-            if p.guests[p.slots[x, OWNER], UNSYNCED]:
-                resync_page(p, p.slots[x, OWNER])
+        x = p.slots[depth].to_visit
+        if p.slots[x].owner >= 0:
+            if p.tables[p.slots[x].owner].unsynced:
+                resync_page(p, p.slots[x].owner)
             depth = _push_children(p, x, depth)
 
 
 @inner
 def resync_page(p: Pool, page: int) -> None:
     """Synchronise all shadows of a guest page; it is protected again."""
-    p.guests[page, UNSYNCED] = 0
+    p.tables[page].unsynced = 0
     p.counts[_RESYNCS] += 1
     for role in range(ROLES):
-        slot = p.guests[page, role]
+        slot = p.shadow_of[page, role]
         if slot:
             sync_page(p, slot, _ALL)
 
 
 @inner
 def find_end(p: Pool, slot: int, va: int) -> tuple[int, int, int]:
-    """Where the shadow walk of ``va`` from a root page (not 0) ends: shadow page, index, and
-    whether the mapping is global.  The entry there is a leaf or empty."""
+    """Find the entry that the shadow walk of ``va`` ends at; it is a leaf or empty.
+
+    :param slot: the root page, not 0.
+    :return: shadow page, index, and a number other than 0 if the mapping is global.
+    """
     is_global = 0
     while True:
-        index = (va >> pte.level_bits(p.slots[slot, ROLE] // VIEWS)) & (pte.ENTRIES - 1)
+        index = (va >> pte.level_bits(p.slots[slot].role // VIEWS)) & (pte.ENTRIES - 1)
         entry = entry_at(p, slot, index)
         is_global |= entry & pte.G
         child = child_of(entry)
         if child == 0:
             return slot, index, is_global
         slot = child
+
+
+@inner
+def load_filled(p: Pool, hart: int, satp: int) -> None:
+    """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
+    row, _ = load_root(p, hart, satp)
+    if row >= 0 and p.whole:
+        for view in range(VIEWS if p.by_view else 1):
+            build(p, make_root(p, satp, view))

@@ -1,29 +1,29 @@
-"""What all policies with shadow tables do: accesses, and the life of the guest's tables.
+"""What accesses do in all policies with shadow tables, and the life of the guest's tables.
 
 ``shadow``, ``lsp`` and their neighbours differ in what they do at a table write, a fence and a
-``satp`` write; this module is what they share.
+``satp`` write; this module has what they share.
 
-*Pages* are those of :mod:`~hypervisor_model.policies._pool`.  Guest superpages stay superpages.
-(Ours, and a limit: a write-protected page inside of one does not break it up; protection is by
-page number, so the TLB reach that splitting costs is not seen.)
+*Pages* are those of :mod:`~hypervisor_model.policies.shadow_tables`.  Guest superpages stay
+superpages.  (Ours, and a limit: a write-protected page inside of one does not break it up.
+Protection is by page number, so the TLB reach that splitting costs is not seen.)
 
 *Privilege views.*  In set-up ``h`` the guest's own U bit and SUM work in VS- and VU-mode, so there
 is one view.  In set-up ``base`` all of the guest runs in U-mode, so that user, supervisor and
 supervisor with SUM each have a shadow of their own.
 
-*A and D.*  A shadow leaf exists only where the guest's A is set, and is writable only where its D
-is set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
+*A and D.*  A shadow leaf exists only if the guest's A is set, and is writable only if its D is
+set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
 guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only for want of D,
 and the hypervisor sets D for it.  Every view of the address space that holds the page has W then,
 so that there is one such exit a page, not one a view.  A store that its view has nothing for is a
 ``shadow_fill``, which sets D on the way; so is one after the guest has set D itself.
 
-*A miss* walks the shadow table.  Where it denies the access, the guest's tables are walked from
+*A miss* walks the shadow table.  If it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
 ``dirty_fill``), and the shadow gets what that walk met, links included.  Then the access starts
 over: a second TLB miss, a second walk, as on hardware.
 
-*Guest faults* are counted where they are first told: at a failing access, or at a PAGE_FAULT event
+*Guest faults* are counted when they are first told: at a failing access, or at a PAGE_FAULT event
 that is not the report of the access before it (same hart and cause, ``tval`` less than a page on).
 
 *Untranslated* accesses (Bare, or M-mode) cost nothing and get the address itself.
@@ -31,16 +31,12 @@ that is not the report of the access before it (same hart and cause, ``tval`` le
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hypervisor_model import tlb as tlbs
 from hypervisor_model.events import (
     FLAG_CONT,
     FLAG_STOP,
     FLAG_SUM,
     Access,
-    EventBatch,
     Fence,
     Kind,
     Priv,
@@ -50,13 +46,10 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply, load
-from hypervisor_model.policies import _pool
-from hypervisor_model.policies._base import Policy, Stream
-from hypervisor_model.policies._event import Event
-from hypervisor_model.policies._hardware import (
+from hypervisor_model.policies.event import Event
+from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
-    SATP,
     VIEWS,
     Hardware,
     access_faulted,
@@ -69,25 +62,16 @@ from hypervisor_model.policies._hardware import (
     take_exit,
     tlb_of,
 )
-from hypervisor_model.policies._pool import (
+from hypervisor_model.policies.shadow_tables import (
     EMPTY,
     LINK_RESYNC,
     LINK_SYNC_ALL,
-    LIVE,
-    N_LIVE,
-    N_ROOTS,
-    OWNER,
     POOL_BASE,
-    ROLE,
     ROLES,
-    ROOT_PAGE,
-    SHADOWS,
-    STORE_TRAPPED,
     SUM_VIEW,
     SUPERVISOR_VIEW,
     USER_VIEW,
     WITHHELD,
-    WRITTEN,
     Pool,
     asid_of,
     child_of,
@@ -102,15 +86,14 @@ from hypervisor_model.policies._pool import (
     root_slot,
     shadow_leaf,
 )
-from hypervisor_model.policies._sync import (
+from hypervisor_model.policies.synchronisation import (
     find_end,
     guest_entry_of,
     mirror_entry,
     resync_below,
     sync_below,
 )
-from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.walk import ADUE, OK, PROBE, Walk, walk1
+from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
 _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
@@ -129,44 +112,11 @@ _OTHER = int(PteOp.OTHER)
 _AD = pte.A | pte.D
 
 
-SHADOW_EXITS = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GUEST_FAULT)
-"""Exits that an access can take, in every policy with shadow tables."""
-SHADOW_COUNTERS = (
-    Counter.SHADOW_PAGES,
-    Counter.SHADOW_PAGES_PEAK,
-    Counter.SHADOW_PAGES_MADE,
-)
-
-
-class ShadowPolicy(Policy):
-    """A policy that has a pool of shadow pages.
-
-    Its kernels for a table write, a fence and a ``satp`` write stand in its own file;
-    :mod:`~hypervisor_model.policies._loop` calls them.
-    """
-
-    def __init__(
-        self, machine: MachineModel, stream: Stream, hardware: Hardware, pool: Pool
-    ) -> None:
-        super().__init__(machine, stream, hardware)
-        self._pool = pool
-
-    def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        # Here, because the loop imports the modules of all policies.
-        from hypervisor_model.policies import _loop
-
-        number = _loop.POLICIES.index(self.name)
-        return int(_loop.run(self._hw, self._pool, number, batch, start, answers))
-
-    def _grow(self) -> None:
-        self._pool = _pool.grow(self._pool)
-
-
 @inner
 def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
     """Every event but PTE_WRITE, FENCE and SATP_WRITE: the answer to an access, else 0.
 
-    ``seen``: whether the policy protects tables, so that it notices when one dies.
+    :param seen: True if the policy protects tables, so that it notices when one dies.
     """
     kind = event.kind
     if kind == _ACCESS:
@@ -179,8 +129,8 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
     if page < 0:
         return 0
     if kind == _TABLE_ADD:
-        p.scalars[N_LIVE] += 1 - p.guests[page, LIVE]
-        p.guests[page, LIVE] = 1
+        p.state.live += 1 - p.tables[page].live
+        p.tables[page].live = 1
         if p.whole:
             for index in range(pte.ENTRIES):
                 mirror_entry(p, page, index, EMPTY)
@@ -195,11 +145,11 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
 @inner
 def _table_dropped(p: Pool, page: int, seen: bool) -> None:
     """The page is no live table any more: a root dies with it, other shadows if it is seen."""
-    p.scalars[N_LIVE] -= p.guests[page, LIVE]
-    p.guests[page, LIVE] = 0
+    p.state.live -= p.tables[page].live
+    p.tables[page].live = 0
     row = 0
-    while row < p.scalars[N_ROOTS]:
-        if p.roots[row, ROOT_PAGE] == page:
+    while row < p.state.roots:
+        if p.roots[row].page == page:
             forget_root(p, row)
         else:
             row += 1
@@ -215,10 +165,10 @@ def index_of(pa: int) -> int:
 
 @inner
 def is_leaf_table(p: Pool, page: int) -> bool:
-    """Whether a guest page is shadowed as a leaf table only."""
+    """Return True if a guest page is shadowed as a leaf table only."""
     above = 0
     for role in range(VIEWS, ROLES):
-        above |= p.guests[page, role]
+        above |= p.shadow_of[page, role]
     return above == 0
 
 
@@ -227,10 +177,10 @@ def store(p: Pool, event: Event) -> int:
     """Let the store of a PTE_WRITE reach the guest's table; its page if a shadow stands for it,
     else -1."""
     if not event.flags & FLAG_CONT:
-        p.scalars[STORE_TRAPPED] = 0
+        p.state.store_trapped = 0
     apply(p.guest, event.kind, event.a, event.c)
     page = page_of(p, event.a)
-    if page < 0 or p.guests[page, SHADOWS] == 0:
+    if page < 0 or p.tables[page].shadows == 0:
         return -1
     # Hardware that sets A and D: no guest of a shadow table has that, its hypervisor does it.
     if event.sub == _OTHER and (event.b ^ event.c) & ~_AD == 0:
@@ -240,32 +190,34 @@ def store(p: Pool, event: Event) -> int:
 
 @inner
 def is_stored(event: Event) -> bool:
-    """Whether an instruction stores, so that write protection meets it; DMA does not."""
+    """Return True if an instruction stores, so that write protection meets it; DMA does not."""
     return event.sub != _OTHER
 
 
 @inner
 def trap_store(hw: Hardware, p: Pool, event: Event) -> bool:
-    """The exit ``pt_write``, once a store; none for what no instruction stores.  Whether it was
-    taken for this entry."""
-    if p.scalars[STORE_TRAPPED] or not is_stored(event):
+    """Take the exit ``pt_write``: one for each store, none for what no instruction stores.
+
+    :return: True if it was taken for this entry.
+    """
+    if p.state.store_trapped or not is_stored(event):
         return False
-    p.scalars[STORE_TRAPPED] = 1
+    p.state.store_trapped = 1
     take_exit(hw, event.hart, _PT_WRITE)
     return True
 
 
 @inner
 def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
-    """Enter what the guest's own walk of ``va`` met into the shadow; the shadow leaf.
+    """Copy the guest's translation of ``va`` into the shadow; return the new shadow leaf.
 
-    EMPTY where it cannot be entered: no shadow leaf says it, or a link would have to change that
+    EMPTY if it cannot be entered: no shadow leaf says it, or a link would have to change that
     the policy keeps."""
     slot = make_root(p, satp, view)
     table = atp.root(satp)
     level = atp.levels(atp.mode(satp)) - 1
     while True:
-        p.guests[p.slots[slot, OWNER], WRITTEN] = 0
+        p.tables[p.slots[slot].owner].written = 0
         index = (va >> pte.level_bits(level)) & (pte.ENTRIES - 1)
         child = child_of(entry_at(p, slot, index))
         if level == found.level:
@@ -273,11 +225,11 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
         guest_entry = load(p.guest, table + index * 8)
         table = pte.target(guest_entry)
         page = page_of(p, table)
-        if child == 0 or p.slots[child, OWNER] != page:
+        if child == 0 or p.slots[child].owner != page:
             if child and p.keep_links:
                 return EMPTY
-            role = p.slots[slot, ROLE] - VIEWS
-            child = p.guests[page, role] if p.shared else 0
+            role = p.slots[slot].role - VIEWS
+            child = p.shadow_of[page, role] if p.shared else 0
             if child == 0:
                 child = new_page(p, page, role)
             elif p.link_rule == LINK_SYNC_ALL:
@@ -298,9 +250,9 @@ def _fill(p: Pool, satp: int, view: int, va: int, found: Walk) -> int:
 
 @inner
 def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
-    """Fill the empty entries of the aligned window around one, where the guest has a leaf."""
+    """Fill the empty entries of the aligned window around one for which the guest has a leaf."""
     first = index // p.prefetch * p.prefetch
-    table = p.guest.base + (p.slots[slot, OWNER] << 12)
+    table = p.guest.base + (p.slots[slot].owner << 12)
     for other in range(first, min(first + p.prefetch, pte.ENTRIES)):
         if entry_at(p, slot, other) == 0:
             leaf = shadow_leaf(p, load(p.guest, table + other * 8), level, view)
@@ -311,7 +263,7 @@ def _prefetch(p: Pool, slot: int, index: int, level: int, view: int) -> None:
 
 @inner
 def _is_updated(satp: int, found: Walk) -> bool:
-    """Whether a walk of the guest's tables has set A or D."""
+    """Return True if a walk of the guest's tables has set A or D."""
     return found.vs_refs > atp.levels(atp.mode(satp)) - found.level
 
 
@@ -323,7 +275,7 @@ def _grant_withheld(p: Pool, satp: int, va: int) -> None:
         if root:
             slot, index, _ = find_end(p, root, va)
             if entry_at(p, slot, index) & WITHHELD:
-                level = p.slots[slot, ROLE] // VIEWS
+                level = p.slots[slot].role // VIEWS
                 put(p, slot, index, shadow_leaf(p, guest_entry_of(p, slot, index), level, view))
 
 
@@ -338,7 +290,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
     """The effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
     hart, va, kind = event.hart, event.a, event.sub
     priv = event.priv
-    satp = hw.harts[hart, SATP]
+    satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
         return va
     flags = access_flags(hw, event.flags)
@@ -351,11 +303,14 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         if priv & 3 != _USER:
             view = SUM_VIEW if flags & FLAG_SUM else SUPERVISOR_VIEW
     if event.flags & FLAG_STOP:
-        return _probe(hw, p, hart, satp, view, va, kind, priv, flags, hw_priv, hw_flags)
+        probe = Request(va, kind, priv, flags | PROBE)
+        return _probe(hw, p, hart, satp, view, probe, Request(va, kind, hw_priv, hw_flags))
     tlb = tlb_of(hw, hart)
     asid = asid_of(p, satp)
     tag = GUEST_ID + view
     denied = 0
+    guest_request = Request(va, kind, priv, flags)
+    request = Request(va, kind, hw_priv, hw_flags)
     for _attempt in range(2):
         row = tlbs.lookup(tlb, va, asid, tag, kind, hw_priv, hw_flags)
         if row >= 0:
@@ -364,13 +319,13 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         if slot:
             cache = cache_of(hw, hart, view)
             register = _register_of(satp, slot)
-            walk = walk1(p.shadow, cache, register, va, kind, hw_priv, hw_flags, hw.no_trace)
+            walk = walk1(p.shadow, cache, register, request, hw.no_trace)
             count_refs(hw.counts, walk)
             if walk.cause == OK:
                 tlbs.fill(tlb, va, asid, tag, kind, walk)
                 return walk.pa
             denied = walk.entry
-        found = walk1(p.guest, no_cache(hw), satp, va, kind, priv, flags, hw.no_trace)
+        found = walk1(p.guest, no_cache(hw), satp, guest_request, hw.no_trace)
         if found.cause != OK:
             return access_faulted(hw, hart, va, found.cause)
         sets_dirty = kind == _WRITE and _is_updated(satp, found)
@@ -388,30 +343,23 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
 
 @inner
 def _probe(
-    hw: Hardware,
-    p: Pool,
-    hart: int,
-    satp: int,
-    view: int,
-    va: int,
-    kind: int,
-    priv: int,
-    flags: int,
-    hw_priv: int,
-    hw_flags: int,
+    hw: Hardware, p: Pool, hart: int, satp: int, view: int, of_guest: Request, request: Request
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing."""
+    """The translation that an access would get now; changes and counts nothing.
+
+    ``of_guest`` is the access as the guest's own tables see it, ``request`` as the hardware does.
+    """
+    va, kind, hw_priv, hw_flags = request
     tlb = tlb_of(hw, hart)
     row = tlbs.probe(tlb, va, asid_of(p, satp), GUEST_ID + view, kind, hw_priv, hw_flags)
     if row >= 0:
         return tlbs.pa_of(tlb, row, va)
     slot = root_slot(p, satp, view)
     if slot:
-        register = _register_of(satp, slot)
-        walk = walk1(p.shadow, no_cache(hw), register, va, kind, hw_priv, hw_flags, hw.no_trace)
+        walk = walk1(p.shadow, no_cache(hw), _register_of(satp, slot), request, hw.no_trace)
         if walk.cause == OK:
             return walk.pa
-    found = walk1(p.guest, no_cache(hw), satp, va, kind, priv, flags | PROBE, hw.no_trace)
+    found = walk1(p.guest, no_cache(hw), satp, of_guest, hw.no_trace)
     return found.pa if found.cause == OK else -1 - found.cause
 
 

@@ -6,7 +6,7 @@ compile time in every kernel.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,20 @@ from hypervisor_model.walk import Walk
 from hypervisor_model.walk_cache import WalkCache
 
 VIEWS = 3
-"""Privilege views: user, supervisor, supervisor with SUM (used where the guest is deprivileged)."""
+"""Privilege views: user, supervisor, supervisor with SUM (used if the guest is deprivileged)."""
 
 GUEST_ID = 1
 """VMID tag of a guest's translations; privilege view v has GUEST_ID + v."""
 
-SATP, FAULTED, FAULT_VA, FAULT_CAUSE = range(4)
-"""Columns of ``harts``: ``satp`` as the guest wrote it; whether the last access faulted, its va
-and cause."""
+_HART = np.dtype(
+    [
+        ("satp", np.int64),
+        ("faulted", np.int64),
+        ("fault_va", np.int64),
+        ("fault_cause", np.int64),
+    ]
+)
+"""A hart: ``satp`` as the guest wrote it; 1 if the last access faulted, its address and cause."""
 
 COUNTERS = len(Exit)
 REFS_VS = COUNTERS + len(Counter)
@@ -62,7 +68,8 @@ class Hardware(NamedTuple):
     no_entries: NDArray[np.int64]
     """A walk cache with room for nothing."""
     no_trace: NDArray[np.int64]
-    harts: NDArray[np.int64]
+    harts: NDArray[Any]
+    """By hart; see :data:`_HART`."""
     counts: NDArray[np.int64]
     footprint_data: int
     footprint_code: int
@@ -89,7 +96,7 @@ def make(machine: MachineModel) -> Hardware:
         cache_clock=per_hart(np.repeat(cache.clock[np.newaxis], VIEWS, axis=0)),
         no_entries=caches.make(0).entries,
         no_trace=np.zeros((0, 5), np.int64),
-        harts=np.zeros((machine.harts, 4), np.int64),
+        harts=np.zeros(machine.harts, _HART),
         counts=np.zeros(REFS_G + 1, np.int64),
         footprint_data=machine.footprint_data,
         footprint_code=machine.footprint_code,
@@ -124,7 +131,7 @@ def no_cache(hw: Hardware) -> WalkCache:
 
 @inner
 def is_untranslated(satp: int, priv: int) -> bool:
-    """Whether addresses are physical: M-mode, or Bare."""
+    """Return True if addresses are physical: M-mode, or Bare."""
     return priv & 3 == _MACHINE or atp.mode(satp) == 0
 
 
@@ -162,9 +169,9 @@ def access_faulted(hw: Hardware, hart: int, va: int, cause: int) -> int:
     """Count the exit ``guest_fault`` of a failing access; the answer to the access."""
     take_exit(hw, hart, _GUEST_FAULT)
     state = hw.harts[hart]
-    state[FAULTED] = 1
-    state[FAULT_VA] = va
-    state[FAULT_CAUSE] = cause
+    state.faulted = 1
+    state.fault_va = va
+    state.fault_cause = cause
     return -1 - cause
 
 
@@ -173,7 +180,7 @@ def page_fault(hw: Hardware, hart: int, tval: int, cause: int) -> None:
     """Count the exit ``guest_fault`` of a PAGE_FAULT event, unless the last access of this hart
     failed and is what the event reports (same cause, tval within the access)."""
     state = hw.harts[hart]
-    known = state[FAULTED] and state[FAULT_CAUSE] == cause and 0 <= tval - state[FAULT_VA] < _SPAN
-    state[FAULTED] = 0
+    known = state.faulted and state.fault_cause == cause and 0 <= tval - state.fault_va < _SPAN
+    state.faulted = 0
     if not known:
         take_exit(hw, hart, _GUEST_FAULT)

@@ -1,0 +1,89 @@
+"""The loop over a batch of every policy with shadow tables, made from the kernels of its class.
+
+A policy brings :class:`Kernels`; :func:`loop` compiles one loop around them.  Everything else in a
+batch is the same for all of these policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
+from hypervisor_model.jit import with_globals
+from hypervisor_model.policies.event import Event, event_at
+from hypervisor_model.policies.hart import Hardware
+from hypervisor_model.policies.shadow_access import other_event
+from hypervisor_model.policies.shadow_tables import Pool, has_room
+from hypervisor_model.policies.synchronisation import load_filled
+
+_PTE_WRITE = int(Kind.PTE_WRITE)
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+
+_Event = Callable[[Hardware, Pool, Event], None]
+_Fence = Callable[[Hardware, Pool, int, int, int, int], None]
+_Satp = Callable[[Hardware, Pool, int, int], None]
+
+
+class Kernels(NamedTuple):
+    """What a policy does at the three events that set the policies apart."""
+
+    pte_write: _Event
+    """A store to a live table."""
+    fence: _Fence
+    """A fence of the guest: hart, ``sub`` of the event, address, ASID."""
+    satp_write: _Satp
+    """A write of ``satp``: hart, new value."""
+
+
+def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
+    """The compiled loop of one policy.
+
+    :param module: the policy's module.
+    :param name: the policy's name.
+    :param protects: True if the policy write-protects tables, so that it notices when one dies.
+    """
+    return with_globals(
+        _loop,
+        module,
+        f"{name}_loop",
+        _pte_write=kernels.pte_write,
+        _fence=kernels.fence,
+        _satp_write=kernels.satp_write,
+        _protects=protects,
+    )
+
+
+def _stand_in(*_arguments: object) -> None:
+    """Stands in :func:`_loop` for a kernel of the policy."""
+
+
+_pte_write: _Event = _stand_in
+_fence: _Fence = _stand_in
+_satp_write: _Satp = _stand_in
+_protects = False
+
+
+def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+    """Consume a batch from ``start`` on; the index of the event that lacks room in the pool."""
+    for i in range(start, batch.shape[0]):
+        if not has_room(p):
+            return i
+        event = event_at(batch, i)
+        if event.kind == _PTE_WRITE:
+            _pte_write(hw, p, event)
+        elif event.kind == _FENCE:
+            _fence(hw, p, event.hart, event.sub, event.a, event.b)
+        elif event.kind == _SATP_WRITE:
+            if event.flags & FLAG_STOP:
+                # What the register holds where the stream begins: nobody wrote it.
+                load_filled(p, event.hart, event.b)
+            else:
+                _satp_write(hw, p, event.hart, event.b)
+        else:
+            answers[i] = other_event(hw, p, event, _protects)
+    return batch.shape[0]  # type: ignore[no-any-return]
