@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
 
 
@@ -17,7 +18,7 @@ from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_opt
     "  cosim capture linux --backend mi --step 4 -o t\n"
     "  cosim capture scripts/runs/overnight.toml -o results\n"
 )
-@click.argument("guest", required=False)
+@click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The trace.")
 @click.option("--no-accesses", is_flag=True, help="Tables, fences and satp only: smaller, faster.")

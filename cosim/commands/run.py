@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, make_spec, refuse_beside_file, run_options
 from cosim.errors import UsageError
 
@@ -22,7 +23,7 @@ from cosim.errors import UsageError
     "  cosim run linux --backend plugin --gdb /tmp/gdb.sock\n"
     "  cosim run scripts/runs/overnight.toml -o results\n"
 )
-@click.argument("guest", required=False)
+@click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options
 @click.option("--step", type=int, metavar="N", help="Step N instructions after each event.")
 @click.option("--step-all", is_flag=True, help="Step the whole region (small guests only).")
