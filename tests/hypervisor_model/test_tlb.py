@@ -53,7 +53,7 @@ def translation(
         page_bits=bits,
         perm=perm,
         entry=0,
-        gpa=gpa if two else -1,
+        gpa=-1 if gpa is None else gpa,
         g_level=0 if two else -1,
         g_page_bits=(g_bits or bits) if two else BARE_BITS,
         vs_page_bits=vs_bits or bits,
@@ -231,6 +231,7 @@ def test_fills_and_fences_equal_the_naive_model(actions: list[Any], superpages: 
                 def covered(
                     e: Entry,
                     address: int = address,
+                    asid: int = asid,
                     vmid: int = asid,
                     va: int = named_va,
                     identifier: int = named_id,
@@ -290,7 +291,7 @@ def test_a_tlb_never_changes_a_result_while_tables_stay(
         replacement=replacement,
         seed=seed,
     )
-    registers = (
+    registers: dict[str, Any] = (
         {"satp": space.satp} if space.hgatp is None else {"vsatp": space.satp, "hgatp": space.hgatp}
     )
     mmus = []
@@ -533,7 +534,9 @@ def test_m_mode_asks_no_tlb() -> None:
     root = BASE
     memory.write(root, BASE >> 2 | G_ALL)
     # With V=0 and with V=1; "Bare, VMID 0" is the tag of the second one's entries.
-    for registers in ({"satp": 8 << 60 | root >> 12}, {"vsatp": 0, "hgatp": 8 << 60 | root >> 12}):
+    with_v0: dict[str, Any] = {"satp": 8 << 60 | root >> 12}
+    with_v1: dict[str, Any] = {"vsatp": 0, "hgatp": 8 << 60 | root >> 12}
+    for registers in (with_v0, with_v1):
         tlb = tlbs.make()
         status = Status(priv=Priv.U)
         mmu = Mmu(memory, tlb=tlb, status=status, **registers)

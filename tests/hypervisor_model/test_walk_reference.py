@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -76,7 +77,7 @@ def check(
     mine = GuestMemory(BASE, SIZE)
     for address, value in memory.words.items():
         mine.write(address, signed(value))
-    registers = (
+    registers: dict[str, Any] = (
         {"satp": space.satp} if space.hgatp is None else {"vsatp": space.satp, "hgatp": space.hgatp}
     )
     mmu = Mmu(mine, walk_cache=walk_cache.make(ways), **registers)
@@ -177,5 +178,5 @@ def test_batches_equal_single_translations() -> None:
     mmu = Mmu(mine, vsatp=space.satp, hgatp=space.hgatp, status=Status(sum=True))
     singly = [mmu.translate(va) for va in space.addresses]
     many = mmu.translate_many(np.array([signed(va) for va in space.addresses]))
-    assert [int(x) for x in many] == [-1 - t.cause if t.pa is None else t.pa for t in singly]
+    assert [int(x) for x in many] == [-1 - t.cause if t.cause is not None else t.pa for t in singly]
     assert any(t.pa is not None for t in singly)

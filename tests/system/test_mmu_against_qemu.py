@@ -13,8 +13,8 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 from numpy.typing import NDArray
 
@@ -197,12 +197,14 @@ class Bench:
         probe = self.probe
         probe.load_tables(self.memory)
         flags = ("sum", "mxr", "vs_mxr", "adue", "g_adue", "pbmte", "g_pbmte")
-        chosen = dict.fromkeys(flags, False) | {"supervisor": True, "stored": 0x0B} | status
+        chosen: dict[str, Any] = (
+            dict.fromkeys(flags, False) | {"supervisor": True, "stored": 0x0B} | status
+        )
         case = Case(space, VA, operation, **chosen)
         model = probe.predict(case)
         return probe.decode(probe.execute([case])[0]), model
 
-    def leaf_entry(self, ram: NDArray[np.uint64]) -> int:
+    def leaf_entry(self, ram: NDArray[Any]) -> int:
         """The entry that the access was translated by, as it is in a copy of RAM now."""
         rows = self.probe.trace
         entry = next(r for r in rows if r[walk.STAGE] == 0 and r[walk.LEVEL] == 0)
@@ -263,6 +265,7 @@ def test_departure_3_access_faults_of_tables_become_page_faults(bench: Bench) ->
     assert qemu == model == Result(5, VA)
     # ... but not where the G-stage translates the address of a VS-stage table.
     space = bench.two_stage(PAGE >> 2 | LEAF, PAGE >> 2 | LEAF | U)
+    assert space.hgatp is not None
     g_root = (space.hgatp & (1 << 44) - 1) << 12
     vs_root = (space.satp & (1 << 44) - 1) << 12
     bench.memory.words[g_root + 8 * (vs_root >> 30)] = ELSEWHERE >> 2 | V
