@@ -21,7 +21,8 @@ from packaging.requirements import Requirement
 
 from cosim.paths import SOURCE
 
-pytestmark = pytest.mark.system
+# Under a minute in all on two free cores; compiling is slower if they are shared.
+pytestmark = [pytest.mark.system, pytest.mark.timeout(700)]
 
 _NOBODY = 65534
 _LEFT_OUT = shutil.ignore_patterns(
@@ -46,7 +47,7 @@ class Installed:
     venv: Path
     home: Path
 
-    def run(self, *command: str, timeout: float = 200) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a program of the new environment as a user without rights, in a home of its own."""
         root = os.geteuid() == 0
         drop = ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"] * root
