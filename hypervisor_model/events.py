@@ -396,6 +396,13 @@ KINDS: dict[Kind, KindDescription] = {
 """What the fields mean in each kind of event."""
 
 
+def priv_name(priv: int) -> str:
+    """Return ``U``, ``S``, ``M``, ``VU`` or ``VS``."""
+    base = priv & ~Priv.VIRT
+    name = Priv(base).name if base in (Priv.U, Priv.S, Priv.M) else f"?{base}"
+    return f"V{name}" if priv & Priv.VIRT else name
+
+
 def fault_pa(cause: int) -> int:
     """Return the value that stands in a PA field for "this access faults with ``cause``"."""
     return -1 - cause

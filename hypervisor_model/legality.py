@@ -193,11 +193,11 @@ class LegalityTracker:
     def feed(self, batch: EventBatch, answers: NDArray[np.int64]) -> None:
         """Consume ``batch`` in order, and judge what each party answered to its accesses.
 
-        :param batch: follows the one before.
-        :param answers: int64, (parties, events of the batch): a PA or ``fault_pa(cause)`` where
-            the event is an ACCESS; the rest is not looked at.
-        :raises ModelError: when it is not a batch of events, names a hart that the machine does not
-            have, or the answers have another shape.
+        :param batch: the batch that follows the one before.
+        :param answers: int64 of shape (parties, events of the batch).  For an ACCESS it holds a
+            PA or ``fault_pa(cause)``; for other events it is not read.
+        :raises ModelError: when ``batch`` is no batch of events or names a hart that the machine
+            does not have, or when ``answers`` has another shape.
         """
         batch = own_events(batch, self.machine)
         if answers.shape != (len(self.parties), len(batch)) or answers.dtype != np.int64:

@@ -107,7 +107,11 @@ def measure(events: int, names: list[str]) -> dict[str, float]:
     }
     result["run_to_models"] = result["run"] / result["models"]
     for name, stale in (("stale", True), ("illegal", False)):
-        result[name] = rate(ACCESSES, lambda stale=stale: judging(*forgetful(stale)))
+
+        def judged(stale: bool = stale) -> Callable[[], object]:
+            return judging(*forgetful(stale))
+
+        result[name] = rate(ACCESSES, judged)
     return result
 
 

@@ -20,6 +20,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,24 +184,19 @@ def measure(pages: int, rounds: int) -> dict[str, float]:
             )
             tlbs.fill(tlb, int(va), 0, -1, 0, result)
         assert lookups(tlb, few, 10_000) == 10_000
-        seconds[f"TLB hit, {name}"] = best(
-            lambda tlb=tlb, few=few: lookups(tlb, few, ROUND), rounds
-        )
+        seconds[f"TLB hit, {name}"] = best(partial(lookups, tlb, few, ROUND), rounds)
 
     roots = {mode: tables.root(mode) for mode in (Mode.SV39, Mode.SV48, Mode.SV57)}
     for mode, satp in roots.items():
         name = f"walk {mode.name.capitalize()}"
-        seconds[name] = best(lambda satp=satp: walks1(ram, cache, satp, vas, ROUND, none), rounds)
+        seconds[name] = best(partial(walks1, ram, cache, satp, vas, ROUND, none), rounds)
     for mode in (Mode.SV39, Mode.SV48, Mode.SV57):
         vsatp, hgatp = roots[mode], tables.root(mode, g_stage=True)
         mode_name = mode.name.capitalize()
         name = f"walk {mode_name} on {mode_name}x4"
         count = ROUND // 4
         seconds[name] = 4 * best(
-            lambda vsatp=vsatp, hgatp=hgatp, count=count: walks2(
-                ram, cache, vsatp, hgatp, vas, count, none
-            ),
-            rounds,
+            partial(walks2, ram, cache, vsatp, hgatp, vas, count, none), rounds
         )
     return {name: ROUND / took for name, took in seconds.items()}
 

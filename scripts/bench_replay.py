@@ -26,6 +26,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,13 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
     def fresh(name: str) -> Any:
         return make(name, trace.origin.machine, trace.origin.stream)
 
+    def fed(name: str) -> None:
+        feed(fresh(name))
+
     policies: dict[str, float] = {}
     for name in models:
-        feed(fresh(name))  # Compiles.
-        policies[name] = best(lambda name=name: feed(fresh(name)))
+        fed(name)  # Compiles.
+        policies[name] = best(partial(fed, name))
     whole = best(lambda: feed(make_pipeline(trace.origin, models)))
     read = best(lambda: sum(map(len, first(trace, events))))
 

@@ -81,9 +81,11 @@ def updated(text: str) -> str:
         begin, end = f"<!-- {name}: by scripts/trace_tables.py -->", f"<!-- {name}: end -->"
         between = re.compile(f"({re.escape(begin)}\n).*?({re.escape(end)})", re.DOTALL)
         body = "\n".join(table) + "\n"
-        text, found = between.subn(lambda match, body=body: match[1] + body + match[2], text)
-        if found != 1:
+        parts = between.split(text)
+        if len(parts) != 4:
             raise SystemExit(f"{DOCUMENT}: the markers of the table {name!r} are missing")
+        before, opening, closing, after = parts
+        text = before + opening + body + closing + after
     return text
 
 

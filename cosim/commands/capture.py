@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
 from cosim.session.backends import FOR_CAPTURE
 
@@ -18,7 +19,7 @@ from cosim.session.backends import FOR_CAPTURE
     "  cosim capture linux --backend gdb --step 4 -o t\n"
     "  cosim capture scripts/runs/overnight.toml -o results\n"
 )
-@click.argument("guest", required=False)
+@click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options("capture")
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trace."

@@ -10,6 +10,7 @@ from rich.table import Table
 
 import guest
 from cosim import output
+from cosim.commands.completion import guest_or_file
 from cosim.errors import UsageError
 from guest import registry, spec
 from guest.workloads import SIZES, WORKLOADS
@@ -47,7 +48,7 @@ def list_guests(as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=guest_or_file)
 @click.option("--force", is_flag=True, help="Fetch again, to get newer packages.")
 @_JSON
 def fetch(name: str, force: bool, as_json: bool) -> None:
@@ -62,7 +63,7 @@ def fetch(name: str, force: bool, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("name")
+@click.argument("name", shell_complete=guest_or_file)
 @click.option("--force", is_flag=True, help="Build again even if nothing has changed.")
 @_JSON
 def build(name: str, force: bool, as_json: bool) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 from cosim.models.choices import make_pipeline, parse_tlb, split_models
-from cosim.models.replay import replay
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result
 from cosim.report.renderers import terminal
 from cosim.trace.reader import TraceReader
+from cosim.trace.replay import replay
 
 
 @click.command(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
 from cosim.errors import UsageError
 from cosim.session.backends import FOR_RUN
@@ -23,7 +24,7 @@ from cosim.session.backends import FOR_RUN
     "  cosim run linux --backend plugin --gdb /tmp/gdb.sock\n"
     "  cosim run scripts/runs/overnight.toml -o results\n"
 )
-@click.argument("guest", required=False)
+@click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options("run")
 @click.option("--live", is_flag=True, help="Do not record: type into the guest while it runs.")
 @click.option(

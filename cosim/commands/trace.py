@@ -16,7 +16,7 @@ from cosim.output import note, print_json, print_table
 from cosim.trace import describe, reader
 from cosim.trace.reader import TraceReader
 from cosim.trace.schema import KIND_NAMES
-from hypervisor_model.events import FIELDS, Content, Field
+from hypervisor_model.events import FIELDS, Content, Field, priv_name
 from hypervisor_model.jit import unsigned
 
 _FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
@@ -135,7 +135,7 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
             str(number),
             "" if event["icount"] < 0 else str(event["icount"]),
             describe.hexadecimal(int(event["pc"])),
-            describe.priv_name(int(event["priv"])),
+            priv_name(int(event["priv"])),
             describe.kind_name(int(event["kind"])),
             describe.details(event, trace.labels),
         )

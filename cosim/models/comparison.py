@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.models.result import Json, TranslationCounts
-from cosim.trace.describe import priv_name
-from hypervisor_model.events import FLAG_MXR, FLAG_STOP, FLAG_SUM, Access, EventBatch
+from hypervisor_model.events import FLAG_MXR, FLAG_STOP, FLAG_SUM, Access, EventBatch, priv_name
 from hypervisor_model.isa.causes import NAMES
 from hypervisor_model.jit import unsigned
 from hypervisor_model.legality import Illegal, LegalityTracker

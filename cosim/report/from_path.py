@@ -8,8 +8,7 @@ from typing import Any
 
 from cosim.errors import UsageError
 from cosim.models.choices import make_pipeline
-from cosim.models.replay import replay
-from cosim.models.result import FORMAT, VERSION
+from cosim.models.result import FORMAT, VERSION, backend_name
 from cosim.output import Step
 from cosim.report import from_figures, from_result
 from cosim.report.content import Report
@@ -17,6 +16,7 @@ from cosim.report.figure_document import ORDER, FigureDocument
 from cosim.run.batch import RESULT
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader
+from cosim.trace.replay import replay
 
 
 def load(path: Path, step: Step) -> Report:
@@ -69,7 +69,7 @@ def _of_result(data: Any, path: Path) -> Report:
     if data.get("version") != VERSION:
         raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
     try:
-        return from_result.build(data)
+        return from_result.build({**data, "backend": backend_name(data["backend"])})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
 

@@ -27,13 +27,13 @@ class Look(NamedTuple):
 
 def policy_colours() -> dict[str, Colour]:
     """Return the colour of each policy, in the order of the registry."""
-    return {name: kind.colour for name, (kind, _) in POLICIES.items()}
+    return {name: kind.colour for name, kind in POLICIES.items()}
 
 
 def policy_label(name: str) -> str | None:
     """Return what the policy of the model ``name`` is called in words; None if there is none."""
     found = POLICIES.get(name.partition(":")[0])
-    return None if found is None else found[0].label
+    return None if found is None else found.label
 
 
 def palette() -> list[Colour]:

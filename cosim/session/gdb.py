@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
@@ -38,10 +38,13 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.session.backends.gdb import Gdb
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from hypervisor_model.events import EventBatch
+
+if TYPE_CHECKING:
+    # The backend opens this session.
+    from cosim.session.backends.gdb import Gdb
 
 _TICK = 0.25
 _CONSOLE_TICK = 0.02

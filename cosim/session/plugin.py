@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
@@ -19,10 +20,13 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.session.backends.plugin import Plugin
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import panic_line
 from hypervisor_model.events import EventBatch
+
+if TYPE_CHECKING:
+    # The backend opens this session.
+    from cosim.session.backends.plugin import Plugin
 
 RECORDING = "plugin.recording.bin"
 """In a session's folder.  QEMU repeats a run exactly only if it records it; this recording is not

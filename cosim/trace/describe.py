@@ -6,20 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosim.trace.schema import KIND_NAMES
-from hypervisor_model.events import EVENT, KINDS, Form, Kind, Priv, Value
+from hypervisor_model.events import EVENT, KINDS, Form, Kind, Value
 from hypervisor_model.jit import unsigned
 
 
 def kind_name(number: int) -> str:
     """Return the name of a kind of event."""
     return KIND_NAMES.get(number, f"kind {number}")
-
-
-def priv_name(priv: int) -> str:
-    """Return ``U``, ``S``, ``M``, ``VU`` or ``VS``."""
-    base = priv & ~Priv.VIRT
-    name = Priv(base).name if base in (Priv.U, Priv.S, Priv.M) else f"?{base}"
-    return f"V{name}" if priv & Priv.VIRT else name
 
 
 def hexadecimal(value: int) -> str:

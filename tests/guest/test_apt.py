@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlunsplit
 
 import pytest
@@ -33,7 +34,7 @@ class _Mirror(BaseHTTPRequestHandler):
     """Serves one file, the rest of it where a range is asked for."""
 
     protocol_version = "HTTP/1.1"
-    ranges: list[str | None]
+    ranges: ClassVar[list[str | None]]
 
     def do_GET(self) -> None:
         if self.path != "/file":
@@ -59,13 +60,17 @@ class _Mirror(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def mirror() -> Iterator[tuple[str, list[str | None]]]:
-    handler = type("Mirror", (_Mirror,), {"ranges": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    class Mirror(_Mirror):
+        ranges: ClassVar[list[str | None]] = []
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        host, port = server.server_address[:2]
-        yield urlunsplit(("http", f"{host}:{port}", "/file", "", "")), handler.ranges
+        yield (
+            urlunsplit(("http", f"127.0.0.1:{server.server_port}", "/file", "", "")),
+            Mirror.ranges,
+        )
     finally:
         server.shutdown()
         server.server_close()

@@ -8,6 +8,7 @@ dictionary from the address of a doubleword to its unsigned value; numbers are u
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -178,7 +179,21 @@ def g_stage(
 
 
 def process(
-    hart, *, root, vpn, va, access, stage, user, sum_bit, mxr, hlvx, adue, pbmte, physical, out
+    hart: Hart,
+    *,
+    root: int,
+    vpn: list[int],
+    va: int,
+    access: str,
+    stage: str,
+    user: bool,
+    sum_bit: bool,
+    mxr: bool,
+    hlvx: bool,
+    adue: bool,
+    pbmte: bool,
+    physical: Callable[[int, str], int],
+    out: Outcome,
 ) -> int:
     # 1. Let a be satp.ppn x PAGESIZE, and let i=LEVELS-1.
     a = root

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +62,7 @@ def satp(root: int, asid: int = 1, mode: int = 8) -> int:
 class Small:
     """A guest whose address VA is mapped to frame ONE by ROOT, MIDDLE and LEAF."""
 
-    def __init__(self, limits: Limits | None = None, harts: int = 1, **machine: bool) -> None:
+    def __init__(self, limits: Limits | None = None, harts: int = 1, **machine: Any) -> None:
         self.guest = Guest(harts=harts, levels=LEVELS)
         model = MachineModel(ram_base=BASE, ram_size=SIZE, harts=harts, **machine)
         self.tracker = LegalityTracker(model, ["party"], limits)
@@ -99,7 +101,7 @@ class Small:
         return changed
 
 
-def remapped(**machine: bool) -> Small:
+def remapped(**machine: Any) -> Small:
     """The guest after VA was given frame TWO without a fence."""
     small = Small(**machine)
     small.store(LEAF, 3, leaf(TWO))
@@ -496,9 +498,12 @@ def test_parties_are_judged_apart() -> None:
     tracker = LegalityTracker(MachineModel(ram_base=BASE, ram_size=SIZE), ["a", "b", "c"])
     small = Small()
     small.tracker, small.guest = tracker, guest
-    small.feed = lambda events: [  # type: ignore[method-assign, func-returns-value]
-        tracker.feed(e, np.zeros((3, len(e)), np.int64)) for e in events
-    ]
+
+    def feed(events: Iterable[EventBatch]) -> None:
+        for batch in events:
+            tracker.feed(batch, np.zeros((3, len(batch)), np.int64))
+
+    small.feed = feed  # type: ignore[method-assign]
     for page, index, entry in ((ROOT, 0, link(MIDDLE)), (MIDDLE, 0, link(LEAF))):
         small.store(page, index, entry)
     small.store(LEAF, 3, leaf(ONE))

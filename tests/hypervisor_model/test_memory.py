@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hypervisor_model.errors import ModelError
-from hypervisor_model.events import Kind, empty
+from hypervisor_model.events import EventBatch, Kind, empty
 from hypervisor_model.memory import GuestMemory, holds
 
 BASE = 0x8000_0000
 
 
-def batch(*events):
+def batch(*events: tuple[int, int, int]) -> EventBatch:
     records = empty(len(events))
     for record, (kind, a, c) in zip(records, events, strict=True):
         record["kind"], record["a"], record["c"] = kind, a, c
     return records
 
 
-def test_events_change_what_they_say_and_nothing_else():
+def test_events_change_what_they_say_and_nothing_else() -> None:
     memory = GuestMemory(BASE, 1 << 16)
     memory.write(BASE + 0x2000, 7)
     memory.write(BASE + 0x2FF8, 8)
@@ -41,7 +42,7 @@ def test_events_change_what_they_say_and_nothing_else():
     assert written == {0x2010: -5, 0x2018: 6, 0x3000: 9}
 
 
-def test_ram_ends_where_it_ends():
+def test_ram_ends_where_it_ends() -> None:
     memory = GuestMemory(BASE, 4096)
     inside = [holds(memory.ram, pa) for pa in (BASE - 1, BASE, BASE + 4095, BASE + 4096, -8)]
     assert inside == [False, True, True, False, False]
@@ -49,7 +50,7 @@ def test_ram_ends_where_it_ends():
         memory.read(BASE + 4096)
 
 
-def test_large_memory_costs_only_what_is_touched():
+def test_large_memory_costs_only_what_is_touched() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     memory = GuestMemory(0, 4 << 30)
     memory.write(1 << 31, 3)
@@ -57,7 +58,7 @@ def test_large_memory_costs_only_what_is_touched():
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20  # KiB
 
 
-def test_images_are_mapped_privately_or_shared(tmp_path):
+def test_images_are_mapped_privately_or_shared(tmp_path: Path) -> None:
     image = tmp_path / "ram"
     image.write_bytes(bytes(8192))
     private = GuestMemory.map_image(image, BASE)
@@ -70,12 +71,12 @@ def test_images_are_mapped_privately_or_shared(tmp_path):
 
 
 @pytest.mark.parametrize(("base", "size"), [(1, 4096), (0, 100), (0, 0), (1 << 56, 4096)])
-def test_impossible_ram_is_refused(base, size):
+def test_impossible_ram_is_refused(base: int, size: int) -> None:
     with pytest.raises(ModelError, match="multiples of 4096"):
         GuestMemory(base, size)
 
 
-def test_unreadable_images_are_refused(tmp_path):
+def test_unreadable_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot map"):
         GuestMemory.map_image(tmp_path / "none", 0)
     (tmp_path / "empty").touch()

@@ -82,7 +82,7 @@ def test_partial_accesses_give_counts_of_that_part() -> None:
     batch["kind"], batch["priv"], batch["a"], batch["b"] = Kind.ACCESS, 1, RAM, RAM
     results = []
     for accesses in ("all", "partial"):
-        model = make("nested", MachineModel(), Stream(accesses=accesses))  # type: ignore[arg-type]
+        model = make("nested", MachineModel(), Stream(accesses=accesses))
         model.feed(batch)
         results.append(model.result())
     whole, part = results

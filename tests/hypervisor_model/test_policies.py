@@ -160,7 +160,7 @@ def busy_guest(seed: int) -> EventBatch:
         elif action == 7:
             guest.page_fault(va, 13)
         else:
-            guest.access(va, random.choice([0, 1, 2]), priv=int(random.integers(0, 2)))
+            guest.access(va, random.choice([0, 1, 2]), priv=Priv(int(random.integers(0, 2))))
     return guest.batch()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from hypervisor_model import policies
-from hypervisor_model.events import Access, EventBatch, fault_pa
+from hypervisor_model.events import Access, Priv, fault_pa
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import MachineModel, Policy, PolicyResult
@@ -32,7 +33,7 @@ class Host:
         self.guest.access(va, kind, hart=hart)
         return int(self.run()[-1])
 
-    def run(self) -> EventBatch:
+    def run(self) -> NDArray[np.int64]:
         return self.policy.feed(self.guest.take())
 
     @property
@@ -142,7 +143,7 @@ def test_a_global_fence_synchronises_what_is_there() -> None:
     assert host.count(Counter.SYNC_CHANGES) == 2
     assert host.exits(Exit.FENCE_GLOBAL) == 1
     fills = host.exits(Exit.SHADOW_FILL)
-    assert host.access(VA) == guest.walk(VA, Access.READ, 1)
+    assert host.access(VA) == guest.walk(VA, Access.READ, Priv.S)
     assert host.access(VA + PAGE) == fault_pa(13)
     assert host.exits(Exit.SHADOW_FILL) == fills
 

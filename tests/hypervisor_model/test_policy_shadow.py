@@ -331,7 +331,9 @@ def test_a_supervisor_never_executes_a_user_page(spec: str, setup: str) -> None:
     ]
     assert expected[1] == fault_pa(12) != expected[3]
     batch = guest.batch()
-    answers = policies.make(spec, MachineModel(ram_size=guest.size, setup=setup)).feed(batch)
+    answers = policies.make(
+        spec, MachineModel.from_json({"ram_size": guest.size, "setup": setup})
+    ).feed(batch)
     assert list(answers[batch["kind"] == Kind.ACCESS]) == expected
 
 

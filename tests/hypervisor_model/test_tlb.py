@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.mmu import Mmu, Status
-from hypervisor_model.tlb import Replacement, TlbConfig
+from hypervisor_model.tlb import Replacement, Tlb, TlbConfig
 from hypervisor_model.walk import BARE_BITS, HS_MXR, OK, Walk
 from tests.hypervisor_model import reference_mmu
 from tests.hypervisor_model.random_tables import Tables
@@ -31,7 +33,17 @@ G_ALL = ALL | pte.U
 NO_GUEST = tlbs.NO_GUEST
 
 
-def translation(va, pa, bits=12, *, perm=ALL, gpa=None, g_bits=None, vs_bits=None, g_perm=G_ALL):
+def translation(
+    va: int,
+    pa: int,
+    bits: int = 12,
+    *,
+    perm: int = ALL,
+    gpa: int | None = None,
+    g_bits: int | None = None,
+    vs_bits: int | None = None,
+    g_perm: int = G_ALL,
+) -> Walk:
     """A walk's result as a TLB takes it; two-stage where ``gpa`` is given."""
     two = gpa is not None
     return Walk(
@@ -41,7 +53,7 @@ def translation(va, pa, bits=12, *, perm=ALL, gpa=None, g_bits=None, vs_bits=Non
         page_bits=bits,
         perm=perm,
         entry=0,
-        gpa=gpa if two else -1,
+        gpa=-1 if gpa is None else gpa,
         g_level=0 if two else -1,
         g_page_bits=(g_bits or bits) if two else BARE_BITS,
         vs_page_bits=vs_bits or bits,
@@ -52,13 +64,21 @@ def translation(va, pa, bits=12, *, perm=ALL, gpa=None, g_bits=None, vs_bits=Non
     )
 
 
-def look(tlb, va, asid=0, vmid=NO_GUEST, access=R, priv=S, flags=0):
+def look(
+    tlb: Tlb,
+    va: int,
+    asid: int = 0,
+    vmid: int = NO_GUEST,
+    access: int = R,
+    priv: int = S,
+    flags: int = 0,
+) -> int | None:
     """The PA that a lookup finds, or None."""
     row = tlbs.lookup(tlb, va, asid, vmid, access, priv, flags)
     return None if row < 0 else int(tlbs.pa_of(tlb, row, va))
 
 
-def see(tlb, va, asid=0, vmid=NO_GUEST, access=R):
+def see(tlb: Tlb, va: int, asid: int = 0, vmid: int = NO_GUEST, access: int = R) -> int | None:
     """As :func:`look`, without changing anything."""
     row = tlbs.probe(tlb, va, asid, vmid, access, S, 0)
     return None if row < 0 else int(tlbs.pa_of(tlb, row, va))
@@ -79,11 +99,11 @@ class Entry:
     vs_bits: int
     g_bits: int
 
-    def covers(self, va, asid, vmid):
+    def covers(self, va: int, asid: int, vmid: int) -> bool:
         same_space = self.vmid == vmid and (self.asid == asid or self.is_global)
         return same_space and self.va <= va < self.va + (1 << self.bits)
 
-    def page_of(self, va):
+    def page_of(self, va: int) -> Entry:
         offset = (va & -4096) - self.va
         gpa = None if self.gpa is None else self.gpa + offset
         return replace(self, va=self.va + offset, bits=12, pa=self.pa + offset, gpa=gpa)
@@ -92,23 +112,23 @@ class Entry:
 class Naive:
     """Three lists without limits; the first level has fragments of 4 KiB, or superpages too."""
 
-    def __init__(self, superpages):
+    def __init__(self, superpages: bool) -> None:
         self.superpages = superpages
-        self.buffers = {"data": set(), "fetch": set(), "second": set()}
+        self.buffers: dict[str, set[Entry]] = {"data": set(), "fetch": set(), "second": set()}
 
-    def fill(self, entry, va, access):
+    def fill(self, entry: Entry, va: int, access: int) -> None:
         for name in ("fetch" if access == F else "data", "second"):
             held = self.buffers[name]
             held -= {e for e in held if e.covers(va, entry.asid, entry.vmid)}
             whole = name == "second" or self.superpages
             held.add(entry if whole else entry.page_of(va))
 
-    def fence(self, covered):
+    def fence(self, covered: Callable[[Entry], bool]) -> None:
         for held in self.buffers.values():
             held -= {entry for entry in held if covered(entry)}
 
 
-def content(tlb):
+def content(tlb: Tlb) -> dict[str, set[Entry]]:
     """The entries of each buffer, as the naive model keeps them."""
     out = {}
     for name, buffer in (("data", 0), ("fetch", 1), ("second", 2)):
@@ -171,7 +191,7 @@ G_FENCES = st.tuples(
     st.lists(st.one_of(FILLS, FILLS, VS_FENCES, G_FENCES), min_size=8, max_size=40),
     st.booleans(),
 )
-def test_fills_and_fences_equal_the_naive_model(actions, superpages):
+def test_fills_and_fences_equal_the_naive_model(actions: list[Any], superpages: bool) -> None:
     # One set and many ways: nothing is ever evicted.
     shape = (1, 64)
     tlb = tlbs.make(TlbConfig(data=shape, fetch=shape, second=shape, superpages=superpages))
@@ -208,14 +228,26 @@ def test_fills_and_fences_equal_the_naive_model(actions, superpages):
             named_va, named_id = bool(form & Fence.VA), bool(form & Fence.ASID)
             if kind in (Fence.HFENCE_GVMA, Fence.HINVAL_GVMA):
 
-                def covered(e, address=address, vmid=asid, va=named_va, identifier=named_id):
+                def covered(
+                    e: Entry,
+                    address: int = address,
+                    asid: int = asid,
+                    vmid: int = asid,
+                    va: int = named_va,
+                    identifier: int = named_id,
+                ) -> bool:
                     leaf = e.gpa is not None and address >> e.g_bits == e.gpa >> e.g_bits
                     return e.vmid >= 0 and (not identifier or e.vmid == vmid) and (not va or leaf)
             else:
 
                 def covered(
-                    e, address=address, asid=asid, vmid=vmid, va=named_va, identifier=named_id
-                ):
+                    e: Entry,
+                    address: int = address,
+                    asid: int = asid,
+                    vmid: int = vmid,
+                    va: int = named_va,
+                    identifier: int = named_id,
+                ) -> bool:
                     # By address only the leaf entry for it, by ASID nothing global.
                     leaf = address >> e.vs_bits == e.va >> e.vs_bits
                     in_space = e.asid == asid and not e.is_global
@@ -238,8 +270,16 @@ def test_fills_and_fences_equal_the_naive_model(actions, superpages):
     st.booleans(),
 )
 def test_a_tlb_never_changes_a_result_while_tables_stay(
-    seed, mode, g_mode, statuses, replacement, shape, split, second, superpages
-):
+    seed: int,
+    mode: int,
+    g_mode: int | None,
+    statuses: list[Status],
+    replacement: Replacement,
+    shape: tuple[int, int],
+    split: bool,
+    second: bool,
+    superpages: bool,
+) -> None:
     memory = reference_mmu.Memory(BASE, SIZE)
     tables = Tables(random.Random(seed), LAYOUT, memory)
     space = tables.one_stage(mode, 8) if g_mode is None else tables.two_stage(mode, g_mode, 8)
@@ -251,7 +291,7 @@ def test_a_tlb_never_changes_a_result_while_tables_stay(
         replacement=replacement,
         seed=seed,
     )
-    registers = (
+    registers: dict[str, Any] = (
         {"satp": space.satp} if space.hgatp is None else {"vsatp": space.satp, "hgatp": space.hgatp}
     )
     mmus = []
@@ -281,7 +321,7 @@ def test_a_tlb_never_changes_a_result_while_tables_stay(
 
 
 @pytest.mark.parametrize("bits", tlbs.PAGE_BITS)
-def test_every_page_size_hits_throughout_its_page(bits):
+def test_every_page_size_hits_throughout_its_page(bits: int) -> None:
     tlb = tlbs.make()
     va = -(1 << 50)
     tlbs.fill(tlb, va + 0x123, 1, NO_GUEST, R, translation(va + 0x123, (1 << 51) + 0x123, bits))
@@ -292,7 +332,7 @@ def test_every_page_size_hits_throughout_its_page(bits):
     assert look(tlb, va - 8, 1) is None
 
 
-def test_tags():
+def test_tags() -> None:
     tlb = tlbs.make()
     tlbs.fill(tlb, 0x1000, 1, 7, R, translation(0x1000, 0xA000))
     tlbs.fill(tlb, 0x2000, 1, 7, R, translation(0x2000, 0xB000, perm=ALL | pte.G))
@@ -306,7 +346,7 @@ def test_tags():
     assert [look(tlb, 0x2000, a, v) for a, v in ((1, 7), (2, 7), (1, 8))] == [0xB000, 0xB000, None]
 
 
-def test_an_entry_that_does_not_permit_the_access_is_a_miss():
+def test_an_entry_that_does_not_permit_the_access_is_a_miss() -> None:
     tlb = tlbs.make()
     perm = pte.V | pte.R | pte.W | pte.A | pte.U
     tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000, perm=perm))
@@ -322,7 +362,7 @@ def test_an_entry_that_does_not_permit_the_access_is_a_miss():
     assert list(tlb.counts) == [3, 0, 0, 3, 0]
 
 
-def test_split_first_level_and_unified_second():
+def test_split_first_level_and_unified_second() -> None:
     tlb = tlbs.make(TlbConfig(data=(1, 2), fetch=(1, 2), second=(1, 8)))
     tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000))
     assert look(tlb, 0x1000, access=F) == 0xA000
@@ -332,7 +372,7 @@ def test_split_first_level_and_unified_second():
     assert list(tlb.counts) == [1, 1, 1, 0, 0]
 
 
-def test_unified_first_level_alone():
+def test_unified_first_level_alone() -> None:
     tlb = tlbs.make(TlbConfig(data=(1, 2), fetch=None, second=None))
     assert tlb.entries.shape[0] == 2
     tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, translation(0x1000, 0xA000))
@@ -341,11 +381,11 @@ def test_unified_first_level_alone():
     assert list(tlb.counts) == [0, 1, 0, 1, 0]
 
 
-def small(replacement, ways=4, sets=1, seed=1):
+def small(replacement: Replacement, ways: int = 4, sets: int = 1, seed: int = 1) -> Tlb:
     return tlbs.make(TlbConfig((sets, ways), None, None, replacement, seed))
 
 
-def touch(tlb, page):
+def touch(tlb: Tlb, page: int) -> bool:
     """Access a page, filling it on a miss; whether it hit."""
     va = page << 12
     hit = look(tlb, va) is not None
@@ -354,11 +394,11 @@ def touch(tlb, page):
     return hit
 
 
-def held(tlb, pages):
+def held(tlb: Tlb, pages: Iterable[int]) -> list[int]:
     return [page for page in pages if see(tlb, page << 12) is not None]
 
 
-def test_lru_gives_up_the_least_recently_used():
+def test_lru_gives_up_the_least_recently_used() -> None:
     tlb = small(Replacement.LRU)
     for page in (0, 1, 2, 3, 0, 2, 4):
         touch(tlb, page)
@@ -367,14 +407,14 @@ def test_lru_gives_up_the_least_recently_used():
     assert held(tlb, range(6)) == [0, 2, 4, 5]
 
 
-def test_hits_of_the_second_level_are_uses_of_it():
+def test_hits_of_the_second_level_are_uses_of_it() -> None:
     tlb = tlbs.make(TlbConfig(data=(1, 1), fetch=None, second=(1, 2)))
     for page in (0, 1, 0, 2):
         touch(tlb, page)
     assert held(tlb, range(3)) == [0, 2]
 
 
-def test_plru_follows_its_tree():
+def test_plru_follows_its_tree() -> None:
     tlb = small(Replacement.PLRU)
     for page in (0, 1, 2, 3):
         touch(tlb, page)
@@ -386,15 +426,15 @@ def test_plru_follows_its_tree():
     assert held(tlb, range(6)) == [1, 3, 4, 5]
 
 
-def test_plru_is_lru_for_two_ways():
+def test_plru_is_lru_for_two_ways() -> None:
     rng = random.Random(5)
     plru, lru = small(Replacement.PLRU, 2, 4), small(Replacement.LRU, 2, 4)
     pages = [rng.randrange(24) for _ in range(500)]
     assert [touch(plru, p) for p in pages] == [touch(lru, p) for p in pages]
 
 
-def test_random_replacement_is_repeatable_and_spreads():
-    def victims(seed):
+def test_random_replacement_is_repeatable_and_spreads() -> None:
+    def victims(seed: int) -> list[int]:
         tlb = small(Replacement.RANDOM, 4, 1, seed)
         for page in range(4):
             touch(tlb, page)
@@ -413,7 +453,7 @@ def test_random_replacement_is_repeatable_and_spreads():
     assert all(first.count(way) > 60 for way in range(4))
 
 
-def test_sets_are_chosen_by_the_page_number():
+def test_sets_are_chosen_by_the_page_number() -> None:
     for sets in (4, 3):
         tlb = small(Replacement.LRU, ways=1, sets=sets)
         touch(tlb, 0)
@@ -424,8 +464,8 @@ def test_sets_are_chosen_by_the_page_number():
         assert held(tlb, range(sets + 1)) == list(range(1, sets + 1))
 
 
-def test_a_fence_removes_every_fragment_of_the_leaf_it_names():
-    def fragments():
+def test_a_fence_removes_every_fragment_of_the_leaf_it_names() -> None:
+    def fragments() -> Tlb:
         tlb = tlbs.make()
         # A 2 MiB page of the guest in 4 KiB pages of the G-stage, one 4 KiB page of the guest
         # beside it in a 2 MiB page of the G-stage, and a 4 KiB page elsewhere.
@@ -440,7 +480,7 @@ def test_a_fence_removes_every_fragment_of_the_leaf_it_names():
             tlbs.fill(tlb, va, 3, 1, R, walk)
         return tlb
 
-    def left(instruction, address, identifier):
+    def left(instruction: int, address: int, identifier: int) -> list[int]:
         tlb = fragments()
         tlbs.fence(tlb, walk_cache.make(), int(instruction), address, identifier, 1)
         vas = (0x20_0000, 0x20_5000, 0x40_0000, 0x40_5000, 0x60_0000)
@@ -455,7 +495,7 @@ def test_a_fence_removes_every_fragment_of_the_leaf_it_names():
     assert len(left(by_gpa, 0x20_5000, 1)) == 5
 
 
-def test_a_refill_replaces_what_was_held_for_the_address():
+def test_a_refill_replaces_what_was_held_for_the_address() -> None:
     tlb = small(Replacement.LRU)
     tlbs.fill(tlb, 0x20_3000, 0, NO_GUEST, R, translation(0x20_3000, 0x4000_3000, 21))
     tlbs.fill(tlb, 0x20_3000, 0, NO_GUEST, R, translation(0x20_3000, 0x5000, 12))
@@ -464,7 +504,7 @@ def test_a_refill_replaces_what_was_held_for_the_address():
     assert tlb.population.sum() == 1
 
 
-def test_faults_and_bare_translations_are_not_cached():
+def test_faults_and_bare_translations_are_not_cached() -> None:
     tlb = small(Replacement.LRU)
     fault = translation(0x1000, -1)._replace(cause=13)
     assert tlbs.fill(tlb, 0x1000, 0, NO_GUEST, R, fault) == -1
@@ -472,7 +512,7 @@ def test_faults_and_bare_translations_are_not_cached():
     assert tlb.population.sum() == 0
 
 
-def test_global_entries_translate_no_bare_access():
+def test_global_entries_translate_no_bare_access() -> None:
     memory = GuestMemory(BASE, 1 << 20)
     root = BASE
     memory.write(root, 0x8000_0000 >> 2 | ALL | pte.G)
@@ -489,12 +529,14 @@ def test_global_entries_translate_no_bare_access():
     assert Mmu(memory, vsatp=0, hgatp=0, tlb=tlb).translate(0x1000).pa == 0x1000
 
 
-def test_m_mode_asks_no_tlb():
+def test_m_mode_asks_no_tlb() -> None:
     memory = GuestMemory(BASE, 1 << 20)
     root = BASE
     memory.write(root, BASE >> 2 | G_ALL)
     # With V=0 and with V=1; "Bare, VMID 0" is the tag of the second one's entries.
-    for registers in ({"satp": 8 << 60 | root >> 12}, {"vsatp": 0, "hgatp": 8 << 60 | root >> 12}):
+    with_v0: dict[str, Any] = {"satp": 8 << 60 | root >> 12}
+    with_v1: dict[str, Any] = {"vsatp": 0, "hgatp": 8 << 60 | root >> 12}
+    for registers in (with_v0, with_v1):
         tlb = tlbs.make()
         status = Status(priv=Priv.U)
         mmu = Mmu(memory, tlb=tlb, status=status, **registers)
@@ -506,7 +548,7 @@ def test_m_mode_asks_no_tlb():
         assert mmu.translate(0x1008, status=mprv).pa == BASE + 0x1008
 
 
-def test_an_exit_displaces_entries_until_the_hypervisor_is_warm():
+def test_an_exit_displaces_entries_until_the_hypervisor_is_warm() -> None:
     tlb = small(Replacement.LRU, ways=16)
     for page in range(16):
         touch(tlb, 100 + page)
@@ -521,7 +563,7 @@ def test_an_exit_displaces_entries_until_the_hypervisor_is_warm():
     assert tlbs.displace(tlb, 0, 0) == 0
 
 
-def test_a_forgotten_fence_shows_and_the_right_one_helps():
+def test_a_forgotten_fence_shows_and_the_right_one_helps() -> None:
     memory = GuestMemory(BASE, 1 << 20)
     root, middle, leaf = BASE, BASE + 0x1000, BASE + 0x2000
     memory.write(root, middle >> 2 | pte.V)
@@ -544,7 +586,7 @@ def test_a_forgotten_fence_shows_and_the_right_one_helps():
     assert mmu.translate(0x1000).pa == 0x8000_4000
 
 
-def test_bits_above_the_vmid_are_ignored():
+def test_bits_above_the_vmid_are_ignored() -> None:
     memory = GuestMemory(BASE, 1 << 20)
     memory.write(BASE, BASE >> 2 | G_ALL)
     mmu = Mmu(memory, vsatp=0, hgatp=8 << 60 | 3 << 44 | BASE >> 12, tlb=tlbs.make())
@@ -554,14 +596,14 @@ def test_bits_above_the_vmid_are_ignored():
         assert len(mmu.translate(0x1000).references) == references
 
 
-def test_fences_without_an_address_empty_the_walk_cache():
+def test_fences_without_an_address_empty_the_walk_cache() -> None:
     memory = GuestMemory(BASE, 1 << 20)
     memory.write(BASE, BASE + 0x1000 >> 2 | pte.V)
     memory.write(BASE + 0x1000, BASE + 0x2000 >> 2 | pte.V)
     memory.write(BASE + 0x2000, BASE >> 2 | ALL)
     mmu = Mmu(memory, satp=8 << 60 | 9 << 44 | BASE >> 12, walk_cache=walk_cache.make(2))
 
-    def references():
+    def references() -> int:
         return len(mmu.translate(0x10).references)
 
     assert [references(), references()] == [3, 1]
@@ -585,7 +627,7 @@ def test_fences_without_an_address_empty_the_walk_cache():
         {"data": (1, 128), "replacement": Replacement.PLRU},
     ],
 )
-def test_impossible_shapes_are_refused(fields):
+def test_impossible_shapes_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ModelError):
         TlbConfig(**fields)
 
@@ -606,14 +648,20 @@ FENCED = st.tuples(st.sampled_from(("fence", "fence va")), PAGES_USED, st.just(R
     st.sampled_from(Replacement),
     st.sampled_from((12, 21)),
 )
-def test_what_a_filter_drops_changes_no_miss(actions, filtering, shape, replacement, bits):
+def test_what_a_filter_drops_changes_no_miss(
+    actions: list[Any],
+    filtering: tuple[int, bool],
+    shape: tuple[int, int],
+    replacement: Replacement,
+    bits: int,
+) -> None:
     """The claim of ``misses_through``, with a filter of a few slots written down anew."""
     slots, superpages = filtering
     config = TlbConfig(shape, shape, (2, 4), replacement, superpages=superpages)
     assert tlbs.misses_through(config, slots, 4, 2)
     whole, filtered = tlbs.make(config), tlbs.make(config)
     cache = walk_cache.make()
-    holds = {}
+    holds: dict[tuple[bool, int], int] = {}
     for what, va, access in actions:
         if what == "exit":
             for tlb in (whole, filtered):
@@ -650,5 +698,5 @@ def test_what_a_filter_drops_changes_no_miss(actions, filtering, shape, replacem
         (TlbConfig(superpages=True), 1, 8, True),
     ],
 )
-def test_which_tlbs_a_filter_suits(config, slots, data, exact):
+def test_which_tlbs_a_filter_suits(config: TlbConfig, slots: int, data: int, exact: bool) -> None:
     assert tlbs.misses_through(config, slots, data, 4) is exact

@@ -67,7 +67,7 @@ class Bench:
         return make(mode, root, 7)
 
 
-def two_stage(mode: Mode, g_mode: Mode, level: int = 0, g_level: int = 0):
+def two_stage(mode: Mode, g_mode: Mode, level: int = 0, g_level: int = 0) -> tuple[Bench, Mmu, int]:
     """A bench with one page mapped through both stages, its Mmu, and an address in the page."""
     bench = Bench()
     hgatp = bench.identity(g_mode, g_level)
@@ -84,7 +84,7 @@ def two_stage(mode: Mode, g_mode: Mode, level: int = 0, g_level: int = 0):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("g_mode", MODES)
-def test_references_of_every_combination_of_modes(mode, g_mode):
+def test_references_of_every_combination_of_modes(mode: Mode, g_mode: Mode) -> None:
     _, mmu, va = two_stage(mode, g_mode)
     result = mmu.translate(va)
     n, m = mode.levels, g_mode.levels
@@ -93,7 +93,7 @@ def test_references_of_every_combination_of_modes(mode, g_mode):
     assert (result.count("VS"), result.count("G")) == (n, (n + 1) * m)
 
 
-def test_references_that_the_definitions_name():
+def test_references_that_the_definitions_name() -> None:
     # paging-models.md, section 4, "nested".
     table = {(39, 39): 15, (39, 48): 19, (39, 57): 23, (48, 48): 24, (57, 57): 35}
     by_bits = {39: Mode.SV39, 48: Mode.SV48, 57: Mode.SV57}
@@ -104,7 +104,7 @@ def test_references_that_the_definitions_name():
 
 @pytest.mark.parametrize("mode", PAGED)
 @pytest.mark.parametrize("g_mode", PAGED)
-def test_superpages_at_each_level_shorten_either_stage(mode, g_mode):
+def test_superpages_at_each_level_shorten_either_stage(mode: Mode, g_mode: Mode) -> None:
     for level in range(mode.levels):
         for g_level in range(g_mode.levels):
             _, mmu, va = two_stage(mode, g_mode, level, g_level)
@@ -117,7 +117,7 @@ def test_superpages_at_each_level_shorten_either_stage(mode, g_mode):
 
 
 @pytest.mark.parametrize("mode", PAGED)
-def test_one_stage_superpages_at_each_level(mode):
+def test_one_stage_superpages_at_each_level(mode: Mode) -> None:
     for level in range(mode.levels):
         bench = Bench()
         root = bench.page("guest")
@@ -130,7 +130,7 @@ def test_one_stage_superpages_at_each_level(mode):
         assert [r.level for r in result.references] == list(range(mode.levels - 1, level - 1, -1))
 
 
-def test_two_stage_references_come_in_order():
+def test_two_stage_references_come_in_order() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39, 0, 2)
     result = mmu.translate(va)
     assert [r.stage for r in result.references] == ["G", "VS", "G", "VS", "G", "VS", "G"]
@@ -139,7 +139,7 @@ def test_two_stage_references_come_in_order():
     assert inside == [True, False, True, False, True, False, True]
 
 
-def test_a_wide_g_stage_root_uses_its_two_extra_bits():
+def test_a_wide_g_stage_root_uses_its_two_extra_bits() -> None:
     bench = Bench()
     root = bench.page("host", 4)
     gpa = 3 << 39 | 5 << 30 | 0x123
@@ -152,7 +152,7 @@ def test_a_wide_g_stage_root_uses_its_two_extra_bits():
         assert (wide.cause, wide.gpa, wide.references) == (21, beyond, ())
 
 
-def test_hgatp_is_what_the_register_would_hold():
+def test_hgatp_is_what_the_register_would_hold() -> None:
     bench = Bench()
     root = bench.page("host", 4)
     bench.map("host", root, Mode.SV39, 0x1000, RWX | pte.U, 2, g=2)
@@ -162,7 +162,7 @@ def test_hgatp_is_what_the_register_would_hold():
     assert mmu.hgatp == make(Mode.SV39, root, 5)
 
 
-def test_two_stages_tell_the_level_and_permissions_of_either_leaf():
+def test_two_stages_tell_the_level_and_permissions_of_either_leaf() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39, 1, 2)
     result = mmu.translate(va)
     assert (result.level, result.g_level) == (1, 2)
@@ -176,7 +176,7 @@ def test_two_stages_tell_the_level_and_permissions_of_either_leaf():
     assert (one.translate(va).g_level, one.translate(va).g_perm) == (None, "")
 
 
-def test_a_probe_writes_no_a_or_d_of_either_stage():
+def test_a_probe_writes_no_a_or_d_of_either_stage() -> None:
     bench = Bench()
     va = 0x1000
     clean = RWX & ~(pte.A | pte.D)
@@ -200,7 +200,7 @@ def test_a_probe_writes_no_a_or_d_of_either_stage():
         assert bool(bench.host.read(host_leaf) & pte.A) is written
 
 
-def one_page(leaf: int, mode: Mode = Mode.SV39, level: int = 0):
+def one_page(leaf: int, mode: Mode = Mode.SV39, level: int = 0) -> tuple[Bench, Mmu, int]:
     """A bench with one leaf for address 1 GiB, and the address of its entry."""
     bench = Bench()
     root = bench.page("guest")
@@ -231,7 +231,7 @@ LEAF = BASE >> 2 | RWX
         (LEAF & ~pte.A, 0, "A=0 with Svade"),
     ],
 )
-def test_page_faults_of_a_load(leaf, level, why):
+def test_page_faults_of_a_load(leaf: int, level: int, why: str) -> None:
     _, mmu, _ = one_page(leaf, level=level)
     result = mmu.translate(GIB + 8)
     assert (result.pa, result.cause, result.tval) == (None, 13, GIB + 8), why
@@ -240,7 +240,7 @@ def test_page_faults_of_a_load(leaf, level, why):
 
 
 @pytest.mark.parametrize("bit", [pte.U, pte.A, pte.D, 1 << 54, 1 << 61, pte.N])
-def test_pointers_with_reserved_bits_fault(bit):
+def test_pointers_with_reserved_bits_fault(bit: int) -> None:
     bench, mmu, _ = one_page(LEAF)
     root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
     bench.guest.write(root + 8, bench.guest.read(root + 8) | bit)
@@ -248,14 +248,14 @@ def test_pointers_with_reserved_bits_fault(bit):
     assert len(mmu.translate(GIB).references) == 1
 
 
-def test_napot_is_64_kib_where_the_machine_has_it():
+def test_napot_is_64_kib_where_the_machine_has_it() -> None:
     _, mmu, _ = one_page(LEAF | pte.N | 8 << 10)
     result = mmu.translate(GIB + 0x234)
     assert (result.pa, result.page_size) == (BASE + 0x234, 65536)
     assert mmu.translate(GIB + 0x234, status=Status(svnapot=False)).cause == 13
 
 
-def test_napot_takes_the_low_page_number_from_the_address():
+def test_napot_takes_the_low_page_number_from_the_address() -> None:
     bench = Bench()
     root = bench.page("guest")
     for page in range(16):
@@ -267,7 +267,7 @@ def test_napot_takes_the_low_page_number_from_the_address():
 
 
 @pytest.mark.parametrize(("pbmt", "fine"), [(0, True), (1, True), (2, True), (3, False)])
-def test_pbmt_when_enabled(pbmt, fine):
+def test_pbmt_when_enabled(pbmt: int, fine: bool) -> None:
     _, mmu, _ = one_page(LEAF | pbmt << 61)
     assert (mmu.translate(GIB, status=Status(pbmte=True)).cause is None) is fine
 
@@ -292,20 +292,20 @@ def test_pbmt_when_enabled(pbmt, fine):
         (0, Status(priv=Priv.M, mprv=True, mpp=Priv.M), "read write fetch"),
     ],
 )
-def test_permissions(bits, status, allowed):
+def test_permissions(bits: int, status: Status, allowed: str) -> None:
     _, mmu, _ = one_page(BASE >> 2 | pte.V | pte.A | pte.D | bits)
     done = [a.name.lower() for a in Access if mmu.translate(GIB, a, status=status).cause is None]
     assert done == allowed.split()
 
 
-def test_non_canonical_addresses_fault_without_a_reference():
+def test_non_canonical_addresses_fault_without_a_reference() -> None:
     _, mmu, _ = one_page(LEAF)
     for va in (1 << 38, 1 << 39, GIB | 1 << 63, (1 << 64) - (1 << 39) - 8):
         result = mmu.translate(va, Access.FETCH)
         assert (result.cause, result.tval, result.references) == (12, va, ())
 
 
-def test_tables_outside_ram_are_access_faults_of_the_access():
+def test_tables_outside_ram_are_access_faults_of_the_access() -> None:
     bench, mmu, _ = one_page(LEAF)
     root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
     bench.guest.write(root + 8, (1 << 50) >> 2 | pte.V)
@@ -317,7 +317,7 @@ def test_tables_outside_ram_are_access_faults_of_the_access():
     assert mmu.translate(GIB, status=Status(ram_only=True)).cause == 5
 
 
-def test_svadu_sets_a_then_d_and_counts_the_update():
+def test_svadu_sets_a_then_d_and_counts_the_update() -> None:
     bench, mmu, entry = one_page(LEAF & ~(pte.A | pte.D))
     svadu = Status(adue=True)
     first = mmu.translate(GIB, Access.READ, status=svadu)
@@ -336,7 +336,7 @@ def test_svadu_sets_a_then_d_and_counts_the_update():
     assert len(stored.references) == 4
 
 
-def test_svadu_in_the_vs_stage_needs_the_g_stage_to_allow_a_store():
+def test_svadu_in_the_vs_stage_needs_the_g_stage_to_allow_a_store() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
     leaf_entry = next(
         r for r in mmu.translate(va).references if r.stage == "VS" and r.level == 0
@@ -360,7 +360,7 @@ def test_svadu_in_the_vs_stage_needs_the_g_stage_to_allow_a_store():
     assert bench.guest.read(leaf_entry) & pte.A == 0
 
 
-def test_guest_page_faults_say_where_and_on_which_access():
+def test_guest_page_faults_say_where_and_on_which_access() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
     table = next(r for r in mmu.translate(va).references if r.stage == "VS" and r.level == 1)
     root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
@@ -377,7 +377,7 @@ def test_guest_page_faults_say_where_and_on_which_access():
     assert (result.cause, result.gpa, result.implicit) == (20, va, None)
 
 
-def test_mxr_of_either_level():
+def test_mxr_of_either_level() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
     root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
     page = va // 4096 * 4096 >> 2
@@ -392,7 +392,7 @@ def test_mxr_of_either_level():
     assert mmu.translate(va, status=Status(mxr=True)).pa == va
 
 
-def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission():
+def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
     root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
     vs_root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
@@ -409,7 +409,7 @@ def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission():
     assert mmu.translate(va).cause == 21
 
 
-def test_the_global_bit_of_a_pointer_is_inherited():
+def test_the_global_bit_of_a_pointer_is_inherited() -> None:
     bench, mmu, _ = one_page(LEAF)
     root = pte.PAGE * (mmu.satp & pte.PPN_MASK)
     assert mmu.translate(GIB).perm == "DA--XWRV"
@@ -422,7 +422,7 @@ def test_the_global_bit_of_a_pointer_is_inherited():
     assert mmu.translate(va).perm == "DAG-XWRV"
 
 
-def test_probes_write_nothing():
+def test_probes_write_nothing() -> None:
     bench, mmu, entry = one_page(LEAF & ~pte.A)
     trace = mmu._trace
     request = walk.Request(GIB, 0, 1, walk.ADUE | walk.PROBE)
@@ -439,7 +439,7 @@ def test_probes_write_nothing():
         assert same is bool(flags & walk.PROBE)
 
 
-def test_misuse_is_refused_in_one_line():
+def test_misuse_is_refused_in_one_line() -> None:
     memory = GuestMemory(BASE, 4096)
     with pytest.raises(ModelError, match="either satp, or vsatp and hgatp"):
         Mmu(memory)
@@ -449,11 +449,11 @@ def test_misuse_is_refused_in_one_line():
         Mmu(memory, satp=5 << 60)
 
 
-def test_the_example_of_the_library_runs():
+def test_the_example_of_the_library_runs() -> None:
     ran = doctest.testmod(mmu_module)
     assert (ran.failed, ran.attempted) == (0, 8)
 
 
-def test_letters():
+def test_letters() -> None:
     assert letters(0) == "--------"
     assert letters(0xFF) == "DAGUXWRV"

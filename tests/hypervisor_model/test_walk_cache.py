@@ -59,9 +59,11 @@ class Naive:
                     return level
         return LEVELS - 1
 
-    def reached(self, stage: str, level: int, address: int, *tags: int) -> None:
+    def reached(
+        self, stage: str, level: int, address: int, asid: int, vmid: int, is_global: bool
+    ) -> None:
         known = self.lists[stage, level]
-        known.append(Table(address >> 21 + 9 * level, *tags))
+        known.append(Table(address >> 21 + 9 * level, asid, vmid, is_global))
         del known[: -self.ways]
 
     def fence(self, stage: str, vmid: int | None, asid: int | None) -> None:

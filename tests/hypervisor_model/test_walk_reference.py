@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +15,7 @@ from hypervisor_model.jit import signed, unsigned
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.mmu import Mmu, Status
 from tests.hypervisor_model import reference_mmu
-from tests.hypervisor_model.random_tables import Layout, Tables
+from tests.hypervisor_model.random_tables import Layout, Space, Tables
 
 BASE, SIZE = 0x8000_0000, 0x800_0000
 LAYOUT = Layout(pool=BASE, pool_pages=8192, data=0x8400_0000, data_size=0x400_0000, outside=1 << 40)
@@ -37,7 +38,9 @@ COMMON = settings(
 )
 
 
-def reference_hart(memory, space, status, hlvx=False):
+def reference_hart(
+    memory: reference_mmu.Memory, space: Space, status: Status, hlvx: bool = False
+) -> reference_mmu.Hart:
     return reference_mmu.Hart(
         memory,
         space.satp,
@@ -54,7 +57,7 @@ def reference_hart(memory, space, status, hlvx=False):
     )
 
 
-def expected(hart, va, access):
+def expected(hart: reference_mmu.Hart, va: int, access: str) -> reference_mmu.Outcome:
     """The reference's outcome, with the final access made: outside RAM it is an access fault."""
     out = reference_mmu.translate(hart, va, access)
     if out.pa is not None:
@@ -67,12 +70,14 @@ def expected(hart, va, access):
     return out
 
 
-def check(space, memory, statuses, seed, ways):
+def check(
+    space: Space, memory: reference_mmu.Memory, statuses: list[Status], seed: int, ways: int
+) -> set[int | None]:
     rng = random.Random(seed)
     mine = GuestMemory(BASE, SIZE)
     for address, value in memory.words.items():
         mine.write(address, signed(value))
-    registers = (
+    registers: dict[str, Any] = (
         {"satp": space.satp} if space.hgatp is None else {"vsatp": space.satp, "hgatp": space.hgatp}
     )
     mmu = Mmu(mine, walk_cache=walk_cache.make(ways), **registers)
@@ -108,7 +113,7 @@ def check(space, memory, statuses, seed, ways):
 
 @COMMON
 @given(st.integers(0, 2**32), MODES, st.lists(STATUSES, min_size=3, max_size=6))
-def test_one_stage_equals_the_specification(seed, mode, statuses):
+def test_one_stage_equals_the_specification(seed: int, mode: int, statuses: list[Status]) -> None:
     memory = reference_mmu.Memory(BASE, SIZE)
     space = Tables(random.Random(seed), LAYOUT, memory).one_stage(mode, 12)
     check(space, memory, statuses, seed, ways=0)
@@ -116,7 +121,9 @@ def test_one_stage_equals_the_specification(seed, mode, statuses):
 
 @COMMON
 @given(st.integers(0, 2**32), MODES, MODES, st.lists(STATUSES, min_size=3, max_size=6))
-def test_two_stages_equal_the_specification(seed, mode, g_mode, statuses):
+def test_two_stages_equal_the_specification(
+    seed: int, mode: int, g_mode: int, statuses: list[Status]
+) -> None:
     memory = reference_mmu.Memory(BASE, SIZE)
     space = Tables(random.Random(seed), LAYOUT, memory).two_stage(mode, g_mode, 12)
     check(space, memory, statuses, seed, ways=0)
@@ -130,7 +137,9 @@ def test_two_stages_equal_the_specification(seed, mode, g_mode, statuses):
     st.lists(STATUSES, min_size=3, max_size=6),
     st.integers(1, 4),
 )
-def test_walk_caches_change_references_and_never_results(seed, mode, g_mode, statuses, ways):
+def test_walk_caches_change_references_and_never_results(
+    seed: int, mode: int, g_mode: int | None, statuses: list[Status], ways: int
+) -> None:
     memory = reference_mmu.Memory(BASE, SIZE)
     tables = Tables(random.Random(seed), LAYOUT, memory)
     if g_mode is None:
@@ -140,7 +149,7 @@ def test_walk_caches_change_references_and_never_results(seed, mode, g_mode, sta
     check(space, memory, statuses, seed, ways)
 
 
-def test_the_random_tables_reach_every_cause_and_success():
+def test_the_random_tables_reach_every_cause_and_success() -> None:
     """Guards the three tests above: a generator of nothing but page faults would pass them."""
     causes = set()
     statuses = [
@@ -160,7 +169,7 @@ def test_the_random_tables_reach_every_cause_and_success():
     assert causes == {None, 1, 5, 7, 12, 13, 15, 20, 21, 23}
 
 
-def test_batches_equal_single_translations():
+def test_batches_equal_single_translations() -> None:
     memory = reference_mmu.Memory(BASE, SIZE)
     space = Tables(random.Random(7), LAYOUT, memory).two_stage(9, 8, 60)
     mine = GuestMemory(BASE, SIZE)
@@ -169,5 +178,5 @@ def test_batches_equal_single_translations():
     mmu = Mmu(mine, vsatp=space.satp, hgatp=space.hgatp, status=Status(sum=True))
     singly = [mmu.translate(va) for va in space.addresses]
     many = mmu.translate_many(np.array([signed(va) for va in space.addresses]))
-    assert [int(x) for x in many] == [-1 - t.cause if t.pa is None else t.pa for t in singly]
+    assert [int(x) for x in many] == [-1 - t.cause if t.cause is not None else t.pa for t in singly]
     assert any(t.pa is not None for t in singly)

@@ -27,6 +27,7 @@ class Sandbox:
         self.log.touch()
         shutil.copy(_SETUP, self.root / "scripts" / "setup")
         (self.root / "scripts" / "requirements.txt").write_text("click==8\n")
+        (self.root / "scripts" / "requirements-test.txt").write_text("pytest==9\n")
         (self.root / "pyproject.toml").write_text("")
         (self.root / "hypervisor_model" / "policies").mkdir(parents=True)
         for module in ("walk.py", "policies/lsp.py"):
@@ -113,6 +114,34 @@ def test_changed_requirements_are_installed_again(box: Sandbox) -> None:
     assert status == 0
     assert sum("-m pip" in call for call in calls) == 2
     assert not any("-m venv" in call for call in calls)
+
+
+def _requirements(calls: list[str]) -> list[str]:
+    """The names of the requirements files that pip was given, in order."""
+    return [
+        Path(word).name for call in calls for word in call.split() if "scripts/requirements" in word
+    ]
+
+
+def test_the_tools_of_tests_and_documentation_are_not_for_the_demo(box: Sandbox) -> None:
+    assert _requirements(box.run()[2]) == ["requirements.txt"]
+    assert _requirements(box.run("--docs")[2]) == ["requirements-test.txt"]
+    assert _requirements(box.run("--tests")[2]) == []
+    assert _requirements(box.run()[2]) == []
+
+    (box.root / "scripts" / "requirements-test.txt").write_text("pytest==10\n")
+    assert _requirements(box.run()[2]) == []
+    assert _requirements(box.run("--tests")[2]) == ["requirements-test.txt"]
+
+
+def test_a_fresh_set_up_for_tests_installs_both_at_once(box: Sandbox) -> None:
+    calls = box.run("--tests")[2]
+    assert _requirements(calls) == ["requirements.txt", "requirements-test.txt"]
+    assert sum("-m pip" in call for call in calls) == 2
+
+
+def test_the_documentation_needs_no_more_system_packages(box: Sandbox) -> None:
+    assert not _calls(box.run("--docs")[2], "apt-get")
 
 
 def test_only_missing_packages_are_installed(box: Sandbox) -> None:

@@ -51,7 +51,7 @@ class Capture:
 def capture(kernel: Path, backend: str, folder: Path, *options: str) -> Capture:
     """Capture the region of ``kernel`` with ``folder``, which is made, for all that this needs."""
     home = Home(folder)
-    words = ["capture", "--kernel", kernel, "--memory", "128M", "--backend", backend, *REGION]
+    words = ["capture", "--kernel", str(kernel), "--memory", "128M", "--backend", backend, *REGION]
     ended = run([*words, *options, "--json", "-o", folder / "trace"], home.environment())
     assert ended.status == 0, ended.stdout + ended.stderr
     kept = [

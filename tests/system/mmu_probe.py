@@ -316,7 +316,7 @@ class Probe:
             return False
         causes_equal = as_load.cause + (causes.STORE_PAGE_FAULT - causes.LOAD_PAGE_FAULT) == w.cause
         same = as_load.cause == walk.OK or (causes_equal and as_load.gpa == w.gpa)
-        return not same or updates > 0
+        return bool(not same or updates > 0)
 
     def predict(self, case: Case) -> Result:
         """What our MMU makes of a case; changes the model's memory."""

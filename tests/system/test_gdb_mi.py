@@ -325,8 +325,8 @@ def test_gdb_dies_with_us() -> None:
         "print(GdbMi(tools.gdb().path).pid, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
     try:
-        assert child.stdout is not None
         pid = int(child.stdout.readline())
         assert _exists(pid)
         child.kill()

@@ -55,7 +55,7 @@ def _boot(spec: GuestSpec, folder: Path, append: str, cpu: str = "") -> list[str
 
 def _marks(spec: GuestSpec, folder: Path, append: str, address: int) -> list[str]:
     """Run the guest; the labels that it sets, in order."""
-    labels = []
+    labels: list[str] = []
     with _machine(spec, folder, append, stub=True) as machine:
         stub = Stub(machine.stub)
         stub.start()

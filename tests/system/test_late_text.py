@@ -16,7 +16,7 @@ pytestmark = pytest.mark.system
 def test_code_that_appears_in_the_region_is_a_finding(tmp_path: Path) -> None:
     kernel = bare_kernel.build("late_text", tmp_path)
     home = Home(tmp_path / "home")
-    command = ["run", "--kernel", kernel, "--memory", "128M"]
+    command = ["run", "--kernel", str(kernel), "--memory", "128M"]
     command += ["--from", "mark:begin", "--to", "mark:end", "--json"]
     ended = run(command, home.environment())
     assert ended.status == 1, ended.stderr

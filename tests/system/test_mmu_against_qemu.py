@@ -12,8 +12,12 @@ import itertools
 import json
 import os
 import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
 from cosim import cli
 from cosim.debugger.registers import parse_value, read_description
@@ -42,7 +46,7 @@ EMULATORS = ("installed",) if debian13.is_installed() else ("installed", "debian
 
 
 @pytest.fixture(params=EMULATORS)
-def machine(request, tmp_path):
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
     """A stopped machine whose guest is the probe."""
     emulator = tools.qemu().path if request.param == "installed" else debian13.emulator()
     config = MachineConfig(
@@ -52,7 +56,7 @@ def machine(request, tmp_path):
         yield running
 
 
-def test_accesses_end_as_qemus_do(machine):
+def test_accesses_end_as_qemus_do(machine: Machine) -> None:
     report = differential(machine, SEED, TRANSLATIONS)
     print(f"seed {SEED}: {report.translations} accesses in {report.seconds:.1f} s")
     print(f"causes {dict(report.causes)}, leaf levels {dict(report.levels)}")
@@ -88,7 +92,7 @@ class Debugger:
         return [self.stub.monitor_answer().strip() for _ in addresses]
 
 
-def test_translations_equal_qemus_monitor(machine):
+def test_translations_equal_qemus_monitor(machine: Machine) -> None:
     """CSRs and privilege set through gdb; the monitor translates as a load of the current mode."""
     gdb = Debugger(machine)
     probe = Probe(machine, SEED)
@@ -125,7 +129,9 @@ def test_translations_equal_qemus_monitor(machine):
     assert BY_GDB // 10 < mapped < compared
 
 
-def test_the_walk_command_takes_a_live_machines_ram(machine, capsys):
+def test_the_walk_command_takes_a_live_machines_ram(
+    machine: Machine, capsys: pytest.CaptureFixture[str]
+) -> None:
     gdb = Debugger(machine)
     gdb.set(pmpaddr0=mmu_probe.PMP_RAM, pmpcfg0=0x1F, menvcfg=0)
     probe = Probe(machine, SEED)
@@ -145,7 +151,7 @@ def test_the_walk_command_takes_a_live_machines_ram(machine, capsys):
     assert len(mapped) > 5
 
 
-def test_satp_and_vsatp_are_legalised_as_in_qemu(machine):
+def test_satp_and_vsatp_are_legalised_as_in_qemu(machine: Machine) -> None:
     gdb = Debugger(machine)
     rng = random.Random(SEED)
     for name in ("satp", "vsatp"):
@@ -196,12 +202,14 @@ class Bench:
         probe = self.probe
         probe.load_tables(self.memory)
         flags = ("sum", "mxr", "vs_mxr", "adue", "g_adue", "pbmte", "g_pbmte")
-        chosen = dict.fromkeys(flags, False) | {"supervisor": True, "stored": 0x0B} | status
+        chosen: dict[str, Any] = (
+            dict.fromkeys(flags, False) | {"supervisor": True, "stored": 0x0B} | status
+        )
         case = Case(space, VA, operation, **chosen)
         model = probe.predict(case)
         return probe.decode(probe.execute([case])[0]), model
 
-    def leaf_entry(self, ram) -> int:
+    def leaf_entry(self, ram: NDArray[Any]) -> int:
         """The entry that the access was translated by, as it is in a copy of RAM now."""
         rows = self.probe.trace
         entry = next(r for r in rows if r[walk.STAGE] == 0 and r[walk.LEVEL] == 0)
@@ -209,7 +217,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(machine):
+def bench(machine: Machine) -> Bench:
     return Bench(machine)
 
 
@@ -219,7 +227,7 @@ def show(number: int, qemu: Result, specified: Result, departed: Result) -> None
     assert qemu in (departed, specified)
 
 
-def test_sound_tables_of_the_bench_agree(bench):
+def test_sound_tables_of_the_bench_agree(bench: Bench) -> None:
     """The frame of the tests below is right: without a trap in the tables both agree."""
     value = unsigned(bench.probe.model.read(PAGE))
     one = bench.one_stage(PAGE >> 2 | LEAF)
@@ -228,7 +236,7 @@ def test_sound_tables_of_the_bench_agree(bench):
         assert bench.run(space, operation) == (Result(None, value=value),) * 2
 
 
-def test_departure_1_hlvx_is_reported_as_a_fetch(bench):
+def test_departure_1_hlvx_is_reported_as_a_fetch(bench: Bench) -> None:
     qemu, model = bench.run(bench.two_stage(0, PAGE >> 2 | LEAF | U), "hlvx", hlvx_exact=True)
     assert model == Result(13, VA)
     show(1, qemu, model, Result(12, VA))
@@ -241,7 +249,7 @@ def test_departure_1_hlvx_is_reported_as_a_fetch(bench):
     show(1, qemu, model, Result(12, VA))
 
 
-def test_departure_2_henvcfg_is_ignored_while_v_is_0(bench):
+def test_departure_2_henvcfg_is_ignored_while_v_is_0(bench: Bench) -> None:
     space = bench.two_stage(PAGE >> 2 | LEAF & ~A, PAGE >> 2 | LEAF | U)
     value = unsigned(bench.probe.model.read(PAGE))
     for operation in ("hlv", "load"):
@@ -250,7 +258,7 @@ def test_departure_2_henvcfg_is_ignored_while_v_is_0(bench):
         show(2, qemu, model, Result(None, value=value))
 
 
-def test_departure_3_access_faults_of_tables_become_page_faults(bench):
+def test_departure_3_access_faults_of_tables_become_page_faults(bench: Bench) -> None:
     root = bench.tables.page()
     bench.memory.words[root + 8 * (VA >> 30 & 511)] = ELSEWHERE >> 2 | V
     space = Space(8 << 60 | root >> 12, None, [VA], (8, None))
@@ -262,6 +270,7 @@ def test_departure_3_access_faults_of_tables_become_page_faults(bench):
     assert qemu == model == Result(5, VA)
     # ... but not where the G-stage translates the address of a VS-stage table.
     space = bench.two_stage(PAGE >> 2 | LEAF, PAGE >> 2 | LEAF | U)
+    assert space.hgatp is not None
     g_root = (space.hgatp & (1 << 44) - 1) << 12
     vs_root = (space.satp & (1 << 44) - 1) << 12
     bench.memory.words[g_root + 8 * (vs_root >> 30)] = ELSEWHERE >> 2 | V
@@ -271,7 +280,7 @@ def test_departure_3_access_faults_of_tables_become_page_faults(bench):
     show(3, qemu, model, Result(21, VA, entry >> 2, walk.IMPLICIT_READ))
 
 
-def test_departure_4_reserved_napot_entries_get_a_and_d(bench):
+def test_departure_4_reserved_napot_entries_get_a_and_d(bench: Bench) -> None:
     leaf = 1 << 63 | PAGE >> 2 | LEAF & ~A
     space = bench.one_stage(leaf)
     qemu, model = bench.run(space, "load", adue=True)
@@ -282,7 +291,7 @@ def test_departure_4_reserved_napot_entries_get_a_and_d(bench):
     assert left in (leaf, leaf | A)
 
 
-def test_departure_5_vs_stage_updates_ignore_the_g_stage(bench):
+def test_departure_5_vs_stage_updates_ignore_the_g_stage(bench: Bench) -> None:
     space = bench.two_stage(PAGE >> 2 | LEAF & ~A, PAGE >> 2 | LEAF | U, (LEAF | U) & ~W)
     value = unsigned(bench.probe.model.read(PAGE))
     qemu, model = bench.run(space, "load", adue=True, g_adue=True)
@@ -291,7 +300,7 @@ def test_departure_5_vs_stage_updates_ignore_the_g_stage(bench):
     show(5, qemu, model, Result(None, value=value))
 
 
-def test_departure_6_the_reserved_memory_type_is_taken(bench):
+def test_departure_6_the_reserved_memory_type_is_taken(bench: Bench) -> None:
     space = bench.one_stage(3 << 61 | PAGE >> 2 | LEAF)
     value = unsigned(bench.probe.model.read(PAGE))
     qemu, model = bench.run(space, "load", pbmte=True)
@@ -299,14 +308,14 @@ def test_departure_6_the_reserved_memory_type_is_taken(bench):
     show(6, qemu, model, Result(None, value=value))
 
 
-def test_departure_7_an_amo_is_translated_as_a_load_first(bench):
+def test_departure_7_an_amo_is_translated_as_a_load_first(bench: Bench) -> None:
     space = bench.one_stage(ELSEWHERE >> 2 | LEAF & ~W)
     qemu, model = bench.run(space, "amo")
     assert model == Result(15, VA)
     show(7, qemu, model, Result(7, VA))
 
 
-def test_departure_8_hgatp_is_not_legalised(machine):
+def test_departure_8_hgatp_is_not_legalised(machine: Machine) -> None:
     gdb = Debugger(machine)
     old = gdb.get("hgatp")
     for new in (8 << 60 | 3 << 58 | 0x80003, 5 << 60 | 7 << 44 | 0x80004):
@@ -321,7 +330,7 @@ def test_departure_8_hgatp_is_not_legalised(machine):
         old = got
 
 
-def test_departure_9_mpv_cannot_be_written(machine):
+def test_departure_9_mpv_cannot_be_written(machine: Machine) -> None:
     gdb = Debugger(machine)
     for bit in (mmu_probe.MPV, 0):
         before = gdb.get("mstatus")

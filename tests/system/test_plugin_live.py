@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -30,7 +31,7 @@ def test_a_gdb_of_the_users_changes_nothing(tmp_path: Path) -> None:
     alone = run(PLUGIN, home.environment())
     assert alone.status == 0, alone.stderr
     at = tmp_path / "gdb.sock"
-    words = [*PLUGIN, "--gdb", at]
+    words = [*PLUGIN, "--gdb", str(at)]
     with Command(words, home.environment()) as command:
         command.until(at.is_socket, "a socket for gdb")
         with GdbMi(tools.gdb().path) as gdb:
@@ -53,7 +54,7 @@ def test_a_gdb_of_the_users_changes_nothing(tmp_path: Path) -> None:
             satp = str(gdb.registers(["satp"])["satp"])
             walk = ["walk", "--ram", ram[1], "--base", ram[2], "--satp", satp, "--json"]
             walked = run([*walk, str(first["pc"])], home.environment())
-            assert walked.status == 0 and walked.document[0]["pa"] == first["pc"]
+            assert walked.status == 0 and json.loads(walked.stdout)[0]["pa"] == first["pc"]
             assert gdb.step_instruction().ended is False
             assert gdb.registers(["pc"])["pc"] != first["pc"]
             gdb.break_delete(number)
@@ -119,7 +120,7 @@ def test_what_only_gdb_does_is_refused(tmp_path: Path, words: list[str]) -> None
 
 
 def test_a_gdb_beside_gdb_is_refused(tmp_path: Path) -> None:
-    words = ["run", "micro", "--gdb", tmp_path / "s"]
+    words = ["run", "micro", "--gdb", str(tmp_path / "s")]
     ended = run(words, Home(tmp_path / "home", "micro").environment())
     assert ended.status == 2
     assert "--gdb works only with the plugin backend" in ended.line

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 def _run(backend: str, folder: Path, *options: str) -> Ended:
     kernel = bare_kernel.build("vs_mode", folder)
-    words = ["run", "--kernel", kernel, "--memory", "128M", "--cpu", "rv64,svade=on,h=on"]
+    words = ["run", "--kernel", str(kernel), "--memory", "128M", "--cpu", "rv64,svade=on,h=on"]
     words += ["--backend", backend, *bare_kernel.REGION, *options, "--json"]
     return run(words, Home(folder / "home").environment())
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,13 +18,16 @@ HGATP = 8 << 60 | 0x80004
 VA = 0x4000_0123
 FINE = 0xCF
 
+Command = Callable[..., tuple[Any, str, str]]
+"""Runs `cosim walk`: exit status, stdout and stderr."""
+
 
 @pytest.fixture
-def image(tmp_path):
+def image(tmp_path: Path) -> Path:
     """1 MiB of RAM: Sv39 at page 1, leaf table at page 3; Sv39x4 at page 4, identity in 1 GiB."""
     words = np.zeros((1 << 20) // 8, dtype=np.uint64)
 
-    def put(pa, value):
+    def put(pa: int, value: int) -> None:
         words[(pa - BASE) >> 3] = value
 
     put(BASE + 0x1000 + 8, (BASE + 0x2000) >> 2 | 1)
@@ -35,8 +41,8 @@ def image(tmp_path):
 
 
 @pytest.fixture
-def walk(capsys):
-    def run(*argv):
+def walk(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*argv: object) -> tuple[Any, str, str]:
         with pytest.raises(SystemExit) as caught:
             cli.main(["walk", *map(str, argv)])
         output = capsys.readouterr()
@@ -45,7 +51,7 @@ def walk(capsys):
     return run
 
 
-def test_one_stage_as_json(walk, image):
+def test_one_stage_as_json(walk: Command, image: Path) -> None:
     status, out, _ = walk(
         "--ram", image, "--base", hex(BASE), "--satp", hex(SATP), "--json", hex(VA), VA + 0x1000
     )
@@ -71,7 +77,7 @@ def test_one_stage_as_json(walk, image):
     ]
 
 
-def test_two_stages_as_json(walk, image):
+def test_two_stages_as_json(walk: Command, image: Path) -> None:
     arguments = ("--ram", image, "--base", BASE, "--vsatp", SATP, "--hgatp", HGATP, "--json")
     _, out, _ = walk(*arguments, VA)
     assert json.loads(out) == [
@@ -104,7 +110,7 @@ def test_two_stages_as_json(walk, image):
     ]
 
 
-def test_the_g_stage_alone_as_json(walk, image):
+def test_the_g_stage_alone_as_json(walk: Command, image: Path) -> None:
     # Bits 0 and 1 of the root's PPN are zero in the register.
     arguments = ("--ram", image, "--base", BASE, "--vsatp", 0, "--hgatp", HGATP | 3, "--json")
     _, out, _ = walk(*arguments, BASE + 0x9123, "0xffffffffffffffff")
@@ -122,7 +128,7 @@ def test_the_g_stage_alone_as_json(walk, image):
     assert (outside["cause"], outside["gpa"], outside["implicit"]) == (21, (1 << 64) - 1, None)
 
 
-def test_svadu_counts_the_update_and_leaves_the_image_alone(walk, image):
+def test_svadu_counts_the_update_and_leaves_the_image_alone(walk: Command, image: Path) -> None:
     before = image.read_bytes()
     arguments = ("--ram", image, "--base", BASE, "--satp", SATP, "--svadu", "--access", "write")
     status, out, _ = walk(*arguments, "--json", VA + 0x1000)
@@ -132,10 +138,10 @@ def test_svadu_counts_the_update_and_leaves_the_image_alone(walk, image):
     assert image.read_bytes() == before
 
 
-def test_options_reach_the_walk(walk, image):
+def test_options_reach_the_walk(walk: Command, image: Path) -> None:
     common = ("--ram", image, "--base", BASE, "--satp", SATP, "--json")
 
-    def cause(*options):
+    def cause(*options: object) -> Any:
         return json.loads(walk(*common, *options, VA)[1])[0].get("cause")
 
     assert [cause(), cause("--priv", "U"), cause("--access", "fetch")] == [None, 13, None]
@@ -148,7 +154,7 @@ def test_options_reach_the_walk(walk, image):
     assert [cause(), cause("--svpbmt")] == [13, None]
 
 
-def test_the_table_shows_every_level(walk, image):
+def test_the_table_shows_every_level(walk: Command, image: Path) -> None:
     status, out, err = walk("--ram", image, "--base", BASE, "--satp", SATP, VA, VA + 0x2000)
     assert (status, err) == (0, "")
     for text in (
@@ -182,13 +188,13 @@ def test_the_table_shows_every_level(walk, image):
         (["--satp", "0"], "VA..."),
     ],
 )
-def test_usage_errors(walk, image, arguments, reason):
+def test_usage_errors(walk: Command, image: Path, arguments: list[object], reason: str) -> None:
     status, out, err = walk("--ram", image, "--base", BASE, *arguments)
     assert (status, out) == (2, "")
     assert reason in err
 
 
-def test_images_that_cannot_be_used(walk, image, tmp_path):
+def test_images_that_cannot_be_used(walk: Command, image: Path, tmp_path: Path) -> None:
     for ram, base in ((tmp_path / "none", BASE), (image, BASE + 8)):
         status, _, err = walk("--ram", ram, "--base", base, "--satp", 0, 0)
         assert status == 2

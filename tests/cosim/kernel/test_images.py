@@ -197,12 +197,12 @@ def test_firmware(tmp_path: Path) -> None:
 def test_what_the_cross_linker_makes(tmp_path: Path) -> None:
     source = tmp_path / "k.s"
     source.write_text(".globl _start\nnop\n_start: nop\n.data\n.quad 1\n.bss\n.skip 256\n")
-    command = ["riscv64-linux-gnu-gcc", "-nostdlib", "-static", source]
-    link = ["-Wl,-Ttext=0xffffffff80000000", "-Wl,--build-id=none", "-o", tmp_path / "high"]
+    command = ["riscv64-linux-gnu-gcc", "-nostdlib", "-static", str(source)]
+    link = ["-Wl,-Ttext=0xffffffff80000000", "-Wl,--build-id=none", "-o", str(tmp_path / "high")]
     subprocess.run([*command, *link], check=True, timeout=60)
     with pytest.raises(GuestImageError, match=r"load at 0xffffffff[78]\w+, outside RAM"):
         inspect_kernel(tmp_path / "high")
-    link = ["-Wl,-Ttext=0x80200000", "-Wl,--build-id=none", "-o", tmp_path / "low"]
+    link = ["-Wl,-Ttext=0x80200000", "-Wl,--build-id=none", "-o", str(tmp_path / "low")]
     subprocess.run([*command, *link], check=True, timeout=60)
     with pytest.raises(GuestImageError, match="loads its own ELF header first"):
         inspect_kernel(tmp_path / "low")
@@ -212,6 +212,6 @@ def test_what_the_cross_linker_makes(tmp_path: Path) -> None:
     assert any(piece.executable for piece in found.ranges)
     assert sum(piece.size for piece in found.ranges) >= 4 + 8 + 256
     assert found.ranges[-1].size >= found.ranges[-1].file_size + 256
-    subprocess.run([*command, "-c", "-o", tmp_path / "k.o"], check=True, timeout=60)
+    subprocess.run([*command, "-c", "-o", str(tmp_path / "k.o")], check=True, timeout=60)
     with pytest.raises(GuestImageError, match="not linked"):
         inspect_kernel(tmp_path / "k.o")

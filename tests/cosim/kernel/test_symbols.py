@@ -172,7 +172,13 @@ def test_elf_symbols_are_those_of_nm(tmp_path: Path) -> None:
         """
     )
     elf = tmp_path / "k"
-    command = ["riscv64-linux-gnu-gcc", "-nostdlib", "-static", "-Wl,-Ttext=0x80200000", source]
+    command = [
+        "riscv64-linux-gnu-gcc",
+        "-nostdlib",
+        "-static",
+        "-Wl,-Ttext=0x80200000",
+        str(source),
+    ]
     subprocess.run([*command, "-o", elf], check=True, timeout=60)
     said = subprocess.run(
         ["riscv64-linux-gnu-nm", elf], capture_output=True, text=True, check=True, timeout=30

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
+from synthetic_guest import SyntheticGuest
 
 from cosim import cli
 from cosim.report import content, from_figures, from_path, settings
@@ -33,7 +34,6 @@ from cosim.report.renderers import page, terminal
 from cosim.report.renderers.plots import NARROW, svg
 from cosim.report.series_looks import looks
 from cosim.reproduce.experiments import EXPERIMENTS
-from scripts.synthetic_guest import SyntheticGuest
 from tests.cosim.report.documents import DOCUMENTS, beyond, document, fig5, fig6, fig7, write_all
 from tests.cosim.streams import result_document, write_trace
 

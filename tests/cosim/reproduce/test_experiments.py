@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.progress import Task, TaskID
+from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim import cli, paths
 from cosim.errors import GuestError, UsageError
@@ -51,7 +52,6 @@ from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EVENT, EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream
 from hypervisor_model.tlb import TlbConfig
-from scripts.synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
+from trace_tables import DOCUMENT, updated
 
 from cosim.capture.log import EventLog
 from cosim.capture.plugin import build, event_header
@@ -19,7 +20,6 @@ from cosim.machine import tools
 from cosim.trace import describe, query, schema
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import EVENT, Kind, empty
-from scripts.trace_tables import DOCUMENT, updated
 from tests.cosim.capture.plugin.test_stream import END, EVENTS, block, end
 from tests.cosim.streams import write_trace
 

@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from trace_tables import DOCUMENT, updated
 
 from cosim.trace import query, reader, schema
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import EventBatch, empty
-from scripts.trace_tables import DOCUMENT, updated
 from tests.cosim.streams import ORIGIN, arbitrary_batch
 
 KINDS_1 = (

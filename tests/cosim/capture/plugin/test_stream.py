@@ -54,7 +54,12 @@ def read(data: bytes, timeout: float = 20) -> tuple[StreamReader, list[int]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(timeout)
-        writer = threading.Thread(target=lambda: (theirs.sendall(data), theirs.shutdown(1)))
+
+        def write() -> None:
+            theirs.sendall(data)
+            theirs.shutdown(1)
+
+        writer = threading.Thread(target=write)
         writer.start()
         reader = StreamReader(ours)
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim import cli
 from cosim.errors import UsageError
@@ -18,7 +19,6 @@ from cosim.trace.manifest import NAME
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream, make
-from scripts.synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},
