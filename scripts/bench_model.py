@@ -39,7 +39,7 @@ BASE = 0x8000_0000
 ROUND = 1_000_000
 LEAF = pte.V | pte.R | pte.W | pte.X | pte.A | pte.D
 AIMS = {"TLB hit, first level": 3e6, "walk Sv39": 1e6}
-"""Issue 3's aims, operations a second."""
+"""What should be reached at least, operations a second."""
 
 
 @kernel
