@@ -193,7 +193,7 @@ def test_terminal_and_page_have_the_same_tables() -> None:
 def test_what_draws_nothing_does_not_wait_for_matplotlib() -> None:
     """Neither a result's table nor what the commands import."""
     script = (
-        "import sys, json; from cosim import cli; from cosim.session import execute;"
+        "import sys, json; from cosim import cli; from cosim.session import execution;"
         "from cosim.report import from_result; from cosim.report.renderers import terminal;"
         "from cosim.commands import replay, report;"
         "terminal.render(from_result.build(json.load(sys.stdin)));"

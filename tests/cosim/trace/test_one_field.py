@@ -51,7 +51,11 @@ def test_a_field_added_to_the_description_is_everywhere(tmp_path: Path) -> None:
             tmp_path / "new",
         ],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree), "COSIM_CACHE": str(tmp_path / "cache")},
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{tree}:{tree / 'scripts'}",
+            "COSIM_CACHE": str(tmp_path / "cache"),
+        },
         capture_output=True,
         text=True,
         timeout=200,
