@@ -69,7 +69,8 @@ def _of_result(data: Any, path: Path) -> Report:
     if data.get("version") != VERSION:
         raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
     try:
-        return from_result.build({**data, "backend": backend_name(data["backend"])})
+        data["backend"] = backend_name(data["backend"])
+        return from_result.build(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
 
