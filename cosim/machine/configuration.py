@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from cosim.errors import UsageError
+from cosim.machine.waits import Linked
 
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
@@ -34,7 +35,8 @@ class MachineConfig:
     """The guest and the board it runs on: everything that makes two runs the same.
 
     ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
-    kernel in M-mode, or a firmware file.  ``extra`` holds further QEMU arguments.
+    kernel in M-mode, or a firmware file.  ``linked`` says where the kernel runs beside its physical
+    addresses.  ``extra`` holds further QEMU arguments.
     """
 
     kernel: Path
@@ -44,6 +46,7 @@ class MachineConfig:
     memory: int = 512 << 20
     cpu: str = "rv64"
     harts: int = 1
+    linked: tuple[Linked, ...] = ()
     extra: tuple[str, ...] = ()
 
 
@@ -64,11 +67,19 @@ class Timing:
     The guest then waits in real time when it is idle, because otherwise QEMU never takes the
     input.  Two such recordings differ.  A replay repeats its own recording exactly.
     """
+    split: frozenset[int] = frozenset()
+    """Odd addresses in further pages to run instruction by instruction (see
+    :mod:`cosim.machine.waits`).  A replay needs those of its recording."""
 
     @property
     def takes_input(self) -> bool:
         """True if the guest's console can be typed into."""
-        return self.typed or self.mode not in ("record", "replay")
+        return self.typed or not self.repeats
+
+    @property
+    def repeats(self) -> bool:
+        """True for a recording and for a replay."""
+        return self.mode in ("record", "replay")
 
     def arguments(self) -> list[str]:
         """Return the QEMU arguments of this mode.

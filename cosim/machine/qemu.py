@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import CosimError, MachineError, StorageError, UsageError
-from cosim.machine import interrupts, process
+from cosim.machine import interrupts, process, waits
 from cosim.machine.configuration import (
     RAM_BASE,
     MachineConfig,
@@ -87,7 +87,9 @@ class Machine:
         self.timing = timing or Timing()
         self.folder = folder
         self.name = name
-        self._want_stub = stub
+        # With a stub for the user's gdb there is no other.
+        self._splits = self.timing.repeats and gdb is None
+        self._want_stub = stub or self._splits
         self._hold = hold
         self._plugin_arguments = plugin_arguments
         self._pass_fds = pass_fds
@@ -97,6 +99,8 @@ class Machine:
         self._ram: GuestRam | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
+        self.waiting: frozenset[int] = frozenset()
+        """Physical pages that held a ``wfi`` before the guest started, if it is recorded."""
         self.stderr_log = folder / f"{name}.qemu.log"
         self.console_log = folder / f"{name}.console.log"
 
@@ -190,6 +194,19 @@ class Machine:
         self._monitor = Monitor(self._lines.pair("qmp"))
         if not self._monitor.connect():
             raise self._refused()
+        if self._splits:
+            self._split_waits()
+
+    def _split_waits(self) -> None:
+        """Make a recording and its replays count alike around each ``wfi``."""
+        waiting = waits.pages(self.ram_words(), RAM_BASE, self.ram_extents())
+        self.waiting = frozenset(waiting)
+        points = waits.points(waiting, self.config.linked) | self.timing.split
+        if not waits.insert(self.stub, sorted(points)):
+            raise MachineError(
+                "QEMU's gdb stub took no breakpoint before the guest started",
+                log=str(self.stderr_log),
+            )
 
     def _refused(self) -> MachineError:
         """Return the error that says why QEMU, which was just started, does not answer."""

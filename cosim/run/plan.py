@@ -21,6 +21,7 @@ from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
 from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
+from cosim.machine.waits import Linked
 from cosim.run import region
 from cosim.run.backend import BackendOptions
 from cosim.run.names import Names
@@ -34,6 +35,8 @@ _CPU_PROPERTIES = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
 """Properties that sessions need.  All are read at once, because each question starts a QEMU."""
 _FIRMWARE = (RAM_BASE, 2 << 20)
 """Where QEMU puts its own OpenSBI.  A kernel starts behind it."""
+_LINUX = 0xFFFF_FFFF_8000_0000
+"""Where Linux maps itself; a flat Image does not say."""
 _COMMAND_LINE_BYTES = 1023
 """The longest command line that a guest takes.  riscv64 Linux has COMMAND_LINE_SIZE = 1024 with the
 NUL at its end, and so has ``micro``.  Both cut the rest off silently."""
@@ -194,6 +197,7 @@ def resolve(spec: RunSpec) -> Plan:
             bios=bios,
             memory=size,
             cpu=cpu,
+            linked=_linked(image),
         ),
         image=image,
         symbols=symbol_table,
@@ -213,6 +217,19 @@ def resolve(spec: RunSpec) -> Plan:
         versions=dict(known.versions) if known else {},
         cpu_properties=properties,
         names=names,
+    )
+
+
+def _linked(image: KernelImage) -> tuple[Linked, ...]:
+    """Return where the kernel runs once it has switched paging on."""
+    first = image.ranges[0].start
+    return tuple(
+        Linked(
+            part.start,
+            part.size,
+            _LINUX + part.start - first if part.virtual is None else part.virtual,
+        )
+        for part in image.ranges
     )
 
 

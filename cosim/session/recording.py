@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosim.errors import StorageError
-from cosim.machine import interrupts
+from cosim.machine import interrupts, shutdown_order
 from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
@@ -68,6 +68,9 @@ def record(
         machine.quit()
         machine.console.check_log()
     _check_whole(log, folder)
+    if recorded.reason is not None and plan.qemu.version >= (8,):
+        # QEMU 7.2 exits at once and writes no shutdown.
+        shutdown_order.mend_file(log)
     return recorded
 
 

@@ -1,0 +1,56 @@
+"""The end of a recording, put right; the bytes are from recordings of QEMU 10.0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cosim.machine.shutdown_order import mend, mend_file
+
+_POWER_OFF = ("22221f 10 0c 0000000009 0e27", "22221f 0000000009 10 0c 0e27")
+"""Power-off, then the request to quit; 9 instructions of before come after them."""
+
+
+@pytest.mark.parametrize(
+    ("found", "right"),
+    [
+        _POWER_OFF,
+        # QEMU's main loop heard of it late: 99,999,748 instructions more.
+        (
+            "22221f 10 0000000009 1f 0c 0005f5e004 0e27",
+            "22221f 0000000009 1f 0005f5e004 10 0c 0e27",
+        ),
+        # A reset is no event of its own.
+        ("1e1d000000000a1d1b22 0c 0000000009 0e27", "1e1d000000000a1d1b22 0000000009 0c 0e27"),
+    ],
+)
+def test_the_last_instructions_come_before_the_shutdown(found: str, right: str) -> None:
+    assert mend(bytes.fromhex(found)) == bytes.fromhex(right)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        # In order already.
+        "fe220000000009 1e1d000000000a2e02 0c 0e27",
+        # QEMU 7.2 writes no shutdown.
+        "22 0000000009 0e27",
+        # The end has another layout.
+        "22 10 0c 0000000009 0e28",
+        # Two ways to read it: the count of the last instructions holds the byte of a shutdown.
+        "22 10 0c 00 00 10 22 22 0e27",
+        "",
+    ],
+)
+def test_what_is_not_understood_stays(found: str) -> None:
+    assert mend(bytes.fromhex(found)) == bytes.fromhex(found)
+
+
+def test_a_file_is_mended_in_place(tmp_path: Path) -> None:
+    found, right = map(bytes.fromhex, _POWER_OFF)
+    file = tmp_path / "recording"
+    # Not whole: only the end of a recording is read.
+    file.write_bytes(b"\x22" * 1000 + found)
+    mend_file(file)
+    assert file.read_bytes() == b"\x22" * 1000 + right

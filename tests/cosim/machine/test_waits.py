@@ -1,0 +1,70 @@
+"""Where a ``wfi`` is, and the breakpoints that make QEMU count around it one by one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import numpy as np
+
+from cosim.debugger.rsp import frame
+from cosim.machine import waits
+from cosim.machine.waits import Linked
+
+BASE = 0x8000_0000
+WFI = (0x1050_0073).to_bytes(4, "little")
+
+
+def _ram(**at: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    ram = np.zeros(8 * 512, dtype=np.int64)
+    for offset in at.values():
+        ram.view(np.uint8)[offset : offset + 4] = np.frombuffer(WFI, dtype=np.uint8)
+    return ram
+
+
+def test_a_wait_at_any_halfword_is_found_also_across_pages() -> None:
+    ram = _ram(aligned=0x1000, compressed=0x2006, across=0x4FFE)
+    assert waits.pages(ram, BASE, [(BASE, ram.nbytes)]) == {
+        BASE + x for x in (0x1000, 0x2000, 0x4000)
+    }
+
+
+def test_only_what_holds_data_is_read() -> None:
+    ram = _ram(inside=0x1000, outside=0x3000)
+    assert waits.pages(ram, BASE, [(BASE + 0x1000, 0x1000)]) == {BASE + 0x1000}
+
+
+def test_a_page_has_a_point_wherever_it_runs() -> None:
+    kernel = Linked(BASE + 0x1000, 0x1800, 0xFFFF_FFFF_8000_0000)
+    assert waits.points([BASE], [kernel]) == {BASE + 0xFFF}
+    # A piece that fills its last page in part.
+    assert waits.points([BASE + 0x2000], [kernel]) == {BASE + 0x2FFF, 0xFFFF_FFFF_8000_1FFF}
+
+
+def _stub(line: socket.socket, answers: list[bytes], heard: list[bytes]) -> None:
+    for answer in answers:
+        heard.append(line.recv(100))
+        line.sendall(answer)
+    line.close()
+
+
+def _insert(*answers: bytes) -> tuple[bool, list[bytes]]:
+    ours, theirs = socket.socketpair()
+    heard: list[bytes] = []
+    thread = threading.Thread(target=_stub, args=(theirs, list(answers), heard))
+    thread.start()
+    with ours:
+        done = waits.insert(ours, [0xFFF, 0x1FFF])
+    thread.join()
+    return done, heard
+
+
+def test_points_are_inserted_one_after_the_other() -> None:
+    done, heard = _insert(b"+$OK#9a", b"+$OK#9a")
+    assert done
+    assert heard == [frame(b"Z0,fff,4"), frame(b"Z0,1fff,4")]
+
+
+def test_a_refusal_or_an_end_is_reported() -> None:
+    assert not _insert(b"+$E22#a9")[0]
+    assert not _insert(b"+$OK#9a")[0]
