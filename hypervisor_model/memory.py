@@ -24,6 +24,9 @@ from hypervisor_model.jit import kernel
 _TABLE_ADD = int(Kind.TABLE_ADD)
 _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
 _PTE_WRITE = int(Kind.PTE_WRITE)
+_MAP_NORESERVE = 0x4000
+"""Of Linux; Python 3.11 has no name for it.  The host then sets nothing aside for pages that are
+never touched."""
 
 
 class Ram(NamedTuple):
@@ -83,7 +86,8 @@ def sparse(*shape: int) -> NDArray[np.int64]:
     so that nearly all of it would be allocated, and cleared, for a few pages in use.
     """
     count = math.prod(shape)
-    pages = mmap.mmap(-1, max(8 * count, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    pages = mmap.mmap(-1, max(8 * count, 1), flags=flags)
     with contextlib.suppress(OSError):
         # Refused by a kernel without huge pages, which then needs no telling.
         pages.madvise(mmap.MADV_NOHUGEPAGE)

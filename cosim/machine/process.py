@@ -8,24 +8,22 @@ as long as they do.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
+import errno
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+_TIED = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Asks for the parent-death signal, which outlives exec.
 
-
-def _die_with(parent: int) -> None:
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        # The parent died before the signal was set up.
-        os._exit(1)
+Asked for by Python between fork and exec (``preexec_fn``), it would need a real fork.  The host
+refuses that to a process that has mapped more than there is memory, as the models' RAM may be.
+Without it Python uses vfork, which copies nothing.
+"""
 
 
 def spawn(
@@ -42,14 +40,16 @@ def spawn(
 
     :raises OSError: when the program cannot be started.
     """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
     return subprocess.Popen(
-        [os.fspath(word) for word in argv],
+        [*_TIED, *words],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         pass_fds=pass_fds,
         start_new_session=True,
-        preexec_fn=functools.partial(_die_with, os.getpid()),
     )
 
 

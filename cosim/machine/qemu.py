@@ -8,6 +8,7 @@ whatever ends the tool.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import socket
@@ -189,7 +190,9 @@ class Machine:
                     pass_fds=[ram, *self._lines.inherited, *self._pass_fds],
                 )
             except OSError as error:
-                raise MachineError(f"cannot start {self.qemu}: {error.strerror}") from None
+                short = error.errno == errno.ENOMEM
+                hint = "; use a smaller --memory or fewer models" if short else ""
+                raise MachineError(f"cannot start {self.qemu}: {error.strerror}{hint}") from None
         self._lines.close_theirs()
         self._monitor = Monitor(self._lines.pair("qmp"))
         if not self._monitor.connect():

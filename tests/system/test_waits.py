@@ -15,7 +15,15 @@ pytestmark = pytest.mark.system
 
 def _capture(name: str, backend: str, folder: Path) -> dict[str, Any]:
     kernel = bare_kernel.build(name, folder, bare_kernel.M_MODE)
-    command: list[str | Path] = ["capture", "--kernel", kernel, "--bios", "none", "--memory", "128M"]
+    command: list[str | Path] = [
+        "capture",
+        "--kernel",
+        kernel,
+        "--bios",
+        "none",
+        "--memory",
+        "128M",
+    ]
     command += ["--backend", backend, "--from", "boot", "--json", "-o", folder / "trace"]
     ended = run(command, Home(folder / "home").environment())
     assert ended.status == 0, ended.stderr
