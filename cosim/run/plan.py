@@ -75,14 +75,23 @@ class Plan:
     """How messages spell the user's options."""
 
     @property
+    def machine_mode(self) -> bool:
+        """True if the guest has firmware of its own, or none: only QEMU's own OpenSBI is known to
+        write no tables and to stay where it is."""
+        return self.machine.bios is not None
+
+    @property
     def firmware_ranges(self) -> list[tuple[int, int]]:
-        """Physical ranges of M-mode code, as (first, bytes)."""
-        return self.kernel_ranges if self.machine.bios == "none" else [_FIRMWARE]
+        """Physical ranges that may hold M-mode code, as (first, bytes)."""
+        return [(RAM_BASE, self.machine.memory)] if self.machine_mode else [_FIRMWARE]
 
     @property
     def kernel_ranges(self) -> list[tuple[int, int]]:
-        """Physical ranges of the kernel's text, as (first, bytes)."""
-        return [(part.start, part.size) for part in self.image.ranges if part.executable]
+        """Physical ranges that may hold the kernel's text, as (first, bytes).
+
+        The flags in the file are no reason to leave one out: without paging nothing obeys them.
+        """
+        return [(part.start, part.size) for part in self.image.ranges]
 
     @property
     def cbo_block(self) -> int:

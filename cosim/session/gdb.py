@@ -176,6 +176,7 @@ class GdbSession:
                 mark_at=plan.mark_at,
                 firmware=plan.firmware_ranges,
                 kernel=plan.kernel_ranges,
+                machine_mode=plan.machine_mode,
                 cbo_block=plan.cbo_block,
             ),
             self._take,

@@ -10,7 +10,7 @@ import numpy as np
 from cosim.capture.decode import Instruction, decode, instruction_length
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stopped_guest import HartState
-from hypervisor_model.events import Access
+from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
 
 _SP = 2
@@ -23,8 +23,11 @@ NOP = decode((0x13).to_bytes(4, "little"))
 class Code(Protocol):
     """The guest's code, as its own translation shows it."""
 
-    def code(self, va: int) -> bytes:
-        """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none."""
+    def code(self, va: int, *, physical: bool = False) -> bytes:
+        """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none.
+
+        :param physical: ``va`` is not translated.
+        """
 
 
 class Part(NamedTuple):
@@ -67,8 +70,12 @@ class Stop(NamedTuple):
 
     @property
     def asked(self) -> list[Part]:
-        """The parts whose translations are asked for."""
-        return [*self.fetches, *self.operands, self.stack]
+        """The parts whose translations are asked for.
+
+        M-mode's fetches are not among them: with MPRV set QEMU would translate them, too.
+        """
+        fetches = self.fetches if self.state.priv != Priv.M else ()
+        return [*fetches, *self.operands, self.stack]
 
     def translated(self, asked: Sequence[Part], answers: Sequence[int | None]) -> Stop:
         """Return this stop with the physical addresses of its parts.
@@ -79,8 +86,10 @@ class Stop(NamedTuple):
         known = [
             Part(va, kind, size, pa) for (va, kind, size, _), pa in zip(asked, answers, strict=True)
         ]
-        code, stack = len(self.fetches), known.pop()
-        return Stop(self.state, self.instruction, known[:code], known[code:], stack, self.pages)
+        stack = known.pop()
+        code = len(known) - len(self.operands)
+        fetches = known[:code] if code else self.fetches
+        return Stop(self.state, self.instruction, fetches, known[code:], stack, self.pages)
 
 
 class Classifier:
@@ -94,16 +103,20 @@ class Classifier:
         self._code = code
         self._layout = layout
         self._bytes = layout.ram.view(np.uint8)
-        self._known: dict[int, tuple[Instruction, int]] = {}
+        self._known: dict[tuple[int, int], tuple[Instruction, int]] = {}
+        """By pc and privilege; where the instruction is in RAM."""
 
     def classify(self, state: HartState) -> Stop:
         """Return what the stop in ``state`` is."""
-        inst = self._instruction(state.pc)
+        inst = self._instruction(state)
         operands = _operands(inst, state.general)
+        fetches = parts(state.pc, Access.FETCH, inst.length)
+        if state.priv == Priv.M:
+            fetches = [part._replace(pa=part.va) for part in fetches]
         return Stop(
             state,
             inst,
-            parts(state.pc, Access.FETCH, inst.length),
+            fetches,
             [] if inst.guest else operands,
             Part(state.general[_SP], Access.READ, 8),
             frozenset(operand.va & -pte.PAGE for operand in operands),
@@ -111,18 +124,22 @@ class Classifier:
 
     def remember(self, stop: Stop) -> None:
         """Keep the instruction of a translated stop, so that it is read from RAM the next time."""
-        first = stop.fetches[0].pa
-        if first is not None and len(stop.fetches) == 1 and self._layout.holds(first):
-            self._known[stop.pc] = (stop.instruction, first)
+        first, priv = stop.fetches[0].pa, stop.state.priv
+        if len(stop.fetches) > 1 or first is None or not self._layout.holds(first):
+            return
+        # At one address each process has other code.
+        if priv & Priv.S:
+            self._known[stop.pc, priv] = (stop.instruction, first)
 
-    def _instruction(self, pc: int) -> Instruction:
-        known = self._known.get(pc)
+    def _instruction(self, state: HartState) -> Instruction:
+        pc = state.pc
+        known = self._known.get((pc, state.priv))
         if known is not None:
             instruction, pa = known
             first = pa - self._layout.base
             if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
                 return instruction
-        word = self._code.code(pc)
+        word = self._code.code(pc, physical=state.priv == Priv.M)
         if not word or len(word) < instruction_length(word):
             # It is not mapped, or not all of it: the step will be the fetch, which faults.
             return NOP

@@ -12,6 +12,7 @@ from cosim.capture.gdb.guest_text import GuestText
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.tables import LiveTables
+from hypervisor_model.events import Priv
 from hypervisor_model.isa import atp, pte
 
 
@@ -77,7 +78,8 @@ class Coverage:
         for page in pages:
             self._watched[page] = set(self._writable.of(page))
         if pages or tables.dropped or bare != self._bare:
-            physical = set(tables) if bare else set()
+            # M-mode stores to physical addresses, whatever satp holds.
+            physical = set(tables) if bare or self._layout.machine_mode else set()
             self._points.watches.become(physical.union(*self._watched.values()))
         if bare != self._bare:
             self._bare = bare
@@ -110,18 +112,19 @@ class Coverage:
         """
         late = self._text.late()
         self._add_sites(late)
-        if self._bare:
+        if self._bare or self._layout.machine_mode:
             # Most of RAM is data, such as the device tree that firmware writes.  What looks like
             # a site becomes one when it is executed.
             suspects = self._text.everywhere()
             self._suspects |= suspects
-            self._kernel_sites |= suspects
+            sites = self._firmware_sites if self._layout.machine_mode else self._kernel_sites
+            sites |= suspects
             self._points.breaks.add(suspects)
         return late
 
-    def is_suspect(self, pc: int) -> bool:
+    def is_suspect(self, pc: int, priv: int) -> bool:
         """Return True if ``pc`` is code only because it is executed: it looked like data."""
-        return bool(self._bare) and pc in self._suspects
+        return (bool(self._bare) or priv == Priv.M) and pc in self._suspects
 
     # -- one step -------------------------------------------------------------------------------
 

@@ -98,6 +98,8 @@ class Executed(NamedTuple):
     """(PA, bytes) of each part of a store that reached a live table; empty if none did."""
     old_atp: int
     """What the register held that an ATP_WRITE writes."""
+    unforeseen: bool = False
+    """True if it touched a watched page that its operands do not name."""
 
     @property
     def interrupted(self) -> bool:
@@ -218,7 +220,7 @@ def record(executed: Executed, registers: Registers, tables: Tables, log: EventL
         log.add(Kind.FENCE, va, asid, sub=sub)
     elif inst.kind is InstructionKind.ATP_WRITE:
         _record_atp_write(executed, registers, tables, log)
-    elif inst.kind is InstructionKind.VECTOR_STORE:
+    elif inst.kind is InstructionKind.VECTOR_STORE or executed.unforeseen:
         for pa, _, _ in tables.differences():
             tables.found(pa)
     if executed.writes:

@@ -202,7 +202,7 @@ class Interception:
         self._log.pc, self._log.priv = state.pc, state.priv
         if not state.virtual:
             self._check_satp(state.satp)
-        if self._coverage.is_suspect(state.pc):
+        if self._coverage.is_suspect(state.pc, state.priv):
             self.audit.late_sites.add(state.pc)
 
     def _mark(self, state: HartState) -> bool:
@@ -227,10 +227,18 @@ class Interception:
             # A fence writes no table, so the tables can be compared while QEMU executes it.
             self._auditor.check_tables()
         stop = stop.translated(asked, guest.translations(len(asked)))
-        guest.finish_step()
+        watch = guest.finish_step()
+        unforeseen = False
+        while watch is not None and (more := self._coverage.hide(frozenset((watch,)))):
+            # It stores where its operands do not say.  It must execute all the same: no stop may
+            # come again and again.
+            hidden |= more
+            unforeseen = True
+            watch = guest.step()
         self._coverage.reveal(hidden)
         self._classifier.remember(stop)
-        return effects.after_step(stop, old_atp, guest, self._tables)
+        executed = effects.after_step(stop, old_atp, guest, self._tables)
+        return executed._replace(unforeseen=unforeseen)
 
     def _skip_firmware(self, stop: Stop) -> None:
         """Run until M-mode, whose accesses are not translated, returns to the kernel."""

@@ -34,9 +34,11 @@ class GuestLayout:
     mark_at: int
     """The virtual address of the mark instruction."""
     firmware: Sequence[Range] = ()
-    """Code that runs in M-mode, so untranslated."""
+    """What may hold code that runs in M-mode, so untranslated."""
     kernel: Sequence[Range] = ()
-    """The kernel's text, which runs untranslated until there is paging."""
+    """What may hold the kernel's text, which runs untranslated until there is paging."""
+    machine_mode: bool = False
+    """The kernel may run in M-mode while there is paging, and so store to tables untranslated."""
     cbo_block: int = CBO_BLOCK
     """The bytes that ``cbo.zero`` of this CPU clears."""
 

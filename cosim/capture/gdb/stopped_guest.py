@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
+from cosim.capture.encodings import ATP_NAMES
 from cosim.debugger.registers import parse_general, parse_value, read_description
 from cosim.debugger.rsp import Stub
 from cosim.errors import RemoteError
@@ -12,6 +13,10 @@ from hypervisor_model.events import Priv
 
 _STEP_SECONDS = 20.0
 _PC = 32
+_REFUSED = b"E14"
+_ROOTS = frozenset(ATP_NAMES.values())
+_TRAPPING = 1 << 20
+"""TVM in ``mstatus`` and VTVM in ``hstatus``: reads and writes of ``satp`` trap."""
 
 
 class GuestEnded(Exception):
@@ -71,34 +76,63 @@ class StoppedGuest:
         """Return the registers that each stop begins with, in one round trip."""
         general, priv, sstatus, satp = self._stub.ask(*self._state)
         return HartState(
-            parse_general(general), parse_value(priv) & 7, parse_value(sstatus), parse_value(satp)
+            parse_general(general),
+            parse_value(priv) & 7,
+            parse_value(sstatus),
+            self._untrapped("satp") if satp == _REFUSED else parse_value(satp),
         )
 
     def read(self, name: str) -> int:
         """Return the unsigned value of register ``name``."""
-        return parse_value(self._stub.request(self._numbers.read(name)))
+        answer = self._stub.request(self._numbers.read(name))
+        if answer == _REFUSED and name in _ROOTS:
+            return self._untrapped(name)
+        return parse_value(answer)
+
+    def _untrapped(self, name: str) -> int:
+        """Read a root register that traps: QEMU refuses it to the stub as it does to the guest.
+
+        What makes it trap is taken away for the moment.  To write the privilege instead would take
+        the hart's reservation away, so that an ``sc`` would fail that succeeded in the recording.
+        """
+        known = [status for status in ("mstatus", "hstatus") if status in self._numbers.number]
+        before = {status: self.read(status) for status in known}
+        for status, value in before.items():
+            self._stub.command(self._numbers.write(status, value & ~_TRAPPING))
+        try:
+            return parse_value(self._stub.request(self._numbers.read(name)))
+        finally:
+            for status, value in before.items():
+                self._stub.command(self._numbers.write(status, value))
 
     def read_general(self) -> list[int]:
         """Return x0..x31 and pc."""
         return parse_general(self._stub.request(b"g"))
 
-    def code(self, va: int) -> bytes:
-        """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none."""
+    def code(self, va: int, *, physical: bool = False) -> bytes:
+        """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none.
+
+        :param physical: ``va`` is not translated.
+        """
+        if physical:
+            self._stub.command(b"Qqemu.PhyMemMode:1")
         answer = self._stub.request(b"m%x,4" % va)
         if len(answer) < 8:
             # The end of the last mapped page: a compressed instruction may still be there.
             answer = self._stub.request(b"m%x,2" % va)
+        if physical:
+            self._stub.command(b"Qqemu.PhyMemMode:0")
         return b"" if answer.startswith(b"E") else bytes.fromhex(answer.decode())
 
     # -- one instruction ------------------------------------------------------------------------
 
-    def step(self) -> None:
-        """Execute one instruction.
+    def step(self) -> int | None:
+        """Execute one instruction; return as :meth:`finish_step` does.
 
         :raises GuestEnded: when the guest ends in it.
         """
         self._stub.resume(b"vCont;s")
-        self.finish_step()
+        return self.finish_step()
 
     def start_step(self, translate: Iterable[int]) -> None:
         """Ask for the translations of the addresses ``translate``, then let one instruction go.
@@ -112,9 +146,10 @@ class StoppedGuest:
         """Return the ``count`` physical addresses asked for; None for each that has none."""
         return [_physical(self._stub.monitor_answer()) for _ in range(count)]
 
-    def finish_step(self) -> None:
+    def finish_step(self) -> int | None:
         """Wait until the instruction has executed.
 
+        :return: the watchpoint that stopped the guest before the instruction; None if it executed.
         :raises GuestEnded: when the guest ends in it.
         """
         stop = self._stub.stop(_STEP_SECONDS)
@@ -122,6 +157,7 @@ class StoppedGuest:
             raise RemoteError(f"QEMU did not finish a single step within {_STEP_SECONDS:g} s")
         if stop.ended:
             raise GuestEnded
+        return stop.watch
 
 
 def _physical(answer: str) -> int | None:

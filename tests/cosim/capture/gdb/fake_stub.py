@@ -5,7 +5,8 @@ next instructions does.  Nothing is decoded here.  A test puts the code into RAM
 decodes, and says in the script what QEMU would do when it executes it.
 
 As in QEMU, a watchpoint stops the guest before the store, also in a single step; a breakpoint
-stops it before the instruction, but does not hold up a step.
+stops it before the instruction, but does not hold up a step.  What is read in M-mode is translated
+if mstatus.MPRV is set, even code.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ BASE = 0x8000_0000
 PAGES = 16
 _PC = 32
 _CSRS = (
-    *("priv", "sstatus", "satp", "vsatp", "hgatp", "hstatus"),
+    *("priv", "mstatus", "sstatus", "satp", "vsatp", "hgatp", "hstatus"),
     *("stvec", "scause", "sepc", "stval", "mtvec", "mcause", "mepc", "mtval"),
 )
 _FIRST_CSR = 100
+_ROOTS = ("satp", "hgatp")
+MPRV, TVM = 1 << 17, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class FakeStub:
         self.breaks: set[int] = set()
         self.watches: set[int] = set()
         self.answered: list[bytes] = []
+        self._physical = False
 
     def connect(self) -> Stub:
         """Serve the guest from a thread, until the line closes; return a client of it."""
@@ -99,7 +103,8 @@ class FakeStub:
     def walk(self, va: int) -> int | None:
         """Return the PA of ``va`` by the current tables (Sv39), or None."""
         satp = self.csrs["satp"]
-        if satp >> 60 == 0 or self.csrs["priv"] == 3:
+        untranslated = self.csrs["priv"] == 3 and not self.csrs["mstatus"] & MPRV
+        if satp >> 60 == 0 or untranslated or self._physical:
             return va if BASE <= va < BASE + self.ram.nbytes else None
         table = (satp & (1 << 44) - 1) << 12
         for level in (2, 1, 0):
@@ -173,13 +178,23 @@ class FakeStub:
                 number = int(payload[1:], 16)
                 if number < _FIRST_CSR:
                     return [_hex(self.general[number])]
-                return [_hex(self.csrs[_CSRS[number - _FIRST_CSR]])]
+                name = _CSRS[number - _FIRST_CSR]
+                trapping = self.csrs["mstatus"] & TVM and self.csrs["priv"] == 1
+                return [b"E14" if trapping and name in _ROOTS else _hex(self.csrs[name])]
+            case b"P":
+                register, _, value = payload[1:].partition(b"=")
+                name = _CSRS[int(register, 16) - _FIRST_CSR]
+                self.csrs[name] = int.from_bytes(bytes.fromhex(value.decode()), "little")
+                return [b"OK"]
             case b"m":
                 return [self._memory(*(int(word, 16) for word in payload[1:].split(b",")))]
             case b"Z" | b"z":
                 return [self._point(payload)]
         if payload in (b"vCont;s", b"vCont;c"):
             return [self._run(payload == b"vCont;s")]
+        if payload.startswith(b"Qqemu.PhyMemMode:"):
+            self._physical = payload.endswith(b"1")
+            return [b"OK"]
         if payload == INTERRUPT:
             return [b"T02thread:01;"]
         if payload.startswith(b"qRcmd,"):

@@ -31,7 +31,7 @@ class HandSet:
         self._registers = registers
         self._general = general
 
-    def code(self, va: int) -> bytes:
+    def code(self, va: int, *, physical: bool = False) -> bytes:
         return self._word.to_bytes(4, "little")
 
     def read(self, name: str) -> int:

@@ -34,7 +34,9 @@ from hypervisor_model.jit import unsigned
 from tests.cosim.capture.gdb.fake_stub import (
     BASE,
     INTERRUPT_CAUSE,
+    MPRV,
     PAGES,
+    TVM,
     Does,
     Ends,
     FakeStub,
@@ -84,6 +86,7 @@ class Run:
         *,
         bare: bool = False,
         firmware: tuple[Range, ...] = (),
+        machine_mode: bool = False,
     ) -> None:
         self.fake = fake = FakeStub()
         fake.entry(ROOT, LINEAR >> 30, link(MIDDLE))
@@ -106,6 +109,7 @@ class Run:
             extents=lambda: [(BASE, fake.ram.nbytes)],
             mark_at=linear(MARK_AT),
             firmware=firmware,
+            machine_mode=machine_mode,
         )
         self.stub = fake.connect()
         self.interception = Interception(
@@ -543,6 +547,63 @@ def test_a_fence_in_the_firmware_is_not_translated() -> None:
     assert run.stamped() == [
         ((firmware + 0x20, 3), Kind.FENCE, 0, 0, 0, Fence.SFENCE_VMA, 0, 0),
     ]
+
+
+def test_a_satp_that_traps_is_read_all_the_same(run: Run) -> None:
+    run.fake.csrs["mstatus"] = TVM | 0x80
+    run.stop_at(STORE_AT, SD, a0=linear(LEAF) + 8)
+    run.execute(Does({linear(LEAF) + 8: bytes(8)}))
+    assert [row[0] for row in run.rows()].count(Kind.PTE_WRITE) == 1
+    assert run.interception.audit.missed_satp_writes == 0
+    assert run.fake.csrs["mstatus"] == TVM | 0x80
+    # The privilege is never written: that would lose the hart's reservation.
+    assert not any(packet.startswith(b"P64=") for packet in run.fake.answered)
+
+
+def test_machine_mode_stores_to_tables_by_their_physical_addresses() -> None:
+    run = Run(firmware=((BASE, PAGES * 4096),), machine_mode=True).begin()
+    assert {ROOT, MIDDLE, LEAF} <= run.inserted()[1]
+    run.fake.csrs["priv"] = 3
+    run.code(CODE + 0x300, SD)
+    run.fake.general[PC], run.fake.general[A0] = CODE + 0x300, LEAF + 8
+    run.execute(Does({LEAF + 8: bytes(8)}))
+    (event,) = run.stamped()
+    assert event[:3] == ((CODE + 0x300, 3), Kind.PTE_WRITE, LEAF + 8)
+
+
+def test_machine_mode_stores_to_a_table_through_mprv() -> None:
+    run = Run(machine_mode=True).begin()
+    run.fake.csrs |= {"priv": 3, "mstatus": MPRV}
+    run.code(CODE + 0x300, SD)
+    # pc is physical; the operand is not.
+    run.fake.general[PC], run.fake.general[A0] = CODE + 0x300, linear(LEAF) + 8
+    run.execute(Does({linear(LEAF) + 8: bytes(8)}))
+    (event,) = run.stamped()
+    assert event[:3] == ((CODE + 0x300, 3), Kind.PTE_WRITE, LEAF + 8)
+
+
+def test_a_store_that_is_not_understood_is_stepped_over(run: Run) -> None:
+    """Its watchpoint is none of its operands': the guest must not stop there for ever."""
+    run.stop_at(STORE_AT, NOP)
+    run.execute(Does({linear(LEAF) + 0x60: bytes(8)}))
+    assert run.fake.general[PC] == linear(STORE_AT) + 4
+    (row,) = (row for row in run.rows() if row[0] == Kind.PTE_WRITE)
+    assert (row[1], row[4]) == (LEAF + 0x60, PteOp.OTHER)
+    assert run.inserted() == (BREAKS, WATCHES)
+
+
+def test_one_address_of_two_processes_holds_two_instructions() -> None:
+    run = Run(Stepping(all=True)).begin()
+    run.fake.csrs["priv"] = 0
+    run.stop_at(CODE + 0x400, LD, a0=linear(DATA))
+    run.execute(Does())
+    # Another page is at that address now; the old one still holds its code.
+    run.fake.entry(LEAF, (CODE - BASE) >> 12, leaf(DATA, RXA))
+    run.code(DATA + 0x400, SFENCE_ALL)
+    run.stop_at(CODE + 0x400, a0=linear(DATA))
+    run.execute(Traps(2))
+    reads = [row for row in run.rows() if row[0] == Kind.ACCESS and row[4] == Access.READ]
+    assert len([row for row in reads if not row[5] & FLAG_STOP]) == 1
 
 
 # -- marks ----------------------------------------------------------------------------------------
