@@ -69,6 +69,26 @@ def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:
     return process.wait()
 
 
+def cpu_ticks(pid: int) -> int:
+    """Return the CPU time that a process has used, in ticks of the host; 0 if it is gone."""
+    fields = _stat(Path(f"/proc/{pid}/stat"))
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def asleep(pid: int) -> bool:
+    """Return True if every thread of a process waits for something that is not a disk."""
+    threads = [_stat(thread) for thread in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(fields[:1] == ["S"] for fields in threads)
+
+
+def _stat(file: Path) -> list[str]:
+    """Return the fields behind the name in a file ``stat`` of /proc; none if it is gone."""
+    try:
+        return file.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def how_it_ended(status: int) -> str:
     """Return in words what the exit status of a child says."""
     if status >= 0:

@@ -316,6 +316,12 @@ class Machine:
             return int(self.qmp("query-replay")["icount"])
         return None
 
+    def running(self) -> bool:
+        """Return True if QEMU says that the guest is not stopped."""
+        with contextlib.suppress(CosimError):
+            return bool(self.qmp("query-status")["running"])
+        return False
+
     def qmp(self, command: str, **arguments: object) -> Any:
         """Run one QMP command and return its answer.
 

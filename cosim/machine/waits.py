@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 _PAGE = 4096
 _LOW, _HIGH = 0x0073, 0x1050
 """The instruction as two halfwords."""
-_ODD = _PAGE - 1
+ODD = _PAGE - 1
+"""Where in its page a point is."""
 _SECONDS = 20.0
 _OK = b"$OK#9a"
 
@@ -66,10 +67,10 @@ def points(waiting: Iterable[int], linked: Iterable[Linked]) -> set[int]:
 
 def _points(waiting: Iterable[int], linked: list[Linked]) -> Iterator[int]:
     for page in waiting:
-        yield page + _ODD
+        yield page + ODD
         for piece in linked:
             if piece.start < page + _PAGE and page < piece.start + piece.size:
-                yield page - piece.start + piece.virtual + _ODD
+                yield page - piece.start + piece.virtual + ODD
 
 
 def _pages(ram: NDArray[np.int64], base: int, first: int, end: int) -> set[int]:

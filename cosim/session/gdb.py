@@ -40,6 +40,7 @@ from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
+from cosim.session.standstill import Standstill
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class GdbSession:
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
+        self._standstill: Standstill | None = None
         self._not_replayed: int | None = None
         self._region_started = 0.0
         self._region_seconds: float | None = None
@@ -125,7 +127,8 @@ class GdbSession:
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
-        return Timing("replay", log, typed=self._plan.typed)
+        split = frozenset() if self._recorded is None else self._recorded.split
+        return Timing("replay", log, typed=self._plan.typed, split=split)
 
     # -- interception ---------------------------------------------------------------------------
 
@@ -150,6 +153,8 @@ class GdbSession:
                     gdb.connect(interposer.path)
                     if plan.live:
                         self._watchers.note(f"cosim: {machine.ram_note}")
+                    if not plan.live:
+                        self._standstill = Standstill(machine)
                     with self._watchers.attach(machine.console):
                         self._drive(machine, interposer, gdb)
                 gdb.check_log()
@@ -261,6 +266,10 @@ class GdbSession:
                 asked = True
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
+            if self._standstill is not None:
+                instruction = self._standstill.at(interception.stops)
+                if instruction is not None:
+                    self._lost_count(machine, gdb, instruction)
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
         self._instructions = self._icount(machine)
@@ -281,6 +290,24 @@ class GdbSession:
         return (
             "; the line was printed, but too shortly before the end: "
             "use a mark, a symbol or an address"
+        )
+
+    def _lost_count(self, machine: Machine, gdb: GdbMi, instruction: int) -> None:
+        """Report a re-execution that stands still."""
+        place = "an unknown place"
+        gdb.interrupt()
+        if gdb.wait_stop(2) is not None:
+            place = self._plan.symbols.describe(gdb.registers(["pc"])["pc"])
+        elif self._interception is not None and self._interception.stops:
+            # It stands in a step.
+            place = self._plan.symbols.describe(self._interception.pc)
+        # A thread may wait for the end of that step.
+        machine.close()
+        raise MachineError(
+            f"QEMU's re-execution stands still at instruction {instruction:,}, at {place}: it has "
+            "lost count of the recorded instructions; the plugin needs no re-execution "
+            f"({self._plan.names.setting('backend', 'plugin')})",
+            log=str(machine.stderr_log),
         )
 
     def _out_of_time(self, machine: Machine, gdb: GdbMi) -> None:

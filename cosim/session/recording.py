@@ -11,11 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosim.capture.gdb.aliases import Aliases
+from cosim.capture.gdb.stopped_guest import StoppedGuest
+from cosim.capture.log import EventLog
+from cosim.capture.tables import LiveTables
+from cosim.debugger.rsp import Stub
 from cosim.errors import StorageError
-from cosim.machine import interrupts, shutdown_order
-from cosim.machine.configuration import Timing
+from cosim.machine import interrupts, shutdown_order, waits
+from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
+from hypervisor_model.isa import pte
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
@@ -35,6 +41,8 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    split: frozenset[int] = frozenset()
+    """What a re-execution must split, too (:attr:`Timing.split`)."""
 
 
 def record(
@@ -42,18 +50,35 @@ def record(
 ) -> Recorded:
     """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
 
+    If a ``wfi`` was in no page where it was looked for, the guest is recorded again.
+
     :param log: receives the recording.
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
+    split: frozenset[int] = frozenset()
+    while True:
+        recorded, more = _record(
+            plan, Timing("record", log, typed=plan.typed, split=split), folder, limit, show
+        )
+        if more <= split or recorded.late or plan.typed:
+            return recorded
+        split |= more
+
+
+def _record(
+    plan: Plan, timing: Timing, folder: Path, limit: float, show: Callable[[str, str], None]
+) -> tuple[Recorded, frozenset[int]]:
+    """Record once; return how it ended, and what should have been split."""
+    assert timing.log is not None
     with Machine(
         plan.qemu.path,
         plan.machine,
         folder=folder,
         name="record",
-        timing=Timing("record", log, typed=plan.typed),
+        timing=timing,
         hold=True,
     ) as machine:
         machine.resume()
@@ -64,14 +89,44 @@ def record(
         late = not _run(machine, plan.end.pattern, limit, show)
         reason = machine.end_reason()
         executed = None if reason is None else machine.replay_icount()
-        recorded = Recorded(reason, late, panic_line(machine), executed)
+        recorded = Recorded(reason, late, panic_line(machine), executed, timing.split)
+        more = unsplit(machine, physical=plan.machine_mode)
         machine.quit()
         machine.console.check_log()
-    _check_whole(log, folder)
+    _check_whole(timing.log, folder)
     if recorded.reason is not None and plan.qemu.version >= (8,):
         # QEMU 7.2 exits at once and writes no shutdown.
-        shutdown_order.mend_file(log)
-    return recorded
+        shutdown_order.mend_file(timing.log)
+    return recorded, more
+
+
+def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
+    """Return odd addresses in the pages whose ``wfi`` came while the guest ran.
+
+    Only those count that the guest can execute now; for the others QEMU makes no difference.
+
+    :param physical: the guest may execute what is not mapped.
+    """
+    if not machine.alive():
+        # QEMU 7.2 ends with its guest.
+        return frozenset()
+    ram = machine.ram_words()
+    fresh = waits.pages(ram, RAM_BASE, machine.ram_extents()) - machine.waiting
+    if not fresh:
+        return frozenset()
+    machine.qmp("stop")
+    stub = Stub(machine.stub)
+    stub.start()
+    state = StoppedGuest(stub).state()
+    tables, executable = LiveTables(ram, RAM_BASE, EventLog()), Aliases(pte.X, without=pte.U)
+    if not state.virtual:
+        tables.start(state.satp)
+    for leaf, entry in tables.leaves:
+        executable.learn(leaf, entry)
+    pages = {va for page in fresh for va in executable.of(page)}
+    if physical or state.satp == 0:
+        pages |= fresh
+    return frozenset(page | waits.ODD for page in pages)
 
 
 @contextmanager
