@@ -84,6 +84,7 @@ def test_a_standstill_is_noticed_and_named(tmp_path: Path, monkeypatch: pytest.M
     # The page that the wait came to is not looked for, so the re-execution loses count.
     monkeypatch.setattr(recording, "unsplit", lambda *_, **__: frozenset())
     spec = RunSpec(
+        name="moved_wait",
         kernel=bare_kernel.build("moved_wait", tmp_path, bare_kernel.M_MODE),
         bios="none",
         memory="128M",
