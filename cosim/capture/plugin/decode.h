@@ -22,7 +22,8 @@ enum op {
     OP_ATP,       /* writes satp, vsatp or hgatp; detail: the CSR */
     OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
-    OP_RETURN     /* sret, mret */
+    OP_RETURN,    /* sret, mret */
+    OP_GUEST      /* hlv, hlvx, hsv: memory of a virtual machine */
 };
 
 enum csr {
@@ -122,7 +123,11 @@ static inline struct insn decode(uint32_t word)
                     }
                 }
             }
-        } else if (out.funct3 != 4) {
+        } else if (out.funct3 == 4) {
+            if (word >> 28 == 6) { /* funct7 0110xxx; the rest is Zimop */
+                out.op = OP_GUEST;
+            }
+        } else {
             /* csrrs and csrrc with x0 or 0 only read. */
             bool writes = (out.funct3 & 3) == 1 || out.rs1 != 0;
             out.detail = word >> 20;

@@ -13,8 +13,8 @@
 /* The privilege that a data access of CLASS_OTHER is translated with. */
 static unsigned data_privilege(struct site site)
 {
-    if (site.op == OP_OTHER && !(site.priv & PRIV_VIRT) && site.priv != PRIV_M) {
-        return PRIV_VIRT | (reg_read(REG_HSTATUS) >> 8 & 1); /* hlv, hsv: SPVP */
+    if (site.op == OP_GUEST) {
+        return PRIV_VIRT | (reg_read(REG_HSTATUS) >> 8 & 1); /* SPVP, from whatever privilege */
     }
     if (site.priv == PRIV_M) {
         uint64_t status = reg_read(REG_MSTATUS); /* MPRV: MPP and MPV */
@@ -57,7 +57,9 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         live |= kind == ACCESS_WRITE && tables_live(parts[i].pa);
     }
     if (live || options.accesses) {
-        struct stamp at = live ? stamp_of(vcpu, site) : stamp_of_access(vcpu, site);
+        /* Fetches of M-mode are not looked at, so the last one does not tell its pc. */
+        bool asks = live || site.priv == PRIV_M;
+        struct stamp at = asks ? stamp_of(vcpu, site) : stamp_of_access(vcpu, site);
         unsigned priv = class == CLASS_OTHER ? data_privilege(site) : site.priv;
         for (int i = 0; i < count; i++) {
             uint64_t from = i == 0 ? va : va + first;
