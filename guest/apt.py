@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cosim.errors import EnvironmentFault, MissingTool, StorageError
+from cosim.errors import EnvironmentFault, MissingTool, StorageError, UsageError
 from cosim.machine import process
 from cosim.output import Step
 
 SUITE = "trixie"
-"""The release of the guests' packages: Debian 13."""
+"""The suite of the guests' packages, unless another is asked for: Debian 13."""
 
 ARCHITECTURE = "riscv64"
 """Debian's name of the guests' architecture."""
@@ -53,12 +53,19 @@ class Apt:
 
     :param folder: for its files; made when needed.
     :param architecture: of the packages.
+    :param suite: of the packages, as Debian's archive names it: trixie, trixie-backports, sid ...
+    :raises UsageError: when ``suite`` cannot be the name of a suite.
     :raises MissingTool: when a program of apt or dpkg is missing.
     """
 
-    def __init__(self, folder: Path, architecture: str = ARCHITECTURE) -> None:
+    def __init__(self, folder: Path, architecture: str = ARCHITECTURE, suite: str = SUITE) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", suite):
+            raise UsageError(
+                f"{suite!r} is no name of a Debian suite; give one such as trixie or sid"
+            )
         self._folder = folder
         self._architecture = architecture
+        self._suite = suite
         for tool in ("apt-get", "apt-cache", _HELPER, "dpkg-deb"):
             if shutil.which(tool) is None:
                 raise MissingTool(
@@ -87,13 +94,26 @@ class Apt:
             )
         reasons = []
         for mirror in _mirrors():
-            source = f"deb [arch={self._architecture} signed-by={keys}] {mirror} {SUITE} main\n"
+            source = (
+                f"deb [arch={self._architecture} signed-by={keys}] {mirror} {self._suite} main\n"
+            )
             (self._folder / "sources.list").write_text(source)
             status, text = self._run("apt-get", ["update", "--error-on=any"], step, "package index")
             if status == 0:
                 return
-            reasons.append(_reason(text))
-        raise EnvironmentFault(f"apt cannot read the {SUITE} package index: {'; '.join(reasons)}")
+            reasons.append(_reason(text, self._suite))
+        why = "; ".join(reasons)
+        raise EnvironmentFault(f"apt cannot read the package index of {self._suite}: {why}")
+
+    def names(self, pattern: str) -> list[str]:
+        """Return the names of the packages that match ``pattern``, a regular expression.
+
+        :raises EnvironmentFault: when the index cannot be read.
+        """
+        status, text = self._run("apt-cache", ["search", "--names-only", pattern])
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot search {self._suite}: {_reason(text, self._suite)}")
+        return [line.partition(" ")[0] for line in text.splitlines() if " - " in line]
 
     def package(self, name: str) -> Package:
         """Return what the index says about the newest version of ``name``.
@@ -107,7 +127,9 @@ class Apt:
             if ": " in line and not line.startswith(" ")
         )
         if status != 0 or "Version" not in fields:
-            raise EnvironmentFault(f"Debian {SUITE} has no package {name} for {self._architecture}")
+            raise EnvironmentFault(
+                f"Debian {self._suite} has no package {name} for {self._architecture}"
+            )
         return Package(
             name,
             fields["Version"],
@@ -137,7 +159,9 @@ class Apt:
         _, text = self._run("apt-get", ["download", "--print-uris", wanted])
         match = re.search(r"^'(\S+)' \S+ \d+ SHA256:[0-9a-f]{64}$", text, re.MULTILINE)
         if match is None:
-            raise EnvironmentFault(f"apt knows no address of {package.name}: {_reason(text)}")
+            raise EnvironmentFault(
+                f"apt knows no address of {package.name}: {_reason(text, self._suite)}"
+            )
         deb = into / f"{package.name}_{package.sha256[:16]}.deb"
         self.fetch(match[1], package.sha256, deb, step, package.name)
         return deb
@@ -150,7 +174,7 @@ class Apt:
         arguments = ["install", "--download-only", "--no-install-recommends", "--yes", name]
         status, text = self._run("apt-get", arguments, step, name)
         if status != 0:
-            raise EnvironmentFault(f"apt cannot download {name}: {_reason(text)}")
+            raise EnvironmentFault(f"apt cannot download {name}: {_reason(text, self._suite)}")
         return sorted((self._folder / "cache/archives").glob("*.deb"))
 
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
@@ -168,7 +192,7 @@ class Apt:
             file.unlink(missing_ok=True)
             status, text = self._run(_HELPER, arguments, step, title)
         if status != 0:
-            raise EnvironmentFault(f"apt cannot download {title}: {_reason(text)}")
+            raise EnvironmentFault(f"apt cannot download {title}: {_reason(text, self._suite)}")
 
     def clean(self) -> None:
         """Delete index and packages, when everything has been unpacked."""
@@ -296,13 +320,15 @@ def keyring() -> Path | None:
     return next((path for path in map(Path, _KEYRINGS) if path.exists()), None)
 
 
-def _reason(text: str) -> str:
+def _reason(text: str, suite: str) -> str:
     """Return the line of apt's output that says what went wrong, and what to do if we know it."""
     if "NO_PUBKEY" in text or "no-pubkey" in text.lower() or "Missing key" in text:
         return (
-            f"this machine's Debian keyring has no key of {SUITE}; update it with "
+            f"this machine's Debian keyring has no key of {suite}; update it with "
             "`apt-get install debian-archive-keyring`"
         )
+    if "does not have a Release file" in text:
+        return "the mirror has no such suite"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for start in ("E: ", "Err:"):
         for number, line in enumerate(lines):

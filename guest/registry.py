@@ -50,12 +50,18 @@ def load(name: str) -> GuestSpec:
     return making.load(recipe(name))
 
 
-def ensure(name: str, step: Step, *, force: bool = False) -> GuestSpec:
+def ensure(
+    name: str, step: Step, *, force: bool = False, kernel: linux.Kernel | None = None
+) -> GuestSpec:
     """Return the guest ``name``; make it first if it is missing or out of date.
 
     :param step: is told how far the work is.
     :param force: make it in any case.
+    :param kernel: which kernel the guest ``linux`` shall have; None keeps the one that it has.
     :raises UsageError: when there is no such guest.
     :raises EnvironmentFault: when something that is needed to make it is missing or fails.
     """
+    if name == linux.NAME and kernel is not None:
+        chosen = linux.Recipe(kernel)
+        return making.ensure(chosen, step, force=force or not chosen.has_kernel())
     return making.ensure(recipe(name), step, force=force)

@@ -12,7 +12,7 @@ import guest
 from cosim import output
 from cosim.commands.completion import guest_or_file
 from cosim.errors import UsageError
-from guest import registry, spec
+from guest import apt, linux, registry, spec
 from guest.workloads import SIZES, WORKLOADS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -50,16 +50,35 @@ def list_guests(as_json: bool) -> None:
 @command.command()
 @click.argument("name", shell_complete=guest_or_file)
 @click.option("--force", is_flag=True, help="Fetch again, to get newer packages.")
+@click.option(
+    "--suite",
+    metavar="SUITE",
+    help=f"The Debian suite of the kernel: {apt.SUITE} (the default), trixie-backports, sid ...",
+)
+@click.option(
+    "--kernel-version",
+    metavar="VERSION",
+    help="The newest kernel of the suite whose version begins so, such as 6.12 or 7.2.13.",
+)
 @_JSON
-def fetch(name: str, force: bool, as_json: bool) -> None:
+def fetch(
+    name: str, force: bool, suite: str | None, kernel_version: str | None, as_json: bool
+) -> None:
     """Fetch a guest from this machine's Debian mirror.
 
     apt checks the signatures and resumes a download that was cut off.  This needs apt on Debian;
     the machine's own apt state does not change.
 
-    Example: cosim guest fetch linux
+    The guest has one kernel at a time.  Without --suite and --kernel-version, the one that was
+    chosen last stays.
+
+    \b
+    Examples:
+      cosim guest fetch linux
+      cosim guest fetch linux --suite sid
+      cosim guest fetch linux --suite trixie --kernel-version 6.12
     """
-    _make(name, "fetch", force, as_json)
+    _make(name, "fetch", force, as_json, _kernel(name, suite, kernel_version))
 
 
 @command.command()
@@ -98,12 +117,28 @@ def list_workloads(as_json: bool) -> None:
     output.print_table(table)
 
 
-def _make(name: str, verb: str, force: bool, as_json: bool) -> None:
+def _kernel(name: str, suite: str | None, version: str | None) -> linux.Kernel | None:
+    if suite is None and version is None:
+        return None
+    if name != linux.NAME:
+        raise UsageError(
+            f"--suite and --kernel-version choose the kernel of the guest {linux.NAME}; guest "
+            f"{name} has none to choose"
+        )
+    for option, value in (("--suite", suite), ("--kernel-version", version)):
+        if value == "":
+            raise UsageError(f"{option} is empty; give a value, or leave it out")
+    return linux.Kernel(suite or apt.SUITE, version or "")
+
+
+def _make(
+    name: str, verb: str, force: bool, as_json: bool, kernel: linux.Kernel | None = None
+) -> None:
     right = registry.recipe(name).verb
     if right != verb:
         raise UsageError(f"guest {name} is not made by {verb}: type `cosim guest {right} {name}`")
     with output.progress(f"{verb} {name}") as step:
-        made = guest.ensure(name, step, force=force)
+        made = guest.ensure(name, step, force=force, kernel=kernel)
     if as_json:
         output.print_json(made.document())
         return

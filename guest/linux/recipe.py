@@ -37,11 +37,22 @@ _APPLETS = """
 
 
 class Recipe:
-    """How the guest is made; see :class:`guest.making.Recipe`."""
+    """How the guest is made; see :class:`guest.making.Recipe`.
+
+    :param kernel: which kernel; None keeps the choice that was made before, at first Debian 13's.
+    """
 
     name = NAME
     verb = "fetch"
-    summary = "Debian 13's riscv64 kernel, busybox, and a short paging workload"
+    summary = "a riscv64 kernel of Debian's, busybox, and a short paging workload"
+
+    def __init__(self, kernel: packages.Kernel | None = None) -> None:
+        self._kernel = kernel
+
+    def has_kernel(self) -> bool:
+        """Return True if the kernel that is asked for is there already."""
+        found = packages.fetched(spec.folder(NAME) / "debian")
+        return found is not None and self._kernel in (None, found.kernel)
 
     def sources(self) -> str:
         """Return a digest of our programs and of the recipe itself."""
@@ -56,12 +67,15 @@ class Recipe:
     def make(self, step: Step, force: bool) -> GuestSpec:
         """Fetch what is missing (everything with ``force``), compile, pack.
 
+        :raises UsageError: when Debian has no such kernel.
         :raises EnvironmentFault: when a package or the compiler is missing.
         """
         folder = spec.folder(NAME)
         debian = folder / "debian"
-        unpacked = None if force else packages.fetched(debian)
-        unpacked = unpacked or packages.fetch(debian, step)
+        unpacked = packages.fetched(debian)
+        if unpacked is None or force or not self.has_kernel():
+            before = packages.Kernel() if unpacked is None else unpacked.kernel
+            unpacked = packages.fetch(debian, self._kernel or before, step)
         step(0, None, "initramfs")
         initrd = folder / "initramfs.cpio.gz"
         write_atomically(initrd, cpio.compressed(entries()))
@@ -76,7 +90,7 @@ class Recipe:
             region_from="mark:init",
             region_to="power-off",
             sources=self.sources(),
-            versions={package.name: package.version for package in unpacked.values()},
+            versions={package.name: package.version for package in unpacked.packages.values()},
             checksums={"kernel": spec.checksum(image), "initrd": spec.checksum(initrd)},
         )
         spec.write(made)

@@ -1,4 +1,4 @@
-"""Symbol tables: made ones in both layouts of kallsyms, ELF against nm, the real kernel."""
+"""Symbol tables: made ones in every layout of kallsyms, ELF against nm, the real kernel."""
 
 from __future__ import annotations
 
@@ -21,12 +21,23 @@ BASE = 0xFFFF_FFFF_8000_0000
 PAIRS = {1: "fl", 2: "ush", 3: "tlb", 200: "_all", 255: "local_"}
 
 
-def table(entries: list[tuple[int, str]], *, old_layout: bool, base: int = BASE) -> bytes:
-    """The kallsyms of ``entries`` (offset, type and name), by the format's description."""
+LAYOUTS = ("6.1", "6.3", "6.12", "7.2")
+"""A version of Linux of each layout of the tables."""
+
+
+def table(
+    entries: list[tuple[int, str]], layout: str, *, at: int = 0, relocatable: bool = False
+) -> bytes:
+    """The kallsyms of ``entries`` (offset, type and name) at ``at`` of an Image.
+
+    Written after the format's description, as ``scripts/kallsyms.c`` orders and aligns it.
+    """
+    unit = 4 if layout == "7.2" else 8
 
     def align(data: bytes) -> bytes:
-        return data + bytes(-len(data) % 8)
+        return data + bytes(-len(data) % unit)
 
+    assert at % unit == 0
     tokens = [
         PAIRS.get(number)
         or (chr(number) if chr(number) in string.printable[:95] else f"tk{number}")
@@ -46,17 +57,38 @@ def table(entries: list[tuple[int, str]], *, old_layout: bool, base: int = BASE)
         names += head + codes
     strings = [text.encode("latin-1") + b"\0" for text in tokens]
     places = np.cumsum([0, *(len(x) for x in strings)])[:256].astype("<u2")
-    offsets = align(np.array([offset for offset, _ in entries], dtype="<u4").tobytes())
-    offsets += base.to_bytes(8, "little")
-    middle = align(len(entries).to_bytes(4, "little")) + align(names)
-    middle += align(np.array(markers, dtype="<u4").tobytes())
-    middle += align(b"".join(strings)) + align(places.tobytes())
-    return offsets + middle if old_layout else middle + offsets
+    order = sorted(range(len(entries)), key=lambda index: entries[index][1][1:])
+    parts = {
+        "number": len(entries).to_bytes(4, "little"),
+        "names": names,
+        "markers": np.array(markers, dtype="<u4").tobytes(),
+        "tokens": b"".join(strings),
+        "index": places.tobytes(),
+        "offsets": np.array([offset for offset, _ in entries], dtype="<u4").tobytes(),
+        "base": (0 if relocatable else BASE).to_bytes(8, "little"),
+        "order": b"".join(index.to_bytes(3, "big") for index in order),
+    }
+    sequence = {
+        "6.1": "offsets base number names markers tokens index",
+        "6.3": "offsets base number names markers order tokens index",
+        "6.12": "number names markers tokens index offsets base order",
+        "7.2": "number names markers tokens index offsets order",
+    }[layout]
+    blob = b""
+    for part in sequence.split():
+        if part == "offsets" and layout == "7.2":
+            here = at + len(blob) + 4 * np.arange(len(entries))
+            own = np.array([offset for offset, _ in entries]) - here
+            blob += own.astype("<i4").tobytes()
+        else:
+            blob += align(parts[part])
+    return blob
 
 
 def made(count: int, seed: int) -> list[tuple[int, str]]:
     choice = random.Random(seed)
-    offsets = sorted(choice.randrange(1 << 25) for _ in range(count))
+    # The first symbol is where the kernel begins; some have the same address.
+    offsets = sorted([0, 0, *(choice.randrange(1 << 25) for _ in range(count - 2))])
     letters = string.ascii_letters + string.digits + "_.$"
     entries = []
     for offset in offsets:
@@ -68,27 +100,32 @@ def made(count: int, seed: int) -> list[tuple[int, str]]:
     return sorted(entries, key=lambda entry: entry[0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     count=st.integers(257, 1500) | st.sampled_from([257, 511, 512, 513, 1024]),
     seed=st.integers(0, 1 << 30),
-    old_layout=st.booleans(),
+    layout=st.sampled_from(LAYOUTS),
     relocatable=st.booleans(),
 )
-def test_made_tables_are_found(count: int, seed: int, old_layout: bool, relocatable: bool) -> None:
+def test_made_tables_are_found(count: int, seed: int, layout: str, relocatable: bool) -> None:
     entries = made(count, seed)
     noise = random.Random(seed + 1)
-    front = noise.randbytes(8 * noise.randrange(8, 500)) + bytes(8 * noise.randrange(3))
-    blob = table(entries, old_layout=old_layout, base=0 if relocatable else BASE)
+    unit = 4 if layout == "7.2" else 8
+    front = noise.randbytes(unit * noise.randrange(8, 500)) + bytes(unit * noise.randrange(3))
+    if layout == "7.2":
+        # Offsets to their own place are negative if the symbol is in front of the tables.
+        front += bytes(4 * noise.randrange(1 << 16))
+    blob = table(entries, layout, at=len(front), relocatable=relocatable)
     found = kallsyms.find(front + blob + noise.randbytes(999))
     assert found is not None
     assert found.names == [name[1:] for _, name in entries]
     assert found.addresses.tolist() == [BASE + offset for offset, _ in entries]
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_damaged_tables_are_not_found(seed: int) -> None:
-    blob = bytearray(bytes(64) + table(made(600, seed), old_layout=False))
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("seed", range(5))
+def test_damaged_tables_are_not_found(seed: int, layout: str) -> None:
+    blob = bytearray(bytes(64) + table(made(600, seed), layout, at=64))
     assert kallsyms.find(bytes(blob)) is not None
     blob[blob.index(b"0\0001\0002\0") + 22] = 0  # ";" becomes empty: the index no longer fits
     assert kallsyms.find(bytes(blob)) is None
@@ -96,9 +133,11 @@ def test_damaged_tables_are_not_found(seed: int) -> None:
 
 
 def test_a_truncated_image_has_no_table() -> None:
-    blob = bytes(64) + table(made(600, 1), old_layout=False)
-    for keep in (len(blob) - 1, len(blob) - 2000, len(blob) // 2, 100, 1):
-        assert kallsyms.find(blob[:keep]) is None
+    for layout in LAYOUTS:
+        blob = bytes(64) + table(made(600, 1), layout, at=64)
+        # The order of the names, 1,800 bytes, is not needed.
+        for keep in (len(blob) - 2000 - 600 * 4, len(blob) // 2, 100, 1):
+            assert kallsyms.find(blob[:keep]) is None
 
 
 @pytest.fixture
