@@ -38,7 +38,10 @@ G_PBMTE = 128
 NO_SVNAPOT = 256
 """The machine has no Svnapot: bit 63 of an entry is reserved."""
 HS_MXR = 512
-"""``sstatus.MXR`` while V=1: overrides execute-only in both stages (FLAG_MXR: the first only)."""
+"""``sstatus.MXR`` while V=1: overrides execute-only in both stages (FLAG_MXR: the first only).
+
+MXR applies to explicit accesses only.  The walker's own reads of VS-stage tables never have it.
+"""
 HLVX = 1024
 """The READ is an ``hlvx``: execute permission takes the place of read permission."""
 PROBE = 2048
@@ -566,7 +569,6 @@ def walk2(
         (flags & (NO_SVNAPOT | PROBE))
         | (ADUE if flags & G_ADUE else 0)
         | (PBMTE if flags & G_PBMTE else 0)
-        | (FLAG_MXR if flags & HS_MXR else 0)
     )
     vs_refs = 0
     g_refs = 0
@@ -653,7 +655,8 @@ def walk2(
         hgatp,
         gpa,
         access,
-        g_flags | (flags & HLVX),
+        # Only the access itself is explicit: MXR and hlvx are not for the walker's own accesses.
+        g_flags | (flags & HLVX) | (FLAG_MXR if flags & HS_MXR else 0),
         1,
         trace,
         vs_refs + g_refs,

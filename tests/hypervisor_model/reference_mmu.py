@@ -167,7 +167,8 @@ def g_stage(
             # "... the current privilege mode is always taken to be U-mode".
             user=True,
             sum_bit=False,
-            mxr=hart.mxr_both,
+            # MXR is for explicit accesses; the read of a VS-stage table is an implicit one.
+            mxr=hart.mxr_both and implicit is None,
             hlvx=hlvx,
             adue=hart.g_adue,
             pbmte=hart.g_pbmte,

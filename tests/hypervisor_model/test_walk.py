@@ -392,6 +392,38 @@ def test_mxr_of_either_level() -> None:
     assert mmu.translate(va, status=Status(mxr=True)).pa == va
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_mxr_reads_no_table(level: int) -> None:
+    """MXR is for explicit loads: an execute-only G-stage page is no VS-stage table."""
+    bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
+    root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
+    at = [r.address for r in mmu.translate(va).references if r.stage == "VS"]
+    table = at[2 - level]
+    exec_only = pte.V | pte.X | pte.A | pte.D | pte.U
+    bench.map("host", root, Mode.SV39, table, table // 4096 * 4096 >> 2 | exec_only, g=2)
+    for access, cause in ((Access.READ, 21), (Access.WRITE, 23), (Access.FETCH, 20)):
+        result = mmu.translate(va, access, status=Status(mxr=True, vs_mxr=True))
+        assert (result.cause, result.gpa, result.implicit) == (cause, table, "read")
+    hlvx = mmu.translate(va, status=Status(mxr=True), hlvx=True)
+    assert (hlvx.cause, hlvx.gpa) == (21, table)
+
+
+def test_mxr_reads_no_table_as_it_was_reported() -> None:
+    """Identity Sv39x4; the page of the VS-stage table is V|X|U|A|D; HS-level MXR; read VA 0."""
+    ram = GuestMemory(BASE, 1 << 20)
+    g_root, g_leaves, vs_root = BASE + 0x4000, BASE + 0x9000, BASE + 0x2000
+    ram.write(g_root + 8 * (BASE >> 30), BASE + 0x8000 >> 2 | pte.V)
+    ram.write(BASE + 0x8000, g_leaves >> 2 | pte.V)
+    for page in range(BASE, BASE + (1 << 20), 4096):
+        ram.write(g_leaves + 8 * (page >> 12 & 511), page >> 2 | RWX | pte.U)
+    exec_only = pte.V | pte.X | pte.U | pte.A | pte.D
+    ram.write(g_leaves + 8 * (vs_root >> 12 & 511), vs_root >> 2 | exec_only)
+    ram.write(vs_root, BASE >> 30 << 28 | RWX)
+    registers = {"vsatp": make(Mode.SV39, vs_root), "hgatp": make(Mode.SV39, g_root)}
+    result = Mmu(ram, status=Status(mxr=True), **registers).translate(0)
+    assert (result.cause, result.gpa, result.implicit) == (21, 0x8000_2000, "read")
+
+
 def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission() -> None:
     bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
     root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)

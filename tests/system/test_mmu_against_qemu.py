@@ -339,3 +339,20 @@ def test_departure_9_mpv_cannot_be_written(machine: Machine) -> None:
         print(f"departure 9: QEMU {got:#x}, which was {before:#x}; written {bit:#x}")
         assert got & mmu_probe.MPV in (bit, before & mmu_probe.MPV)
         assert (got ^ before) & ~mmu_probe.MPV == 0
+
+
+def test_departure_10_mxr_reads_vs_stage_tables(bench: Bench) -> None:
+    execute_only = V | X | A | D | U
+    space = bench.two_stage(PAGE >> 2 | LEAF, PAGE >> 2 | LEAF | U, execute_only)
+    entry = (space.satp & (1 << 44) - 1) * 4096 + 2 * 4096 + 8 * (VA >> 12 & 511)
+    value = unsigned(bench.probe.model.read(PAGE))
+    for operation in ("load", "hlv"):
+        qemu, model = bench.run(space, operation, mxr=True)
+        assert model == Result(21, VA, entry >> 2, walk.IMPLICIT_READ)
+        show(10, qemu, model, Result(None, value=value))
+        # The same without MXR: both refuse it; and for what is explicit, both obey MXR.
+        qemu, model = bench.run(space, operation, vs_mxr=True)
+        assert qemu == model == Result(21, VA, entry >> 2, walk.IMPLICIT_READ)
+    explicit = bench.two_stage(PAGE >> 2 | V | X | A | D, PAGE >> 2 | execute_only)
+    qemu, model = bench.run(explicit, "load", mxr=True)
+    assert qemu == model == Result(None, value=value)
