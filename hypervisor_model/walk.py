@@ -63,7 +63,8 @@ OK = -1
 """``Walk.cause`` of a translation that did not fault."""
 
 BARE_BITS = 56
-"""``page_bits`` if no table limits the size of a translation."""
+"""``page_bits`` if no table limits the size of a translation, and the width of a physical
+address: what lies above is an access fault."""
 
 BARE_PERM = pte.PERMISSIONS & ~pte.G
 """Permissions of a stage that is Bare."""
@@ -260,6 +261,19 @@ def is_canonical(va: int, levels: int) -> bool:
     return above == 0 or above == -1
 
 
+@kernel
+def is_physical(address: int) -> bool:
+    """Return True if an address has no more bits than a physical address."""
+    return address >> BARE_BITS == 0
+
+
+@kernel
+def untranslated(address: int, access: int) -> int:
+    """What an access without translation (Bare, M-mode) comes to: the address itself, or
+    ``fault_pa`` of an access fault if it is above the physical address space."""
+    return address if is_physical(address) else -1 - access_fault(access)
+
+
 @inner
 def _flat(
     ram: Ram,
@@ -365,7 +379,8 @@ def walk1(
 
     :param ram: holds the tables; A/D updates (ADUE) are stored there.
     :param cache: walk cache; entries are tagged with the ASID and VMID -1.
-    :param satp: mode, ASID and root; Bare translates to the same address.
+    :param satp: mode, ASID and root; Bare translates to the same address, and faults above the
+        physical address space.
     :param request: the access.
     :param trace: see the module.
     :raises ValueError: when the mode of ``satp`` is a reserved one, which no register can hold.
@@ -375,7 +390,7 @@ def walk1(
     if levels < 0:
         raise ValueError("satp holds a reserved MODE")
     if levels == 0:
-        if flags & RAM_ONLY and not holds(ram, va):
+        if not is_physical(va) or (flags & RAM_ONLY and not holds(ram, va)):
             return _fault(
                 access_fault(access),
                 _Stage(
@@ -452,6 +467,8 @@ def _g_stage(
 ) -> _Stage:
     """Translate a guest-physical address; every access counts as one of U-mode."""
     levels = atp.levels(atp.mode(hgatp))
+    if levels == 0 and not is_physical(gpa):
+        return _Stage(outcome=_ACCESS_FAULT, pa=-1, level=-1, page_bits=0, perm=0, entry=0, refs=0)
     if levels == 0:
         return _Stage(
             outcome=OK, pa=gpa, level=-1, page_bits=BARE_BITS, perm=BARE_PERM, entry=0, refs=0

@@ -39,7 +39,7 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
-from hypervisor_model.walk import OK, PROBE, Request, walk1
+from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1
 
 HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
@@ -129,7 +129,7 @@ def _run(
 def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     va, kind, priv = event.a, event.sub, event.priv
     if priv & 3 == _MACHINE:
-        return va
+        return untranslated(va, kind)
     vsatp = hw.harts[hart].satp
     flags = access_flags(hw, event.flags)
     if event.flags & FLAG_STOP:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hypervisor_model import mmu as mmu_module
-from hypervisor_model import walk, walk_cache
+from hypervisor_model import tlb, walk, walk_cache
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode, make
+from hypervisor_model.jit import signed
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.mmu import Mmu, Status, letters
 
@@ -422,6 +423,27 @@ def test_mxr_reads_no_table_as_it_was_reported() -> None:
     registers = {"vsatp": make(Mode.SV39, vs_root), "hgatp": make(Mode.SV39, g_root)}
     result = Mmu(ram, status=Status(mxr=True), **registers).translate(0)
     assert (result.cause, result.gpa, result.implicit) == (21, 0x8000_2000, "read")
+
+
+ABOVE = (1 << 56, 1 << 63, (1 << 64) - 8, 1 << 56 | BASE)
+
+
+@pytest.mark.parametrize("va", ABOVE)
+def test_bare_addresses_above_the_physical_ones_are_access_faults(va: int) -> None:
+    ram = GuestMemory(BASE, 1 << 20)
+    for registers in ({"satp": 0}, {"vsatp": 0, "hgatp": 0}):
+        mmu = Mmu(ram, tlb=tlb.make(), **registers)
+        for status in (Status(), Status(priv=Priv.M)):
+            for access, cause in zip(Access, (5, 7, 1), strict=True):
+                result = mmu.translate(va, access, status=status)
+                assert (result.cause, result.tval, result.pa) == (cause, va, None)
+                assert result.references == ()
+        assert mmu.translate((1 << 56) - 8).pa == (1 << 56) - 8
+        answers = mmu.translate_many(np.array([signed(va), BASE], np.int64))
+        assert list(answers) == [-1 - 5, BASE]
+    # A G-stage that translates has a width of its own, and faults as a G-stage.
+    hgatp = Bench().identity(Mode.SV39)
+    assert Mmu(ram, vsatp=0, hgatp=hgatp).translate(va).cause == 21
 
 
 def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission() -> None:
