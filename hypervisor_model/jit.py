@@ -21,8 +21,14 @@ halves the time.
 *Cache.*  Only what Python calls is cached on disk.  numba notices when the source of a cached
 function changes, but not when a function that it calls does.  So each module's compiled code lies
 in a folder named after its source and that of all modules of this package that it imports; a stale
-one is never found.  ``NUMBA_CACHE_DIR`` moves these folders.  By default they are beside the
-source, or in the user's cache folder if the source cannot be written to.
+one is never found.  These folders are in the first of these places that can be written to:
+
+1. ``NUMBA_CACHE_DIR``,
+2. ``__pycache__`` beside the source,
+3. ``COSIM_CACHE``,
+4. ``lsp-cosim`` in ``XDG_CACHE_HOME``, by default ``~/.cache``.
+
+If there is none, a warning says so once, and each process compiles what it needs for itself.
 """
 
 from __future__ import annotations
@@ -30,11 +36,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import logging
 import os
 import shutil
 import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
@@ -45,6 +53,8 @@ from numba.core.compiler import Compiler
 from numba.extending import typeof_impl
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_LOGGER = logging.getLogger(__name__)
 
 _SIGN = 1 << 63
 _MASK = (1 << 64) - 1
@@ -99,9 +109,14 @@ class _Kernel:
     def __init__(self, function: Callable[..., Any]) -> None:
         functools.update_wrapper(self, function)
         self.inner = _inner(function)
-        self._outer = _outer(function)
+        self._function = function
+        self._outer: Any = None
 
     def __call__(self, *args: Any) -> Any:
+        if self._outer is None:
+            with _FOLDER_LOCK:
+                # Another thread may have been faster.
+                self._outer = self._outer or _outer(self._function)
         return self._outer(*args)
 
 
@@ -150,14 +165,17 @@ def _inner(function: Callable[..., Any]) -> Any:
 
 
 def _outer(function: Callable[..., Any]) -> Any:
-    with _FOLDER_LOCK:
-        user = numba.config.CACHE_DIR
-        # numba picks the folder when it wraps the function, not when it compiles it.
-        numba.config.CACHE_DIR = str(_cache_folder(function.__module__))
-        try:
-            return numba.njit(cache=True, **_OPTIONS)(function)
-        finally:
-            numba.config.CACHE_DIR = user
+    """The form that Python calls; the caller holds :data:`_FOLDER_LOCK`."""
+    folder = _cache_folder(function.__module__)
+    if folder is None:
+        return numba.njit(**_OPTIONS)(function)
+    user = numba.config.CACHE_DIR
+    # numba picks the folder when it wraps the function, not when it compiles it.
+    numba.config.CACHE_DIR = str(folder)
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    finally:
+        numba.config.CACHE_DIR = user
 
 
 def _one_version(dispatcher: Any) -> Any:
@@ -177,15 +195,11 @@ def _one_version(dispatcher: Any) -> Any:
 
 
 @functools.cache
-def _cache_folder(module: str) -> Path:
-    beside = Path(__file__).parent / "__pycache__"
-    if numba.config.CACHE_DIR:
-        base = Path(numba.config.CACHE_DIR)
-    elif _writable(beside):
-        base = beside
-    else:
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        base = Path(cache).expanduser() / "lsp-cosim"
+def _cache_folder(module: str) -> Path | None:
+    """The folder for the compiled code of a module; None if there is no place for one."""
+    base = _cache_base()
+    if base is None:
+        return None
     family = base / "kernels" / module
     folder = family / _stamp(module)
     if not folder.is_dir():
@@ -194,12 +208,44 @@ def _cache_folder(module: str) -> Path:
     return folder
 
 
-def _writable(folder: Path) -> bool:
+@functools.cache
+def _cache_base() -> Path | None:
+    """The folder for all compiled code; None, after a warning, if there is no place for one."""
+    for folder in _places():
+        if _is_writable(folder):
+            return folder
+    _LOGGER.warning(
+        "compiled models cannot be kept, because no cache folder can be written to; this run "
+        "compiles them anew.  Set COSIM_CACHE to a folder for them."
+    )
+    return None
+
+
+def _places() -> Iterator[Path]:
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR)
+    yield Path(__file__).parent / "__pycache__"
+    if os.environ.get("COSIM_CACHE"):
+        yield Path(os.environ["COSIM_CACHE"])
     try:
-        folder.mkdir(exist_ok=True)
+        yield Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lsp-cosim"
+    except RuntimeError:
+        # No HOME, and the user is in no list of users: there is no such folder.
+        return
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return True if files can be made in a folder, which is made if need be.
+
+    Only a file tells: permissions say nothing to root, or of a file system without room.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))
     except OSError:
         return False
-    return os.access(folder, os.W_OK)
+    return True
 
 
 @functools.cache

@@ -60,7 +60,7 @@ from hypervisor_model.policies.hart import is_untranslated
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import History, Query
-from hypervisor_model.walk import OK, PROBE, Request, walk1
+from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1
 from hypervisor_model.walk_cache import WalkCache
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -370,7 +370,7 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
     """Count what every party answered to an access; return True if an answer was illegal."""
     satp = h.harts[event.hart].satp
     translated = not is_untranslated(satp, event.priv)
-    today = event.a
+    today = untranslated(event.a, event.sub)
     if translated:
         cache = WalkCache(run.no_entries, run.no_clock)
         flags = h.flags | (event.flags & _RIGHTS) | PROBE

@@ -38,7 +38,10 @@ G_PBMTE = 128
 NO_SVNAPOT = 256
 """The machine has no Svnapot: bit 63 of an entry is reserved."""
 HS_MXR = 512
-"""``sstatus.MXR`` while V=1: overrides execute-only in both stages (FLAG_MXR: the first only)."""
+"""``sstatus.MXR`` while V=1: overrides execute-only in both stages (FLAG_MXR: the first only).
+
+MXR applies to explicit accesses only.  The walker's own reads of VS-stage tables never have it.
+"""
 HLVX = 1024
 """The READ is an ``hlvx``: execute permission takes the place of read permission."""
 PROBE = 2048
@@ -60,7 +63,8 @@ OK = -1
 """``Walk.cause`` of a translation that did not fault."""
 
 BARE_BITS = 56
-"""``page_bits`` if no table limits the size of a translation."""
+"""``page_bits`` if no table limits the size of a translation, and the width of a physical
+address: what lies above is an access fault."""
 
 BARE_PERM = pte.PERMISSIONS & ~pte.G
 """Permissions of a stage that is Bare."""
@@ -257,6 +261,19 @@ def is_canonical(va: int, levels: int) -> bool:
     return above == 0 or above == -1
 
 
+@kernel
+def is_physical(address: int) -> bool:
+    """Return True if an address has no more bits than a physical address."""
+    return address >> BARE_BITS == 0
+
+
+@kernel
+def untranslated(address: int, access: int) -> int:
+    """What an access without translation (Bare, M-mode) comes to: the address itself, or
+    ``fault_pa`` of an access fault if it is above the physical address space."""
+    return address if is_physical(address) else -1 - access_fault(access)
+
+
 @inner
 def _flat(
     ram: Ram,
@@ -362,7 +379,8 @@ def walk1(
 
     :param ram: holds the tables; A/D updates (ADUE) are stored there.
     :param cache: walk cache; entries are tagged with the ASID and VMID -1.
-    :param satp: mode, ASID and root; Bare translates to the same address.
+    :param satp: mode, ASID and root; Bare translates to the same address, and faults above the
+        physical address space.
     :param request: the access.
     :param trace: see the module.
     :raises ValueError: when the mode of ``satp`` is a reserved one, which no register can hold.
@@ -372,7 +390,7 @@ def walk1(
     if levels < 0:
         raise ValueError("satp holds a reserved MODE")
     if levels == 0:
-        if flags & RAM_ONLY and not holds(ram, va):
+        if not is_physical(va) or (flags & RAM_ONLY and not holds(ram, va)):
             return _fault(
                 access_fault(access),
                 _Stage(
@@ -449,6 +467,8 @@ def _g_stage(
 ) -> _Stage:
     """Translate a guest-physical address; every access counts as one of U-mode."""
     levels = atp.levels(atp.mode(hgatp))
+    if levels == 0 and not is_physical(gpa):
+        return _Stage(outcome=_ACCESS_FAULT, pa=-1, level=-1, page_bits=0, perm=0, entry=0, refs=0)
     if levels == 0:
         return _Stage(
             outcome=OK, pa=gpa, level=-1, page_bits=BARE_BITS, perm=BARE_PERM, entry=0, refs=0
@@ -566,7 +586,6 @@ def walk2(
         (flags & (NO_SVNAPOT | PROBE))
         | (ADUE if flags & G_ADUE else 0)
         | (PBMTE if flags & G_PBMTE else 0)
-        | (FLAG_MXR if flags & HS_MXR else 0)
     )
     vs_refs = 0
     g_refs = 0
@@ -653,7 +672,8 @@ def walk2(
         hgatp,
         gpa,
         access,
-        g_flags | (flags & HLVX),
+        # Only the access itself is explicit: MXR and hlvx are not for the walker's own accesses.
+        g_flags | (flags & HLVX) | (FLAG_MXR if flags & HS_MXR else 0),
         1,
         trace,
         vs_refs + g_refs,

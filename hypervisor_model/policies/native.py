@@ -31,7 +31,7 @@ from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
 from hypervisor_model.tlb import NO_GUEST
-from hypervisor_model.walk import OK, PROBE, Request
+from hypervisor_model.walk import OK, PROBE, Request, untranslated
 
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
@@ -83,7 +83,7 @@ def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     priv = event.priv
     satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
-        return event.a
+        return untranslated(event.a, event.sub)
     stop = event.flags & FLAG_STOP
     flags = access_flags(hw, event.flags) | (PROBE if stop else 0)
     walk = translate1(

@@ -4,8 +4,9 @@
 - A TLB miss walks both stages; the G-stage tables are real ones, in the hypervisor's memory.
 - ``gstage_fault`` when a guest-physical page is touched first, page-table pages included; it is
   then mapped, 4 KiB or 2 MiB (``gstage_page`` of the machine), guest-physical = host-physical,
-  and the access starts over.  Device memory (outside RAM) is mapped from the start, as far as
-  counts go: what a device access costs is no matter of paging, and the same in every policy.
+  and the access starts over.
+- Device memory (outside RAM) is mapped from the start, with 4 KiB: no exit, no second miss, no walk
+  that is cut short.  Its G-stage tables are made in time, when the TLB misses.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from hypervisor_model import tlb as tlbs
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS
+from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS, access_fault
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
@@ -39,7 +40,7 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
-from hypervisor_model.walk import OK, PROBE, Request, walk1
+from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1, walk2
 
 HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
@@ -50,6 +51,7 @@ _ACCESS = int(Kind.ACCESS)
 _GSTAGE_FAULT = int(Exit.GSTAGE_FAULT)
 _GSTAGE_PAGES = COUNTERS + int(Counter.GSTAGE_PAGES)
 _VMID = GUEST_ID
+_BARE = int(atp.Mode.BARE)
 _VIEW = 0
 _MACHINE = 3
 _ROOT_PAGES = 4
@@ -129,18 +131,23 @@ def _run(
 def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     va, kind, priv = event.a, event.sub, event.priv
     if priv & 3 == _MACHINE:
-        return va
+        return untranslated(va, kind)
     vsatp = hw.harts[hart].satp
     flags = access_flags(hw, event.flags)
     if event.flags & FLAG_STOP:
         return _probe(hw, g, hart, vsatp, Request(va, kind, priv, flags | PROBE))
     request = Request(va, kind, priv, flags)
+    tlb = tlb_of(hw, hart)
+    asid = atp.asid(vsatp) if atp.mode(vsatp) != _BARE else tlbs.NO_TABLES
     while True:
-        walk = translate2(
-            tlb_of(hw, hart),
-            cache_of(hw, hart, _VIEW),
+        row = tlbs.lookup(tlb, va, asid, _VMID, kind, priv, flags)
+        if row >= 0:
+            return tlbs.pa_of(tlb, row, va)
+        _map_device(hw, g, vsatp, request)
+        walk = walk2(
             g.guest,
             g.host,
+            cache_of(hw, hart, _VIEW),
             vsatp,
             g.hgatp,
             request,
@@ -148,13 +155,31 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
         )
         count_refs(hw.counts, walk)
         if walk.cause == OK:
+            tlbs.fill(tlb, va, asid, _VMID, kind, walk)
             return walk.pa
         if not _is_guest_page_fault(walk.cause):
             return -1 - walk.cause
         if not _is_mappable(g, walk.gpa):
             # Beyond the width of the G-stage: no memory is there, the hypervisor emulates it.
             return _first_stage(hw, g, vsatp, request)
-        _map(hw, g, hart, walk.gpa)
+        take_exit(hw, hart, _GSTAGE_FAULT)
+        hw.counts[_GSTAGE_PAGES] += 1
+        _map(g, walk.gpa)
+
+
+@inner
+def _map_device(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> None:
+    """Map the device page that an access is to, or that its walk takes for a table."""
+    va, kind, priv, flags = request
+    probe = Request(va, kind, priv, flags | PROBE)
+    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
+    gpa = walk.pa
+    if walk.cause == access_fault(kind) and walk.level >= 0:
+        gpa = pte.target(walk.entry) if walk.entry else atp.root(vsatp)
+    elif walk.cause != OK:
+        return
+    if not holds(g.guest, gpa) and _is_mappable(g, gpa):
+        _map(g, gpa)
 
 
 @inner
@@ -178,16 +203,13 @@ def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
 
 
 @inner
-def _map(hw: Hardware, g: _GStage, hart: int, gpa: int) -> None:
-    """Map the page of a guest-physical address; an exit if it is RAM."""
+def _map(g: _GStage, gpa: int) -> None:
+    """Map the page of a guest-physical address."""
     bits = g.page_bits
     first = gpa >> bits << bits
     if not (holds(g.guest, first) and holds(g.guest, first + (1 << bits) - 1)):
         bits = pte.PAGE_BITS
         first = gpa >> bits << bits
-    if holds(g.guest, gpa):
-        take_exit(hw, hart, _GSTAGE_FAULT)
-        hw.counts[_GSTAGE_PAGES] += 1
     level = atp.levels(atp.mode(g.hgatp)) - 1
     leaf_level = (bits - pte.PAGE_BITS) // pte.INDEX_BITS
     table = HOST_BASE

@@ -26,7 +26,8 @@ over: a second TLB miss, a second walk, as on hardware.
 *Guest faults* are counted when they are first told: at a failing access, or at a PAGE_FAULT event
 that is not the report of the access before it (same hart and cause, ``tval`` less than a page on).
 
-*Untranslated* accesses (Bare, or M-mode) cost nothing and get the address itself.
+*Untranslated* accesses (Bare, or M-mode) cost nothing.  They get the address itself, or an access
+fault if it is above the physical address space.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_below,
 )
-from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, walk1
+from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, untranslated, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
 _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
@@ -292,7 +293,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
     priv = event.priv
     satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
-        return va
+        return untranslated(va, kind)
     flags = access_flags(hw, event.flags)
     view = USER_VIEW
     hw_priv = priv

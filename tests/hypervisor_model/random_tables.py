@@ -273,6 +273,9 @@ class Tables:
                 return
 
     def _bare_address(self) -> int:
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.1:
             return self.layout.outside + self.rng.randrange(1 << 20) * 8
+        if self.rng.random() < 0.1:
+            # A valid physical address but for one bit above the physical address space.
+            return self.layout.data | 1 << self.rng.randrange(56, 64)
         return (self.layout.data + self.rng.randrange(self.layout.data_size)) & ~7

@@ -112,7 +112,7 @@ def translate(hart: Hart, va: int, access: str) -> Outcome:
 def first_stage(hart: Hart, va: int, access: str, out: Outcome) -> int:
     mode = hart.satp >> 60
     if mode == 0:
-        return va
+        return va if hart.hgatp is not None else physical_address(va)
     levels, width = MODES[mode]
     # "... must have bits 63-39 all equal to bit 38, or else a page-fault exception will occur."
     top = va >> (width - 1)
@@ -149,7 +149,7 @@ def g_stage(
     assert hart.hgatp is not None
     mode = hart.hgatp >> 60
     if mode == 0:
-        return gpa
+        return physical_address(gpa)
     levels, width = MODES[mode]
     try:
         # "Address bits 63:41 must all be zeros, or else a guest-page-fault exception occurs."
@@ -167,7 +167,8 @@ def g_stage(
             # "... the current privilege mode is always taken to be U-mode".
             user=True,
             sum_bit=False,
-            mxr=hart.mxr_both,
+            # MXR is for explicit accesses; the read of a VS-stage table is an implicit one.
+            mxr=hart.mxr_both and implicit is None,
             hlvx=hlvx,
             adue=hart.g_adue,
             pbmte=hart.g_pbmte,
@@ -176,6 +177,13 @@ def g_stage(
         )
     except PageFault:
         raise GuestPageFault(gpa, implicit) from None
+
+
+def physical_address(address: int) -> int:
+    """An address that no table limits; a physical address has 56 bits."""
+    if address >> 56:
+        raise AccessFault
+    return address
 
 
 def process(

@@ -21,10 +21,12 @@ from hypervisor_model.events import (
     Kind,
     Priv,
     empty,
+    fault_pa,
 )
 from hypervisor_model.exits import Exit
 from hypervisor_model.isa.atp import Mode
 from hypervisor_model.jit import signed
+from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import MachineModel, Stream
 from hypervisor_model.policies.options import describe, parse
 from hypervisor_model.tlb import Replacement, TlbConfig
@@ -352,3 +354,22 @@ def test_events_outside_ram_change_nothing() -> None:
         policy = policies.make(name, MACHINE)
         policy.feed(batch)
         assert policy.result().at_least == 0
+
+
+@pytest.mark.parametrize("name", policies.POLICIES)
+def test_untranslated_addresses_above_the_physical_ones_are_access_faults(name: str) -> None:
+    """In Bare and in M-mode; every policy and the tracker say the same, and no exit is taken."""
+    batch = empty(8)
+    batch["kind"] = Kind.ACCESS
+    batch["a"] = [1 << 56, -4096, MACHINE.ram_base | 1 << 62, (1 << 56) - 8] * 2
+    batch["sub"] = [Access.READ, Access.WRITE, Access.FETCH, Access.READ] * 2
+    batch["priv"] = [Priv.S] * 4 + [Priv.M] * 4
+    policy = policies.make(name, MACHINE)
+    answers = policy.feed(batch)
+    last = answers[3]
+    assert list(answers[:3]) == list(answers[4:7]) == [fault_pa(5), fault_pa(7), fault_pa(1)]
+    assert last == answers[7] == (1 << 56) - 8
+    assert policy.result().at_least == 0
+    tracker = LegalityTracker(MACHINE, [name, "wrong"])
+    tracker.feed(batch, np.array([answers, batch["a"]]))
+    assert (tracker.counts[name].fresh, tracker.counts["wrong"].illegal) == (8, 6)

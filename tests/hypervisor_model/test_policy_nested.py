@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from hypervisor_model import policies
-from hypervisor_model.events import Access, Fence
+from hypervisor_model.events import Access, Fence, Kind, Priv, fault_pa
 from hypervisor_model.exits import Exit
 from hypervisor_model.isa.atp import Mode
 from hypervisor_model.policies import MachineModel
-from tests.hypervisor_model.guests import PAGE, Guest
+from tests.hypervisor_model.guests import KERNEL, PAGE, A, Guest
 
 VA = 0x4000_0000
 
@@ -101,6 +101,57 @@ def test_bare_and_devices_take_the_second_stage_only() -> None:
     result = policy.result()
     assert result.exits[Exit.GSTAGE_FAULT] == 1
     assert result.walk_refs and result.walk_refs["vs"] == 0
+
+
+@pytest.mark.parametrize("svadu", [False, True])
+@pytest.mark.parametrize("g_mode", [Mode.SV39, Mode.SV57])
+def test_device_pages_are_mapped_from_the_start(g_mode: Mode, svadu: bool) -> None:
+    """The first touch costs what every miss costs: one miss, one whole walk, no exit."""
+    guest = Guest(svadu=svadu)
+    root = guest.page()
+    guest.load(root)
+    device = 0x1000_0000
+    guest.map(root, VA, guest.page())
+    for i in range(3):
+        guest.map(root, VA + PAGE * (1 + i), device + PAGE * i, KERNEL & ~(A if svadu else 0))
+    guest.access(VA)
+    fields = {"ram_size": guest.size, "gstage_mode": g_mode, "walk_cache_ways": 0, "svadu": svadu}
+    policy = policies.make("nested", MachineModel(**fields))
+    policy.feed(guest.take())
+    whole = 4 * (g_mode.levels + 1) - 1 + (g_mode.levels + 1 if svadu else 0)
+    for i in range(3):
+        before = policy.result()
+        assert guest.access(VA + PAGE * (1 + i)) == device + PAGE * i
+        guest.access(VA + PAGE * (1 + i) + 8)
+        assert list(policy.feed(guest.take())) == [device + PAGE * i, device + PAGE * i + 8]
+        after = policy.result()
+        assert before.walk_refs and after.walk_refs and before.tlb_misses and after.tlb_hits
+        assert after.tlb_misses == before.tlb_misses + 1
+        assert sum(after.walk_refs.values()) - sum(before.walk_refs.values()) == whole
+        assert (after.total, after.counters) == (before.total, before.counters)
+
+
+def test_a_table_in_device_memory_costs_no_exit_either() -> None:
+    """No entry can be read there, so that the guest has an access fault; the G-stage has none."""
+    guest = Guest()
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page())
+    guest.store(root + 8 * 3, 0x1000_0000 >> 2 | 1)
+    guest.access(VA)
+    policy = policies.make("nested", MachineModel(ram_size=guest.size))
+    policy.feed(guest.take())
+    before = policy.result()
+    guest.events.append((Kind.ACCESS, 3 << 30, 0, 0, Access.READ, 0, Priv.S, 0, 8))
+    batch = guest.take()
+    assert list(policy.feed(batch)) == [fault_pa(5)]
+    after = policy.result()
+    assert before.walk_refs and after.walk_refs and before.tlb_misses
+    assert after.tlb_misses == before.tlb_misses + 1
+    # The root's entry behind its G-stage, and the G-stage of the table that is not there.
+    assert after.walk_refs["vs"] == before.walk_refs["vs"] + 1
+    assert after.walk_refs["g"] == before.walk_refs["g"] + 6
+    assert after.total == before.total
 
 
 def test_a_g_stage_of_many_tables_grows() -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hypervisor_model import mmu as mmu_module
-from hypervisor_model import walk, walk_cache
+from hypervisor_model import tlb, walk, walk_cache
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode, make
+from hypervisor_model.jit import signed
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.mmu import Mmu, Status, letters
 
@@ -390,6 +391,59 @@ def test_mxr_of_either_level() -> None:
     # vsstatus.MXR overrides the first stage only, sstatus.MXR both.
     assert mmu.translate(va, status=Status(vs_mxr=True)).cause == 21
     assert mmu.translate(va, status=Status(mxr=True)).pa == va
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_mxr_reads_no_table(level: int) -> None:
+    """MXR is for explicit loads: an execute-only G-stage page is no VS-stage table."""
+    bench, mmu, va = two_stage(Mode.SV39, Mode.SV39)
+    root = pte.PAGE * (mmu.hgatp & pte.PPN_MASK)
+    at = [r.address for r in mmu.translate(va).references if r.stage == "VS"]
+    table = at[2 - level]
+    exec_only = pte.V | pte.X | pte.A | pte.D | pte.U
+    bench.map("host", root, Mode.SV39, table, table // 4096 * 4096 >> 2 | exec_only, g=2)
+    for access, cause in ((Access.READ, 21), (Access.WRITE, 23), (Access.FETCH, 20)):
+        result = mmu.translate(va, access, status=Status(mxr=True, vs_mxr=True))
+        assert (result.cause, result.gpa, result.implicit) == (cause, table, "read")
+    hlvx = mmu.translate(va, status=Status(mxr=True), hlvx=True)
+    assert (hlvx.cause, hlvx.gpa) == (21, table)
+
+
+def test_mxr_reads_no_table_as_it_was_reported() -> None:
+    """Identity Sv39x4; the page of the VS-stage table is V|X|U|A|D; HS-level MXR; read VA 0."""
+    ram = GuestMemory(BASE, 1 << 20)
+    g_root, g_leaves, vs_root = BASE + 0x4000, BASE + 0x9000, BASE + 0x2000
+    ram.write(g_root + 8 * (BASE >> 30), BASE + 0x8000 >> 2 | pte.V)
+    ram.write(BASE + 0x8000, g_leaves >> 2 | pte.V)
+    for page in range(BASE, BASE + (1 << 20), 4096):
+        ram.write(g_leaves + 8 * (page >> 12 & 511), page >> 2 | RWX | pte.U)
+    exec_only = pte.V | pte.X | pte.U | pte.A | pte.D
+    ram.write(g_leaves + 8 * (vs_root >> 12 & 511), vs_root >> 2 | exec_only)
+    ram.write(vs_root, BASE >> 30 << 28 | RWX)
+    registers = {"vsatp": make(Mode.SV39, vs_root), "hgatp": make(Mode.SV39, g_root)}
+    result = Mmu(ram, status=Status(mxr=True), **registers).translate(0)
+    assert (result.cause, result.gpa, result.implicit) == (21, 0x8000_2000, "read")
+
+
+ABOVE = (1 << 56, 1 << 63, (1 << 64) - 8, 1 << 56 | BASE)
+
+
+@pytest.mark.parametrize("va", ABOVE)
+def test_bare_addresses_above_the_physical_ones_are_access_faults(va: int) -> None:
+    ram = GuestMemory(BASE, 1 << 20)
+    for registers in ({"satp": 0}, {"vsatp": 0, "hgatp": 0}):
+        mmu = Mmu(ram, tlb=tlb.make(), **registers)
+        for status in (Status(), Status(priv=Priv.M)):
+            for access, cause in zip(Access, (5, 7, 1), strict=True):
+                result = mmu.translate(va, access, status=status)
+                assert (result.cause, result.tval, result.pa) == (cause, va, None)
+                assert result.references == ()
+        assert mmu.translate((1 << 56) - 8).pa == (1 << 56) - 8
+        answers = mmu.translate_many(np.array([signed(va), BASE], np.int64))
+        assert list(answers) == [-1 - 5, BASE]
+    # A G-stage that translates has a width of its own, and faults as a G-stage.
+    hgatp = Bench().identity(Mode.SV39)
+    assert Mmu(ram, vsatp=0, hgatp=hgatp).translate(va).cause == 21
 
 
 def test_hlvx_needs_execute_permission_in_both_stages_and_no_read_permission() -> None:

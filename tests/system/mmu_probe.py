@@ -286,6 +286,8 @@ class Probe:
             first = trace[trace[:, walk.STAGE] == walk_cache.VS_STAGE]
             if case.space.satp and not (len(first) and pte.is_leaf(first[-1, walk.VALUE])):
                 return "departure 3"
+        if two and case.mxr and w.implicit and self._is_execute_only(w):
+            return "departure 10"
         if w.cause >= causes.FETCH_PAGE_FAULT and pte.is_leaf(w.entry):
             in_g = w.cause >= causes.FETCH_GUEST_PAGE_FAULT
             adue, pbmte = (case.g_adue, case.g_pbmte) if in_g else (case.adue, case.pbmte)
@@ -304,6 +306,11 @@ class Probe:
         if any(a == g_update and b == vs_update for a, b in itertools.pairwise(rows)):
             return "departure 5"
         return None
+
+    @staticmethod
+    def _is_execute_only(w: walk.Walk) -> bool:
+        """Return True if MXR would make a page of a VS-stage table readable."""
+        return w.implicit == walk.IMPLICIT_READ and w.entry & (pte.R | pte.X) == pte.X
 
     def _load_shows(self, case: Case) -> bool:
         """Whether it can be seen that QEMU translates a faulting AMO as a load first."""
