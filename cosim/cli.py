@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,8 +13,10 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cosim import output
 from cosim.errors import CosimError
 from cosim.machine import interrupts
+from cosim.output import note, note_lines
 
 _COMMANDS: dict[str, str] = {
     "run": "Boot a guest, intercept its paging, feed the models, compare.",
@@ -108,38 +109,49 @@ def main(argv: list[str] | None = None) -> None:
     :param argv: the words after ``cosim``; None takes those of this process.
     """
     interrupts.install()
+    output.start()
+    status = _status(argv)
+    try:
+        output.finish()
+    except CosimError as error:
+        # A result that nobody got is not fine, and no finding either.
+        if status <= 1:
+            output.note(f"cosim: {error}")
+            status = error.exit_status
+    sys.exit(status)
+
+
+def _status(argv: list[str] | None) -> int:
+    """Run the command line, print the line of an error, return the exit status."""
     try:
         status = _invoke(argv)
-        sys.stdout.flush()
     except CosimError as error:
         where = f" (log: {error.log})" if error.log else ""
-        _say(f"cosim: {error}{where}")
-        sys.exit(error.exit_status)
+        note(f"cosim: {error}{where}")
+        return error.exit_status
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         see = f" (see {context.command_path} --help)" if context else ""
-        _say(f"cosim: {error.format_message()}{see}")
-        sys.exit(2)
+        note(f"cosim: {error.format_message()}{see}")
+        return 2
     except (click.Abort, KeyboardInterrupt):
         interrupts.over()
-        _say("cosim: interrupted")
-        sys.exit(130)
+        note("cosim: interrupted")
+        return 130
     except BrokenPipeError:
-        # The reader of our output is gone (`cosim ... | head`), which is no error.
-        _abandon(sys.stdout.fileno())
-        _abandon(sys.stderr.fileno())
-        sys.exit(0)
+        # The reader of our output is gone (`cosim --help | head`), which is no error.
+        return 0
     except (OSError, MemoryError) as error:
         short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
         advice = "free some memory" if short else "free space, or check the permissions"
-        _say(f"cosim: {error or 'out of memory'}; {advice}")
-        _abandon(sys.stdout.fileno())
-        sys.exit(3)
+        note(f"cosim: {error or 'out of memory'}; {advice}")
+        return 3
     except Exception:
         # Not status 1, because that is a finding.
-        _say(f"{traceback.format_exc()}cosim: this is a bug in cosim; please report these lines")
-        sys.exit(3)
-    sys.exit(status if isinstance(status, int) else 0)
+        bug = "cosim: this is a bug in cosim; please report these lines"
+        note_lines(f"{traceback.format_exc()}{bug}")
+        return 3
+    return status if isinstance(status, int) else 0
 
 
 def _invoke(argv: list[str] | None) -> Any:
@@ -147,16 +159,3 @@ def _invoke(argv: list[str] | None) -> Any:
         return cosim.main(args=argv, prog_name="cosim", standalone_mode=False)
     except _Ended as ended:
         raise ended.error from None
-
-
-def _say(text: str) -> None:
-    # If nobody reads this, the exit status still tells it.
-    try:
-        click.echo(text, err=True)
-    except BrokenPipeError:
-        _abandon(sys.stderr.fileno())
-
-
-def _abandon(descriptor: int) -> None:
-    # Otherwise the rest of the buffer would fail again when Python exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)

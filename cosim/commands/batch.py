@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import click
 from rich.table import Table
 
 import guest
 from cosim.commands import session
 from cosim.errors import EnvironmentFault, UsageError
-from cosim.output import note, print_json, print_table
+from cosim.output import note, print_json, print_line, print_table
 from cosim.run import batch, run_file
 from cosim.run.batch import Execute, RunOutcome
 from cosim.run.run_file import RunFile
@@ -48,7 +47,7 @@ def do_runs(
         print_table(_table(outcomes))
         if any(outcome.result for outcome in outcomes):
             # Outside the table, so that it is never folded.
-            click.echo(f"results: {folder}/RUN/{batch.RESULT}")
+            print_line(f"results: {folder}/RUN/{batch.RESULT}")
     return max(outcome.exit_status for outcome in outcomes)
 
 

@@ -30,7 +30,7 @@ def command(as_json: bool) -> int:
     for part in parts:
         if part.status != "ok":
             found = f" ({part.found})" if part.found else ""
-            click.echo(f"{part.name}: {part.status}{found}")
-            click.echo(f"  costs:     {part.costs}")
-            click.echo(f"  to get it: {part.get}")
+            output.print_line(f"{part.name}: {part.status}{found}")
+            output.print_line(f"  costs:     {part.costs}")
+            output.print_line(f"  to get it: {part.get}")
     return 0 if fine else 3

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.table import Table
 
-from cosim.output import note, print_json, print_table
+from cosim.output import note, print_json, print_line, print_table
 from cosim.trace import describe, reader
 from cosim.trace.reader import TraceReader
 from cosim.trace.schema import KIND_NAMES
@@ -158,7 +158,7 @@ def verify(folder: Path, as_json: bool) -> int:
         print_json({"ok": not findings, "findings": findings})
     else:
         for finding in findings:
-            click.echo(finding)
+            print_line(finding)
         if not findings:
             note(f"{folder}: complete, all checksums match")
     return 1 if findings else 0

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from cosim.output import print_json, print_table
+from cosim.output import print_json, print_line, print_table
 from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode, mode
@@ -117,7 +117,7 @@ def command(
         return
     for number, result in enumerate(results):
         if number:
-            click.echo()
+            print_line()
         _show(result, mmu)
 
 
@@ -161,14 +161,14 @@ def _show(result: Translation, mmu: Mmu) -> None:
     names = [Mode(modes[0]).name.capitalize()]
     if mmu.two_stage:
         names.append(Mode(modes[1]).name.capitalize() + ("x4" if modes[1] else ""))
-    click.echo(f"va {result.va:#018x}  {' on '.join(names)}")
+    print_line(f"va {result.va:#018x}  {' on '.join(names)}")
     if result.references:
         print_table(table)
     counts = ", ".join(
         f"{result.count(stage)} {stage}-stage" if mmu.two_stage else f"{result.count(stage)}"
         for stage in (("VS", "G") if mmu.two_stage else ("S",))
     )
-    click.echo(f"{_outcome(result, mmu)}; references: {counts}")
+    print_line(f"{_outcome(result, mmu)}; references: {counts}")
 
 
 def _meaning(reference: Reference) -> str:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from cosim.errors import CosimError
 from cosim.machine.console import Console
-from cosim.output import note
+from cosim.output import messages, note, note_in_raw_mode, safe
 from cosim.session.protocol import Progress
 
 _LEAVE = b"\x1d"
@@ -29,19 +29,23 @@ class LiveTerminal:
         self._console: Console | None = None
         self._patience = 2
         self._said = False
+        self._raw = False
 
     @contextmanager
     def attached(self, console: Console) -> Iterator[None]:
         """Pass keys to the guest, and what it prints to stderr, until the context is left.
 
         Ctrl-] interrupts the session.  Every other key goes to the guest, even Ctrl-C.  If stdin is
-        not a terminal, nothing is typed.
+        not a terminal, nothing is typed, and control characters of the guest are only shown.
         """
         self._console = console
-        console.mirror(lambda chunk: os.write(sys.stderr.fileno(), chunk))
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
+            console.mirror(_Shown())
             yield
             return
+        # The terminal is the guest's now, so the guest's editing of lines must reach it.
+        console.mirror(lambda chunk: os.write(sys.stderr.fileno(), chunk))
+        self._raw = True
         note("the guest's console; Ctrl-] ends the session")
         keyboard = sys.stdin.fileno()
         saved = termios.tcgetattr(keyboard)
@@ -65,9 +69,24 @@ class LiveTerminal:
         fresh = self._console is None or self._console.at_line_start
         if fresh or self._patience < 0:
             self._said = True
-            # In raw mode a line feed does not return.
-            start = "" if fresh else "\r\n"
-            note(f"{start}cosim: the region has begun; what the guest does counts from here\r")
+            said = "cosim: the region has begun; what the guest does counts from here"
+            if self._raw:
+                note_in_raw_mode(said, fresh=fresh)
+            else:
+                note(said)
+
+
+class _Shown:
+    """Writes what a guest prints to stderr; control characters are shown, not acted on."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def __call__(self, chunk: bytes) -> None:
+        # A serial line ends lines with both.
+        text = self._decoder.decode(chunk).replace("\r", "")
+        messages.file.write(safe(text))
+        messages.file.flush()
 
 
 def _type(keyboard: int, console: Console, done: threading.Event) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from rich.live import Live
 from rich.text import Text
 
-from cosim.output import messages
+from cosim.output import messages, one_line
 from cosim.session.protocol import Progress, View
 
 _PLACE = 30
@@ -54,6 +54,7 @@ def live_view() -> Iterator[View]:
     with Live(console=messages, refresh_per_second=4, transient=True) as live:
 
         def show(progress: Progress) -> None:
-            live.update(Text(line(progress, rate.update(progress.events)), no_wrap=True))
+            text = one_line(line(progress, rate.update(progress.events)))
+            live.update(Text(text, no_wrap=True))
 
         yield show

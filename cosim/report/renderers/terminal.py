@@ -9,10 +9,10 @@ from typing import Literal
 
 import rich.table
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.text import Text
 
-from cosim.output import WIDTH
+from cosim.output import WIDTH, as_text, one_line
 from cosim.report import plot_tables
 from cosim.report.content import Listing, Notes, Paragraphs, Part, PlotGroup, Report, Table
 
@@ -29,7 +29,7 @@ def render(report: Report, *, everything: bool = False) -> RenderableType:
 
 
 def _lines(report: Report, everything: bool) -> Iterator[RenderableType]:
-    yield from (Text(f"Warning: {warning}", style="bold red") for warning in report.warnings)
+    yield from (as_text(f"Warning: {warning}", "bold red") for warning in report.warnings)
     for part in report.answer:
         yield from _show(part)
     shown = [(one, one.shown(everything=everything)) for one in report.sections]
@@ -37,10 +37,10 @@ def _lines(report: Report, everything: bool) -> Iterator[RenderableType]:
     for section, parts in shown:
         # A section that stands alone needs no heading, unless it names the whole.
         if len(shown) > 1 or section.heading == report.title:
-            yield Text(section.heading, style="bold")
+            yield as_text(section.heading, "bold")
         for part in parts:
             if isinstance(part, PlotGroup) and part.caption != section.heading:
-                yield Text(part.caption)
+                yield as_text(part.caption)
             yield from _show(part)
 
 
@@ -52,18 +52,18 @@ def _show(part: Part) -> Iterator[RenderableType]:
 @_show.register
 def _(part: Paragraphs) -> Iterator[RenderableType]:
     if part.heading:
-        yield Text(part.heading, style="underline")
-    yield Text(f"{part.text}\n")
+        yield as_text(part.heading, "underline")
+    yield as_text(f"{part.text}\n")
 
 
 @_show.register
 def _(part: Listing) -> Iterator[RenderableType]:
-    yield Text(f"{part.text}\n")
+    yield as_text(f"{part.text}\n")
 
 
 @_show.register
 def _(part: Notes) -> Iterator[RenderableType]:
-    yield from (Text(f"- {line}") for line in part.lines)
+    yield from (as_text(f"- {line}") for line in part.lines)
 
 
 @_show.register
@@ -120,7 +120,7 @@ class Fitted:
 def _width(table: Table, index: int) -> int:
     """Return the width of a column: headers are wrapped between words, cells only if too long."""
     words = map(len, table.columns[index].split())
-    cells = (len(row[index].text) for row in table.rows)
+    cells = (cell_len(one_line(row[index].text)) for row in table.rows)
     return min(max([1, *words, *cells]), _CELL_WIDTH if index else _NAME_WIDTH)
 
 

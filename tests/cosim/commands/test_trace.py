@@ -218,3 +218,35 @@ def test_verify(cosim: Shell, folder: Path) -> None:
     assert "the trace is cut: it has no end record" in out
     status, out, _ = cosim("trace", "verify", folder / "nowhere")
     assert (status, out) == (2, "")
+
+
+HOSTILE = "[/~] # \x1b]0;t\x07"
+SHOWN = "[/~] # \\x1b]0;t\\x07"
+
+
+def test_text_of_a_trace_is_shown_and_never_parsed(tmp_path: Path, cosim: Shell) -> None:
+    """What a label, an origin, an ending, a path or a query says is no markup and no escape."""
+    folder = tmp_path / "[/x]\x1b"
+    region = {"from": f"console:{HOSTILE}", "to": HOSTILE}
+    origin = replace(ORIGIN, guest={**ORIGIN.guest, "name": HOSTILE}, region=region)
+    with TraceWriter(folder, origin) as writer:
+        writer.label(3, HOSTILE)
+        writer.write(one_of_each())
+        writer.close(replace(ENDING, complete=False, reason=HOSTILE))
+    for words in (
+        ("trace", "info", folder),
+        ("trace", "head", folder),
+        ("trace", "verify", folder),
+        ("replay", folder),
+        ("replay", folder, "--model", "native"),
+        ("query", folder, f"SELECT '{HOSTILE}' AS \"{HOSTILE}\""),
+        ("query", folder, f'SELECT 1 FROM "{HOSTILE}"'),
+        ("report", folder, "-o", tmp_path / "r.html"),
+    ):
+        _, out, err = cosim(*words)
+        assert "\x1b" not in out + err, words
+        assert "Traceback" not in err, words
+        if words[0] != "report":
+            assert SHOWN in out + err, words
+    status, out, _ = cosim("query", folder, "SELECT '[/x]'")
+    assert (status, out.split()) == (0, ["'[/x]'", "[/x]"])
