@@ -7,9 +7,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cosim.errors import StorageError
 from cosim.machine import interrupts
@@ -35,17 +36,43 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    last_line: str = ""
+    """What the guest printed last."""
+
+
+class Beside(Protocol):
+    """What listens to the guest while it is recorded."""
+
+    arguments: tuple[str, ...]
+    """QEMU's arguments for it."""
+    pass_fds: tuple[int, ...]
+    """Descriptors that QEMU inherits for it."""
+
+    def listen(self, machine: Machine) -> AbstractContextManager[None]:
+        """Listen to the machine, which is about to run, until it has ended."""
+
+    def region_ended(self) -> bool:
+        """Return True if the region has ended, so that the recording can."""
 
 
 def record(
-    plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
+    plan: Plan,
+    log: Path,
+    folder: Path,
+    limit: float,
+    show: Callable[[str, str], None],
+    *,
+    beside: Beside | None = None,
 ) -> Recorded:
-    """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
+    """Run the plan's guest, with its dialogue, until it ends or its region does.
+
+    Without ``beside``, only the console can show the end of the region.
 
     :param log: receives the recording.
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
+    :param beside: listens to the guest, and knows when the region has ended.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     with Machine(
@@ -55,17 +82,27 @@ def record(
         name="record",
         timing=Timing("record", log, typed=plan.typed),
         hold=True,
+        plugin_arguments=() if beside is None else beside.arguments,
+        pass_fds=() if beside is None else beside.pass_fds,
     ) as machine:
-        machine.resume()
-        with interrupts.allowed():
-            for step in plan.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
-        late = not _run(machine, plan.end.pattern, limit, show)
-        reason = machine.end_reason()
-        executed = None if reason is None else machine.replay_icount()
-        recorded = Recorded(reason, late, panic_line(machine), executed)
-        machine.quit()
+        with nullcontext() if beside is None else beside.listen(machine):
+            machine.resume()
+            with interrupts.allowed():
+                for step in plan.console:
+                    machine.console.expect(step.expect, step.within)
+                    machine.console.send(step.send)
+            over = (
+                beside.region_ended
+                if beside is not None
+                else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
+            )
+            late = not _run(machine, over, limit, show)
+            reason = machine.end_reason()
+            executed = None if reason is None else machine.replay_icount()
+            recorded = Recorded(
+                reason, late, panic_line(machine), executed, machine.console.last_line()
+            )
+            machine.quit()
         machine.console.check_log()
     _check_whole(log, folder)
     return recorded
@@ -82,13 +119,15 @@ def nameless_file(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
-def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
+def _run(
+    machine: Machine, over: Callable[[], bool], limit: float, show: Callable[[str, str], None]
+) -> bool:
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
-        if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+        if _PANIC_END.search(last) or over():
             return True
         if time.monotonic() > limit:
             return False
