@@ -7,9 +7,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.stopped_guest import StoppedGuest
@@ -43,12 +44,37 @@ class Recorded:
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split, too (:attr:`Timing.split`)."""
+    last_line: str = ""
+    """What the guest printed last."""
+
+
+class Beside(Protocol):
+    """What listens to the guest while it is recorded."""
+
+    arguments: tuple[str, ...]
+    """QEMU's arguments for it."""
+    pass_fds: tuple[int, ...]
+    """Descriptors that QEMU inherits for it."""
+
+    def listen(self, machine: Machine) -> AbstractContextManager[None]:
+        """Listen to the machine, which is about to run, until it has ended."""
+
+    def region_ended(self) -> bool:
+        """Return True if the region has ended, so that the recording can."""
 
 
 def record(
-    plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
+    plan: Plan,
+    log: Path,
+    folder: Path,
+    limit: float,
+    show: Callable[[str, str], None],
+    *,
+    beside: Callable[[], AbstractContextManager[Beside]] | None = None,
 ) -> Recorded:
-    """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
+    """Run the plan's guest, with its dialogue, until it ends or its region does.
+
+    Without ``beside``, only the console can show the end of the region.
 
     If a ``wfi`` was in no page where it was looked for, the guest is recorded again.
 
@@ -56,20 +82,26 @@ def record(
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
+    :param beside: makes what listens to one recording, and knows when the region has ended.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     split: frozenset[int] = frozenset()
     while True:
-        recorded, more = _record(
-            plan, Timing("record", log, typed=plan.typed, split=split), folder, limit, show
-        )
+        timing = Timing("record", log, typed=plan.typed, split=split)
+        with nullcontext() if beside is None else beside() as heard:
+            recorded, more = _record(plan, timing, folder, limit, show, heard)
         if more <= split or recorded.late or plan.typed:
             return recorded
         split |= more
 
 
 def _record(
-    plan: Plan, timing: Timing, folder: Path, limit: float, show: Callable[[str, str], None]
+    plan: Plan,
+    timing: Timing,
+    folder: Path,
+    limit: float,
+    show: Callable[[str, str], None],
+    heard: Beside | None,
 ) -> tuple[Recorded, frozenset[int]]:
     """Record once; return how it ended, and what should have been split."""
     assert timing.log is not None
@@ -80,18 +112,33 @@ def _record(
         name="record",
         timing=timing,
         hold=True,
+        plugin_arguments=() if heard is None else heard.arguments,
+        pass_fds=() if heard is None else heard.pass_fds,
     ) as machine:
-        machine.resume()
-        with interrupts.allowed():
-            for step in plan.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
-        late = not _run(machine, plan.end.pattern, limit, show)
-        reason = machine.end_reason()
-        executed = None if reason is None else machine.replay_icount()
-        recorded = Recorded(reason, late, panic_line(machine), executed, timing.split)
-        more = unsplit(machine, physical=plan.machine_mode)
-        machine.quit()
+        with nullcontext() if heard is None else heard.listen(machine):
+            machine.resume()
+            with interrupts.allowed():
+                for step in plan.console:
+                    machine.console.expect(step.expect, step.within)
+                    machine.console.send(step.send)
+            over = (
+                heard.region_ended
+                if heard is not None
+                else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
+            )
+            late = not _run(machine, over, limit, show)
+            reason = machine.end_reason()
+            executed = None if reason is None else machine.replay_icount()
+            recorded = Recorded(
+                reason,
+                late,
+                panic_line(machine),
+                executed,
+                timing.split,
+                machine.console.last_line(),
+            )
+            more = unsplit(machine, physical=plan.machine_mode)
+            machine.quit()
         machine.console.check_log()
     _check_whole(timing.log, folder)
     if recorded.reason is not None and plan.qemu.version >= (8,):
@@ -140,13 +187,15 @@ def nameless_file(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
-def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
+def _run(
+    machine: Machine, over: Callable[[], bool], limit: float, show: Callable[[str, str], None]
+) -> bool:
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
-        if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+        if _PANIC_END.search(last) or over():
             return True
         if time.monotonic() > limit:
             return False
