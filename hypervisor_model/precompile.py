@@ -1,8 +1,9 @@
 """``python -m hypervisor_model.precompile``: compile every model now, rather than at its first use.
 
-Without arguments it compiles all policies and the legality tracker; with names only these.  It
-uses as many processes as there are processors.  Policies that share most of their code are
-compiled in processes forked from one that has compiled the first of them.
+Without arguments it compiles all policies and the legality tracker; with names only these; with
+``--first`` those that a run without ``--model`` needs.  The others are compiled when they are first
+asked for.  It uses as many processes as there are processors.  Policies that share most of their
+code are compiled in processes forked from one that has compiled the first of them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hypervisor_model.policies import POLICIES, MachineModel, make
 from hypervisor_model.policies.shadow_policy import ShadowPolicy
 
 LEGALITY = "legality"
+FIRST = ("native", "nested", "shadow", "lsp", LEGALITY)
+"""What the first run needs: the default models, and the judge of their answers."""
 
 _FORK = multiprocessing.get_context("fork")
 
@@ -43,9 +46,11 @@ def precompile(name: str) -> str:
 def main(names: list[str]) -> None:
     """Compile ``names``, or everything, saying what is done on stderr.
 
+    :param names: of policies, :data:`LEGALITY`, or ``--first`` for :data:`FIRST`.
     :raises UsageError: when there is no such policy.
     """
-    wanted = list(dict.fromkeys(names or [*POLICIES, LEGALITY]))
+    named = [one for name in names for one in (FIRST if name == "--first" else (name,))]
+    wanted = list(dict.fromkeys(named or [*FIRST, *POLICIES]))
     for name in wanted:
         if name != LEGALITY:
             make(name, MachineModel(ram_size=1 << 20))

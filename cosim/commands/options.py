@@ -46,6 +46,7 @@ def _common() -> list[Callable[[Any], Any]]:
         ),
         click.option("--to", metavar="EDGE", help="Where the region of interest ends."),
         click.option("--workload", metavar="COMMAND", help="What the guest's own init runs."),
+        machine_option(),
         click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
         click.option(
             "--time-limit",
@@ -54,6 +55,18 @@ def _common() -> list[Callable[[Any], Any]]:
             help="Give up after this long.  Default: 600; none with --live or --gdb.",
         ),
     ]
+
+
+def machine_option() -> Callable[[F], F]:
+    """Return the option ``--machine``."""
+    return click.option(
+        "--machine",
+        metavar="K=V,..",
+        help="The modelled hardware and hypervisor: setup=base|h; gstage_mode=sv39|sv48|sv57; "
+        "gstage_page=4K|2M; walk_cache_ways, footprint_data, footprint_code = N; "
+        "tlb.data, tlb.fetch, tlb.second = SETSxWAYS|none; tlb.replacement, tlb.superpages, "
+        "tlb.seed.",
+    )
 
 
 def _of_backends(command: str) -> list[Callable[[Any], Any]]:
@@ -108,7 +121,7 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
 
     spellings = {key: one.spelling for key, one in all_options(BACKENDS).items() if one.spelling}
     names = CommandLine(spellings)
-    fields = {}
+    fields: dict[str, Any] = {}
     for key, value in {"guest": guest, **given}.items():
         if value is None or value == () or value == []:
             continue
@@ -116,8 +129,14 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
             fields[key] = request.check(key, value, Path(), BACKENDS)
         except ValueError as error:
             raise UsageError(f"{names.option(key)} {error}") from None
+    machine = fields.pop("machine", None)
     spec = request.make_spec(
-        guest or "run", fields, default=default, backends=BACKENDS, names=names
+        guest or "run",
+        fields,
+        default=default,
+        backends=BACKENDS,
+        names=names,
+        machine=machine,
     )
     if not isinstance(spec, RunSpec):
         raise UsageError(f"{names.option(spec.key)} {spec.text}")

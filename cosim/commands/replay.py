@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from cosim.models.choices import make_pipeline, parse_tlb, split_models
+from cosim.commands.options import machine_option
+from cosim.errors import UsageError
+from cosim.models.choices import make_pipeline, parse_machine, parse_tlb, split_models
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result
@@ -19,24 +21,30 @@ from cosim.trace.replay import replay
     epilog="\b\nExamples:\n"
     "  cosim replay t\n"
     "  cosim replay t --model shadow:roots=4,lsp --tlb data=64x4,second=none --json\n"
+    "  cosim replay t --machine gstage_page=2M,footprint_data=0,footprint_code=0\n"
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")
-@click.option(
-    "--tlb",
-    metavar="K=V,..",
-    help="Each hart's TLB: data, fetch, second = SETSxWAYS or none; replacement; seed.",
-)
+@machine_option()
+@click.option("--tlb", metavar="K=V,..", help="Each hart's TLB: as --machine tlb.K=V,..")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: bool) -> int:
+def command(
+    folder: Path, models: tuple[str, ...], machine: str | None, tlb: str | None, as_json: bool
+) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
     If the trace is cut short, what is there is replayed, and the result says so.  The exit status
     is 1 if a translation was illegal or the capture missed a write.
+
+    The modelled machine is the one of the capture.  --machine replaces what it names.
     """
     trace = TraceReader(folder)
-    machine = {} if tlb is None else {"tlb": parse_tlb(tlb)}
-    pipeline = make_pipeline(trace.origin, split_models(models), machine)
+    fields = {} if machine is None else parse_machine(machine)
+    if tlb is not None:
+        if "tlb" in fields:
+            raise UsageError("--tlb cannot be used together with a tlb.PART of --machine")
+        fields["tlb"] = parse_tlb(tlb)
+    pipeline = make_pipeline(trace.origin, split_models(models), fields)
     with progress("replay") as step:
         result = replay(trace, pipeline, step)
     if as_json:

@@ -1,4 +1,4 @@
-"""What a user says about the models: which ones, and on which TLB."""
+"""What a user says about the models: which ones, and on which machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from cosim.errors import UsageError
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
 from hypervisor_model import events, policies
+from hypervisor_model.errors import ModelError
 from hypervisor_model.policies import MachineModel, Policy, Stream
-from hypervisor_model.policies.machine import replace_fields
+from hypervisor_model.policies.machine import MODELLED, replace_fields
 
 DEFAULT_MODELS = ("native", "nested", "shadow", "lsp")
 
@@ -33,11 +34,59 @@ def split_models(texts: Iterable[str]) -> list[str]:
     return models
 
 
-def parse_tlb(text: str) -> dict[str, Any]:
+_NUMBERS = ("walk_cache_ways", "gstage_page", "footprint_data", "footprint_code")
+"""Fields of a machine that are numbers."""
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
+
+
+def parse_machine(text: str, option: str = "--machine") -> dict[str, Any]:
+    """Return the fields of ``MachineModel`` in ``--machine``.
+
+    ``gstage_page=2M,footprint_data=0,tlb.second=none`` is an example: a part of ``tlb`` is written
+    as ``--tlb`` has it.
+
+    :param text: what the user wrote.
+    :param option: what messages call it.
+    :raises UsageError: when ``text`` is malformed, or no machine can have a value.
+    """
+    fields: dict[str, Any] = {}
+    parts: list[str] = []
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if key.startswith("tlb.") and equals:
+            parts.append(part.removeprefix("tlb."))
+        elif key not in MODELLED or key == "tlb" or not equals:
+            known = ", ".join(name for name in MODELLED if name != "tlb")
+            raise UsageError(
+                f"{option}: cannot read {part!r}; write KEY=VALUE with {known}, or tlb.PART"
+            )
+        elif key in fields:
+            raise UsageError(f"{option}: {key} is given twice")
+        else:
+            fields[key] = _number(key, value, option) if key in _NUMBERS else value
+    if parts:
+        fields["tlb"] = parse_tlb(",".join(parts), f"{option} tlb")
+    try:
+        MachineModel.from_json(fields)
+    except ModelError as error:
+        raise UsageError(f"{option}: {str(error).removeprefix('machine: ')}") from None
+    return fields
+
+
+def _number(key: str, value: str, option: str) -> int:
+    written = re.fullmatch(r"(\d{1,12})([KM]?)", value, re.ASCII)
+    if written is None:
+        raise UsageError(f"{option}: {key} cannot be {value!r}; write a number, such as 8 or 2M")
+    return int(written[1]) * _UNITS[written[2]]
+
+
+def parse_tlb(text: str, option: str = "--tlb") -> dict[str, Any]:
     """Return the fields of ``TlbConfig`` in ``--tlb``, such as ``data=8x4,second=none``.
 
     Making the machine checks that a TLB can have that shape.
 
+    :param text: what the user wrote.
+    :param option: what messages call it.
     :raises UsageError: when ``text`` is malformed.
     """
     fields: dict[str, Any] = {}
@@ -56,7 +105,7 @@ def parse_tlb(text: str) -> dict[str, Any]:
             fields[key] = int(value)
         else:
             raise UsageError(
-                f"--tlb: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
+                f"{option}: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
                 "second=SETSxWAYS|none, superpages=yes|no, replacement=lru|plru|random, seed=N, "
                 "separated by commas"
             )

@@ -30,11 +30,12 @@ from cosim.output import Step
 from cosim.reproduce.code_digest import digest
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
-from cosim.run.spec import MODELLED, RunSpec
+from cosim.run.spec import RunSpec
 from cosim.session import execution
 from cosim.session.protocol import Progress, View, Watchers
 from cosim.trace.reader import TraceReader
 from hypervisor_model.policies import MachineModel
+from hypervisor_model.policies.machine import MODELLED
 
 Json = dict[str, Any]
 

@@ -51,6 +51,10 @@ def _models(value: Any, folder: Path) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _machine(value: Any, folder: Path) -> dict[str, Any]:
+    return choices.parse_machine(checks.text(value, folder))
+
+
 def _console(value: Any, folder: Path) -> tuple[Exchange, ...]:
     if not isinstance(value, list):
         raise ValueError("must be tables [[console]] with expect, send, within")
@@ -93,8 +97,8 @@ _CHECKS: dict[str, Check] = {
     "time_limit": checks.seconds,
     "trace": checks.switch,
 }
-_ONLY_TYPED: dict[str, Check] = {"live": checks.switch}
-"""Options of the command line that run files cannot have."""
+_ONLY_TYPED: dict[str, Check] = {"live": checks.switch, "machine": _machine}
+"""Options of the command line that run files cannot have, or write as a table (``machine``)."""
 
 _FIELDS = {"from": "region_from", "to": "region_to"}
 """Fields of RunSpec that are not called as the option is."""

@@ -13,17 +13,6 @@ from typing import Any
 from cosim.run.backend import BackendOptions
 from cosim.run.names import COMMAND_LINE, Names
 
-MODELLED = (
-    "setup",
-    "tlb",
-    "walk_cache_ways",
-    "gstage_mode",
-    "gstage_page",
-    "footprint_data",
-    "footprint_code",
-)
-"""The fields of ``MachineModel`` that are the user's choice; the others are the guest's."""
-
 
 @dataclass(frozen=True)
 class Exchange:
@@ -65,7 +54,8 @@ class RunSpec:
     models: tuple[str, ...] = ()
     """Models with their options, as ``--model`` takes them; empty for the default models."""
     machine: dict[str, Any] = field(default_factory=dict)
-    """The modelled hardware and hypervisor: fields of ``MachineModel`` in :data:`MODELLED`."""
+    """The modelled hardware and hypervisor: the fields of ``MachineModel`` that are
+    the user's choice."""
     stop_on_divergence: bool = False
     time_limit: float | None = None
     """Seconds of real time that the run may take."""

@@ -13,6 +13,17 @@ from hypervisor_model.walk import ADUE, NO_SVNAPOT, PBMTE
 
 SetUp = Literal["base", "h"]
 
+MODELLED = (
+    "setup",
+    "tlb",
+    "walk_cache_ways",
+    "gstage_mode",
+    "gstage_page",
+    "footprint_data",
+    "footprint_code",
+)
+"""The fields of :class:`MachineModel` that are the user's choice; the others are the guest's."""
+
 _MOST = 1 << 16
 """Pages of a footprint, or ways of a walk cache (ours: more than anything has)."""
 
@@ -102,6 +113,8 @@ class MachineModel:
 def replace_fields(machine: MachineModel, data: Mapping[str, Any]) -> MachineModel:
     """``machine`` with the fields that ``data`` (as from JSON) names replaced.
 
+    Of ``tlb``, too, only those that are named are replaced.
+
     :raises ModelError: when a field is unknown, or its value has the wrong type or range.
     """
     changes: dict[str, Any] = {}
@@ -118,7 +131,7 @@ def _field(machine: MachineModel, key: str, value: Any) -> Any:
         if key == "gstage_mode":
             return Mode[str(value).upper()]
         if key == "tlb":
-            return _tlb(value)
+            return _tlb(machine.tlb, value)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"machine: {key} cannot be {value!r}") from error
     if type(value) is not known[key]:
@@ -126,7 +139,7 @@ def _field(machine: MachineModel, key: str, value: Any) -> Any:
     return value
 
 
-def _tlb(data: Any) -> TlbConfig:
+def _tlb(tlb: TlbConfig, data: Any) -> TlbConfig:
     known = [f.name for f in fields(TlbConfig)]
     if not isinstance(data, Mapping):
         raise ModelError(f"machine: tlb cannot be {data!r}, it has {', '.join(known)}")
@@ -136,7 +149,7 @@ def _tlb(data: Any) -> TlbConfig:
             raise ModelError(f"machine: tlb has no {key!r}; known: {', '.join(known)}")
         changes[key] = _tlb_field(key, value)
     try:
-        return TlbConfig(**changes)
+        return replace(tlb, **changes)
     except ModelError as error:
         raise ModelError(f"machine: tlb: {error}") from None
 

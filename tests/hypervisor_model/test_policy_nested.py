@@ -115,8 +115,8 @@ def test_device_pages_are_mapped_from_the_start(g_mode: Mode, svadu: bool) -> No
     for i in range(3):
         guest.map(root, VA + PAGE * (1 + i), device + PAGE * i, KERNEL & ~(A if svadu else 0))
     guest.access(VA)
-    fields = {"ram_size": guest.size, "gstage_mode": g_mode, "walk_cache_ways": 0, "svadu": svadu}
-    policy = policies.make("nested", MachineModel(**fields))
+    machine = MachineModel(ram_size=guest.size, gstage_mode=g_mode, svadu=svadu)
+    policy = policies.make("nested", machine)
     policy.feed(guest.take())
     whole = 4 * (g_mode.levels + 1) - 1 + (g_mode.levels + 1 if svadu else 0)
     for i in range(3):

@@ -420,8 +420,8 @@ def test_mxr_reads_no_table_as_it_was_reported() -> None:
     exec_only = pte.V | pte.X | pte.U | pte.A | pte.D
     ram.write(g_leaves + 8 * (vs_root >> 12 & 511), vs_root >> 2 | exec_only)
     ram.write(vs_root, BASE >> 30 << 28 | RWX)
-    registers = {"vsatp": make(Mode.SV39, vs_root), "hgatp": make(Mode.SV39, g_root)}
-    result = Mmu(ram, status=Status(mxr=True), **registers).translate(0)
+    vsatp, hgatp = make(Mode.SV39, vs_root), make(Mode.SV39, g_root)
+    result = Mmu(ram, status=Status(mxr=True), vsatp=vsatp, hgatp=hgatp).translate(0)
     assert (result.cause, result.gpa, result.implicit) == (21, 0x8000_2000, "read")
 
 
@@ -431,8 +431,7 @@ ABOVE = (1 << 56, 1 << 63, (1 << 64) - 8, 1 << 56 | BASE)
 @pytest.mark.parametrize("va", ABOVE)
 def test_bare_addresses_above_the_physical_ones_are_access_faults(va: int) -> None:
     ram = GuestMemory(BASE, 1 << 20)
-    for registers in ({"satp": 0}, {"vsatp": 0, "hgatp": 0}):
-        mmu = Mmu(ram, tlb=tlb.make(), **registers)
+    for mmu in (Mmu(ram, tlb=tlb.make(), satp=0), Mmu(ram, tlb=tlb.make(), vsatp=0, hgatp=0)):
         for status in (Status(), Status(priv=Priv.M)):
             for access, cause in zip(Access, (5, 7, 1), strict=True):
                 result = mmu.translate(va, access, status=status)

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cosim.models.choices import DEFAULT_MODELS
+from hypervisor_model import precompile
+
 _SETUP = Path(__file__).parents[2] / "scripts" / "setup"
 _UNIX = (
     "bash sh env sed cut sha256sum mktemp cat rm dirname head tail grep sleep flock cp chmod mkdir"
@@ -105,6 +108,25 @@ def test_models_are_compiled_again_only_when_they_changed(box: Sandbox) -> None:
     assert compiled(box.run()[2]) == 0
     (box.root / "hypervisor_model" / "policies" / "lsp.py").write_text("# changed\n")
     assert compiled(box.run()[2]) == 1
+
+
+def test_what_a_first_run_needs_is_compiled_and_all_only_for_tests(box: Sandbox) -> None:
+    def compiled(*arguments: str) -> list[str]:
+        _, _, calls = box.run(*arguments)
+        return [call.partition("precompile")[2].strip() for call in calls if "precompile" in call]
+
+    assert compiled("--no-models") == []
+    assert compiled() == ["--first"]
+    assert compiled("--no-models") == compiled() == []
+    assert compiled("--tests") == [""]
+    assert compiled("--tests") == compiled() == []
+    (box.root / "hypervisor_model" / "policies" / "lsp.py").write_text("# changed\n")
+    assert compiled("--tests") == [""]
+    assert compiled() == []
+
+
+def test_the_first_run_needs_the_default_models() -> None:
+    assert set(precompile.FIRST) == {*DEFAULT_MODELS, precompile.LEGALITY}
 
 
 def test_changed_requirements_are_installed_again(box: Sandbox) -> None:

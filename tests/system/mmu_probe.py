@@ -30,6 +30,7 @@ from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
 from hypervisor_model.isa import causes, pte
 from hypervisor_model.jit import signed, unsigned
 from hypervisor_model.memory import GuestMemory, holds, load, store
+from hypervisor_model.walk import Walk
 from tests.hypervisor_model import reference_mmu
 from tests.hypervisor_model.random_tables import Layout, Space, Tables
 
@@ -308,9 +309,9 @@ class Probe:
         return None
 
     @staticmethod
-    def _is_execute_only(w: walk.Walk) -> bool:
+    def _is_execute_only(w: Walk) -> bool:
         """Return True if MXR would make a page of a VS-stage table readable."""
-        return w.implicit == walk.IMPLICIT_READ and w.entry & (pte.R | pte.X) == pte.X
+        return w.implicit == walk.IMPLICIT_READ and bool(w.entry & (pte.R | pte.X) == pte.X)
 
     def _load_shows(self, case: Case) -> bool:
         """Whether it can be seen that QEMU translates a faulting AMO as a load first."""

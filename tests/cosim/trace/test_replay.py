@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim import cli
+from cosim.commands.options import spec_from
 from cosim.errors import UsageError
 from cosim.models import choices as modelling
 from cosim.models.pipeline import Pipeline
@@ -19,6 +21,8 @@ from cosim.trace.manifest import NAME
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import MachineModel, Stream, make
+from hypervisor_model.policies.machine import MODELLED
+from hypervisor_model.tlb import TlbConfig
 
 ORIGIN = Origin(
     guest={"name": "synthetic", "qemu": "none"},
@@ -74,6 +78,19 @@ def cosim(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, s
             ["--model", "shadow", "--model", "native", "--tlb", "data=2x2,fetch=none,second=none"],
             ["shadow", "native"],
             {"tlb": {"data": [2, 2], "fetch": None, "second": None}},
+        ),
+        (
+            [
+                *("--model", "nested,shadow", "--machine"),
+                "gstage_page=2M,footprint_data=0,footprint_code=3,tlb.data=2x2",
+            ],
+            ["nested", "shadow"],
+            {
+                "gstage_page": 2 << 20,
+                "footprint_data": 0,
+                "footprint_code": 3,
+                "tlb": {"data": [2, 2]},
+            },
         ),
     ],
 )
@@ -152,6 +169,11 @@ def test_a_damaged_segment_is_no_result(
         (["--model", "shadow:x=1"], "no option 'x'"),
         (["--tlb", "data=4"], "--tlb: cannot read 'data=4'"),
         (["--tlb", "data=0x4"], "TLB"),
+        (["--machine", "gstage_page=8K"], "--machine: gstage_page 8192 is neither 4096 nor"),
+        (["--machine", "ram_size=4096"], "--machine: cannot read 'ram_size=4096'; write KEY=VALUE"),
+        (["--machine", "tlb=8x4"], "--machine: cannot read 'tlb=8x4'"),
+        (["--machine", "tlb.ways=4"], "--machine tlb: cannot read 'ways=4'"),
+        (["--machine", "tlb.data=4x4", "--tlb", "data=4x4"], "--tlb cannot be used together"),
     ],
 )
 def test_what_the_models_do_not_have(
@@ -188,6 +210,79 @@ def test_parsing_a_tlb() -> None:
     for text in ("", "data", "data=none", "ways=4", "superpages=2", "replacement=fifo", "seed=-1"):
         with pytest.raises(UsageError):
             modelling.parse_tlb(text)
+
+
+MACHINE: dict[str, Any] = {
+    "setup": "base",
+    "walk_cache_ways": 4,
+    "gstage_mode": "sv48",
+    "gstage_page": 2 << 20,
+    "footprint_data": 0,
+    "footprint_code": 12,
+    "tlb": {
+        "data": [8, 4],
+        "fetch": None,
+        "second": [32, 2],
+        "replacement": "plru",
+        "seed": 3,
+        "superpages": True,
+    },
+}
+
+
+def test_parsing_a_machine_reaches_every_choice() -> None:
+    text = "setup=base,walk_cache_ways=4,gstage_mode=sv48,gstage_page=2M,footprint_data=0,"
+    text += "footprint_code=12,tlb.data=8x4,tlb.fetch=none,tlb.second=32x2,"
+    text += "tlb.replacement=plru,tlb.seed=3,tlb.superpages=yes"
+    assert modelling.parse_machine(text) == MACHINE
+    assert set(MACHINE) == set(MODELLED)
+    assert set(MACHINE["tlb"]) == {one.name for one in fields(TlbConfig)}
+    # What these do not name belongs to the guest, and its machine says it.
+    guests = {"ram_base", "ram_size", "harts", "svadu", "svpbmt", "svnapot", "svvptc"}
+    assert {one.name for one in fields(MachineModel)} == set(MODELLED) | guests
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "setup", "setup=", "setup=x", "setup=h,", "harts=2", "gstage_mode=bare"),
+        *("gstage_page=2G", "gstage_page=-1", "footprint_data=1e3", "footprint_data=100000"),
+        *("footprint_code=1,footprint_code=2", "walk_cache_ways=\u0664"),
+        *("tlb.", "tlb.data", "tlb.data=none"),
+    ],
+)
+def test_what_no_machine_can_be_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--machine") as refused:
+        modelling.parse_machine(text)
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_status == 2
+
+
+def test_what_a_machine_does_not_name_stays_as_it_was_captured() -> None:
+    captured = replace(ORIGIN.machine, tlb=TlbConfig(data=(4, 4), superpages=True), harts=2)
+    origin = replace(ORIGIN, machine=captured)
+    changes = modelling.parse_machine("tlb.second=none,footprint_code=1")
+    machine = modelling.make_pipeline(origin, ["native"], changes).origin.machine
+    tlb = TlbConfig(data=(4, 4), second=None, superpages=True)
+    assert machine == replace(captured, tlb=tlb, footprint_code=1)
+
+
+def test_a_run_has_the_machine_that_was_typed() -> None:
+    text = "gstage_page=2M,footprint_data=0,tlb.fetch=none"
+    machine = {"gstage_page": 2 << 20, "footprint_data": 0, "tlb": {"fetch": None}}
+    assert spec_from("micro", "plugin", machine=text).machine == machine
+
+
+@pytest.mark.parametrize("command", ["run", "capture"])
+def test_a_machine_that_cannot_be_is_refused_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str
+) -> None:
+    typed = ["micro", "--machine", "footprint_data=x"]
+    typed += ["-o", str(tmp_path / "t")] if command == "capture" else []
+    status, out, err = cosim(capsys, command, *typed)
+    assert (status, out) == (2, "")
+    assert "--machine: footprint_data cannot be 'x'; write a number" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_the_synthetic_guest_tells_the_truth(stream: EventBatch) -> None:
