@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
-from cosim.models.choices import DEFAULT_MODELS
+from cosim.models.model_options import DEFAULT_MODELS
 from hypervisor_model.events import EventBatch, Fence, Kind, Priv, empty
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode

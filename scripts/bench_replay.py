@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
-from cosim.models.choices import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.models.model_options import DEFAULT_MODELS, make_pipeline, split_models
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
 from cosim.output import note

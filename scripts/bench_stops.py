@@ -39,7 +39,7 @@ from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan, resolve
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.execution import execute, load_models
 from cosim.session.recording import record

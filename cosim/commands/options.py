@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from cosim.errors import UsageError
-from cosim.run.backend import all_options
+from cosim.run.backend_options import all_options
 from cosim.run.names import CommandLine
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cosim.models.choices import make_pipeline, parse_tlb, split_models
+from cosim.models.model_options import make_pipeline, parse_tlb, split_models
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cosim.models.choices import make_models, make_pipeline, split_models
+from cosim.models.model_options import make_models, make_pipeline, split_models
 from cosim.models.result import Ending, Origin
 from hypervisor_model import policies
 from hypervisor_model.errors import ModelError, UsageError

@@ -17,7 +17,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument
 from cosim.run import plan
 from cosim.run.plan import Plan
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from cosim.session.execution import execute

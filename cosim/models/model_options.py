@@ -1,4 +1,4 @@
-"""What a user says about the models: which ones, and on which TLB."""
+"""The options ``--model`` and ``--tlb``: from their text to models that are ready to run."""
 
 from __future__ import annotations
 
