@@ -135,7 +135,7 @@ class GdbSession:
             plan.qemu.path,
             plan.machine,
             folder=self._folder,
-            name="live" if plan.live else "replay",
+            name="live" if plan.live else "reexecution",
             timing=timing,
             stub=True,
             hold=True,
