@@ -320,7 +320,7 @@ def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
 
 
 def _event_at(time: int) -> int:
-    """The number of the event at a time of the history."""
+    """Return the number of the event at a time of the history."""
     return time - history.START - 1
 
 

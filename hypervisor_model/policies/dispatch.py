@@ -41,7 +41,7 @@ class Kernels(NamedTuple):
 
 
 def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
-    """The compiled loop of one policy.
+    """Return the compiled loop of one policy.
 
     :param module: the policy's module.
     :param name: the policy's name.

@@ -134,7 +134,7 @@ class LazyShadowPaging(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def _uncounted(self) -> dict[str, str]:
@@ -148,13 +148,13 @@ class LazyShadowPaging(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table: the hypervisor does not see it."""
+    """Handle a store to a live table: the hypervisor does not see it."""
     apply(p.guest, event.kind, event.a, event.c)
 
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     if sub & _VA:
         take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
     else:
@@ -219,7 +219,7 @@ def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_synchronised(p, hart, satp, p.options[_DROP])
     retain(p, p.options[_ROOTS])

@@ -170,7 +170,7 @@ def _is_mappable(g: _GStage, gpa: int) -> bool:
 
 @inner
 def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
-    """What the guest's own tables say; the G-stage never changes an address."""
+    """Return what the guest's own tables say; the G-stage never changes an address."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
     walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
@@ -214,7 +214,7 @@ def _probe(
     vsatp: int,
     request: Request,
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing."""
+    """Return the translation that an access would get now; changes and counts nothing."""
     walk = translate2(
         tlb_of(hw, hart),
         no_cache(hw),

@@ -76,11 +76,11 @@ class ShadowPaging(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def result(self) -> PolicyResult:
-        """The counts so far."""
+        """Return the counts so far."""
         result = super().result()
         if self._must_be_whole:
             result.reasons["exits.pt_write"] = (
@@ -97,7 +97,7 @@ class ShadowPaging(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table."""
+    """Handle a store to a live table."""
     page = store(p, event)
     if page >= 0:
         trap_store(hw, p, event)
@@ -106,14 +106,14 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_filled(p, hart, satp)
     retain(p, p.options[_ROOTS])

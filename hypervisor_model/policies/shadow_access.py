@@ -144,7 +144,7 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
 
 @inner
 def _table_dropped(p: Pool, page: int, seen: bool) -> None:
-    """The page is no live table any more: a root dies with it, other shadows if it is seen."""
+    """Note that a page is no live table now: a root dies with it, other shadows if it is seen."""
     p.state.live -= p.tables[page].live
     p.tables[page].live = 0
     row = 0
@@ -281,13 +281,13 @@ def _grant_withheld(p: Pool, satp: int, va: int) -> None:
 
 @inner
 def _register_of(satp: int, slot: int) -> int:
-    """What hardware ``satp`` (``vsatp``) holds while a shadow root stands for that of ``satp``."""
+    """Return what hardware ``satp`` holds while a shadow root stands for that of ``satp``."""
     return (satp & ~atp.PPN_MASK) | ((POOL_BASE >> 12) + slot)
 
 
 @inner
 def _access(hw: Hardware, p: Pool, event: Event) -> int:
-    """The effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
+    """Return the effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
     hart, va, kind = event.hart, event.a, event.sub
     priv = event.priv
     satp = hw.harts[hart].satp
@@ -345,7 +345,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
 def _probe(
     hw: Hardware, p: Pool, hart: int, satp: int, view: int, of_guest: Request, request: Request
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing.
+    """Return the translation that an access would get now; changes and counts nothing.
 
     ``of_guest`` is the access as the guest's own tables see it, ``request`` as the hardware does.
     """

@@ -59,7 +59,7 @@ class StoppedGuest:
     """The guest behind a stub.
 
     :param stub: QEMU's stub; the guest must be stopped.
-    :raises RemoteError: from each method, when the stub refuses, is gone or does not answer.
+    :raises RemoteError: when the stub refuses, is gone or does not answer, in every method.
     """
 
     def __init__(self, stub: Stub) -> None:
@@ -116,6 +116,7 @@ class StoppedGuest:
         """Wait until the instruction has executed.
 
         :raises GuestEnded: when the guest ends in it.
+        :raises RemoteError: when QEMU does not finish the step in time.
         """
         stop = self._stub.stop(_STEP_SECONDS)
         if stop is None:
