@@ -21,13 +21,15 @@ from cosim.trace.replay import replay
     "  cosim replay t --model shadow:roots=4,lsp --tlb data=64x4,second=none --json\n"
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."
+)
 @click.option(
     "--tlb",
     metavar="K=V,..",
     help="Each hart's TLB: data, fetch, second = SETSxWAYS or none; replacement; seed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: bool) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
