@@ -41,11 +41,6 @@ class Mode(IntEnum):
         """Levels of tables: 0 for Bare, then 3, 4, 5."""
         return levels(int(self))
 
-    @property
-    def address_bits(self) -> int:
-        """Bits of a virtual address (first stage); a guest-physical one has two more."""
-        return 12 + 9 * self.levels if self.levels else 64
-
 
 ALL_MODES = frozenset(Mode)
 """What a machine with Sv57 supports; supporting a mode implies the smaller ones."""
