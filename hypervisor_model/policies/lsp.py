@@ -10,9 +10,9 @@
 - SATP_WRITE: exit ``satp_write``, as in ``shadow``.
 
 *Address spaces that are not loaded.*  A fence with an ASID and an address reaches their leaf by
-ASID.  Any other fence that covers them marks them for its hart, and when that hart loads a marked
-one it is synchronised; so is one that the hart loads with another ASID than before, or for the
-first time: what other harts may still hold is not legal there.
+ASID.  Any other fence that covers them marks them for its hart.  When that hart loads a marked one,
+it is synchronised.  The same happens if the hart loads one with another ASID than before, or for
+the first time: what other harts may still hold is not legal there.
 
 *Links.*  By the definition a changed link takes effect at a fence without address only.  But a miss
 is filled if the guest's own walk allows the access, and that walk leads through the links as

@@ -285,7 +285,7 @@ def _suiting(machine: MachineModel) -> str:
     if largest:
         return f"this TLB takes {largest} at most; capture with --filter {largest}"
     if machine.tlb.fetch is None:
-        return "no filter suits a unified first level; model one of its own for code (fetch)"
+        return "no filter suits a unified first level; model a separate one for code (fetch)"
     return "no filter suits a first level whose sets exit_footprint fills; model more ways"
 
 

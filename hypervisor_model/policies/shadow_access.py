@@ -8,15 +8,15 @@ superpages.  (Ours, and a limit: a write-protected page inside of one does not b
 Protection is by page number, so the TLB reach that splitting costs is not seen.)
 
 *Privilege views.*  In set-up ``h`` the guest's own U bit and SUM work in VS- and VU-mode, so there
-is one view.  In set-up ``base`` all of the guest runs in U-mode, so that user, supervisor and
-supervisor with SUM each have a shadow of their own.
+is one view.  In set-up ``base`` all of the guest runs in U-mode, so there is one shadow for user,
+one for supervisor, and one for supervisor with SUM.
 
 *A and D.*  A shadow leaf exists only if the guest's A is set, and is writable only if its D is
 set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
 guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only for want of D,
-and the hypervisor sets D for it.  Every view of the address space that holds the page has W then,
-so that there is one such exit a page, not one a view.  A store that its view has nothing for is a
-``shadow_fill``, which sets D on the way; so is one after the guest has set D itself.
+and the hypervisor sets D for it.  Every view of the address space that holds the page then has W,
+so each page has one such exit, not one per view.  A store whose view holds nothing for the page is
+a ``shadow_fill``, which sets D on the way.  So is a store after the guest has set D itself.
 
 *A miss* walks the shadow table.  If it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
