@@ -1,10 +1,9 @@
-"""Docstrings have one style, and modules have names of their own."""
+"""Docstrings have one style."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -151,24 +150,3 @@ def test_a_function_says_what_it_does() -> None:
 )
 def test_the_style_of_errors(text: str, good: bool) -> None:
     assert bool(_RAISES.match(text)) is good
-
-
-# A sub-command and what it calls have one name, and so do the parts of each guest's recipe.
-_MAY_SHARE = {"errors": 2, "packages": 2, "recipe": 3, "options": 2}
-
-
-def test_modules_have_names_of_their_own() -> None:
-    """Two modules of one name are confused in imports, in an editor's tabs and in messages."""
-    commands = {file for file in MODULES if file.parent.name == "commands"}
-    backends = {file for file in MODULES if file.parent.name == "backends"}
-    names = Counter(file.stem for file in MODULES if file not in commands | backends)
-    del names["__init__"]
-    shared = {name: n for name, n in names.items() if n > _MAY_SHARE.get(name, 1)}
-    assert not shared
-    # A plural beside its singular is as easily confused.
-    plurals = [
-        f"{file.parent.relative_to(paths.SOURCE)}/{file.stem}(s)"
-        for file in MODULES
-        if (file.parent / f"{file.stem}s.py").exists() or (file.parent / f"{file.stem}s").is_dir()
-    ]
-    assert not plurals
