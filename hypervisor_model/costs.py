@@ -89,7 +89,7 @@ class Cycles:
 
 
 def cycles(policy: Mapping[str, Any], table: CostTable | None = None) -> Cycles:
-    """The cycles of one policy.
+    """Return the cycles of one policy.
 
     :param policy: its part of a result document (:meth:`PolicyResult.to_json`).
     :param table: the costs; by default :class:`CostTable`'s.
@@ -121,7 +121,7 @@ def cycles(policy: Mapping[str, Any], table: CostTable | None = None) -> Cycles:
 def break_even(
     one: Mapping[str, Any], other: Mapping[str, Any], table: CostTable | None = None
 ) -> float | None:
-    """The cost of an exit, in cycles, at which two policies cost the same.
+    """Return the cost of an exit, in cycles, at which two policies cost the same.
 
     Below it the policy with more exits is the cheaper one, above it the other.  None if there
     is no such cost: the policies exit equally often, or one is cheaper at every cost.

@@ -74,7 +74,7 @@ def inner(function: F) -> F:
 
 
 def with_globals(function: Callable[..., Any], module: str, name: str, **names: Any) -> Any:
-    """A kernel from the code of ``function``, which sees ``names`` among its globals.
+    """Return a kernel from the code of ``function``, which sees ``names`` among its globals.
 
     This makes one kernel per set of callees from a single source.  A closure would do the same, but
     numba cannot find its compiled code again in another process.
@@ -91,12 +91,12 @@ def with_globals(function: Callable[..., Any], module: str, name: str, **names: 
 
 
 def signed(value: int) -> int:
-    """The int64 with the bits of the unsigned 64-bit ``value``."""
+    """Return the int64 with the bits of the unsigned 64-bit ``value``."""
     return ((value & _MASK) ^ _SIGN) - _SIGN
 
 
 def unsigned(value: int) -> int:
-    """The unsigned 64-bit integer with the bits of the int64 ``value``."""
+    """Return the unsigned 64-bit integer with the bits of the int64 ``value``."""
     return int(value) & _MASK
 
 
@@ -250,7 +250,7 @@ def _is_writable(folder: Path) -> bool:
 
 @functools.cache
 def _stamp(module: str) -> str:
-    """A digest of a module's source, and of all modules of this package that it imports."""
+    """Return a digest of a module's source, and of all modules of this package that it imports."""
     path = _source_of(module) or _source_elsewhere(module)
     source = path.read_bytes() if path else b""
     digest = hashlib.sha256(source)
@@ -260,7 +260,7 @@ def _stamp(module: str) -> str:
 
 
 def _imports(source: bytes) -> set[str]:
-    """The modules of this package that a source imports when it is loaded."""
+    """Return the modules of this package that a source imports when it is loaded."""
     names: set[str] = set()
     for node in ast.parse(source).body:
         if isinstance(node, ast.Import):
@@ -272,13 +272,13 @@ def _imports(source: bytes) -> set[str]:
 
 
 def _source_of(module: str) -> Path | None:
-    """The file of a module of this package; None for any other, and for packages."""
+    """Return the file of a module of this package; None for any other, and for packages."""
     package, _, name = module.partition(".")
     path = (Path(__file__).parent / name.replace(".", "/")).with_suffix(".py")
     return path if package == __package__ and path.is_file() else None
 
 
 def _source_elsewhere(module: str) -> Path | None:
-    """The file of a loaded module outside of this package that has kernels."""
+    """Return the file of a loaded module outside of this package that has kernels."""
     file = getattr(sys.modules.get(module), "__file__", None)
     return Path(file) if file else None

@@ -44,7 +44,7 @@ def holds(ram: Ram, pa: int) -> bool:
 
 @kernel
 def load(ram: Ram, pa: int) -> int:
-    """The aligned word that ``pa`` lies in; the caller has asked :func:`holds`."""
+    """Return the aligned word that ``pa`` lies in; the caller has asked :func:`holds`."""
     return ram.words[(pa - ram.base) >> 3]  # type: ignore[no-any-return]
 
 
@@ -80,7 +80,7 @@ def _apply_batch(
 
 
 def sparse(*shape: int) -> NDArray[np.int64]:
-    """An int64 array of zeros whose untouched 4 KiB pages cost nothing.
+    """Return an int64 array of zeros whose untouched 4 KiB pages cost nothing.
 
     NumPy asks for 2 MiB pages for large arrays.  Page tables lie scattered over the guest's RAM,
     so that nearly all of it would be allocated, and cleared, for a few pages in use.
@@ -151,7 +151,7 @@ class GuestMemory:
         )
 
     def read(self, pa: int) -> int:
-        """The int64 at the 8-byte word of ``pa``.
+        """Return the int64 at the 8-byte word of ``pa``.
 
         :raises ModelError: when ``pa`` is outside.
         """

@@ -40,7 +40,7 @@ _BARE = int(atp.Mode.BARE)
 
 @kernel
 def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, flags: int) -> Walk:
-    """A TLB hit as a walk without references (``entry`` is not cached: 0)."""
+    """Return a TLB hit as a walk without references (``entry`` is not cached: 0)."""
     e = tlb.entries[row]
     pa = tlbs.pa_of(tlb, row, va)
     if flags & walks.RAM_ONLY and not holds(ram, pa) and not holds(other, pa):
@@ -261,13 +261,13 @@ class Status:
     """True if an access outside RAM is an access fault (no devices)."""
 
     def effective(self, access: Access) -> Priv:
-        """The privilege an access is made with: MPRV redirects loads and stores of M-mode."""
+        """Return the privilege of an access: MPRV redirects loads and stores of M-mode."""
         if self.priv is Priv.M and self.mprv and access is not Access.FETCH:
             return self.mpp
         return self.priv
 
     def flags(self, *, two_stage: bool) -> int:
-        """The ``flags`` of the kernels."""
+        """Return the ``flags`` of the kernels."""
         chosen = (
             (self.sum, FLAG_SUM),
             (self.vs_mxr or (self.mxr and not two_stage), FLAG_MXR),
@@ -356,7 +356,7 @@ class Mmu:
     def translate_many(
         self, vas: NDArray[np.int64], access: Access = Access.READ
     ) -> NDArray[np.int64]:
-        """The PA of each address, or ``fault_pa(cause)``; walks without TLB, no references kept."""
+        """Return the PA of each address, or ``fault_pa(cause)``, by walks without a TLB."""
         priv = self.status.effective(access)
         flags = self.status.flags(two_stage=self.two_stage)
         satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
@@ -422,7 +422,7 @@ class Mmu:
 
 
 def letters(perm: int) -> str:
-    """The bits of an entry as letters, bit 7 first: ``DAGUXWRV``, with ``-`` for a clear one."""
+    """Return the bits of an entry as letters: ``DAGUXWRV``, with ``-`` for a clear one."""
     return "".join(
         letter if perm >> bit & 1 else "-"
         for bit, letter in zip(range(7, -1, -1), "DAGUXWRV", strict=True)

@@ -197,7 +197,7 @@ class History(NamedTuple):
 
 @inner
 def table_added(h: History, page_pa: int) -> None:
-    """A page of RAM became a live table, empty so far."""
+    """Note that a page of RAM became a live table, empty so far."""
     if not holds(h.ram, page_pa):
         return
     page = (page_pa - h.ram.base) >> 12
@@ -217,21 +217,21 @@ def table_added(h: History, page_pa: int) -> None:
 
 @inner
 def table_dropped(h: History, page_pa: int) -> None:
-    """A page is no live table any more; what becomes of its content is not known."""
+    """Note that a page is no live table any more; its content is not known from now on."""
     if holds(h.ram, page_pa):
         h.pages[(page_pa - h.ram.base) >> 12].dropped = h.state.time
 
 
 @inner
 def table_entry(h: History, pa: int, value: int) -> None:
-    """What a table that was just added holds."""
+    """Note what a table that was just added holds."""
     if holds(h.ram, pa):
         store(h.ram, pa, value)
 
 
 @inner
 def pte_written(h: History, pa: int, value: int) -> None:
-    """An entry of a live table was stored to, at the present time."""
+    """Note that an entry of a live table was stored to now."""
     if not holds(h.ram, pa):
         return
     old = load(h.ram, pa)
@@ -287,7 +287,7 @@ def _since(h: History, pa: int) -> int:
 
 @inner
 def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
-    """A fence of the guest's own tables, at the present time; ``form`` as in
+    """Note that the guest fenced its own tables now; ``form`` as in
     :class:`~hypervisor_model.events.Fence`."""
     if form & _FORM_VA:
         row = h.fences[h.state.fences % h.fences.shape[0]]

@@ -166,7 +166,7 @@ class Tlb(NamedTuple):
 
 
 def make(config: TlbConfig | None = None) -> Tlb:
-    """An empty TLB."""
+    """Return an empty TLB."""
     config = config or TlbConfig()
     geometry = np.zeros((3, 4), np.int64)
     entries = sets_total = 0
@@ -210,7 +210,7 @@ def _holds_superpages(tlb: Tlb, buffer: int) -> bool:
 
 @kernel
 def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
-    """The row of a buffer's entry for ``va`` in an address space, or -1."""
+    """Return the row of a buffer's entry for ``va`` in an address space, or -1."""
     ways = tlb.geometry[buffer, _WAYS]
     if ways == 0:
         return -1
@@ -262,7 +262,7 @@ def _touch(tlb: Tlb, buffer: int, row: int) -> None:
 
 @kernel
 def _victim(tlb: Tlb, buffer: int, index: int) -> int:
-    """The row to fill in a set: an empty one, else the one that the replacement gives up."""
+    """Return the row to fill in a set: an empty one, else the one that the replacement gives up."""
     ways = tlb.geometry[buffer, _WAYS]
     first = tlb.geometry[buffer, _OFFSET] + index * ways
     oldest = first
@@ -289,8 +289,10 @@ def _victim(tlb: Tlb, buffer: int, index: int) -> int:
 
 @kernel
 def _stalest(tlb: Tlb, buffer: int, index: int) -> int:
-    """The row of a set for an entry of the hypervisor: an empty one, else the guest's that was
-    used last longest ago."""
+    """Return the row of a set for an entry of the hypervisor.
+
+    It is an empty one, or else that of the guest's entry whose last use is longest ago.
+    """
     ways = tlb.geometry[buffer, _WAYS]
     first = tlb.geometry[buffer, _OFFSET] + index * ways
     oldest = first
@@ -306,7 +308,7 @@ def _stalest(tlb: Tlb, buffer: int, index: int) -> int:
 
 @kernel
 def _fractured(tlb: Tlb, row: int) -> int:
-    """The element of the state that counts the entry, if it is a fragment of a superpage."""
+    """Return the element of the state that counts the entry, if it is a fragment of a superpage."""
     second = tlb.geometry[SECOND, _WAYS] != 0 and row >= tlb.geometry[SECOND, _OFFSET]
     return _FRACTURED + second  # type: ignore[no-any-return]
 
@@ -391,12 +393,12 @@ def probe(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags
 
 @kernel
 def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags: int) -> int:
-    """The row of the entry that translates and permits an access, or -1; hits and misses are
-    counted, and an entry found in the second level is copied into the first.
+    """Return the row of the entry that translates and permits an access, or -1.
 
+    Hits and misses are counted.  An entry found in the second level is copied into the first.
     ``asid`` and ``vmid`` name the address space (ASID NO_TABLES: the first stage is Bare; VMID
-    NO_GUEST: V=0), ``access``, ``priv`` and
-    ``flags`` are as for :func:`hypervisor_model.walk.walk1`.
+    NO_GUEST: V=0).  ``access``, ``priv`` and ``flags`` are as for
+    :func:`hypervisor_model.walk.walk1`.
     """
     buffer = FETCH if access == _ACCESS_FETCH else DATA
     row = _find(tlb, buffer, va, asid, vmid)
@@ -418,7 +420,7 @@ def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flag
 
 @kernel
 def pa_of(tlb: Tlb, row: int, va: int) -> int:
-    """The physical address that entry ``row`` translates ``va`` to."""
+    """Return the physical address that entry ``row`` translates ``va`` to."""
     entry = tlb.entries[row]
     return entry[PA] + (va - entry[VA])  # type: ignore[no-any-return]
 

@@ -244,8 +244,10 @@ def _with_ad(entry: int, access: int) -> int:
 
 @kernel
 def outcome_of(entry: int, level: int, va: int, access: int, priv: int, flags: int) -> int:
-    """What a one-stage walk of ``va`` comes to that meets ``entry`` at ``level``: a PA,
-    ``fault_pa`` of the page fault, or POINTS_ON.  A and D are taken as updated."""
+    """Return what a one-stage walk of ``va`` comes to if it meets ``entry`` at ``level``.
+
+    That is a PA, ``fault_pa`` of the page fault, or POINTS_ON.  A and D are taken as updated.
+    """
     verdict = _examine(entry, level, access, priv & _PRIV, flags)
     if verdict == _BAD:
         return -1 - page_fault(access)

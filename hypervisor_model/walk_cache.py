@@ -39,7 +39,7 @@ class WalkCache(NamedTuple):
 
 
 def make(ways: int = 0) -> WalkCache:
-    """A walk cache with ``ways`` entries per stage and level, fully associative, LRU; 0 = none.
+    """Return a fully associative walk cache: ``ways`` entries per stage and level (0: none), LRU.
 
     :raises ModelError: when ``ways`` is negative.
     """
@@ -52,7 +52,7 @@ def make(ways: int = 0) -> WalkCache:
 def start_level(
     cache: WalkCache, stage: int, address: int, levels: int, asid: int, vmid: int
 ) -> int:
-    """The level whose table the walk of ``address`` starts at: the lowest cached, or the root."""
+    """Return the level where the walk of ``address`` starts: the lowest cached, or the root's."""
     ways = cache.entries.shape[2]
     if ways:
         for level in range(levels - 1):

@@ -6,11 +6,11 @@
 Over the synthetic guest of ``scripts/synthetic_guest.py``, in processor time of one core, best of
 three, all in one run:
 
-- ``models``: events a second of the models alone;
-- ``tracker.K``: events a second of the tracker alone, with the answers of K parties;
+- ``models``: events per second of the models alone;
+- ``tracker.K``: events per second of the tracker alone, with the answers of K parties;
 - ``run``: of both, and its ratio to the models alone;
-- ``stale``: accesses a second whose answer is stale but legal (what the tracker must search
-  for), and of accesses whose answer is illegal (the longest search), after many fences by address.
+- ``stale``: accesses per second whose answer is stale but legal (what the tracker must search
+  for), and accesses whose answer is illegal (the longest search), after many fences by address.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
-from cosim.models.choices import DEFAULT_MODELS
+from cosim.models.model_options import DEFAULT_MODELS
 from hypervisor_model.events import EventBatch, Fence, Kind, Priv, empty
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Benchmark: TLB hits and page walks a second, on one core.
+"""Benchmark: TLB hits and page walks per second, on one core.
 
     scripts/bench_model.py [--json] [--pages N] [--rounds N]
 
@@ -11,7 +11,7 @@ visited in random order.
 What limits it is printed, too: each reference of a walk is a load that depends on the one before,
 then some twenty instructions of checks; a two-stage walk is 15 to 35 of them in a row.
 
-How many events a second a policy takes is in scripts/bench_replay.py.
+How many events per second a policy takes is in scripts/bench_replay.py.
 """
 
 from __future__ import annotations

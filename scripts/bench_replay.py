@@ -9,13 +9,13 @@ takes a made-up guest's N events instead, without QEMU.  All figures of a trace 
 times are processor time, best of three, so that a second is one of one core and the ratios hold on
 a busy machine:
 
-- ``read``: events a second of reading and decoding the Parquet files alone;
-- ``policies.NAME``: events a second of that model fed from memory;
-- ``replay``: events a second of all of them from disk, and its ratio to the sum of the parts;
-- ``write``: events a second of writing the trace anew, and bytes an event;
+- ``read``: events per second of reading and decoding the Parquet files alone;
+- ``policies.NAME``: events per second of that model fed from memory;
+- ``replay``: events per second of all of them from disk, and its ratio to the sum of the parts;
+- ``write``: events per second of writing the trace again, and bytes per event;
 - ``peak_memory``: resident bytes at most of a `cosim replay` process over the whole trace, and its
   ratio to that over the trace's first quarter: memory does not grow with the length;
-- ``encodings`` (option): bytes an event and speed of the columns encoded in other ways.
+- ``encodings`` (option): bytes per event and speed of the columns encoded in other ways.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
-from cosim.models.choices import DEFAULT_MODELS, make_pipeline, split_models
+from cosim.models.model_options import DEFAULT_MODELS, make_pipeline, split_models
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
 from cosim.output import note

@@ -30,18 +30,18 @@ from unittest.mock import patch
 from cosim.capture import marks
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
-from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stopped_guest import HartState
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import GdbError
 from cosim.machine import tools
-from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan, resolve
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.execution import execute, load_models
+from cosim.session.gdb_session import guest_layout
 from cosim.session.recording import record
 
 WORKLOADS = {
@@ -85,14 +85,7 @@ def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, I
         stub.start()
         interception = Interception(
             stub,
-            GuestLayout(
-                machine.ram_words(),
-                RAM_BASE,
-                extents=machine.ram_extents,
-                mark_at=resolved.mark_at,
-                firmware=resolved.firmware_ranges,
-                kernel=resolved.kernel_ranges,
-            ),
+            guest_layout(resolved, machine),
             lambda batch: None,
         )
         while True:

@@ -151,30 +151,6 @@ class Instruction:
         asid = regs[self.rs2] & (0x3FFF if gstage else 0xFFFF)
         return self.sub, address if self.rs1 else 0, asid if self.rs2 else 0
 
-    def csr_value(self, old: int, regs: Sequence[int]) -> int:
-        """Return what an ``ATP_WRITE`` writes over ``old``, before the WARL rules."""
-        immediate = self.name.endswith("i")
-        operand = self.rs1 if immediate else regs[self.rs1]
-        match self.name.removesuffix("i"):
-            case "csrrs":
-                return old | operand
-            case "csrrc":
-                return old & ~operand & _MASK64
-            case _:
-                return operand
-
-    def store_bytes(self, regs: Sequence[int]) -> bytes | None:
-        """Return the bytes that a store or ``cbo.zero`` leaves at its address.
-
-        None if the integer registers do not say it (AMO, ``sc``, floats, vectors), or if nothing
-        is stored.
-        """
-        if self.kind is InstructionKind.CBO_ZERO:
-            return bytes(self.size)
-        if self.kind is not InstructionKind.STORE or self.value is None:
-            return None
-        return (regs[self.value] & ((1 << 8 * self.size) - 1)).to_bytes(self.size, "little")
-
 
 _capstone = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
 

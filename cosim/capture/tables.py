@@ -240,7 +240,7 @@ class LiveTables:
         self._pages[page].root_level = level
 
     def _add(self, page: int, level: int, base: int, root: bool = False) -> None:
-        """A link at ``level`` reaches ``page`` (rule 2)."""
+        """Count a link at ``level`` that reaches ``page`` (rule 2)."""
         live = self._pages.get(page)
         if live is None:
             live = self._read(page, level, root)
@@ -257,7 +257,7 @@ class LiveTables:
             self._note_leaves(page, live, level)
 
     def _extend(self, page: int, level: int, base: int) -> None:
-        """A live table is reached under one more virtual address."""
+        """Note that a live table is reached under one more virtual address."""
         bases = self._pages[page].bases.setdefault(level, set())
         if base not in bases:
             bases.add(base)
@@ -276,7 +276,7 @@ class LiveTables:
                 do(int(pte.target(entry)), level - 1, self._virtual(base, int(index), level))
 
     def _remove(self, page: int, level: int, base: int = 0) -> None:
-        """A link at ``level`` reaches ``page`` no more (rule 4)."""
+        """Discount a link at ``level`` that reaches ``page`` no more (rule 4)."""
         live = self._pages[page]
         live.links[level] -= 1
         if live.links[level]:

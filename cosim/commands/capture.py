@@ -39,8 +39,8 @@ def command(
     The plugin captures at QEMU's speed.  It is the default unless --step is given.  If it cannot be
     loaded, gdb is used instead and a line says so.
     """
-    from cosim.commands.batch import do_runs
-    from cosim.commands.session import capture_and_print
+    from cosim.commands.many_runs import do_runs
+    from cosim.commands.one_run import capture_and_print
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)

@@ -9,7 +9,7 @@ from cosim import doctor, output
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(as_json: bool) -> int:
     """Check what is installed; say what each missing part costs, and how to get it.
 

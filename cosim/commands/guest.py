@@ -15,7 +15,7 @@ from cosim.errors import UsageError
 from guest import apt, linux, registry, spec
 from guest.workloads import SIZES, WORKLOADS
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
 @click.group()

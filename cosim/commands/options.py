@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from cosim.errors import UsageError
-from cosim.run.backend import all_options
+from cosim.run.backend_options import all_options
 from cosim.run.names import CommandLine
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -24,14 +24,15 @@ def run_options(command: str) -> Callable[[F], F]:
     """Return a decorator that adds the options of ``command`` that describe a run."""
 
     def decorate(function: F) -> F:
-        for option in reversed([*_common(), *_of_backends(command)]):
+        for option in reversed([*_common(command), *_of_backends(command)]):
             function = option(function)
         return function
 
     return decorate
 
 
-def _common() -> list[Callable[[Any], Any]]:
+def _common(command: str) -> list[Callable[[Any], Any]]:
+    without = "; none with --live or --gdb" if command == "run" else ""
     return [
         click.option("--kernel", metavar="FILE", help="Boot this ELF file or Linux Image."),
         click.option("--initrd", metavar="FILE", help="Initial RAM disk for --kernel."),
@@ -52,7 +53,7 @@ def _common() -> list[Callable[[Any], Any]]:
             "--time-limit",
             type=float,
             metavar="SECONDS",
-            help="Give up after this long.  Default: 600; none with --live or --gdb.",
+            help=f"Give up after this long.  Default: 600{without}.",
         ),
     ]
 

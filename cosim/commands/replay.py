@@ -8,7 +8,7 @@ import click
 
 from cosim.commands.options import machine_option
 from cosim.errors import UsageError
-from cosim.models.choices import make_pipeline, parse_machine, parse_tlb, split_models
+from cosim.models.model_options import make_pipeline, parse_machine, parse_tlb, split_models
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result
@@ -24,10 +24,12 @@ from cosim.trace.replay import replay
     "  cosim replay t --machine gstage_page=2M,footprint_data=0,footprint_code=0\n"
 )
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="The policies.")
+@click.option(
+    "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."
+)
 @machine_option()
-@click.option("--tlb", metavar="K=V,..", help="Each hart's TLB: as --machine tlb.K=V,..")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--tlb", metavar="K=V,..", help="Each hart's TLB; the same as --machine tlb.K=V,..")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     folder: Path, models: tuple[str, ...], machine: str | None, tlb: str | None, as_json: bool
 ) -> int:

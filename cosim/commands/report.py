@@ -21,7 +21,7 @@ from cosim.output import note, print_json, print_table, progress
     type=click.Path(path_type=Path),
     help="The page (.html); by default beside PATH.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(path: Path, output: Path | None, as_json: bool) -> None:
     """Make one self-contained HTML page of PATH, and print its tables.
 

@@ -26,7 +26,7 @@ _ALL = "all"
     help="The folder for data, page and captures.",
 )
 @click.option("--quick", is_flag=True, help="Measure small sizes; takes under two minutes.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(what: str, output: Path, quick: bool, as_json: bool) -> int:
     """Run the experiments behind the figures of the LSP paper on real guests.
 

@@ -56,9 +56,9 @@ def command(
     it runs once, at QEMU's own speed.  With --gdb your own gdb can stop, step and inspect it
     meanwhile.  If the plugin cannot be loaded, gdb is used instead and a line says so.
     """
-    from cosim.commands.batch import do_runs
-    from cosim.commands.session import run_and_print
-    from cosim.models.choices import split_models
+    from cosim.commands.many_runs import do_runs
+    from cosim.commands.one_run import run_and_print
+    from cosim.models.model_options import split_models
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)

@@ -31,7 +31,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(short_help="Show what the trace in DIR holds.")
 @_FOLDER
 @_JSON
 def info(folder: Path, as_json: bool) -> None:

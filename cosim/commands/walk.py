@@ -71,7 +71,7 @@ _ACCESSES = {"read": Access.READ, "write": Access.WRITE, "fetch": Access.FETCH}
     "--svadu", is_flag=True, help="Update A and D (in a copy of the image) instead of faulting."
 )
 @click.option("--svpbmt", is_flag=True, help="Enable Svpbmt.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     vas: tuple[int, ...],
     ram: Path,

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from cosim.debugger.mi_records import Stop, parse, quote, stop_of
+from cosim.debugger.mi_records import GdbStop, parse, quote, stop_of
 from cosim.errors import GdbError, MissingTool, StorageError, UsageError
 from cosim.machine import process
 
@@ -86,7 +86,7 @@ class GdbMi:
         self._send_lock = threading.Lock()
         self._tokens = itertools.count(1)
         self._pending: dict[int, tuple[str, Future[dict[str, Any]]]] = {}
-        self._stops: deque[Stop] = deque()
+        self._stops: deque[GdbStop] = deque()
         self._console: deque[str] = deque()
         self._console_size = 0
         self._last_message = ""
@@ -347,7 +347,7 @@ class GdbMi:
         with self._changed:
             return "".join(self._console)
 
-    def connect(self, path: Path | str, timeout: float = _ANSWER_SECONDS) -> Stop:
+    def connect(self, path: Path | str, timeout: float = _ANSWER_SECONDS) -> GdbStop:
         """Connect to the stopped guest behind the Unix socket ``path``; return where it stands.
 
         :raises GdbError: when gdb has a guest already, or no RISC-V stub serves the socket.
@@ -390,7 +390,7 @@ class GdbMi:
         self._start("-exec-continue")
 
     @guest_stopped
-    def step_instruction(self, timeout: float = _ANSWER_SECONDS) -> Stop:
+    def step_instruction(self, timeout: float = _ANSWER_SECONDS) -> GdbStop:
         """Execute one instruction and return the stop behind it.
 
         :raises GdbError: when the stop does not come within ``timeout`` seconds.
@@ -413,7 +413,7 @@ class GdbMi:
             raise GdbError("interrupt: the guest does not run")
         self.command("-exec-interrupt")
 
-    def wait_stop(self, timeout: float) -> Stop | None:
+    def wait_stop(self, timeout: float) -> GdbStop | None:
         """Return the next stop, or None if the guest still runs after ``timeout`` seconds.
 
         :raises GdbError: when gdb dies, loses the guest without a stop, or has none.
@@ -430,7 +430,7 @@ class GdbMi:
                 raise self._error(f"gdb has lost its guest: {self._last_message}")
             return None
 
-    def _stop_of(self, text: str, timeout: float) -> Stop:
+    def _stop_of(self, text: str, timeout: float) -> GdbStop:
         """Return the stop that the command ``text`` leads to."""
         stop = self.wait_stop(timeout)
         if stop is None:

@@ -16,7 +16,7 @@ _ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"e": b"\033", b"a": b"\a", b
 
 
 @dataclass(frozen=True)
-class Stop:
+class GdbStop:
     """A stop of the guest, as gdb tells of it (``*stopped``)."""
 
     reason: str
@@ -80,14 +80,14 @@ def quote(text: str) -> str:
     return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
 
 
-def stop_of(payload: dict[str, Any]) -> Stop:
+def stop_of(payload: dict[str, Any]) -> GdbStop:
     """Return the stop that the fields of a ``*stopped`` record describe."""
     reason = payload.get("reason", "")
     # Several reasons at once come as a list.  The first one matters.
     reason = reason[0] if isinstance(reason, list) else reason
     pc = payload.get("frame", {}).get("addr")
     number = payload.get("bkptno")
-    return Stop(
+    return GdbStop(
         reason=str(reason),
         pc=int(pc, 16) if pc else None,
         breakpoint=int(number) if number else None,

@@ -179,7 +179,7 @@ class Stub:
     acknowledgement, which also saves time.
 
     :param line: the connection.
-    :raises RemoteError: from each method, when the stub is gone, damaged or past its deadline.
+    :raises RemoteError: when the stub is gone, damaged or past its deadline, in every method.
     """
 
     deadline = 20.0
@@ -201,7 +201,7 @@ class Stub:
         return self.request(b"qSupported:multiprocess-;swbreak+;hwbreak+;vContSupported+")
 
     def fileno(self) -> int:
-        """The descriptor to wait on for a stop."""
+        """Return the descriptor to wait on for a stop."""
         return self._line.fileno()
 
     def post(self, *payloads: bytes) -> None:
@@ -269,7 +269,10 @@ class Stub:
         return b"qRcmd," + hexlify(command.encode())
 
     def monitor_answer(self) -> str:
-        """Return the output of the oldest monitor command still open."""
+        """Return the output of the oldest monitor command still open.
+
+        :raises RemoteError: when QEMU's monitor answers with an error.
+        """
         text = bytearray()
         while True:
             payload = self._next(self.deadline)

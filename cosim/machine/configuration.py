@@ -65,7 +65,7 @@ class Timing:
     """True if a user types into the guest while QEMU records it.
 
     The guest then waits in real time when it is idle, because otherwise QEMU never takes the
-    input.  Two such recordings differ.  A replay repeats its own recording exactly.
+    input.  Two such recordings differ.  A re-execution repeats its recording exactly.
     """
     split: frozenset[int] = frozenset()
     """Odd addresses in further pages to run instruction by instruction (see
@@ -84,7 +84,7 @@ class Timing:
     def arguments(self) -> list[str]:
         """Return the QEMU arguments of this mode.
 
-        :raises UsageError: when a recording or a replay has no log file.
+        :raises UsageError: when a recording or its re-execution has no log file.
         """
         if self.mode == "live":
             return []
@@ -107,7 +107,7 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
 
     Two runs with equal command lines run the same guest in the same way.
 
-    :raises UsageError: when a recording or a replay has no log file.
+    :raises UsageError: when a recording or its re-execution has no log file.
     """
     words = [
         *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),

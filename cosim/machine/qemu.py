@@ -310,8 +310,10 @@ class Machine:
     # -- control ------------------------------------------------------------------------------
 
     def replay_icount(self) -> int | None:
-        """Return the instructions executed since the recording or replay began, as QEMU counts
-        them.  None without a recording or replay, or if QEMU does not answer."""
+        """Return the instructions executed since the recording or its re-execution began.
+
+        QEMU counts them (``query-replay``).  None without a recording, or if QEMU does not answer.
+        """
         with contextlib.suppress(CosimError):
             return int(self.qmp("query-replay")["icount"])
         return None

@@ -51,7 +51,7 @@ class Comparison:
         return self._tracker.illegal
 
     def counts(self) -> dict[str, TranslationCounts]:
-        """The answers judged so far, by party."""
+        """Return the answers judged so far, by party."""
         return {
             name: TranslationCounts(
                 compared=counts.compared,
@@ -64,7 +64,7 @@ class Comparison:
         }
 
     def findings(self) -> list[Json]:
-        """The first illegal answers, for JSON (docs/architecture.md, "Results")."""
+        """Return the first illegal answers, for JSON (docs/architecture.md, "Results")."""
         return [_document(finding) for finding in self._tracker.findings]
 
 

@@ -43,7 +43,7 @@ class EventCounter:
         self._forms += np.bincount(forms, minlength=_FORMS)
 
     def counts(self) -> EventCounts:
-        """The counts so far."""
+        """Return the counts so far."""
         kinds = {kind: int(self._kinds[kind]) for kind in Kind}
         virtual = {kind: int(self._virtual[kind]) for kind in Kind}
         return EventCounts(

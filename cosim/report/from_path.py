@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import UsageError
-from cosim.models.choices import make_pipeline
+from cosim.models.model_options import make_pipeline
 from cosim.models.result import FORMAT, VERSION, backend_name
 from cosim.output import Step
 from cosim.report import from_figures, from_result

@@ -9,7 +9,7 @@ from cosim.report.number_text import percent
 from cosim.reproduce.figure import Claim, Figure, Panel, Row, points, ratio
 from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 

@@ -9,7 +9,7 @@ from cosim.report.programs import label
 from cosim.reproduce.figure import Claim, Figure, Row, percents, points, ratio
 from cosim.reproduce.measurement import Measurement, describe_tlb, program
 from cosim.reproduce.timeline import Counts, Timeline
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.plugin import Plugin
 from guest.workloads import WORKLOADS
 

@@ -25,12 +25,12 @@ import guest
 from cosim.errors import StorageError
 from cosim.files import write_atomically
 from cosim.machine import tools
-from cosim.models.choices import make_pipeline
+from cosim.models.model_options import make_pipeline
 from cosim.output import Step
 from cosim.reproduce.code_digest import digest
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session import execution
 from cosim.session.protocol import Progress, View, Watchers
 from cosim.trace.reader import TraceReader

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.plugin import Plugin
 from cosim.session.protocol import Backend
 from guest.workloads.catalog import WORKLOADS, Size

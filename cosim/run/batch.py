@@ -21,7 +21,7 @@ from typing import Any, Literal
 from cosim.errors import CosimError, StorageError, UsageError
 from cosim.files import write_atomically
 from cosim.models.result import ResultDocument, backend_name, has_finding
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 
 Execute = Callable[[RunSpec, Path], ResultDocument]
 """Does one run, and leaves its files (trace, logs) in the folder given."""

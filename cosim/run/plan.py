@@ -23,10 +23,10 @@ from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
 from cosim.machine.waits import Linked
 from cosim.run import region
-from cosim.run.backend import BackendOptions
+from cosim.run.backend_options import BackendOptions
 from cosim.run.names import Names
 from cosim.run.region import Edge
-from cosim.run.spec import Exchange, RunSpec
+from cosim.run.run_spec import Exchange, RunSpec
 from guest.spec import checksum
 from hypervisor_model.policies import MachineModel
 

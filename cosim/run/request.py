@@ -1,7 +1,7 @@
-"""From what a user asked for, key by key, to a :class:`~cosim.run.spec.RunSpec`.
+"""From what a user asked for, key by key, to a :class:`~cosim.run.run_spec.RunSpec`.
 
 The command line and run files both come here.  The keys are those of a run file (see
-:mod:`cosim.run.run_file`) and those of the backends (:mod:`cosim.run.backend`).
+:mod:`cosim.run.run_file`) and those of the backends (:mod:`cosim.run.backend_options`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import guest
 from cosim.kernel.images import inspect_kernel
 from cosim.machine.configuration import parse_memory
-from cosim.models import choices
+from cosim.models import model_options
 from cosim.run import checks
-from cosim.run.backend import Backends, Problem, all_options, find, owners
+from cosim.run.backend_options import Backends, Problem, all_options, find, owners
 from cosim.run.checks import Check
 from cosim.run.names import Names
-from cosim.run.spec import Exchange, RunSpec
+from cosim.run.run_spec import Exchange, RunSpec
 from hypervisor_model.policies import MachineModel
 
 
@@ -47,12 +47,12 @@ def _models(value: Any, folder: Path) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise ValueError(f'is {value!r}, not a list of models such as ["shadow", "lsp"]')
     # Which models and options there are does not depend on the machine.
-    choices.make_models(value, MachineModel())
+    model_options.make_models(value, MachineModel())
     return tuple(value)
 
 
 def _machine(value: Any, folder: Path) -> dict[str, Any]:
-    return choices.parse_machine(checks.text(value, folder))
+    return model_options.parse_machine(checks.text(value, folder))
 
 
 def _console(value: Any, folder: Path) -> tuple[Exchange, ...]:

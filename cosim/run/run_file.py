@@ -47,9 +47,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
 from cosim.run import request, toml_lines
-from cosim.run.backend import Backends
+from cosim.run.backend_options import Backends
 from cosim.run.names import IN_FILE
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.run.toml_lines import Path as Place
 from hypervisor_model.policies.machine import MODELLED, MachineModel
 

@@ -28,9 +28,9 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.session.gdb import GdbSession
+from cosim.session.gdb_session import GdbSession
 from cosim.session.merge import Merge
-from cosim.session.plugin import request_edges, source
+from cosim.session.plugin_session import request_edges, source
 from cosim.session.protocol import Progress, Watchers
 from cosim.session.recording import Recorded, record
 from hypervisor_model import events

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosim.errors import EnvironmentFault, MissingTool, UsageError
-from cosim.models import choices
+from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
 from cosim.run.plan import Plan, resolve
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.origin import backend_of, origin
 from cosim.session.protocol import Backend, Note, Outcome, Watchers
 from cosim.trace import manifest
@@ -49,7 +49,7 @@ def check(spec: RunSpec) -> None:
     """
     plan = resolve(spec)
     with _memory_for(plan):
-        choices.make_pipeline(origin(plan), plan.models)
+        model_options.make_pipeline(origin(plan), plan.models)
 
 
 def load_models(plan: Plan) -> Pipeline:
@@ -60,8 +60,8 @@ def load_models(plan: Plan) -> Pipeline:
     """
     about = origin(plan)
     with _memory_for(plan):
-        choices.compile_models(about, plan.models)
-        return choices.make_pipeline(about, plan.models)
+        model_options.compile_models(about, plan.models)
+        return model_options.make_pipeline(about, plan.models)
 
 
 def execute(

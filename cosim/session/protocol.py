@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from cosim.errors import CosimError
-from cosim.run.backend import BackendOptions
+from cosim.run.backend_options import BackendOptions
 
 if TYPE_CHECKING:
     from cosim.machine.console import Console

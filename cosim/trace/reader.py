@@ -118,7 +118,7 @@ class TraceReader:
     def batches(self) -> Iterator[EventBatch]:
         """Yield the events in order, one segment at a time.
 
-        :raises TraceDamage: at the first damaged segment.
+        :raises TraceDamage: when it comes to a damaged segment.
         """
         for segment in self.segments:
             yield segment.read()

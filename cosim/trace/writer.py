@@ -106,7 +106,10 @@ class TraceWriter:
             self.flush()
 
     def label(self, number: int, text: str) -> None:
-        """Say that MARK events with label ``number`` mean ``text``; call it before the event."""
+        """Say that MARK events with label ``number`` mean ``text``; call it before the event.
+
+        :raises UsageError: when the number has another text already.
+        """
         self._check_usable()
         if self._labels.setdefault(number, text) != text:
             raise UsageError(f"mark {number} is {self._labels[number]!r} already, not {text!r}")

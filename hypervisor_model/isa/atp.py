@@ -41,11 +41,6 @@ class Mode(IntEnum):
         """Levels of tables: 0 for Bare, then 3, 4, 5."""
         return levels(int(self))
 
-    @property
-    def address_bits(self) -> int:
-        """Bits of a virtual address (first stage); a guest-physical one has two more."""
-        return 12 + 9 * self.levels if self.levels else 64
-
 
 ALL_MODES = frozenset(Mode)
 """What a machine with Sv57 supports; supporting a mode implies the smaller ones."""
@@ -53,7 +48,7 @@ ALL_MODES = frozenset(Mode)
 
 @kernel
 def mode(atp: int) -> int:
-    """The MODE field of any of the three registers."""
+    """Return the MODE field of any of the three registers."""
     return (atp >> MODE_SHIFT) & 15
 
 
@@ -75,19 +70,19 @@ def root(atp: int) -> int:
 
 @kernel
 def asid(atp: int) -> int:
-    """The ASID of ``satp`` or ``vsatp``."""
+    """Return the ASID of ``satp`` or ``vsatp``."""
     return (atp >> ID_SHIFT) & ASID_MASK
 
 
 @kernel
 def vmid(hgatp: int) -> int:
-    """The VMID of ``hgatp``."""
+    """Return the VMID of ``hgatp``."""
     return (hgatp >> ID_SHIFT) & VMID_MASK
 
 
 @kernel
 def fence_identifier(instruction: int, operand: int) -> int:
-    """The ASID, or the VMID for the ``gvma`` instructions, that the operand of a fence names.
+    """Return the ASID that the operand of a fence names; for the ``gvma`` instructions, the VMID.
 
     Bits of the operand above those of the register's field "are ignored by current
     implementations" ("SFENCE.VMA", "HFENCE.GVMA").
@@ -114,7 +109,7 @@ def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
 def legalise_satp(
     old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, asid_bits: int = 16
 ) -> int:
-    """What ``satp`` (or ``vsatp``) holds after ``new`` is written over ``old``, as an int64.
+    """Return what ``satp`` (or ``vsatp``) holds after ``new`` is written over ``old``, as an int64.
 
     A write with an unsupported MODE has no effect at all; ASID bits beyond the implemented
     ``asid_bits`` read as zero.
@@ -128,7 +123,7 @@ def legalise_satp(
 def legalise_hgatp(
     old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, vmid_bits: int = 14
 ) -> int:
-    """What ``hgatp`` holds after ``new`` is written over ``old``, as an int64.
+    """Return what ``hgatp`` holds after ``new`` is written over ``old``, as an int64.
 
     Unlike in ``satp``, an unsupported MODE does not make the write void: the fields are plain
     WARL.  Ours: MODE keeps its old value, the other fields take the new one.  Bits 58 and 59 and

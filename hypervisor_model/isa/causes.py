@@ -39,7 +39,7 @@ _WRITE = int(Access.WRITE)
 
 @kernel
 def access_fault(access: int) -> int:
-    """The access-fault code of an :class:`~hypervisor_model.events.Access`."""
+    """Return the access-fault code of an :class:`~hypervisor_model.events.Access`."""
     if access == _READ:
         return LOAD_ACCESS_FAULT
     if access == _WRITE:
@@ -49,7 +49,7 @@ def access_fault(access: int) -> int:
 
 @kernel
 def page_fault(access: int) -> int:
-    """The page-fault code of an :class:`~hypervisor_model.events.Access`."""
+    """Return the page-fault code of an :class:`~hypervisor_model.events.Access`."""
     if access == _READ:
         return LOAD_PAGE_FAULT
     if access == _WRITE:
@@ -59,5 +59,5 @@ def page_fault(access: int) -> int:
 
 @kernel
 def guest_page_fault(access: int) -> int:
-    """The guest-page-fault code of an :class:`~hypervisor_model.events.Access`."""
+    """Return the guest-page-fault code of an :class:`~hypervisor_model.events.Access`."""
     return page_fault(access) + (FETCH_GUEST_PAGE_FAULT - FETCH_PAGE_FAULT)

@@ -43,7 +43,7 @@ INDEX_BITS = 9
 
 @kernel
 def target(entry: int) -> int:
-    """The PA that the entry's PPN names: the next table, or the first byte of a 4 KiB leaf."""
+    """Return the PA that the entry's PPN names: of the next table, or of a 4 KiB leaf."""
     return ((entry >> PPN_SHIFT) & PPN_MASK) << PAGE_BITS
 
 

@@ -106,7 +106,7 @@ def make(machine: MachineModel) -> Hardware:
 
 @inner
 def tlb_of(hw: Hardware, hart: int) -> Tlb:
-    """The TLB of a hart (views, not copies)."""
+    """Return the TLB of a hart (views, not copies)."""
     return Tlb(
         hw.tlb_entries[hart],
         hw.tlb_geometry,
@@ -119,13 +119,13 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
 
 @inner
 def cache_of(hw: Hardware, hart: int, view: int) -> WalkCache:
-    """The walk cache of a hart and privilege view."""
+    """Return the walk cache of a hart and privilege view."""
     return WalkCache(hw.cache_entries[hart, view], hw.cache_clock[hart, view])
 
 
 @inner
 def no_cache(hw: Hardware) -> WalkCache:
-    """A walk cache without entries, for walks that software makes."""
+    """Return a walk cache without entries, for walks that software makes."""
     return WalkCache(hw.no_entries, hw.cache_clock[0, 0])
 
 

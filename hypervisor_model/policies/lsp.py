@@ -10,9 +10,9 @@
 - SATP_WRITE: exit ``satp_write``, as in ``shadow``.
 
 *Address spaces that are not loaded.*  A fence with an ASID and an address reaches their leaf by
-ASID.  Any other fence that covers them marks them for its hart, and when that hart loads a marked
-one it is synchronised; so is one that the hart loads with another ASID than before, or for the
-first time: what other harts may still hold is not legal there.
+ASID.  Any other fence that covers them marks them for its hart.  When that hart loads a marked one,
+it is synchronised.  The same happens if the hart loads one with another ASID than before, or for
+the first time: what other harts may still hold is not legal there.
 
 *Links.*  By the definition a changed link takes effect at a fence without address only.  But a miss
 is filled if the guest's own walk allows the access, and that walk leads through the links as
@@ -41,7 +41,6 @@ from hypervisor_model.memory import apply
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
-from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
@@ -65,6 +64,7 @@ from hypervisor_model.policies.shadow_tables import (
     retain,
 )
 from hypervisor_model.policies.synchronisation import find_end, sync_below
+from hypervisor_model.policies.wide_event import Event
 
 SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
 
@@ -134,7 +134,7 @@ class LazyShadowPaging(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def _uncounted(self) -> dict[str, str]:
@@ -148,13 +148,13 @@ class LazyShadowPaging(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table: the hypervisor does not see it."""
+    """Handle a store to a live table: the hypervisor does not see it."""
     apply(p.guest, event.kind, event.a, event.c)
 
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     if sub & _VA:
         take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
     else:
@@ -219,7 +219,7 @@ def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_synchronised(p, hart, satp, p.options[_DROP])
     retain(p, p.options[_ROOTS])

@@ -94,7 +94,7 @@ class MachineModel:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary for JSON that :meth:`from_json` reads."""
+        """Return a dictionary for JSON that :meth:`from_json` reads."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["gstage_mode"] = self.gstage_mode.name.lower()
         tlb = {f.name: getattr(self.tlb, f.name) for f in fields(self.tlb)}
@@ -103,7 +103,7 @@ class MachineModel:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> MachineModel:
-        """The machine in ``data``; fields left out have their defaults.
+        """Return the machine in ``data``; fields left out have their defaults.
 
         :raises ModelError: when a field is unknown, or its value has the wrong type or range.
         """

@@ -25,7 +25,6 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import hart as harts
-from hypervisor_model.policies.event import Event, event_at
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -40,6 +39,7 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import Colour, Policy, Stream, register
+from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1, walk2
 
 HOST_BASE = 1 << 50
@@ -195,7 +195,7 @@ def _is_mappable(g: _GStage, gpa: int) -> bool:
 
 @inner
 def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
-    """What the guest's own tables say; the G-stage never changes an address."""
+    """Return what the guest's own tables say; the G-stage never changes an address."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
     walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
@@ -236,7 +236,7 @@ def _probe(
     vsatp: int,
     request: Request,
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing."""
+    """Return the translation that an access would get now; changes and counts nothing."""
     walk = translate2(
         tlb_of(hw, hart),
         no_cache(hw),

@@ -23,7 +23,6 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
-from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     Hardware,
@@ -51,6 +50,7 @@ from hypervisor_model.policies.shadow_tables import (
 )
 from hypervisor_model.policies.synchronisation import mirror_entry, resync_page
 from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
+from hypervisor_model.policies.wide_event import Event
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -110,7 +110,7 @@ class OutOfSync(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
@@ -119,7 +119,7 @@ class OutOfSync(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table."""
+    """Handle a store to a live table."""
     page = store(p, event)
     if page < 0 or p.tables[page].unsynced:
         return
@@ -180,7 +180,7 @@ def _resync(p: Pool, hart: int) -> None:
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
         resync_address(p, p.harts[hart].satp, va)
@@ -191,7 +191,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     _resync(p, hart)
     load_root(p, hart, satp)

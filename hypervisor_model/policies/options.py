@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 def option(default: Any, doc: str) -> Any:
-    """A field of a dataclass of options.
+    """Return a field of a dataclass of options.
 
     :param default: the value if the user gives none.
     :param doc: what the option does, as ``--help`` says it; begins with a small letter.
@@ -56,7 +56,7 @@ class OptionDoc(NamedTuple):
 
 
 def documentation(kind: type[Any]) -> tuple[OptionDoc, ...]:
-    """What can be said for the options of a policy.
+    """Return what can be said for the options of a policy.
 
     :param kind: the dataclass of options, which a policy's class has as ``options``.
     """
@@ -70,7 +70,7 @@ def documentation(kind: type[Any]) -> tuple[OptionDoc, ...]:
 
 
 def parse(policy: str, kind: type[T], text: str) -> T:
-    """The options in ``text`` (``key=value,key=value``, may be empty) of type ``kind``.
+    """Return the options in ``text`` (``key=value,key=value``, may be empty) of type ``kind``.
 
     :raises UsageError: when a key is unknown or repeated, or cannot have its value.
     """
@@ -90,7 +90,7 @@ def parse(policy: str, kind: type[T], text: str) -> T:
 
 
 def describe(options: object) -> str:
-    """The options as :func:`parse` reads them, every one with its value."""
+    """Return the options as :func:`parse` reads them, every one with its value."""
     hints = get_type_hints(type(options))
     pairs = ((f.name, getattr(options, f.name)) for f in fields(options))  # type: ignore[arg-type]
     return ",".join(f"{name}={_text(hints[name], value)}" for name, value in pairs)
@@ -101,7 +101,7 @@ _SWITCH = {"on": True, "off": False}
 
 
 def _words(hint: Any) -> dict[str, Any]:
-    """The words that a value can be, with their meanings."""
+    """Return the words that a value can be, with their meanings."""
     if hint is bool:
         return _SWITCH
     if get_origin(hint) is Literal:

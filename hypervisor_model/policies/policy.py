@@ -74,7 +74,7 @@ class PolicyResult:
         return None if "exits.total" in self.reasons else self.at_least
 
     def to_json(self) -> dict[str, Any]:
-        """The policy's part of the result document (docs/architecture.md, "Results")."""
+        """Return the policy's part of the result document (docs/architecture.md, "Results")."""
         kinds = {kind.key: count for kind, count in self.exits.items()}
         return {
             "exits": {"total": self.total, "at_least": self.at_least, **kinds},
@@ -158,8 +158,10 @@ class Policy(ABC):
         raise AssertionError(f"{self.name} has nothing to grow")
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
-        """What cannot be counted if accesses are missing: fills, and what depends on which entries
-        they filled."""
+        """Return what cannot be counted if accesses are missing.
+
+        These are the fills, and what depends on which entries they filled.
+        """
         fills = (Exit.SHADOW_FILL, Exit.DIRTY_FILL, Exit.GSTAGE_FAULT)
         traps = (Counter.SINVAL, Counter.ROOT_HITS)
         return [
@@ -175,7 +177,7 @@ class Policy(ABC):
         return {bound.key: _NO_ACCESSES for bound in self._access_bound()}
 
     def result(self) -> PolicyResult:
-        """The counts so far."""
+        """Return the counts so far."""
         result = self._counts()
         return _of_own_only(result) if self._left_out else result
 
@@ -261,7 +263,7 @@ def register(policy: P) -> P:
 
 
 def make(spec: str, machine: MachineModel, stream: Stream | None = None) -> Policy:
-    """A fresh policy as ``spec`` describes it: ``NAME`` or ``NAME:key=value,key=value``.
+    """Return a fresh policy as ``spec`` describes it: ``NAME`` or ``NAME:key=value,key=value``.
 
     :param spec: a name of :data:`POLICIES`, and values for its options.
     :param machine: what all policies of a run share.
@@ -277,13 +279,13 @@ def make(spec: str, machine: MachineModel, stream: Stream | None = None) -> Poli
 
 
 def _suiting(machine: MachineModel) -> str:
-    """What to do about a filter that does not suit the machine's TLB."""
+    """Return what to do about a filter that does not suit the machine's TLB."""
     footprint = machine.footprint_data, machine.footprint_code
     largest = tlbs.largest_filter(machine.tlb, *footprint)
     if largest:
         return f"this TLB takes {largest} at most; capture with --filter {largest}"
     if machine.tlb.fetch is None:
-        return "no filter suits a unified first level; model one of its own for code (fetch)"
+        return "no filter suits a unified first level; model a separate one for code (fetch)"
     return "no filter suits a first level whose sets exit_footprint fills; model more ways"
 
 

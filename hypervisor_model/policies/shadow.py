@@ -22,7 +22,6 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
-from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
@@ -31,6 +30,7 @@ from hypervisor_model.policies.shadow_access import hardware_fence, index_of, st
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import Pool, retain
 from hypervisor_model.policies.synchronisation import load_filled, mirror_entry
+from hypervisor_model.policies.wide_event import Event
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -76,11 +76,11 @@ class ShadowPaging(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def result(self) -> PolicyResult:
-        """The counts so far."""
+        """Return the counts so far."""
         result = super().result()
         if self._must_be_whole:
             result.reasons["exits.pt_write"] = (
@@ -97,7 +97,7 @@ class ShadowPaging(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table."""
+    """Handle a store to a live table."""
     page = store(p, event)
     if page >= 0:
         trap_store(hw, p, event)
@@ -106,14 +106,14 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_filled(p, hart, satp)
     retain(p, p.options[_ROOTS])

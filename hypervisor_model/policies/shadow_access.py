@@ -8,15 +8,15 @@ superpages.  (Ours, and a limit: a write-protected page inside of one does not b
 Protection is by page number, so the TLB reach that splitting costs is not seen.)
 
 *Privilege views.*  In set-up ``h`` the guest's own U bit and SUM work in VS- and VU-mode, so there
-is one view.  In set-up ``base`` all of the guest runs in U-mode, so that user, supervisor and
-supervisor with SUM each have a shadow of their own.
+is one view.  In set-up ``base`` all of the guest runs in U-mode, so there is one shadow for user,
+one for supervisor, and one for supervisor with SUM.
 
 *A and D.*  A shadow leaf exists only if the guest's A is set, and is writable only if its D is
 set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
 guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only for want of D,
-and the hypervisor sets D for it.  Every view of the address space that holds the page has W then,
-so that there is one such exit a page, not one a view.  A store that its view has nothing for is a
-``shadow_fill``, which sets D on the way; so is one after the guest has set D itself.
+and the hypervisor sets D for it.  Every view of the address space that holds the page then has W,
+so each page has one such exit, not one per view.  A store whose view holds nothing for the page is
+a ``shadow_fill``, which sets D on the way.  So is a store after the guest has set D itself.
 
 *A miss* walks the shadow table.  If it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
@@ -47,7 +47,6 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply, load
-from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -94,6 +93,7 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_below,
 )
+from hypervisor_model.policies.wide_event import Event
 from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, untranslated, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -145,7 +145,7 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
 
 @inner
 def _table_dropped(p: Pool, page: int, seen: bool) -> None:
-    """The page is no live table any more: a root dies with it, other shadows if it is seen."""
+    """Note that a page is no live table now: a root dies with it, other shadows if it is seen."""
     p.state.live -= p.tables[page].live
     p.tables[page].live = 0
     row = 0
@@ -282,13 +282,13 @@ def _grant_withheld(p: Pool, satp: int, va: int) -> None:
 
 @inner
 def _register_of(satp: int, slot: int) -> int:
-    """What hardware ``satp`` (``vsatp``) holds while a shadow root stands for that of ``satp``."""
+    """Return what hardware ``satp`` holds while a shadow root stands for that of ``satp``."""
     return (satp & ~atp.PPN_MASK) | ((POOL_BASE >> 12) + slot)
 
 
 @inner
 def _access(hw: Hardware, p: Pool, event: Event) -> int:
-    """The effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
+    """Return the effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
     hart, va, kind = event.hart, event.a, event.sub
     priv = event.priv
     satp = hw.harts[hart].satp
@@ -346,7 +346,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
 def _probe(
     hw: Hardware, p: Pool, hart: int, satp: int, view: int, of_guest: Request, request: Request
 ) -> int:
-    """The translation that an access would get now; changes and counts nothing.
+    """Return the translation that an access would get now; changes and counts nothing.
 
     ``of_guest`` is the access as the guest's own tables see it, ``request`` as the hardware does.
     """

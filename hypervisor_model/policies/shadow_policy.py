@@ -46,7 +46,7 @@ class ShadowPolicy(Policy):
     @staticmethod
     @abstractmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
 
     @classmethod
     def _loop(cls) -> Any:

@@ -175,7 +175,7 @@ def make(
     keep_links: bool = False,
     prefetch: int = 1,
 ) -> Pool:
-    """An empty pool for a guest with the machine's RAM; see :class:`Pool` for the arguments
+    """Return an empty pool for a guest with the machine's RAM; see :class:`Pool` for the arguments
     (``local`` is the columns of that array)."""
     state = np.zeros(1, _STATE)[0]
     state.high = 1
@@ -205,7 +205,7 @@ def make(
 
 
 def grow(p: Pool) -> Pool:
-    """The same state with at least twice the room for pages and roots."""
+    """Return the same state with at least twice the room for pages and roots."""
     count = len(p.slots) * 2
     while count < len(p.slots) + _wanted(p.state, p.whole):
         count *= 2
@@ -248,13 +248,13 @@ def page_of(p: Pool, pa: int) -> int:
 
 @inner
 def entry_at(p: Pool, slot: int, index: int) -> int:
-    """A shadow entry."""
+    """Return a shadow entry."""
     return p.shadow.words[slot * pte.ENTRIES + index]  # type: ignore[no-any-return]
 
 
 @inner
 def child_of(entry: int) -> int:
-    """The shadow page that an entry links to; 0 for a leaf and for nothing."""
+    """Return the shadow page that an entry links to; 0 for a leaf and for nothing."""
     if entry == 0 or pte.is_leaf(entry):
         return 0
     return (pte.target(entry) - POOL_BASE) >> 12
@@ -262,7 +262,10 @@ def child_of(entry: int) -> int:
 
 @inner
 def new_page(p: Pool, page: int, role: int) -> int:
-    """An empty shadow page, with no link to it yet; registered if shadows are shared."""
+    """Return an empty shadow page, with no link to it yet; registered if shadows are shared.
+
+    :raises RuntimeError: when the pool is full, which ``grow`` prevents before each event.
+    """
     if p.state.free:
         p.state.free -= 1
         slot = p.slots[p.state.free].free
@@ -365,7 +368,7 @@ def link(p: Pool, slot: int, index: int, child: int, guest_entry: int) -> None:
 
 @inner
 def shadow_leaf(p: Pool, entry: int, level: int, view: int) -> int:
-    """The shadow of a guest leaf in a view; 0 if there is nothing to map."""
+    """Return the shadow of a guest leaf in a view; 0 if there is nothing to map."""
     if not usable_leaf(entry, level, p.flags):
         return 0
     entry &= ~_RSW
@@ -383,7 +386,7 @@ def shadow_leaf(p: Pool, entry: int, level: int, view: int) -> int:
 
 @inner
 def asid_of(p: Pool, satp: int) -> int:
-    """The ASID that the policy runs ``satp`` under."""
+    """Return the ASID that the policy runs ``satp`` under."""
     return atp.asid(satp) if p.use_asid else 0
 
 
@@ -400,7 +403,7 @@ def find_root(p: Pool, satp: int) -> int:
 
 @inner
 def root_slot(p: Pool, satp: int, view: int) -> int:
-    """The shadow page of the root of ``satp`` in a view, 0 if there is none."""
+    """Return the shadow page of the root of ``satp`` in a view, 0 if there is none."""
     page = page_of(p, atp.root(satp))
     levels = atp.levels(atp.mode(satp))
     if page < 0 or levels == 0:
@@ -410,7 +413,7 @@ def root_slot(p: Pool, satp: int, view: int) -> int:
 
 @inner
 def make_root(p: Pool, satp: int, view: int) -> int:
-    """The shadow page of the root of ``satp`` (in RAM, not Bare) in a view, new if need be."""
+    """Return the shadow page of the root of ``satp`` (not Bare) in a view, new if need be."""
     slot = root_slot(p, satp, view)
     if slot == 0:
         role = (atp.levels(atp.mode(satp)) - 1) * VIEWS + view

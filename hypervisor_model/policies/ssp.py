@@ -98,13 +98,13 @@ class SwiftShadowPaging(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE_FAST, sub)
     loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
@@ -135,7 +135,7 @@ def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     row = find_root(p, satp)
     buffered = row >= 0 and _is_buffered(p, row)
     if load_synchronised(p, hart, satp, _SYNC) and buffered:

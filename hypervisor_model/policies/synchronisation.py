@@ -33,7 +33,7 @@ _RESYNCS = COUNTERS + int(Counter.RESYNCS)
 
 @inner
 def guest_entry_of(p: Pool, slot: int, index: int) -> int:
-    """The guest's entry that a shadow entry stands for."""
+    """Return the guest's entry that a shadow entry stands for."""
     return load(p.guest, p.guest.base + p.slots[slot].owner * PAGE_BYTES + index * 8)
 
 

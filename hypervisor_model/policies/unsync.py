@@ -27,7 +27,6 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
-from hypervisor_model.policies.event import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     VIEWS,
@@ -61,6 +60,7 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_entry,
 )
+from hypervisor_model.policies.wide_event import Event
 
 RESYNC_COUNTERS = (
     Counter.SYNC_READS,
@@ -128,7 +128,7 @@ class Unsync(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
@@ -137,7 +137,7 @@ class Unsync(ShadowPolicy):
 
 @inner
 def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
-    """A store to a live table."""
+    """Handle a store to a live table."""
     page = store(p, event)
     if page < 0 or p.tables[page].unsynced:
         return
@@ -156,7 +156,7 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
         resync_address(p, p.harts[hart].satp, va)
@@ -187,7 +187,7 @@ def resync_root(p: Pool, satp: int) -> None:
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_root(p, hart, satp)
     resync_root(p, satp)

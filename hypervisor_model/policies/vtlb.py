@@ -66,13 +66,13 @@ class VirtualTlb(ShadowPolicy):
 
     @staticmethod
     def kernels() -> Kernels:
-        """The kernels of the policy."""
+        """Return the kernels of the policy."""
         return Kernels(pte_write, fence, satp_write)
 
 
 @inner
 def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
-    """A fence of the guest."""
+    """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
         for row in range(p.state.roots):
@@ -103,7 +103,7 @@ def _wipe(p: Pool) -> None:
 
 @inner
 def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
-    """A write of ``satp``."""
+    """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     p.harts[hart].satp = satp
     _wipe(p)

@@ -95,7 +95,7 @@ def test_an_interruption_is_one_line(
     def interrupted(*words: object, **options: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cosim.commands.batch.do_runs", interrupted)
+    monkeypatch.setattr("cosim.commands.many_runs.do_runs", interrupted)
     with pytest.raises(SystemExit) as ended:
         cli.main(["run", "runs.toml"])
     assert ended.value.code == 130

@@ -24,7 +24,7 @@ from cosim.errors import StorageError
 from cosim.report.content import Cell, Listing, Notes, Paragraphs, Report, Section
 from cosim.report.content import Table as Rows
 from cosim.report.renderers import terminal
-from cosim.session import terminal as session_terminal
+from cosim.session import live_terminal
 from cosim.session.protocol import Progress
 from cosim.session.view import line
 
@@ -150,7 +150,7 @@ def test_a_progress_bar_shows_its_text_as_it_is(monkeypatch: pytest.MonkeyPatch)
 def test_a_guest_that_nobody_types_into_cannot_set_the_title(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    shown = session_terminal._Shown()
+    shown = live_terminal._Shown()
     data = f"caf\u00e9\r\n{TITLE}".encode()
     for place in range(len(data)):
         shown(data[place : place + 1])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cosim.models.choices import DEFAULT_MODELS
+from cosim.models.model_options import DEFAULT_MODELS
 from hypervisor_model import precompile
 
 _SETUP = Path(__file__).parents[2] / "scripts" / "setup"

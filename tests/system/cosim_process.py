@@ -21,7 +21,11 @@ from cosim import paths
 
 COMMAND = [sys.executable, "-c", "from cosim.start import main; main()"]
 _MARK = "COSIM_TEST_PROCESS"
-_DEADLINE = 50.0
+_PATIENCE = 50.0
+"""Seconds without progress after which a command counts as hung."""
+_WORK = 0.05
+"""The processor time, in a second, that a command needs at least if it works.  One that hangs only
+polls, which takes less.  One that spins is ended by the time limit of pytest."""
 
 
 @dataclass(frozen=True)
@@ -154,21 +158,31 @@ class Command:
         return found[0]
 
     def until(self, reached: Callable[[], bool], what: str) -> None:
-        """Wait until ``reached`` while the command runs."""
-        limit = time.monotonic() + _DEADLINE
+        """Wait until ``reached`` while the command runs and works."""
+        patience = _Patience(self, _PATIENCE)
         while not reached():
             if self.process.poll() is not None:
                 raise AssertionError(f"ended before {what}: {self.process.communicate()}")
-            assert time.monotonic() < limit, f"no {what}"
+            assert not patience.over(), f"no {what}"
             time.sleep(0.02)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command alone."""
         self.process.send_signal(number)
 
-    def end(self, within: float = _DEADLINE) -> Ended:
-        """Wait for the end; nothing of the command may be left alive."""
-        stdout, stderr = self.process.communicate(timeout=within)
+    def end(self, within: float = _PATIENCE) -> Ended:
+        """Wait for the end; nothing of the command may be left alive.
+
+        :param within: seconds; on a busy machine more, as long as the command works.
+        """
+        patience = _Patience(self, within)
+        while True:
+            try:
+                stdout, stderr = self.process.communicate(timeout=min(within, 1.0))
+                break
+            except subprocess.TimeoutExpired:
+                if patience.over():
+                    raise
         seconds = time.monotonic() - self._started
         self.assert_gone()
         return Ended(self.process.returncode, stdout, stderr or "", seconds)
@@ -180,6 +194,39 @@ class Command:
             lines = [Path(f"/proc/{pid}/cmdline").read_bytes()[:200] for pid in self.living()]
             assert time.monotonic() < limit, lines
             time.sleep(0.05)
+
+
+class _Patience:
+    """Waits for ``seconds``, and then on while the processes of a command work."""
+
+    def __init__(self, command: Command, seconds: float) -> None:
+        self._command = command
+        self._seconds = seconds
+        self._begin()
+
+    def over(self) -> bool:
+        """Return True if the time is over and the command has hardly worked meanwhile."""
+        if time.monotonic() < self._limit:
+            return False
+        worked = self._processor_seconds() - self._before
+        self._begin()
+        return worked < _WORK * self._seconds
+
+    def _begin(self) -> None:
+        self._before = self._processor_seconds()
+        self._limit = time.monotonic() + self._seconds
+
+    def _processor_seconds(self) -> float:
+        return sum(map(processor_seconds, self._command.living()))
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time of a process and of its children that have ended; 0 if it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def run(words: Sequence[str | Path], environment: Mapping[str, str]) -> Ended:

@@ -16,7 +16,7 @@ import pytest
 import guest
 from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.machine import tools
-from cosim.models.choices import DEFAULT_MODELS
+from cosim.models.model_options import DEFAULT_MODELS
 from cosim.run import run_file
 from cosim.session.backends import BACKENDS, FOR_RUN
 from cosim.trace.manifest import NAME

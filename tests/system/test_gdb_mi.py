@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from cosim.debugger.mi import GdbMi
-from cosim.debugger.mi_records import Stop
+from cosim.debugger.mi_records import GdbStop
 from cosim.errors import GdbError, MissingTool, StorageError
 from cosim.kernel.images import inspect_kernel
 from cosim.machine import tools
@@ -117,7 +117,7 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _stop(gdb: GdbMi) -> Stop:
+def _stop(gdb: GdbMi) -> GdbStop:
     stop = gdb.wait_stop(20)
     assert stop is not None
     return stop

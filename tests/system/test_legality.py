@@ -10,11 +10,11 @@ import pytest
 
 import guest
 from cosim.machine import tools
-from cosim.models.choices import make_pipeline
+from cosim.models.model_options import make_pipeline
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, TranslationCounts, has_finding
 from cosim.run import plan
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from cosim.session.execution import execute

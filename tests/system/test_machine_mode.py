@@ -13,7 +13,7 @@ import pytest
 from cosim.errors import MachineError
 from cosim.models.pipeline import Pipeline
 from cosim.run.plan import resolve
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session import recording
 from cosim.session.backends.gdb import Gdb
 from cosim.session.execution import execute

@@ -313,7 +313,7 @@ def test_svinval_is_three_instructions_and_one_event(tmp_path: Path) -> None:
     assert found[Fence.SINVAL_VMA | Fence.VA_ASID] == 8 + 1  # and the one that tries it out
 
 
-def test_two_replays_of_a_recording_are_equal_and_so_is_a_part(tmp_path: Path) -> None:
+def test_two_re_executions_of_a_recording_are_equal_and_so_is_a_part(tmp_path: Path) -> None:
     config, mark = micro("scenario=all")
     log = tmp_path / "log"
     emulator = tools.qemu().path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import socket
@@ -14,7 +13,7 @@ import pytest
 
 from cosim.debugger.mi import GdbMi
 from cosim.machine import tools
-from tests.system.cosim_process import Command, Home, run
+from tests.system.cosim_process import Command, Home, processor_seconds, run
 
 pytestmark = pytest.mark.system
 
@@ -99,17 +98,25 @@ def _answers(at: Path) -> bool:
 
 def test_edges_on_the_console(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "micro")
-    workload = "scenario=lsp-bench pages=64 ops=300000 share=50"
-    words = ["run", "micro", "--workload", workload, "--backend", "plugin", "--json"]
     edges = ["--from", "console:micro: mode", "--to", "console:micro: done"]
-    ended = run([*words, *edges], home.environment())
-    assert ended.status == 0, ended.stderr
-    document = ended.document
-    assert document["complete"] is True
-    assert document["region"]["from"] == "console:micro: mode"
-    # The region begins where the guest next returns from a trap: before the benchmark, or in it.
-    assert 0 < document["events"]["pte_write"] < 155_000
-    assert document["audit"]["missed_writes"] == 0
+    # The guest does not wait for our look at its console.  On a busy machine all its work may be
+    # over by then, so work that was too short is doubled.
+    for ops in (300_000, 600_000, 1_200_000, 2_400_000):
+        workload = f"scenario=lsp-bench pages=64 ops={ops} share=50"
+        words = ["run", "micro", "--workload", workload, "--backend", "plugin", "--json"]
+        ended = run([*words, *edges], home.environment())
+        if ended.status != 0:
+            assert ended.status == 3 and "ended before the region began" in ended.stderr
+            continue
+        document = ended.document
+        assert document["complete"] is True
+        assert document["region"]["from"] == "console:micro: mode"
+        assert document["audit"]["missed_writes"] == 0
+        # It begins where the guest next returns from a trap: before the benchmark, or in it.
+        assert document["events"]["pte_write"] < ops // 2 + 5_000
+        if document["events"]["pte_write"]:
+            return
+    raise AssertionError("the region never began while the guest worked")
 
 
 @pytest.mark.parametrize("words", [["--step-all"], ["--mi-log", "mi.log"]])
@@ -135,15 +142,9 @@ def test_an_interruption_keeps_what_there_is(tmp_path: Path) -> None:
         console = logs / "plugin.console.log"
         command.until(lambda: console.exists() and b"lsp-bench" in console.read_bytes(), "a start")
         # Some events have been read: the stream is far longer than what a socket holds.
-        command.until(lambda: _seconds_of(command.await_child("-plugin")) > 2.0, "some work")
+        command.until(lambda: processor_seconds(command.await_child("-plugin")) > 2.0, "some work")
         command.send(signal.SIGINT)
         ended = command.end(20)
     assert ended.status == 130
     assert ended.document["complete"] is False
     assert ended.document["events"]["pte_write"] > 0
-
-
-def _seconds_of(pid: int) -> float:
-    """Processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -177,7 +177,7 @@ def test_the_guest_powers_off_before_the_region(edge: str, home: Home) -> None:
     words = [*MICRO, "--workload", SHORT, "--from", edge]
     ended = run(words, home.environment())
     _refused(ended, ENVIRONMENT, "powered off before the region began", edge, "micro: done")
-    console = _logs(ended, home) / "replay.console.log"
+    console = _logs(ended, home) / "reexecution.console.log"
     assert "micro: done" in console.read_text()
 
 
@@ -309,7 +309,7 @@ def test_a_console_flood(home: Home) -> None:
     assert ended.status == 0, ended.stderr
     assert ended.stderr == ""
     assert ended.document["complete"] is True
-    for name in ("record", "replay"):
+    for name in ("record", "reexecution"):
         text = (logs / f"{name}.console.log").read_bytes()
         assert text == (b"y" * 63 + b"\n") * lines + b"THE-END\n"
     assert home.sessions() == []

@@ -17,7 +17,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument
 from cosim.run import plan
 from cosim.run.plan import Plan
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from cosim.session.execution import execute
@@ -224,7 +224,7 @@ def test_accesses_of_every_kind(tmp_path: Path) -> None:
     assert set(samples["sub"].tolist()) == {Access.READ} and len(set(samples["a"].tolist())) == 1
 
 
-def test_gdb_says_what_its_replay_leaves_out(tmp_path: Path) -> None:
+def test_gdb_says_what_its_re_execution_leaves_out(tmp_path: Path) -> None:
     """The guest prints, goes on and powers off: QEMU may take its end for that of the printing."""
     resolved = plan.resolve(_probe(tmp_path, "power-off", Gdb()))
     pipeline, logs = Pipeline(origin(resolved), {}), tmp_path / "gdb"

@@ -63,7 +63,7 @@ class Audit:
         }
 
 
-class Tables(Protocol):
+class AuditedTables(Protocol):
     """The live tables, as far as the audit needs them."""
 
     satp: int
@@ -89,7 +89,7 @@ class LateText(Protocol):
 class Auditor:
     """Looks for what was missed, and takes it in, so that the models go on from the truth."""
 
-    def __init__(self, tables: Tables, text: LateText) -> None:
+    def __init__(self, tables: AuditedTables, text: LateText) -> None:
         self.audit = Audit()
         self._tables = tables
         self._text = text

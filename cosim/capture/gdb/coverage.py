@@ -157,6 +157,6 @@ class Coverage:
         return bool(self._returns)
 
     def firmware_left(self) -> None:
-        """The guest stands outside the firmware again."""
+        """Keep the stop points of a guest that stands outside the firmware again."""
         self._points.breaks.remove(self._returns - self._lasting())
         self._returns.clear()

@@ -1,7 +1,7 @@
 """What an instruction did in its step, and the events that say so.
 
 An instruction becomes an event only if the step executed it.  The step may take an interrupt
-instead (a replay decides when), or the instruction may fault.
+instead (the recording decides when), or the instruction may fault.
 """
 
 from __future__ import annotations

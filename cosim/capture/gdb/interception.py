@@ -47,7 +47,7 @@ class Interception:
     :param sink: takes each batch of events, while the guest runs.
     :param stepping: which instructions are stepped for their accesses.
     :param one_by_one: hand the events over after each stop, before the guest goes on.
-    :raises RemoteError: from each method, when the stub refuses, is gone or does not answer.
+    :raises RemoteError: when the stub refuses, is gone or does not answer, in every method.
     """
 
     def __init__(

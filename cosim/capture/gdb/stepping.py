@@ -30,7 +30,7 @@ class Countdown:
         return self._left != 0
 
     def begin(self) -> None:
-        """The region begins."""
+        """Count from the region's beginning."""
         self._left = _WITHOUT_END if self._stepping.all else 0
 
     def spend(self) -> None:
@@ -39,6 +39,6 @@ class Countdown:
             self._left -= 1
 
     def renew(self) -> None:
-        """A fence, a ``satp`` write or a table store has executed: count from the start again."""
+        """Count from the start again: a fence, ``satp`` write or table store has executed."""
         if self._left != _WITHOUT_END:
             self._left = self._stepping.after

@@ -64,7 +64,7 @@ class StoppedGuest:
     """The guest behind a stub.
 
     :param stub: QEMU's stub; the guest must be stopped.
-    :raises RemoteError: from each method, when the stub refuses, is gone or does not answer.
+    :raises RemoteError: when the stub refuses, is gone or does not answer, in every method.
     """
 
     def __init__(self, stub: Stub) -> None:
@@ -151,6 +151,7 @@ class StoppedGuest:
 
         :return: the watchpoint that stopped the guest before the instruction; None if it executed.
         :raises GuestEnded: when the guest ends in it.
+        :raises RemoteError: when QEMU does not finish the step in time.
         """
         stop = self._stub.stop(_STEP_SECONDS)
         if stop is None:

@@ -123,7 +123,10 @@ class PluginSource:
         self._ours = self._theirs = None
 
     def qemu_args(self) -> list[str]:
-        """Return the arguments that load the plugin, to append to QEMU's."""
+        """Return the arguments that load the plugin, to append to QEMU's.
+
+        :raises MissingTool: when the source is not open.
+        """
         if self._library is None or self._theirs is None:
             raise MissingTool("the plugin source is not open")
         words = [str(self._library), f"fd={self._theirs.fileno()}", *self._options]

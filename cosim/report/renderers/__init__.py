@@ -50,8 +50,8 @@ def for_file(path: Path) -> FileRenderer:
         if path.suffix in renderer.SUFFIXES:
             return renderer
         known += renderer.SUFFIXES
-    ending = f"a name that ends in {path.suffix}" if path.suffix else "a name without a suffix"
-    raise UsageError(f"{path}: {ending} says no form of report; use {' or '.join(sorted(known))}")
+    ending = f"no report ends in {path.suffix}" if path.suffix else "the name has no suffix"
+    raise UsageError(f"{path}: {ending}; use a name that ends in {' or '.join(sorted(known))}")
 
 
 def _all() -> Iterator[FileRenderer]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.errors import MissingTool
-from cosim.run.backend import Problem, same_option
+from cosim.run.backend_options import Problem, same_option
 from cosim.run.names import Names
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin

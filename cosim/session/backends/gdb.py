@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from cosim.run import checks
-from cosim.run.backend import OPTION, Option
+from cosim.run.backend_options import OPTION, Option
 from cosim.session.protocol import Backend, Session, Watchers
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Gdb(Backend):
 
     def open(self, plan: Plan, folder: Path, pipeline: Pipeline, watchers: Watchers) -> Session:
         """Return a session through gdb."""
-        from cosim.session.gdb import GdbSession
+        from cosim.session.gdb_session import GdbSession
 
         return GdbSession(plan, self, folder, pipeline, watchers)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
 from cosim.errors import MissingTool
 from cosim.run import checks
-from cosim.run.backend import OPTION, Option, Problem
+from cosim.run.backend_options import OPTION, Option, Problem
 from cosim.run.names import Names
 from cosim.session.backends.gdb import Gdb
 from cosim.session.protocol import Backend, Session, Watchers
@@ -119,7 +119,7 @@ class Plugin(Backend):
 
     def open(self, plan: Plan, folder: Path, pipeline: Pipeline, watchers: Watchers) -> Session:
         """Return a session through the plugin."""
-        from cosim.session.plugin import PluginSession
+        from cosim.session.plugin_session import PluginSession
 
         return PluginSession(plan, self, folder, pipeline, watchers)
 

@@ -16,7 +16,7 @@ import pytest
 
 from cosim.debugger import mi
 from cosim.debugger.mi import GdbMi
-from cosim.debugger.mi_records import Stop
+from cosim.debugger.mi_records import GdbStop
 from cosim.errors import GdbError, UsageError
 
 _PROGRAM = """#!{python}
@@ -88,9 +88,9 @@ def test_stops_queue_up_and_a_resume_forgets_the_old(tmp_path: Path) -> None:
         say(token + "^done")
 """
     with GdbMi(pretend(tmp_path, rules)) as gdb:
-        assert gdb.connect("anywhere") == Stop("", 0x8000_0000)
+        assert gdb.connect("anywhere") == GdbStop("", 0x8000_0000)
         gdb.resume()
-        assert gdb.wait_stop(5) == Stop("one", 0xFFFF_FFFF_8000_0002, 7)
+        assert gdb.wait_stop(5) == GdbStop("one", 0xFFFF_FFFF_8000_0002, 7)
         gdb.command("-exec-next")
         gdb.resume()
         assert [getattr(gdb.wait_stop(5), "reason", None) for _ in range(2)] == ["one", "two"]

@@ -18,7 +18,7 @@ from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
 from cosim import cli, paths
 from cosim.errors import GuestError, UsageError
-from cosim.models.choices import make_pipeline
+from cosim.models.model_options import make_pipeline
 from cosim.models.result import Ending, Origin
 from cosim.output import SecondsLeft, Step
 from cosim.paths import SOURCE
@@ -42,7 +42,7 @@ from cosim.reproduce.figure import Claim, Figure
 from cosim.reproduce.measurement import BASE_MODELS, micro, program
 from cosim.reproduce.timeline import replay
 from cosim.run.batch import sole
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session import execution
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
@@ -344,7 +344,10 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("file", "trace", "counts"),
     [
-        *((f"cosim/session/{name}.py", True, True) for name in ("plugin", "gdb", "recording")),
+        *(
+            (f"cosim/session/{name}.py", True, True)
+            for name in ("plugin_session", "gdb_session", "recording")
+        ),
         ("cosim/session/backends/gdb.py", True, True),
         ("cosim/capture/gdb/interception.py", True, True),
         ("cosim/trace/writer.py", True, True),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cosim.commands.batch import do_runs
+from cosim.commands.many_runs import do_runs
 from cosim.errors import GuestError, RunFileError, UsageError
 from cosim.models.result import ResultDocument
 from cosim.run import batch
-from cosim.run.spec import Exchange, RunSpec
+from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from tests.cosim.streams import result_document

@@ -9,7 +9,7 @@ import pytest
 from cosim.errors import UsageError
 from cosim.run import plan
 from cosim.run.names import IN_FILE
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 
 OWN = "console=ttyS0 panic=-1"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cosim.errors import RunFileError
 from cosim.run import run_file, toml_lines
 from cosim.run.run_file import RunFile
-from cosim.run.spec import Exchange, RunSpec
+from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin

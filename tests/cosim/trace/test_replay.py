@@ -14,7 +14,7 @@ from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 from cosim import cli
 from cosim.commands.options import spec_from
 from cosim.errors import UsageError
-from cosim.models import choices as modelling
+from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
 from cosim.trace.manifest import NAME
@@ -50,7 +50,7 @@ def folder(stream: EventBatch, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def live(stream: EventBatch, models: list[str], **machine: Any) -> dict[str, Any]:
     """The result of feeding ``stream`` as a session does, in batches of many sizes."""
-    pipeline = modelling.make_pipeline(ORIGIN, models, machine)
+    pipeline = model_options.make_pipeline(ORIGIN, models, machine)
     random = np.random.default_rng(1)
     at = 0
     while at < len(stream):
@@ -72,7 +72,7 @@ def cosim(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, s
 @pytest.mark.parametrize(
     ("arguments", "models", "machine"),
     [
-        ([], list(modelling.DEFAULT_MODELS), {}),
+        ([], list(model_options.DEFAULT_MODELS), {}),
         (["--model", "shadow:roots=1,lsp"], ["shadow:roots=1", "lsp"], {}),
         (
             ["--model", "shadow", "--model", "native", "--tlb", "data=2x2,fetch=none,second=none"],
@@ -122,7 +122,7 @@ def test_the_table(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
     status, out, _ = cosim(capsys, "replay", folder)
     assert status == 0
     assert max(map(len, out.splitlines())) <= 100
-    for word in (*modelling.DEFAULT_MODELS, "fence", "tlb_misses", "missed writes"):
+    for word in (*model_options.DEFAULT_MODELS, "fence", "tlb_misses", "missed writes"):
         assert word in out
 
 
@@ -195,21 +195,21 @@ def test_what_the_models_do_not_have(
     ],
 )
 def test_splitting_models(texts: list[str], models: list[str]) -> None:
-    assert modelling.split_models(texts) == models
+    assert model_options.split_models(texts) == models
 
 
 def test_parsing_a_tlb() -> None:
-    assert modelling.parse_tlb("data=16x4,fetch=none,second=128x8,replacement=plru,seed=7") == {
+    assert model_options.parse_tlb("data=16x4,fetch=none,second=128x8,replacement=plru,seed=7") == {
         "data": [16, 4],
         "fetch": None,
         "second": [128, 8],
         "replacement": "plru",
         "seed": 7,
     }
-    assert modelling.parse_tlb("superpages=yes") == {"superpages": True}
+    assert model_options.parse_tlb("superpages=yes") == {"superpages": True}
     for text in ("", "data", "data=none", "ways=4", "superpages=2", "replacement=fifo", "seed=-1"):
         with pytest.raises(UsageError):
-            modelling.parse_tlb(text)
+            model_options.parse_tlb(text)
 
 
 MACHINE: dict[str, Any] = {
@@ -234,7 +234,7 @@ def test_parsing_a_machine_reaches_every_choice() -> None:
     text = "setup=base,walk_cache_ways=4,gstage_mode=sv48,gstage_page=2M,footprint_data=0,"
     text += "footprint_code=12,tlb.data=8x4,tlb.fetch=none,tlb.second=32x2,"
     text += "tlb.replacement=plru,tlb.seed=3,tlb.superpages=yes"
-    assert modelling.parse_machine(text) == MACHINE
+    assert model_options.parse_machine(text) == MACHINE
     assert set(MACHINE) == set(MODELLED)
     assert set(MACHINE["tlb"]) == {one.name for one in fields(TlbConfig)}
     # What these do not name belongs to the guest, and its machine says it.
@@ -253,7 +253,7 @@ def test_parsing_a_machine_reaches_every_choice() -> None:
 )
 def test_what_no_machine_can_be_is_one_line(text: str) -> None:
     with pytest.raises(UsageError, match=r"^--machine") as refused:
-        modelling.parse_machine(text)
+        model_options.parse_machine(text)
     assert "\n" not in str(refused.value)
     assert refused.value.exit_status == 2
 
@@ -261,8 +261,8 @@ def test_what_no_machine_can_be_is_one_line(text: str) -> None:
 def test_what_a_machine_does_not_name_stays_as_it_was_captured() -> None:
     captured = replace(ORIGIN.machine, tlb=TlbConfig(data=(4, 4), superpages=True), harts=2)
     origin = replace(ORIGIN, machine=captured)
-    changes = modelling.parse_machine("tlb.second=none,footprint_code=1")
-    machine = modelling.make_pipeline(origin, ["native"], changes).origin.machine
+    changes = model_options.parse_machine("tlb.second=none,footprint_code=1")
+    machine = model_options.make_pipeline(origin, ["native"], changes).origin.machine
     tlb = TlbConfig(data=(4, 4), second=None, superpages=True)
     assert machine == replace(captured, tlb=tlb, footprint_code=1)
 
@@ -298,7 +298,7 @@ def test_the_synthetic_guest_tells_the_truth(stream: EventBatch) -> None:
 
 
 def test_a_pipeline_knows_the_exits_so_far(stream: EventBatch) -> None:
-    pipeline: Pipeline = modelling.make_pipeline(ORIGIN, ["shadow", "native"])
+    pipeline: Pipeline = model_options.make_pipeline(ORIGIN, ["shadow", "native"])
     assert pipeline.exits() == {"shadow": 0, "native": 0}
     pipeline.feed(stream)
     document = pipeline.document(ENDING)

@@ -7,7 +7,7 @@ import pytest
 from hypervisor_model.events import FLAG_CONT, PteOp
 from hypervisor_model.exits import Counter, Exit
 from tests.hypervisor_model.guests import PAGE, V, leaf
-from tests.hypervisor_model.test_policy_lsp import Host
+from tests.hypervisor_model.policies.test_lsp import Host
 
 VA = 0x4000_0000
 REGION = 2 << 20

@@ -137,7 +137,7 @@ def make_pipeline(
 
     :param models: as :func:`split_models` gives them; empty for the default models.
     :param machine: replaces fields of the origin's machine.
-    :raises UsageError: as :func:`make_models` does.
+    :raises UsageError: when a model, an option or the machine is not as it must be.
     """
     origin = replace(origin, machine=replace_fields(origin.machine, machine or {}))
     return Pipeline(origin, make_models(models or DEFAULT_MODELS, origin.machine, origin.stream))

@@ -54,6 +54,20 @@ RSP_LOGGER = "cosim.rsp"
 """Logs the packets to and from QEMU's stub, at level DEBUG."""
 
 
+def guest_layout(plan: Plan, machine: Machine) -> GuestLayout:
+    """Return what interception must know about the guest of ``plan`` that ``machine`` runs."""
+    return GuestLayout(
+        machine.ram_words(),
+        RAM_BASE,
+        extents=machine.ram_extents,
+        mark_at=plan.mark_at,
+        firmware=plan.firmware_ranges,
+        kernel=plan.kernel_ranges,
+        machine_mode=plan.machine_mode,
+        cbo_block=plan.cbo_block,
+    )
+
+
 class GdbSession:
     """One session through gdb.
 
@@ -141,7 +155,7 @@ class GdbSession:
             plan.qemu.path,
             plan.machine,
             folder=self._folder,
-            name="live" if plan.live else "replay",
+            name="live" if plan.live else "reexecution",
             timing=timing,
             stub=True,
             hold=True,
@@ -177,16 +191,7 @@ class GdbSession:
         stub.start()
         self._interception = Interception(
             stub,
-            GuestLayout(
-                machine.ram_words(),
-                RAM_BASE,
-                extents=machine.ram_extents,
-                mark_at=plan.mark_at,
-                firmware=plan.firmware_ranges,
-                kernel=plan.kernel_ranges,
-                machine_mode=plan.machine_mode,
-                cbo_block=plan.cbo_block,
-            ),
+            guest_layout(plan, machine),
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,

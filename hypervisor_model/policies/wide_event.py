@@ -32,7 +32,7 @@ class Event(NamedTuple):
 
 @inner
 def event_at(batch: EventBatch, i: int) -> Event:
-    """Event ``i`` of a batch."""
+    """Return event ``i`` of a batch."""
     e = batch[i]
     kind, sub = _wide(e["kind"]), _wide(e["sub"])
     return Event(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosim.run.backend import BackendOptions
+from cosim.run.backend_options import BackendOptions
 from cosim.run.names import COMMAND_LINE, Names
 
 

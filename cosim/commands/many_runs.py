@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 import guest
-from cosim.commands import session
+from cosim.commands import one_run
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_line, print_table
 from cosim.run import batch, run_file
@@ -24,7 +24,7 @@ def do_runs(
     *,
     as_json: bool,
     trace: bool,
-    execute: Execute = session.document,
+    execute: Execute = one_run.document,
 ) -> int:
     """Do the runs in ``path`` that are not done yet; return the exit status of the worst.
 

@@ -16,12 +16,12 @@ from cosim.models.result import ResultDocument, has_finding
 from cosim.report import from_result
 from cosim.report.renderers import terminal
 from cosim.run.plan import Plan, resolve
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session import workload
 from cosim.session.execution import available, capture, execute, load_models
-from cosim.session.plugin import RECORDING
+from cosim.session.live_terminal import LiveTerminal
+from cosim.session.plugin_session import RECORDING
 from cosim.session.protocol import Outcome, Watchers
-from cosim.session.terminal import LiveTerminal
 from cosim.session.view import live_view
 
 _INTERRUPTED = 130

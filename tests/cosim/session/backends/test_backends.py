@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.capture import marks
-from cosim.commands import session as command
+from cosim.commands import one_run as command
 from cosim.commands.options import run_options, spec_from
 from cosim.errors import GuestError, MissingTool, RunFileError, UsageError
 from cosim.kernel.images import KernelImage
@@ -22,10 +22,10 @@ from cosim.machine.tools import Tool
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run import checks, run_file
-from cosim.run.backend import OPTION, Option
+from cosim.run.backend_options import OPTION, Option
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.run.spec import RunSpec
+from cosim.run.run_spec import RunSpec
 from cosim.session import execution
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.backends.gdb import Gdb
