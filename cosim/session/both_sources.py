@@ -314,12 +314,14 @@ class BothSources(GdbSession):
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
             audit |= {"late_sites": 0, "late_site_addresses": []}
+        # What the re-execution left out, the plugin has.
+        region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
         instructions = summary.instructions
         stepped = dict(ending.stepped or {})
         stepped["share"] = stepped["instructions"] / instructions if instructions else None
         return replace(
             ending,
-            region={**ending.region, "instructions": instructions},
+            region={**region, "instructions": instructions},
             stepped=stepped,
             audit=audit,
             agreement=shown,

@@ -61,7 +61,8 @@ def assert_agreed(document: ResultDocument, least: int) -> dict[str, Any]:
 
 def test_the_main_job_of_micro(tmp_path: Path) -> None:
     """On a fresh cache: the guest is built, and every count is there."""
-    home = Home(tmp_path / "home", "linux")
+    home = Home(tmp_path / "home")
+    (home.cache / "guests").unlink()
     refused = run(["run", "micro", "--offline"], home.environment())
     assert refused.status == 2
     assert "guest micro is not there yet, and with --offline it is not made" in refused.line
@@ -89,7 +90,7 @@ def test_linux(tmp_path: Path) -> None:
     assert_agreed(document, 100)
     assert np.count_nonzero(stream["kind"] == Kind.ACCESS) > 1000
     # The recording ended with the region: the guest had not powered off.
-    assert document["region"]["not_replayed"] is None
+    assert document["region"]["instructions"] < 40_000_000
 
 
 @pytest.fixture
