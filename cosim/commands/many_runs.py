@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
 
 import guest
-from cosim.commands import one_run
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_line, print_table
 from cosim.run import batch, run_file
@@ -24,15 +24,18 @@ def do_runs(
     *,
     as_json: bool,
     trace: bool,
-    execute: Execute = one_run.document,
+    offline: bool = False,
+    execute: Execute | None = None,
 ) -> int:
     """Do the runs in ``path`` that are not done yet; return the exit status of the worst.
 
     :param output: the folder of the results; None: the file says where they go.
     :param trace: every run keeps its events.
-    :param execute: does one run.
+    :param offline: a run fails if its guest has to be made first.
+    :param execute: does one run; None: a session does.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
+    execute = execute or partial(session.document, offline=offline)
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     _check(loaded)
     folder = output or loaded.output

@@ -237,25 +237,26 @@ class BothSources(GdbSession):
         """Let the guest run to ``place``; return False if it ended before that.
 
         QEMU stops the re-execution at a count of instructions.  The plugin's count may be a few
-        too low, so from there a breakpoint and all registers tell the place.
+        too low, so from there a breakpoint and all registers tell the place.  Where instructions
+        are stepped, QEMU's stop might be lost, so the breakpoint tells it from the start.
         """
-        if not (self._options.step or self._options.step_all):
+        steps = self._began and (self._options.step or self._options.step_all)
+        if not steps:
             count = place.instructions - self._distance(place)
             now = machine.replay_icount()
             if now is not None and now < count:
                 machine.qmp("replay-break", icount=count)
                 self._run_to_stop(machine, interposer, gdb)
-        number = None
-        while not interposer.ended and not self._halted:
-            if self._stands_at(place, machine, interposer):
-                break
-            if number is None:
-                number = gdb.break_insert(place.pc)
+                if interposer.ended or self._halted:
+                    return not interposer.ended
+        while not self._stands_at(place, machine, interposer):
+            with interposer.stopped() as interception:
+                interception.stop_at(place.general)
             self._run_to_stop(machine, interposer, gdb)
-        if interposer.ended:
-            return False
-        if number is not None:
-            gdb.break_delete(number)
+            if interposer.ended or self._halted:
+                return not interposer.ended
+            with interposer.stopped() as interception:
+                interception.stop_at(None)
         return True
 
     def _distance(self, place: Place) -> int:
@@ -319,12 +320,14 @@ class BothSources(GdbSession):
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
             audit |= {"late_sites": 0, "late_site_addresses": []}
+        # What the re-execution left out, the plugin has.
+        region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
         instructions = summary.instructions
         stepped = dict(ending.stepped or {})
         stepped["share"] = stepped["instructions"] / instructions if instructions else None
         return replace(
             ending,
-            region={**ending.region, "instructions": instructions},
+            region={**region, "instructions": instructions},
             stepped=stepped,
             audit=audit,
             agreement=shown,

@@ -164,6 +164,7 @@ class Merge:
         samples["flags"] |= FLAG_STOP
         placed = before[at] < len(places)
         if len(places):
+            self._seen = max(self._seen, int(places[-1]) + 1)
             earlier = np.concatenate([samples[:0], *self._held])
             self._held.clear()
             yield from self._emit(
