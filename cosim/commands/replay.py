@@ -27,8 +27,11 @@ from cosim.trace.replay import replay
     metavar="K=V,..",
     help="Each hart's TLB: data, fetch, second = SETSxWAYS or none; replacement; seed.",
 )
+@click.option("-v", "--verbose", is_flag=True, help="Print every counter, not only the answer.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: bool) -> int:
+def command(
+    folder: Path, models: tuple[str, ...], tlb: str | None, verbose: bool, as_json: bool
+) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
     If the trace is cut short, what is there is replayed, and the result says so.  The exit status
@@ -42,5 +45,5 @@ def command(folder: Path, models: tuple[str, ...], tlb: str | None, as_json: boo
     if as_json:
         print_json(result)
     else:
-        print_table(terminal.render(from_result.build(result)))
+        print_table(terminal.render(from_result.build(result), everything=verbose))
     return int(has_finding(result))

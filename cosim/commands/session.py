@@ -63,15 +63,20 @@ def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool) -> int:
     return _run_and_print(spec, as_json=as_json, logs=None, trace=trace)
 
 
-def run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None = None) -> int:
+def run_and_print(
+    spec: RunSpec, *, as_json: bool, logs: Path | None = None, verbose: bool = False
+) -> int:
     """Run one session with its models, print its result, return the exit status.
 
     :param logs: where logs are kept; None: they are kept only if the session failed.
+    :param verbose: print every counter.
     """
-    return _run_and_print(spec, as_json=as_json, logs=logs, trace=None)
+    return _run_and_print(spec, as_json=as_json, logs=logs, trace=None, verbose=verbose)
 
 
-def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None) -> int:
+def _run_and_print(
+    spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None, verbose: bool = False
+) -> int:
     spec = available(spec, note_once)
     folder = _logs_folder(logs)
     outcome = failed = None
@@ -91,7 +96,8 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Pa
         if as_json:
             output.print_json(outcome.document)
         else:
-            output.print_table(terminal.render(from_result.build(outcome.document)))
+            report = from_result.build(outcome.document)
+            output.print_table(terminal.render(report, everything=verbose))
     if failed is not None:
         output.note(f"cosim: {failed}")
     if isinstance(outcome.error, KeyboardInterrupt):
