@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from cosim.models.derived import Derived, derive
+from cosim.models.profile import Profile
 from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
@@ -104,6 +105,8 @@ class ResultDocument(TypedDict):
     policies: dict[str, Json]
     derived: NotRequired[Derived]
     """What follows from ``policies``; older results lack it."""
+    profile: NotRequired[Profile]
+    """Where and when the policies exit; older results lack it."""
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
 
