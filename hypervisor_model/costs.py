@@ -55,11 +55,28 @@ class CostTable:
     synchronised: float = 30
     """One guest entry read, translated and compared by an active synchronisation: one reference and
     some ten instructions."""
+    name: str = field(default="", compare=False)
+    """What a report calls the table; see :attr:`title`."""
 
     def __post_init__(self) -> None:
-        scalars = [getattr(self, f.name) for f in fields(self) if f.name != "handling"]
+        scalars = [getattr(self, key) for key in self._scalars()]
         if min(*scalars, *self.handling.values()) < 0:
             raise ModelError("costs: a cost cannot be negative")
+
+    @staticmethod
+    def _scalars() -> list[str]:
+        return [one.name for one in fields(CostTable) if one.name not in ("handling", "name")]
+
+    @property
+    def title(self) -> str:
+        """The name; without one ``default`` if all costs are the defaults, else ``own``."""
+        return self.name or ("default" if self == CostTable() else "own")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``name`` and all costs, for JSON."""
+        handling = {kind.key: cost for kind, cost in self.handling.items()}
+        scalars = {key: getattr(self, key) for key in self._scalars()}
+        return {"name": self.title, **scalars, "handling": handling}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 from rich.table import Table
 
 import guest
+from cosim.commands import one_run
 from cosim.errors import EnvironmentFault, UsageError
 from cosim.output import note, print_json, print_line, print_table
+from cosim.report import answer
 from cosim.run import batch, run_file
 from cosim.run.batch import Execute, RunOutcome
 from cosim.run.run_file import RunFile
@@ -35,7 +38,7 @@ def do_runs(
     :param execute: does one run; None: a session does.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
-    execute = execute or partial(session.document, offline=offline)
+    execute = execute or partial(one_run.document, offline=offline)
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     _check(loaded)
     folder = output or loaded.output
@@ -75,12 +78,18 @@ def _check(loaded: RunFile) -> None:
 
 def _table(outcomes: list[RunOutcome]) -> Table:
     table = Table(box=None)
-    for title in ("run", "status", "seconds", "error"):
+    for title in ("run", "status", "seconds", "answer"):
         table.add_column(title, overflow="fold")
     for outcome in outcomes:
         seconds = f"{outcome.seconds:.1f}"
-        table.add_row(outcome.name, _status(outcome), seconds, outcome.error or "")
+        table.add_row(outcome.name, _status(outcome), seconds, outcome.error or _answer(outcome))
     return table
+
+
+def _answer(outcome: RunOutcome) -> str:
+    if outcome.result is None:
+        return ""
+    return answer.headline(json.loads(outcome.result.read_bytes()))
 
 
 def _words(outcome: RunOutcome) -> str:

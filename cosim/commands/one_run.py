@@ -95,18 +95,26 @@ def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool, offline: boo
 
 
 def run_and_print(
-    spec: RunSpec, *, as_json: bool, logs: Path | None = None, offline: bool = False
+    spec: RunSpec,
+    *,
+    as_json: bool,
+    logs: Path | None = None,
+    offline: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Run one session with its models, print its result, return the exit status.
 
     :param logs: where logs are kept; None: they are kept only if the session failed.
     :param offline: fail if the guest has to be made first.
+    :param verbose: print every counter.
     """
     make_guest(spec, offline=offline)
-    return _run_and_print(spec, as_json=as_json, logs=logs, trace=None)
+    return _run_and_print(spec, as_json=as_json, logs=logs, trace=None, verbose=verbose)
 
 
-def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None) -> int:
+def _run_and_print(
+    spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None, verbose: bool = False
+) -> int:
     spec = available(spec, note_once)
     folder = _logs_folder(logs)
     outcome = failed = None
@@ -126,7 +134,8 @@ def _run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Pa
         if as_json:
             output.print_json(outcome.document)
         else:
-            output.print_table(terminal.render(from_result.build(outcome.document)))
+            report = from_result.build(outcome.document)
+            output.print_table(terminal.render(report, everything=verbose))
     if failed is not None:
         output.note(f"cosim: {failed}")
     if isinstance(outcome.error, KeyboardInterrupt):

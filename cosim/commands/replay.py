@@ -29,9 +29,15 @@ from cosim.trace.replay import replay
 )
 @machine_option()
 @click.option("--tlb", metavar="K=V,..", help="Each hart's TLB; the same as --machine tlb.K=V,..")
+@click.option("-v", "--verbose", is_flag=True, help="Print every counter, not only the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    folder: Path, models: tuple[str, ...], machine: str | None, tlb: str | None, as_json: bool
+    folder: Path,
+    models: tuple[str, ...],
+    machine: str | None,
+    tlb: str | None,
+    verbose: bool,
+    as_json: bool,
 ) -> int:
     """Feed the trace in DIR to the models and print the same result as a live run.
 
@@ -52,5 +58,5 @@ def command(
     if as_json:
         print_json(result)
     else:
-        print_table(terminal.render(from_result.build(result)))
+        print_table(terminal.render(from_result.build(result), everything=verbose))
     return int(has_finding(result))

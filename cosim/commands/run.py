@@ -36,6 +36,7 @@ from cosim.session.backends import FOR_RUN
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results of a run file."
 )
+@click.option("-v", "--verbose", is_flag=True, help="Print every counter, not only the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
@@ -44,12 +45,13 @@ def command(
     stop_on_divergence: bool,
     logs: Path | None,
     output: Path | None,
+    verbose: bool,
     as_json: bool,
     offline: bool,
     from_: str | None,
     **given: Any,
 ) -> int:
-    """Boot GUEST under QEMU, intercept its paging, feed the models, compare, print the table.
+    """Boot GUEST under QEMU, intercept its paging, feed the models, compare, print the answer.
 
     GUEST is a name from `cosim guest list` or a run file (*.toml).  Leave it out with --kernel.
 
@@ -80,7 +82,7 @@ def command(
         "stop_on_divergence": stop_on_divergence or None,
     }
     spec = spec_from(guest, FOR_RUN, **given)
-    return run_and_print(spec, as_json=as_json, logs=logs, offline=offline)
+    return run_and_print(spec, as_json=as_json, logs=logs, offline=offline, verbose=verbose)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

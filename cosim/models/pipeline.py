@@ -7,11 +7,12 @@ they differ only in where the events come from.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
+from cosim.models.profile import Lookup, Profiler
 from cosim.models.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
 from hypervisor_model.policies import Policy
@@ -29,6 +30,11 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
+        self._profiler = Profiler(list(policies))
+        self.lookup: Callable[[], Lookup | None] = lambda: None
+        """Returns what names the guest's addresses in the profile of exits, if there is such."""
+        self.labels: Callable[[], Mapping[int, str]] = dict
+        """Returns the labels of the guest's marks, by number."""
         # Kernels release the interpreter's lock, and policies share nothing.
         self._threads = ThreadPoolExecutor(os.cpu_count(), "policy")
 
@@ -37,6 +43,8 @@ class Pipeline:
         self._counter.feed(batch)
         answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
         self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
+        if self._policies:
+            self._profiler.feed(batch, [one.exits_taken for one in self._policies.values()])
 
     @property
     def illegal(self) -> int:
@@ -49,11 +57,16 @@ class Pipeline:
 
     def document(self, ending: Ending) -> ResultDocument:
         """Return the result so far, of a run that ended like ``ending``."""
-        return document(
+        results = {name: policy.result() for name, policy in self._policies.items()}
+        made = document(
             self.origin,
             ending,
             self._counter.counts(),
-            {name: policy.result().to_json() for name, policy in self._policies.items()},
+            {name: result.to_json() for name, result in results.items()},
             self._comparison.counts(),
             self._comparison.findings(),
         )
+        if results:
+            totals = {name: result.at_least for name, result in results.items()}
+            made["profile"] = self._profiler.profile(totals, self.lookup(), self.labels())
+        return made

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
+from cosim.models.derived import Derived, derive
+from cosim.models.profile import Profile
 from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
@@ -101,6 +103,10 @@ class ResultDocument(TypedDict):
     agreement: NotRequired[Json]
     """How far two sources of one run agree; only if there were two."""
     policies: dict[str, Json]
+    derived: NotRequired[Derived]
+    """What follows from ``policies``; older results lack it."""
+    profile: NotRequired[Profile]
+    """Where and when the policies exit; older results lack it."""
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
 
@@ -215,6 +221,7 @@ def document(
         events=_measured(events, origin),
         audit=ending.audit,
         policies=dict(policies),
+        derived=derive(policies),
         translations=dict(translations),
         illegal_translations=list(illegal_translations),
     )

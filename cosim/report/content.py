@@ -226,6 +226,8 @@ class Section:
     """What the section was made from, as JSON."""
     detail: bool = False
     """Only for readers who want everything."""
+    drawn: bool = False
+    """Only for outputs that draw plots, because another section has the numbers."""
 
     def shown(self, *, everything: bool) -> tuple[Part, ...]:
         """Return the parts that a reader sees who wants ``everything``, or only what matters."""

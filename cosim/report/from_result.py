@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.result import ResultDocument, VirtualCounts, missed
-from cosim.report import number_text, settings
+from cosim.report import answer, number_text, settings
 from cosim.report.content import (
     UNKNOWN,
     Axis,
@@ -45,10 +45,12 @@ def build(result: ResultDocument) -> Report:
         lead=f"One guest, {region.get('from', '?')} to {region.get('to', '?')}. Every policy was"
         " given the same events. Counts, not times.",
         warnings=tuple(_warnings(result)),
+        answer=answer.parts(result),
         sections=(
+            *_findings(result),
             *_plots("exits", "VM exits", _totals(policies), _kinds(policies)),
             *_plots("tlb", "TLB misses", _misses(policies), _references(policies)),
-            Section("counts", "All counts", tuple(_counts(result)), data=dict(result)),
+            Section("counts", "All counts", tuple(_counts(result)), data=dict(result), detail=True),
             Section("set-up", "Set-up", tuple(_set_up(result)), detail=True),
         ),
     )
@@ -64,6 +66,15 @@ def _warnings(result: ResultDocument) -> Iterator[str]:
     writes = missed(result["audit"])["missed_writes"]
     if writes:
         yield f"The capture missed {writes:,} writes to page tables. Do not rely on the counts."
+    difference = _difference(result)
+    if difference is not None:
+        yield f"The sources differ at event {difference['event']:,}. Do not rely on the counts."
+
+
+def _findings(result: ResultDocument) -> Iterator[Section]:
+    found = (*_differences(result), *_missed_writes(result), *_divergences(result))
+    if found:
+        yield Section("findings", "Findings", found)
 
 
 def _incomplete(result: ResultDocument) -> str:
@@ -76,7 +87,7 @@ def _incomplete(result: ResultDocument) -> str:
 def _plots(slug: str, heading: str, *plots: Plot | None) -> Iterator[Section]:
     known = tuple(plot for plot in plots if plot is not None)
     if known:
-        yield Section(slug, heading, (PlotGroup(heading, known),), detail=True)
+        yield Section(slug, heading, (PlotGroup(heading, known),), detail=True, drawn=True)
 
 
 def _totals(policies: Policies) -> Plot | None:
@@ -122,12 +133,10 @@ def _if_known(axis: Axis, bars: dict[str, Bar]) -> Plot | None:
 
 def _counts(result: ResultDocument) -> Iterator[Part]:
     yield _run(result)
-    yield from _missed_writes(result)
     if result["policies"]:
         yield _by_policy(result["policies"])
     if result["translations"]:
         yield _translations(result)
-        yield from _divergences(result)
     reasons = _reasons(result)
     if reasons:
         yield Notes(reasons)
@@ -203,6 +212,25 @@ def _missed_writes(result: ResultDocument) -> Iterator[Part]:
         )
 
 
+def _difference(result: ResultDocument) -> Mapping[str, Any] | None:
+    difference: Mapping[str, Any] | None = result.get("agreement", {}).get("difference")
+    return difference
+
+
+def _differences(result: ResultDocument) -> Iterator[Part]:
+    """Give the first event in which two sources differ, and each side's last events."""
+    difference = _difference(result)
+    if difference is None:
+        return
+    lines = [f"the sources differ at event {difference['event']:,}"]
+    for source, last in difference["last_events"].items():
+        lines += [f"  {source}, before: {event}" for event in last]
+        lines.append(f"  {source}: {difference[source] or 'nothing more'}")
+    if difference["fields"]:
+        lines.append(f"  different: {', '.join(difference['fields'])}")
+    yield Listing("\n".join(lines))
+
+
 def _by_policy(policies: Policies) -> Table:
     """Return exits by kind and, below them, all other counters."""
     exits = [policy["exits"] for policy in policies.values()]
@@ -210,7 +238,8 @@ def _by_policy(policies: Policies) -> Table:
     for kind in _keys(exits, without=("total", "at_least")):
         rows.append((Cell(f"  {kind}"), *(_count(counts, kind) for counts in exits)))
     counters = len(rows)
-    for key in _keys(policies.values(), without=("exits", "reasons")):
+    absent = _absent(policies)
+    for key in _keys(policies.values(), without=("exits", "reasons", *absent)):
         values = [policy.get(key) for policy in policies.values()]
         kinds = _keys([value for value in values if isinstance(value, Mapping)])
         for kind in kinds:
@@ -219,6 +248,16 @@ def _by_policy(policies: Policies) -> Table:
         if not kinds:
             rows.append((Cell(key), *(_count(policy, key) for policy in policies.values())))
     return Table("", ("", *policies), tuple(rows), rule_before=counters)
+
+
+def _absent(policies: Policies) -> tuple[str, ...]:
+    """Return the counters of parts that the machine does not have: they are not unknown."""
+    return tuple(
+        key
+        for key in ("walk_cache_hits",)
+        if all(policy.get(key) is None for policy in policies.values())
+        and any("has no" in policy["reasons"].get(key, "") for policy in policies.values())
+    )
 
 
 def _total(counts: Mapping[str, int | None]) -> Cell:

@@ -66,6 +66,18 @@ def short(value: float, largest: float) -> str:
     return f"{value:,.4g}" if abs(value) < 1000 else number(value)
 
 
+def scaled(value: float) -> str:
+    """Return a large number with three digits: 12.3 M."""
+    for size, suffix in _SUFFIXES:
+        if abs(value) >= 0.9995 * size:
+            return f"{_three_digits(value / size)}\u00a0{suffix}"
+    return number(round(value))
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+
+
 def is_wide(values: Iterable[float]) -> bool:
     """Return True if an axis that begins at 0 is too short for the smallest of ``values``."""
     distinct = set(values)

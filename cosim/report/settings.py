@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cosim.report import number_text
-from cosim.report.content import UNKNOWN, Cell, Table
+from cosim.report.content import Cell, Table
 from cosim.report.programs import labelled
 
 
@@ -38,7 +38,7 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, s
 def _text(name: str, value: Any) -> str:
     match value:
         case None:
-            return UNKNOWN
+            return "none"
         case bool():
             return "yes" if value else "no"
         case int():

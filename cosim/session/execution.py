@@ -82,9 +82,12 @@ def execute(
     """
     watchers = watchers or Watchers()
     backend = backend_of(plan)
+    pipeline.lookup = lambda: plan.symbols.lookup if len(plan.symbols) else None
     with ExitStack() as stack:
+        pipeline.labels = lambda: dict(enumerate(session.labels))
         if trace is None:
-            return backend.open(plan, folder, pipeline, watchers).run()
+            session = backend.open(plan, folder, pipeline, watchers)
+            return session.run()
         keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session.labels)
         first = watchers.keep
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import with_globals
-from hypervisor_model.policies.hart import Hardware
+from hypervisor_model.policies.hart import TAKEN, Hardware
+from hypervisor_model.policies.policy import ANSWER, EXITS
 from hypervisor_model.policies.shadow_access import other_event
 from hypervisor_model.policies.shadow_tables import Pool, has_room
 from hypervisor_model.policies.synchronisation import load_filled
@@ -23,6 +24,7 @@ from hypervisor_model.policies.wide_event import Event, event_at
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
+_TAKEN, _ANSWER, _EXITS = TAKEN, ANSWER, EXITS
 
 _Event = Callable[[Hardware, Pool, Event], None]
 _Fence = Callable[[Hardware, Pool, int, int, int, int], None]
@@ -70,6 +72,7 @@ _protects = False
 
 def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
     """Consume a batch from ``start`` on; the index of the event that lacks room in the pool."""
+    before = hw.counts[_TAKEN]
     for i in range(start, batch.shape[0]):
         if not has_room(p):
             return i
@@ -85,5 +88,8 @@ def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray
             else:
                 _satp_write(hw, p, event.hart, event.b)
         else:
-            answers[i] = other_event(hw, p, event, _protects)
+            answers[_ANSWER, i] = other_event(hw, p, event, _protects)
+        if hw.counts[_TAKEN] != before:
+            answers[_EXITS, i] = hw.counts[_TAKEN] - before
+            before = hw.counts[_TAKEN]
     return batch.shape[0]  # type: ignore[no-any-return]

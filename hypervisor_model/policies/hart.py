@@ -41,7 +41,9 @@ _HART = np.dtype(
 COUNTERS = len(Exit)
 REFS_VS = COUNTERS + len(Counter)
 REFS_G = REFS_VS + 1
-"""Elements of ``counts``: exits by kind, then from COUNTERS on by Counter, then walk references."""
+TAKEN = REFS_G + 1
+"""Elements of ``counts``: exits by kind, then from COUNTERS on by Counter, then walk references and
+the exits of all kinds."""
 
 (_FAST,) = (int(kind) for kind in M_MODE)
 _GUEST_FAULT = int(Exit.GUEST_FAULT)
@@ -97,7 +99,7 @@ def make(machine: MachineModel) -> Hardware:
         no_entries=caches.make(0).entries,
         no_trace=np.zeros((0, 5), np.int64),
         harts=np.zeros(machine.harts, _HART),
-        counts=np.zeros(REFS_G + 1, np.int64),
+        counts=np.zeros(TAKEN + 1, np.int64),
         footprint_data=machine.footprint_data,
         footprint_code=machine.footprint_code,
         flags=machine.walk_flags,
@@ -152,6 +154,7 @@ def count_refs(counts: NDArray[np.int64], walk: Walk) -> None:
 def take_exit(hw: Hardware, hart: int, kind: int) -> None:
     """Count an exit; unless M-mode handles it, the hypervisor's pages displace TLB entries."""
     hw.counts[kind] += 1
+    hw.counts[TAKEN] += 1
     if kind != _FAST:
         tlbs.displace(tlb_of(hw, hart), hw.footprint_data, hw.footprint_code)
 

@@ -28,7 +28,7 @@ from hypervisor_model.policies.hart import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import Colour, Policy, Stream, register
+from hypervisor_model.policies.policy import ANSWER, Colour, Policy, Stream, register
 from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.tlb import NO_GUEST
 from hypervisor_model.walk import OK, PROBE, Request, untranslated
@@ -55,7 +55,8 @@ class Native(Policy):
         self._guest = GuestMemory(machine.ram_base, machine.ram_size)
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(_run(self._hw, self._guest.ram, batch, start, answers))
+        # It takes no exits.
+        return int(_run(self._hw, self._guest.ram, batch, start, answers[ANSWER]))
 
 
 @kernel

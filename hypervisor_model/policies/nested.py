@@ -28,6 +28,7 @@ from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
+    TAKEN,
     Hardware,
     access_flags,
     cache_of,
@@ -38,7 +39,7 @@ from hypervisor_model.policies.hart import (
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import Colour, Policy, Stream, register
+from hypervisor_model.policies.policy import ANSWER, EXITS, Colour, Policy, Stream, register
 from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1, walk2
 
@@ -48,6 +49,7 @@ HOST_BASE = 1 << 50
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ACCESS = int(Kind.ACCESS)
+_TAKEN, _ANSWER, _EXITS = TAKEN, ANSWER, EXITS
 _GSTAGE_FAULT = int(Exit.GSTAGE_FAULT)
 _GSTAGE_PAGES = COUNTERS + int(Counter.GSTAGE_PAGES)
 _VMID = GUEST_ID
@@ -110,13 +112,17 @@ class Nested(Policy):
 def _run(
     hw: Hardware, g: _GStage, batch: EventBatch, start: int, answers: NDArray[np.int64]
 ) -> int:
+    before = hw.counts[_TAKEN]
     for i in range(start, batch.shape[0]):
         if g.host.words.shape[0] // pte.ENTRIES - g.used[0] < _PER_EVENT:
             return i
         event = event_at(batch, i)
         kind, hart = event.kind, event.hart
         if kind == _ACCESS:
-            answers[i] = _access(hw, g, hart, event)
+            answers[_ANSWER, i] = _access(hw, g, hart, event)
+            # No other event takes an exit.
+            answers[_EXITS, i] = hw.counts[_TAKEN] - before
+            before = hw.counts[_TAKEN]
         elif kind == _FENCE:
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)

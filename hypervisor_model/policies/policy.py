@@ -24,6 +24,9 @@ _MODES = frozenset(int(mode) for mode in Mode)
 
 Accesses = Literal["all", "partial", "none"]
 
+ANSWER, EXITS = 0, 1
+"""Rows of what a kernel gives for each event: the translation of an ACCESS; the exits taken."""
+
 _HARDWARE = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
 """Counts of the hart's own, by their names in a result."""
 _NO_ACCESSES = "needs accesses; the stream has none"
@@ -129,6 +132,8 @@ class Policy(ABC):
         self.stream = stream
         self._hw = hardware
         self._left_out = False
+        self.exits_taken: NDArray[np.int64] = np.zeros(0, np.int64)
+        """The exits that each event of the last batch has caused, of all kinds."""
 
     def feed(self, batch: EventBatch) -> NDArray[np.int64]:
         """Consume ``batch`` in order.
@@ -141,17 +146,21 @@ class Policy(ABC):
         """
         own = own_events(batch, self.machine)
         self._left_out |= own is not batch
-        answers = np.zeros(len(batch), np.int64)
+        answers = np.zeros((2, len(batch)), np.int64)
         at = 0
         while at < len(batch):
             at = self._consume(own, at, answers)
             if at < len(batch):
                 self._grow()
-        return answers
+        translations, self.exits_taken = answers
+        return translations
 
     @abstractmethod
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        """Consume from ``start`` on; the index that was not consumed for want of room."""
+        """Consume from ``start`` on; the index that was not consumed for want of room.
+
+        ``answers`` has the rows :data:`ANSWER` and :data:`EXITS`, with a column for each event.
+        """
 
     def _grow(self) -> None:
         """Make room for what was not consumed; a policy without a pool always consumes all."""

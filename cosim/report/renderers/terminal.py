@@ -32,7 +32,7 @@ def _lines(report: Report, everything: bool) -> Iterator[RenderableType]:
     yield from (as_text(f"Warning: {warning}", "bold red") for warning in report.warnings)
     for part in report.answer:
         yield from _show(part)
-    shown = [(one, one.shown(everything=everything)) for one in report.sections]
+    shown = [(one, one.shown(everything=everything)) for one in report.sections if not one.drawn]
     shown = [(section, parts) for section, parts in shown if parts]
     for section, parts in shown:
         # A section that stands alone needs no heading, unless it names the whole.

@@ -18,7 +18,7 @@ from rich.console import Console, RenderableType
 from synthetic_guest import SyntheticGuest
 
 from cosim import cli
-from cosim.report import content, from_figures, from_path, settings
+from cosim.report import from_figures, from_path, settings
 from cosim.report.content import (
     Cell,
     Lines,
@@ -153,7 +153,7 @@ def test_a_command_line_can_be_copied() -> None:
     made = settings.table("Guest", {"arguments": ["qemu", "-append", "a b"], "kernel": None})
     assert [[cell.text for cell in row] for row in made.rows] == [
         ["arguments", "qemu -append 'a b'"],
-        ["kernel", content.UNKNOWN],
+        ["kernel", "none"],
     ]
 
 
