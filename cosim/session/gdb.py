@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
-from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.layout import GuestLayout, Loop
 from cosim.capture.gdb.stepping import Stepping
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
@@ -170,6 +170,7 @@ class GdbSession:
 
     def _interpose(self, machine: Machine) -> Interposer:
         plan = self._plan
+        loop = None if self._recorded is None else self._recorded.loop
         stub = Stub(machine.stub)
         stub.start()
         self._interception = Interception(
@@ -182,6 +183,7 @@ class GdbSession:
                 firmware=plan.firmware_ranges,
                 kernel=plan.kernel_ranges,
                 machine_mode=plan.machine_mode,
+                loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
                 cbo_block=plan.cbo_block,
             ),
             self._take,
@@ -247,7 +249,7 @@ class GdbSession:
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         """Let the guest run up to ``edge``; return False if it ended before that."""
-        interception = self._interception
+        plan, interception = self._plan, self._interception
         assert interception is not None
         interception.stop_at_marks = {edge.label} if edge.form == "mark" else set()
         breakpoint_number = gdb.break_insert(edge.address) if edge.form == "address" else None
@@ -270,6 +272,12 @@ class GdbSession:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
                     self._lost_count(machine, gdb, instruction)
+        if interception.loops:
+            assert self._recorded is not None and self._recorded.loop is not None
+            raise GuestError(
+                self._recorded.loop.describe(plan, machine.ram_words()),
+                log=str(machine.console_log),
+            )
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
         self._instructions = self._icount(machine)

@@ -21,12 +21,15 @@ from cosim.machine import interrupts, shutdown_order, waits
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.isa import pte
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
 _PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
 _SPARE = 64 << 10
+_HEAD_BYTES = 4
+"""A recording starts with the version of its format."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    loop: TrapLoop | None = None
+    """Where the guest traps without end; QEMU was killed then, and its recording completed."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split, too (:attr:`Timing.split`)."""
 
@@ -81,15 +86,21 @@ def _record(
         timing=timing,
         hold=True,
     ) as machine:
+        loops = TrapLoops(machine)
         machine.resume()
         with interrupts.allowed():
             for step in plan.console:
                 machine.console.expect(step.expect, step.within)
                 machine.console.send(step.send)
-        late = not _run(machine, plan.end.pattern, limit, show)
+        late = not _run(machine, plan.end.pattern, limit, show, loops)
+        loop = loops.look()
+        if loop is not None:
+            machine.kill()
+            complete(timing.log, plan, folder)
+            return Recorded(None, False, None, None, loop, timing.split), frozenset()
         reason = machine.end_reason()
         executed = None if reason is None else machine.replay_icount()
-        recorded = Recorded(reason, late, panic_line(machine), executed, timing.split)
+        recorded = Recorded(reason, late, panic_line(machine), executed, split=timing.split)
         more = unsplit(machine, physical=plan.machine_mode)
         machine.quit()
         machine.console.check_log()
@@ -140,13 +151,42 @@ def nameless_file(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
-def _run(machine: Machine, pattern: str, limit: float, show: Callable[[str, str], None]) -> bool:
+def complete(log: Path, plan: Plan, folder: Path) -> None:
+    """Make a recording that QEMU could not finish one that QEMU re-executes.
+
+    QEMU writes the head last.  The same QEMU writes the same head into each recording.
+    """
+    with (
+        nameless_file(folder) as other,
+        Machine(
+            plan.qemu.path,
+            plan.machine,
+            folder=folder,
+            name="head",
+            timing=Timing("record", other, typed=plan.typed),
+        ) as machine,
+    ):
+        machine.quit()
+        head = other.open("rb").read(_HEAD_BYTES)
+    with log.open("r+b") as file:
+        file.write(head)
+
+
+def _run(
+    machine: Machine,
+    pattern: str,
+    limit: float,
+    show: Callable[[str, str], None],
+    loops: TrapLoops,
+) -> bool:
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
         if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+            return True
+        if loops.look() is not None:
             return True
         if time.monotonic() > limit:
             return False

@@ -61,6 +61,7 @@ class Interception:
     ) -> None:
         self._guest = StoppedGuest(stub)
         self._mark_at = layout.mark_at
+        self._loop = layout.loop
         self._sink = sink
         self._one_by_one = one_by_one
         self._log = EventLog()
@@ -83,6 +84,8 @@ class Interception:
         """How many of the region's instructions were stepped for their accesses."""
         self.pc = 0
         """Where the last stop was."""
+        self.loops = False
+        """True if the guest traps without end from here on."""
         self.halted = False
         """Set by the sink: the guest must not go on."""
 
@@ -173,11 +176,17 @@ class Interception:
         """Execute the one instruction at pc and record what it does.
 
         :param state: what :meth:`state` has just returned.
-        :return: False if it is a mark that gdb is to see; it is not executed then.
+        :return: False if it is a mark that gdb is to see, or the guest can only trap from here on;
+            it is not executed then.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         self.stops += 1
         self.pc = state.pc
+        if self._loop is not None and state.pc == self._loop.at:
+            # Other traps come to the vector, too.
+            self.loops = self._guest.read(self._loop.epc) == state.pc
+            if self.loops:
+                return False
         if self.active:
             self._begin_stop(state)
         if state.pc == self._mark_at and not self._mark(state):
