@@ -74,7 +74,7 @@ def _unusual(name: str, number: int) -> int:
 
 def _places(pid: int, values: Mapping[str, int]) -> dict[str, int] | None:
     try:
-        maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        maps = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines()
         for line in maps:
             if not line.endswith("[heap]"):
                 continue

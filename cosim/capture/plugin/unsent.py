@@ -44,7 +44,7 @@ def _place(pid: int, library: Path) -> int | None:
     if not symbols:
         return None
     try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:
