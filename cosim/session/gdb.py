@@ -38,6 +38,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
+from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
@@ -85,6 +86,7 @@ class GdbSession:
         self._standstill: Standstill | None = None
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
 
     def run(self) -> Outcome:
@@ -225,6 +227,8 @@ class GdbSession:
         self._first_instruction = self._icount(machine)
         self._instructions = None
         self._region_started = time.monotonic()
+        if self._recorded is not None and self._recorded.instructions is not None:
+            self._forecast = Forecast(self._recorded.instructions)
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
@@ -268,6 +272,7 @@ class GdbSession:
                 asked = True
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
+            self._look_ahead(machine, interception.stops)
             if self._standstill is not None:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
@@ -299,6 +304,16 @@ class GdbSession:
             "; the line was printed, but too shortly before the end: "
             "use a mark, a symbol or an address"
         )
+
+    def _look_ahead(self, machine: Machine, stops: int) -> None:
+        """Say once how long the region will take, if that is long."""
+        if self._forecast is None or not self._forecast.due:
+            return
+        instruction = self._icount(machine)
+        speed = None if instruction is None else self._forecast.update(stops, instruction)
+        if speed is not None:
+            left = self._deadline - time.monotonic()
+            self._watchers.note(f"cosim: {warning(speed, left, self._plan.names)}")
 
     def _lost_count(self, machine: Machine, gdb: GdbMi, instruction: int) -> None:
         """Report a re-execution that stands still."""
