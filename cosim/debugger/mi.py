@@ -98,6 +98,7 @@ class GdbMi:
         self._log_size = 0
         self._log_path = transcript
         self._log: IO[bytes] | None = None
+        self._symbols: IO[bytes] | None = None
         try:
             self._log = transcript.open("wb", buffering=0) if transcript else None
         except OSError as error:
@@ -162,6 +163,8 @@ class GdbMi:
         with contextlib.suppress(OSError, ValueError):
             self._input.close()
         process.end(self._process)
+        if self._symbols is not None:
+            self._symbols.close()
         self._reader.join(5)
         with contextlib.suppress(OSError):
             if not self._reader.is_alive():
@@ -362,11 +365,15 @@ class GdbMi:
         return self._stop_of("-target-select", timeout)
 
     def load_symbols(self, elf: Path | str) -> None:
-        """Give gdb the symbols of ``elf``.
+        """Give gdb the symbols of ``elf``, whatever its name is.
 
         :raises GdbError: when it is no ELF file.
+        :raises OSError: when it cannot be read.
         """
-        self.command(f"-file-symbol-file {quote(os.fspath(elf))}", 3 * _ANSWER_SECONDS)
+        # gdb takes a name for an option, and MI has no way to write some bytes.
+        self._symbols = Path(elf).open("rb")  # noqa: SIM115
+        path = f"/proc/{os.getpid()}/fd/{self._symbols.fileno()}"
+        self.command(f"-file-symbol-file {quote(path)}", 3 * _ANSWER_SECONDS)
 
     @guest_stopped
     def break_insert(self, address: int, *, hardware: bool = True) -> int:

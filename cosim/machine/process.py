@@ -84,7 +84,7 @@ def asleep(pid: int) -> bool:
 def _stat(file: Path) -> list[str]:
     """Return the fields behind the name in a file ``stat`` of /proc; none if it is gone."""
     try:
-        return file.read_text().rpartition(")")[2].split()
+        return file.read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []
 

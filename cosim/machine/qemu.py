@@ -251,6 +251,11 @@ class Machine:
             with contextlib.suppress(Exception):
                 self._ask("quit", _SHORT_SECONDS)
 
+    def kill(self) -> None:
+        """End QEMU at once, because it answers nobody.  A recording is not completed."""
+        _present(self._process).kill()
+        _present(self._process).wait()
+
     def quit(self) -> None:
         """End QEMU in order; only then does it complete a recording.
 

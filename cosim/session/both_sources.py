@@ -60,6 +60,7 @@ class Heard:
         self._ended = threading.Event()
         self._problem: CosimError | None = None
         self._count = 0
+        self._unsent: EventBatch | None = None
         self.arguments = tuple(plugin.qemu_args())
         self.pass_fds = plugin.pass_fds
         self.end_seen = False
@@ -96,6 +97,10 @@ class Heard:
         summary = self._plugin.summary
         return self._problem is not None or (summary is not None and summary.region_ended)
 
+    def cut(self, machine: Machine) -> None:
+        """Take the events that the plugin has not sent; the machine is about to be killed."""
+        self._unsent = self._plugin.unsent(machine.pid)
+
     def _read(self) -> None:
         try:
             for batch in self._plugin.batches():
@@ -104,7 +109,12 @@ class Heard:
                 self._began.set()
             self._file.flush()
         except MachineError as problem:
-            self._problem = problem
+            if self._unsent is None:
+                self._problem = problem
+            else:
+                self._file.write(self._unsent.tobytes())
+                self._count += len(self._unsent)
+                self._file.flush()
         except OSError as error:
             self._problem = StorageError(f"cannot keep the plugin's events: {error.strerror}")
         finally:
@@ -118,12 +128,14 @@ class Heard:
     # -- afterwards -----------------------------------------------------------------------------
 
     @property
-    def summary(self) -> Summary:
-        """What the plugin said at the end."""
-        summary = self._plugin.summary
-        if summary is None:
-            raise MachineError("the plugin did not say how the recording ended")
-        return summary
+    def summary(self) -> Summary | None:
+        """What the plugin said at the end; None if QEMU had to be killed."""
+        return self._plugin.summary
+
+    @property
+    def never_started(self) -> bool:
+        """True if the region never began."""
+        return not self._count if self.summary is None else self.summary.never_started
 
     @property
     def labels(self) -> list[str]:
@@ -205,7 +217,7 @@ class BothSources(GdbSession):
         self._merge = Merge(
             heard.events(), heard.labels, hardware_ad=self._pipeline.origin.machine.svadu
         )
-        if heard.summary.never_started:
+        if heard.never_started:
             said = (
                 f"its last line was {recorded.last_line!r}"
                 if recorded.last_line
@@ -280,7 +292,8 @@ class BothSources(GdbSession):
         return self._interception is not None and self._interception.halted
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
-        if not reached and self._heard is not None and self._heard.summary.region_ended:
+        summary = None if self._heard is None else self._heard.summary
+        if not reached and summary is not None and summary.region_ended:
             # The re-execution ended early.  The plugin has the rest.
             return
         super()._check_end(machine, reached=reached)
@@ -314,15 +327,16 @@ class BothSources(GdbSession):
             return ending
         summary, agreement = self._heard.summary, self._merge.agreement
         audit = dict(ending.audit or {})
-        audit["checks"] += 1
-        audit["missed_writes"] += summary.missed - summary.missed_only_ad
+        if summary is not None:
+            audit["checks"] += 1
+            audit["missed_writes"] += summary.missed - summary.missed_only_ad
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
             audit |= {"late_sites": 0, "late_site_addresses": []}
         # What the re-execution left out, the plugin has.
         region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
-        instructions = summary.instructions
+        instructions = ending.region["instructions"] if summary is None else summary.instructions
         stepped = dict(ending.stepped or {})
         stepped["share"] = stepped["instructions"] / instructions if instructions else None
         return replace(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
-from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.layout import GuestLayout, Loop
 from cosim.capture.gdb.stepping import Stepping
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
@@ -38,9 +38,11 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
+from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
+from cosim.session.trap_loop import TrapLoop
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -54,8 +56,11 @@ RSP_LOGGER = "cosim.rsp"
 """Logs the packets to and from QEMU's stub, at level DEBUG."""
 
 
-def guest_layout(plan: Plan, machine: Machine) -> GuestLayout:
-    """Return what interception must know about the guest of ``plan`` that ``machine`` runs."""
+def guest_layout(plan: Plan, machine: Machine, loop: TrapLoop | None = None) -> GuestLayout:
+    """Return what interception must know about the guest of ``plan`` that ``machine`` runs.
+
+    :param loop: where the guest traps without end; None: nowhere that is known.
+    """
     return GuestLayout(
         machine.ram_words(),
         RAM_BASE,
@@ -64,6 +69,7 @@ def guest_layout(plan: Plan, machine: Machine) -> GuestLayout:
         firmware=plan.firmware_ranges,
         kernel=plan.kernel_ranges,
         machine_mode=plan.machine_mode,
+        loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
         cbo_block=plan.cbo_block,
     )
 
@@ -99,6 +105,7 @@ class GdbSession:
         self._standstill: Standstill | None = None
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
 
     def run(self) -> Outcome:
@@ -187,11 +194,12 @@ class GdbSession:
 
     def _interpose(self, machine: Machine) -> Interposer:
         plan = self._plan
+        loop = None if self._recorded is None else self._recorded.loop
         stub = Stub(machine.stub)
         stub.start()
         self._interception = Interception(
             stub,
-            guest_layout(plan, machine),
+            guest_layout(plan, machine, loop),
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
@@ -231,6 +239,8 @@ class GdbSession:
         self._first_instruction = self._icount(machine)
         self._instructions = None
         self._region_started = time.monotonic()
+        if self._recorded is not None and self._recorded.instructions is not None:
+            self._forecast = Forecast(self._recorded.instructions)
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
@@ -287,6 +297,8 @@ class GdbSession:
         :param pattern: stop it when its console shows a line with this pattern.
         :return: True if the line was seen.
         """
+        interception = self._interception
+        assert interception is not None
         seen = False
         gdb.resume()
         while True:
@@ -302,10 +314,17 @@ class GdbSession:
                 seen = True
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
-            if self._standstill is not None and self._interception is not None:
-                instruction = self._standstill.at(self._interception.stops)
+            self._look_ahead(machine, interception.stops)
+            if self._standstill is not None:
+                instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
                     self._lost_count(machine, gdb, instruction)
+        if interception.loops:
+            assert self._recorded is not None and self._recorded.loop is not None
+            raise GuestError(
+                self._recorded.loop.describe(self._plan, machine.ram_words()),
+                log=str(machine.console_log),
+            )
         self._instructions = self._icount(machine)
         if interposer.gone and machine.failed():
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
@@ -318,6 +337,16 @@ class GdbSession:
             "; the line was printed, but too shortly before the end: "
             "use a mark, a symbol or an address"
         )
+
+    def _look_ahead(self, machine: Machine, stops: int) -> None:
+        """Say once how long the region will take, if that is long."""
+        if self._forecast is None or not self._forecast.due:
+            return
+        instruction = self._icount(machine)
+        speed = None if instruction is None else self._forecast.update(stops, instruction)
+        if speed is not None:
+            left = self._deadline - time.monotonic()
+            self._watchers.note(f"cosim: {warning(speed, left, self._plan.names)}")
 
     def _lost_count(self, machine: Machine, gdb: GdbMi, instruction: int) -> None:
         """Report a re-execution that stands still."""

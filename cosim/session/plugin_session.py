@@ -23,6 +23,7 @@ from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import panic_line
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class PluginSession:
         self._halted = False
         self._out_of_time = False
         self._dialogue_error: CosimError | None = None
+        self._loop: TrapLoop | None = None
+        self._unsent: EventBatch | None = None
+        self._loops: TrapLoops | None = None
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -102,6 +106,8 @@ class PluginSession:
             self._watchers.attach(machine.console),
         ):
             source.started()
+            if self._timing.mode == "record" and self._options.gdb is None:
+                self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:
                 if plan.live:
@@ -125,6 +131,7 @@ class PluginSession:
             self._watch_time,
             self._watch_interrupts,
             self._watch_console,
+            self._watch_traps,
         )
         for watch in watches:
             threading.Thread(target=watch, args=[machine, done], daemon=True).start()
@@ -134,6 +141,11 @@ class PluginSession:
                     self._take(batch, machine)
         except MachineError as cut:
             interrupts.check()
+            if self._loop is not None:
+                if self._unsent is not None and len(self._unsent):
+                    self._take(self._unsent, machine)
+                loop = self._loop.describe(self._plan, machine.ram_words())
+                raise GuestError(loop, log=str(machine.console_log)) from None
             raise self._explain(cut, machine) from None
         finally:
             done.set()
@@ -173,6 +185,16 @@ class PluginSession:
         while not done.wait(_WATCH_SECONDS):
             if interrupts.pending():
                 self._end(machine, done)
+                return
+
+    def _watch_traps(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that traps without end.  Its QEMU does not hear anything else."""
+        while self._loops is not None and not done.wait(_VIEW_SECONDS):
+            loop = self._loops.look()
+            if loop is not None:
+                self._unsent = self._source.unsent(machine.pid)
+                self._loop = loop
+                self._stop(machine.pid, signal.SIGKILL)
                 return
 
     def _end(self, machine: Machine, done: threading.Event) -> None:

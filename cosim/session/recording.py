@@ -22,12 +22,15 @@ from cosim.machine import interrupts, shutdown_order, waits
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.isa import pte
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
 _PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
 _SPARE = 64 << 10
+_HEAD_BYTES = 4
+"""A recording starts with the version of its format."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    loop: TrapLoop | None = None
+    """Where the guest traps without end; QEMU was killed then, and its recording completed."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split, too (:attr:`Timing.split`)."""
     last_line: str = ""
@@ -61,6 +66,9 @@ class Beside(Protocol):
 
     def region_ended(self) -> bool:
         """Return True if the region has ended, so that the recording can."""
+
+    def cut(self, machine: Machine) -> None:
+        """Take what was not said yet; the machine is about to be killed."""
 
 
 def record(
@@ -115,6 +123,7 @@ def _record(
         plugin_arguments=() if heard is None else heard.arguments,
         pass_fds=() if heard is None else heard.pass_fds,
     ) as machine:
+        loops = TrapLoops(machine)
         with nullcontext() if heard is None else heard.listen(machine):
             machine.resume()
             with interrupts.allowed():
@@ -126,7 +135,16 @@ def _record(
                 if heard is not None
                 else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
             )
-            late = not _run(machine, over, limit, show)
+            late = not _run(machine, over, limit, show, loops)
+            loop = loops.look()
+            if loop is not None:
+                if heard is not None:
+                    heard.cut(machine)
+                last = machine.console.last_line()
+                machine.kill()
+                complete(timing.log, plan, folder)
+                recorded = Recorded(None, False, None, None, loop, timing.split, last)
+                return recorded, frozenset()
             reason = machine.end_reason()
             executed = None if reason is None else machine.replay_icount()
             recorded = Recorded(
@@ -134,6 +152,7 @@ def _record(
                 late,
                 panic_line(machine),
                 executed,
+                None,
                 timing.split,
                 machine.console.last_line(),
             )
@@ -190,8 +209,33 @@ def nameless_file(folder: Path) -> Iterator[Path]:
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
 
 
+def complete(log: Path, plan: Plan, folder: Path) -> None:
+    """Make a recording that QEMU could not finish one that QEMU re-executes.
+
+    QEMU writes the head last.  The same QEMU writes the same head into each recording.
+    """
+    with (
+        nameless_file(folder) as other,
+        Machine(
+            plan.qemu.path,
+            plan.machine,
+            folder=folder,
+            name="head",
+            timing=Timing("record", other, typed=plan.typed),
+        ) as machine,
+    ):
+        machine.quit()
+        head = other.open("rb").read(_HEAD_BYTES)
+    with log.open("r+b") as file:
+        file.write(head)
+
+
 def _run(
-    machine: Machine, over: Callable[[], bool], limit: float, show: Callable[[str, str], None]
+    machine: Machine,
+    over: Callable[[], bool],
+    limit: float,
+    show: Callable[[str, str], None],
+    loops: TrapLoops,
 ) -> bool:
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
@@ -199,6 +243,8 @@ def _run(
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
         if _PANIC_END.search(last) or over():
+            return True
+        if loops.look() is not None:
             return True
         if time.monotonic() > limit:
             return False

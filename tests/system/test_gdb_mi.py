@@ -289,6 +289,20 @@ def test_the_guest_powers_off(tmp_path: Path) -> None:
             gdb.resume()
 
 
+@pytest.mark.parametrize("name", [b"bad\xff.elf", b"new\nline.elf", b"-dash.elf", b"\"'\\ .elf"])
+def test_symbols_of_a_file_of_any_name(
+    name: bytes, loop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    elf = Path(os.fsdecode(name))
+    shutil.copy(loop, elf)
+    with GdbMi(tools.gdb().path) as gdb:
+        gdb.load_symbols(elf)
+        assert "datum" in gdb.execute("info address datum")
+        with pytest.raises(GdbError, match='No symbol "nothing"'):
+            gdb.execute("info address nothing")
+
+
 def test_a_gdb_without_riscv() -> None:
     plain = shutil.which("gdb")
     assert plain is not None

@@ -40,7 +40,8 @@ class Coverage:
         self._bare: bool | None = None
         self._returns: set[int] = set()
         self._place: set[int] = set()
-        points.breaks.add({layout.mark_at})
+        self._fixed = {layout.mark_at} if layout.loop is None else {layout.mark_at, layout.loop.at}
+        points.breaks.add(self._fixed)
         points.sync()
 
     # -- the region -----------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class Coverage:
     def _lasting(self) -> set[int]:
         """Return the addresses of all breakpoints but those on the way out of the firmware."""
         sites = self._sites | self._firmware_sites | (self._kernel_sites if self._bare else set())
-        return sites | self._place | {self._layout.mark_at}
+        return sites | self._place | self._fixed
 
     def _add_sites(self, found: set[int]) -> None:
         self._sites |= found

@@ -61,6 +61,7 @@ class Interception:
     ) -> None:
         self._guest = StoppedGuest(stub)
         self._mark_at = layout.mark_at
+        self._loop = layout.loop
         self._sink = sink
         self._one_by_one = one_by_one
         self._log = EventLog()
@@ -84,6 +85,8 @@ class Interception:
         """How many of the region's instructions were stepped for their accesses."""
         self.pc = 0
         """Where the last stop was."""
+        self.loops = False
+        """True if the guest traps without end from here on."""
         self.halted = False
         """Set by the sink: the guest must not go on."""
 
@@ -183,11 +186,17 @@ class Interception:
         """Execute the one instruction at pc and record what it does.
 
         :param state: what :meth:`state` has just returned.
-        :return: False if gdb is to see this mark or place; nothing is executed then.
+        :return: False if gdb is to see this mark or place, or if the guest can only trap from here
+            on; nothing is executed then.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         self.stops += 1
         self.pc = state.pc
+        if self._loop is not None and state.pc == self._loop.at:
+            # Other traps come to the vector, too.
+            self.loops = self._guest.read(self._loop.epc) == state.pc
+            if self.loops:
+                return False
         if self.active:
             self._begin_stop(state)
         if self._place == state.general:

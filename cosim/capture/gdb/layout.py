@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,15 @@ from cosim.capture.decode import CBO_BLOCK
 
 Range = tuple[int, int]
 """A physical range: (first address, bytes)."""
+
+
+class Loop(NamedTuple):
+    """Where the guest traps without end.  QEMU could not be stopped any more in there."""
+
+    at: int
+    """The trap vector, where each trap also happens."""
+    epc: str
+    """The register that says where a trap happened."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,8 @@ class GuestLayout:
     """What may hold the kernel's text, which runs untranslated until there is paging."""
     machine_mode: bool = False
     """The kernel may run in M-mode while there is paging, and so store to tables untranslated."""
+    loop: Loop | None = None
+    """Known from the recording."""
     cbo_block: int = CBO_BLOCK
     """The bytes that ``cbo.zero`` of this CPU clears."""
 

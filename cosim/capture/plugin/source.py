@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from cosim.capture.decode import CBO_BLOCK
-from cosim.capture.plugin import build
+from cosim.capture.plugin import build, unsent
 from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
 from cosim.capture.plugin.stream import Place, StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
@@ -166,6 +166,14 @@ class PluginSource:
         self.started()
         assert self._reader is not None
         yield from self._reader.batches()
+
+    def unsent(self, pid: int) -> EventBatch:
+        """Return what the plugin in the process ``pid`` has not sent yet.
+
+        Nothing of the guest may run.  The events come behind those of :meth:`batches`.
+        """
+        assert self._library is not None
+        return unsent.read(pid, self._library)
 
     @property
     def labels(self) -> list[str]:

@@ -12,9 +12,16 @@ static struct {
     int fd;
     int64_t (*instructions)(void);
     uint64_t sequence, events;
-    size_t used;
-    struct event buffer[ROOM];
 } stream = {.fd = -1};
+
+/* What is not sent yet.  The tool finds it by its name in the memory of a QEMU that it has to kill:
+ * see cosim/capture/plugin/unsent.py. */
+struct unsent {
+    uint64_t used;
+    struct event events[ROOM];
+};
+extern struct unsent cosim_unsent;
+__attribute__((visibility("default"), used)) struct unsent cosim_unsent;
 
 /* Fletcher's checksum over 64-bit words.  An incomplete last word is filled up with 0. */
 static void sum(struct checksum *checksum, const void *from, size_t length)
@@ -81,11 +88,11 @@ bool stream_is_open(void)
 
 struct event *emit(enum kind kind, const struct stamp *at)
 {
-    if (stream.used == ROOM) {
+    if (cosim_unsent.used == ROOM) {
         stream_flush();
     }
     stream.events++;
-    struct event *event = &stream.buffer[stream.used++];
+    struct event *event = &cosim_unsent.events[cosim_unsent.used++];
     *event = (struct event){.icount = at->icount,
                             .pc = at->pc,
                             .kind = kind,
@@ -101,10 +108,10 @@ uint64_t stream_events(void)
 
 void stream_flush(void)
 {
-    if (stream.used > 0 && stream.fd >= 0) {
-        send_block(BLOCK_EVENTS, stream.buffer, stream.used * sizeof(struct event));
+    if (cosim_unsent.used > 0 && stream.fd >= 0) {
+        send_block(BLOCK_EVENTS, cosim_unsent.events, cosim_unsent.used * sizeof(struct event));
     }
-    stream.used = 0;
+    cosim_unsent.used = 0;
 }
 
 void stream_block(enum block_type type, const void *data, size_t length)

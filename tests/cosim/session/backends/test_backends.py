@@ -150,7 +150,7 @@ def test_a_new_backend_runs_as_the_command_line_does(
     assert trace.labels == {0: "begin"}
     kept = np.concatenate(list(trace.batches()))
     assert (kept == listed(7)).all()
-    assert command.run_and_print(run, as_json=False) == 0
+    assert command.run_and_print(run, as_json=False, verbose=True) == 0
     assert "played" in capsys.readouterr().out
 
 

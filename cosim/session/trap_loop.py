@@ -1,0 +1,128 @@
+"""A guest that traps without end, because the trap vector itself faults.
+
+QEMU that records such a guest answers nobody any more and cannot be ended in order (see
+:mod:`cosim.debugger.peek`).  So the session looks for the loop itself, kills QEMU, and says where
+the guest is.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.debugger import peek
+from cosim.debugger.rsp import Stub
+from cosim.machine.configuration import RAM_BASE
+from cosim.machine.qemu import Machine
+from cosim.run.plan import Plan
+from hypervisor_model.isa import atp, causes, pte
+from hypervisor_model.jit import signed
+
+_MODES = ("s", "m")
+_PARTS = ("tvec", "epc", "cause", "tval")
+_NAMES = ("pc", "satp", *(mode + part for mode in _MODES for part in _PARTS))
+_SECONDS = 0.5
+_GROWTH = 4096
+"""Each trap adds a byte to the recording, and QEMU writes it in blocks of this size."""
+_INTERRUPT = 1 << 63
+_ACCESSED_FOR = {
+    causes.FETCH_PAGE_FAULT: pte.A | pte.X,
+    causes.LOAD_PAGE_FAULT: pte.A | pte.R,
+    causes.STORE_PAGE_FAULT: pte.A | pte.D | pte.W,
+}
+"""What a leaf must have for the access that faults."""
+
+
+class TrapLoop(NamedTuple):
+    """Where a guest loops."""
+
+    mode: str
+    """``s`` or ``m``: the mode that takes the trap."""
+    pc: int
+    """The trap vector, which is also where each trap happens."""
+    cause: int
+    tval: int
+    satp: int
+
+    def describe(self, plan: Plan, ram: NDArray[np.int64]) -> str:
+        """Return in words where the guest loops, and what may help.
+
+        :param ram: guest RAM as int64 words.
+        """
+        name = causes.NAMES.get(self.cause)
+        cause = f"{self.mode}cause {self.cause}" + (f", {name}" if name else "")
+        text = (
+            "the guest traps without end, at its own trap vector "
+            f"{plan.symbols.describe(self.pc)} ({cause}; {self.mode}tval {self.tval:#x})"
+        )
+        if plan.cpu_properties.get("svade") and self._needs_hardware(ram):
+            text += (
+                "; its tables leave A and D to the hardware, and this CPU leaves them to software "
+                f"(Svade): use {plan.names.setting('cpu', 'rv64')}"
+            )
+        return text
+
+    def _needs_hardware(self, ram: NDArray[np.int64]) -> bool:
+        """Return True if the walk ends at a leaf that lacks only A or D."""
+        wanted = _ACCESSED_FOR.get(self.cause)
+        if wanted is None:
+            return False
+        satp = signed(self.satp)
+        table = int(atp.root(satp))
+        for level in reversed(range(int(atp.levels(atp.mode(satp))))):
+            index = self.tval >> int(pte.level_bits(level)) & pte.ENTRIES - 1
+            at = (table + 8 * index - RAM_BASE) >> 3
+            if not 0 <= at < len(ram):
+                return False
+            entry = int(ram[at])
+            if not pte.is_link(entry):
+                lacks = wanted & ~entry
+                return bool(pte.is_leaf(entry)) and lacks != 0 and not lacks & ~(pte.A | pte.D)
+            table = int(pte.target(entry))
+        return False
+
+
+class TrapLoops:
+    """Looks for a loop of traps in one machine that records.
+
+    :param machine: has just been entered; its guest has not started.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        stub = Stub(machine.stub)
+        stub.start()
+        self._peek = peek.find(machine.pid, stub, _NAMES)
+        self._recording = machine.timing.log
+        self._seen: TrapLoop | None = None
+        self._since = 0.0
+        self._size = 0
+
+    def look(self) -> TrapLoop | None:
+        """Return the loop that the guest has been in for at least half a second, if any."""
+        if self._peek is None or self._recording is None:
+            return None
+        try:
+            loop = _loop(self._peek.read())
+            size = self._recording.stat().st_size
+        except OSError:
+            return None
+        now = time.monotonic()
+        if loop is None or loop != self._seen:
+            self._seen, self._since, self._size = loop, now, size
+        elif now - self._since >= _SECONDS and size - self._size >= _GROWTH:
+            # The guest may stand at its vector for another reason, but then nothing is recorded.
+            return loop
+        return None
+
+
+def _loop(registers: dict[str, int]) -> TrapLoop | None:
+    pc = registers["pc"]
+    for mode in _MODES:
+        vector, epc, cause, tval = (registers[mode + part] for part in _PARTS)
+        # No fetch raises cause 0.  A mode that never trapped has it, and perhaps no vector either.
+        if pc == vector & ~3 == epc and cause and not cause & _INTERRUPT:
+            return TrapLoop(mode, pc, cause, tval, registers["satp"])
+    return None

@@ -1,0 +1,59 @@
+"""When a session through gdb says how long it will take, and what it says."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from cosim.run.names import COMMAND_LINE, IN_FILE
+from cosim.session.forecast import Forecast, Speed, warning
+
+_SLOW = Speed(3.0, 1593, 600, 200_000)
+
+
+def test_a_long_rest_is_told_with_a_way_out() -> None:
+    assert _SLOW.rest == 1000.0
+    assert warning(_SLOW, math.inf, COMMAND_LINE) == (
+        "gdb stops the guest 531 times a second; at this rate its recording ends in about 17 min; "
+        "--backend plugin sees the same events in seconds"
+    )
+    assert warning(_SLOW, 595.0, IN_FILE) == (
+        "gdb stops the guest 531 times a second; at this rate its recording ends in about 17 min, "
+        "and time_limit leaves 10 min; backend = plugin sees the same events in seconds"
+    )
+
+
+class _Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+def test_it_is_told_once_when_the_guest_was_slow_twice_in_a_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(10_000_000)
+    assert not ahead.due
+    # Much without stops, slow, fast again, then slow to the end.
+    told: list[Speed | None] = []
+    for instruction in (5_000_000, 9_000_000, 9_001_000, 9_900_000, 9_900_600, 9_901_200):
+        clock.now += 3.0
+        assert ahead.due
+        told.append(ahead.update(int(clock.now), instruction))
+    assert told[:-1] == [None] * 5
+    assert told[-1] == Speed(3.0, 3, 600, 98_800)
+    clock.now += 3.0
+    assert not ahead.due
+
+
+def test_a_guest_that_stands_or_is_past_the_end_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(1000)
+    for instruction in (1500, 1500, 1600, 1600):
+        clock.now += 3.0
+        assert ahead.update(7, instruction) is None

@@ -1,0 +1,56 @@
+"""Guests that trap without end: ended at once, with what was seen and where they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system import bare_kernel
+from tests.system.cosim_process import Ended, Home, run
+
+pytestmark = pytest.mark.system
+
+_LIMIT = 45
+
+
+def _capture(name: str, backend: str, folder: Path, *options: str) -> tuple[Ended, dict[str, Any]]:
+    kernel = bare_kernel.build(name, folder, bare_kernel.M_MODE)
+    words: list[str | Path] = ["capture", "--kernel", kernel, "--bios", "none", "--memory", "128M"]
+    words += ["--backend", backend, "--from", "boot", "--time-limit", str(_LIMIT), *options]
+    ended = run([*words, "--json", "-o", folder / "trace"], Home(folder / "home").environment())
+    return ended, ended.document
+
+
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path) -> None:
+    ended, document = _capture("trap_loop", backend, tmp_path)
+    assert ended.status == 3
+    assert (
+        "the guest traps without end, at its own trap vector 0x0000000080000074 (strap) "
+        "(scause 12, instruction page fault; stval 0x80000074)"
+    ) in ended.line
+    assert "leave A and D to the hardware" in ended.line and "use --cpu rv64" in ended.line
+    # Not the time limit ended it.
+    assert ended.seconds < _LIMIT
+    assert not document["complete"] and "traps without end" in document["incomplete_because"]
+    assert document["events"]["fence"]["all"] == 1
+    assert document["events"]["satp_write"] == 1
+
+
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+def test_no_vector_at_all(backend: str, tmp_path: Path) -> None:
+    ended, document = _capture("trap_loop_m", backend, tmp_path)
+    assert ended.status == 3
+    assert "at its own trap vector 0x0000000000000000" in ended.line
+    assert "(mcause 1, instruction access fault; mtval 0x0)" in ended.line
+    assert "--cpu" not in ended.line
+    assert document["events"]["fence"]["all"] == 1
+
+
+def test_the_hint_helps(tmp_path: Path) -> None:
+    """With the CPU that it names, the same kernel spins in S-mode up to the limit."""
+    ended, _ = _capture("trap_loop", "plugin", tmp_path, "--cpu", "rv64", "--time-limit", "3")
+    assert "3 s passed" in ended.line
+    assert "traps" not in ended.line
