@@ -4,17 +4,21 @@ Without arguments it compiles all policies and the legality tracker; with names 
 ``--first`` those that a run without ``--model`` needs.  The others are compiled when they are first
 asked for.  It uses as many processes as there are processors.  Policies that share most of their
 code are compiled in processes forked from one that has compiled the first of them.
+
+:func:`ahead` does the same for a program that is about to use models.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 
-from hypervisor_model import events
+from hypervisor_model import events, jit
 from hypervisor_model.errors import CosimError
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import POLICIES, MachineModel, make
@@ -64,6 +68,32 @@ def main(names: list[str]) -> None:
             with _FORK.Pool(processes) as more:
                 more.map(precompile, related[1:], chunksize=1)
         pending.get()
+
+
+def ahead(specs: Iterable[str]) -> None:
+    """Compile what is not in the cache yet of some models, and the legality tracker.
+
+    This process would compile one after the other; here they are compiled at the same time, in
+    processes of their own.  Whatever goes wrong in them, this process compiles at its first use.
+
+    :param specs: of policies, as :func:`hypervisor_model.policies.make` takes them.
+    """
+    names = dict.fromkeys([*(spec.partition(":")[0] for spec in specs), LEGALITY])
+    cold = [name for name in names if _is_cold(name)]
+    if len(cold) > 1:
+        # -P: a folder that happens to be called as a package here is not the package.
+        command = [sys.executable, "-P", "-m", "hypervisor_model.precompile", *cold]
+        nowhere = subprocess.DEVNULL
+        subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)
+
+
+def _is_cold(name: str) -> bool:
+    """Return True if the cache could have a model of this package, and does not."""
+    if name != LEGALITY and name not in POLICIES:
+        return False
+    module = LegalityTracker.__module__ if name == LEGALITY else POLICIES[name].__module__
+    folder = jit.cache_folder(module) if module.startswith(f"{__package__}.") else None
+    return folder is not None and not any(folder.rglob("*.nbc"))
 
 
 def _is_shadow(name: str) -> bool:

@@ -34,7 +34,7 @@ def note_once(text: str) -> None:
 
 
 def _models(plan: Plan) -> Pipeline:
-    with output.progress("loading the models (the first time compiles them: a minute)"):
+    with output.progress("loading the models (the first time compiles them: half a minute)"):
         return load_models(plan)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from cosim.errors import UsageError
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
-from hypervisor_model import events, policies
+from hypervisor_model import events, policies, precompile
 from hypervisor_model.errors import ModelError
 from hypervisor_model.policies import MachineModel, Policy, Stream
 from hypervisor_model.policies.machine import MODELLED, replace_fields
@@ -146,10 +146,12 @@ def make_pipeline(
 def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
     """Compile the models' kernels, or load them from the cache, before they are needed.
 
-    Compiling takes about a minute after a change of the models.  It must not happen between two
-    stops of a guest.
+    The first time takes up to half a minute.  It must not happen between two stops of a guest.
+
+    :raises UsageError: as :func:`make_models` does.
     """
     pipeline = make_pipeline(origin, models)
+    precompile.ahead(models or DEFAULT_MODELS)
     batch = events.empty(1)
     batch["kind"] = events.Kind.MARK
     pipeline.feed(batch)
