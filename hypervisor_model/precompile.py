@@ -5,14 +5,13 @@ Without arguments it compiles all policies and the legality tracker; with names 
 asked for.  It uses as many processes as there are processors.  Policies that share most of their
 code are compiled in processes forked from one that has compiled the first of them.
 
-:func:`ahead` does the same for a program that is about to use models.
+:func:`missing` says what a program that is about to use models should have compiled so.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
 
@@ -70,21 +69,13 @@ def main(names: list[str]) -> None:
         pending.get()
 
 
-def ahead(specs: Iterable[str]) -> None:
-    """Compile what is not in the cache yet of some models, and the legality tracker.
-
-    This process would compile one after the other; here they are compiled at the same time, in
-    processes of their own.  Whatever goes wrong in them, this process compiles at its first use.
+def missing(specs: Iterable[str]) -> list[str]:
+    """The names of what the cache lacks of some models, and of the legality tracker.
 
     :param specs: of policies, as :func:`hypervisor_model.policies.make` takes them.
     """
     names = dict.fromkeys([*(spec.partition(":")[0] for spec in specs), LEGALITY])
-    cold = [name for name in names if _is_cold(name)]
-    if len(cold) > 1:
-        # -P: a folder that happens to be called as a package here is not the package.
-        command = [sys.executable, "-P", "-m", "hypervisor_model.precompile", *cold]
-        nowhere = subprocess.DEVNULL
-        subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)
+    return [name for name in names if _is_cold(name)]
 
 
 def _is_cold(name: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -151,7 +153,21 @@ def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
     :raises UsageError: as :func:`make_models` does.
     """
     pipeline = make_pipeline(origin, models)
-    precompile.ahead(models or DEFAULT_MODELS)
+    _compile_side_by_side(models or DEFAULT_MODELS)
     batch = events.empty(1)
     batch["kind"] = events.Kind.MARK
     pipeline.feed(batch)
+
+
+def _compile_side_by_side(models: Sequence[str]) -> None:
+    """Compile what is not in the cache yet, in processes of their own.
+
+    This process would compile one model after the other.  Whatever goes wrong in the others, it
+    compiles what is missing when it uses it.
+    """
+    cold = precompile.missing(models)
+    if len(cold) > 1:
+        # -P: a folder that happens to be called as a package here is not the package.
+        command = [sys.executable, "-P", "-m", precompile.__name__, *cold]
+        nowhere = subprocess.DEVNULL
+        subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)

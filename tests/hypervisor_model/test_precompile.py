@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,63 +15,40 @@ from hypervisor_model.errors import UsageError
 ROOT = Path(precompile.__file__).parents[1]
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
-    """The names of the models that processes were started for; every cache folder is empty."""
-    names: list[list[str]] = []
-
-    def run(command: list[str], **_others: Any) -> None:
-        names.append(command[command.index("hypervisor_model.precompile") + 1 :])
-
-    monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(jit, "cache_folder", lambda module: tmp_path / module)
-    return names
-
-
 def keep(folder: Path, module: str) -> None:
     place = folder / module / "package_0123"
     place.mkdir(parents=True)
     (place / "module.kernel-1.py311.1.nbc").touch()
 
 
-def test_only_what_the_cache_lacks_is_compiled_ahead(
-    started: list[list[str]], tmp_path: Path
-) -> None:
-    precompile.ahead(["shadow:roots=4", "lsp", "shadow:roots=2", "oos"])
-    assert started.pop() == ["shadow", "lsp", "oos", "legality"]
+def test_what_the_cache_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(jit, "cache_folder", lambda module: tmp_path / module)
+    specs = ["shadow:roots=4", "lsp", "shadow:roots=2", "oos"]
+    assert precompile.missing(specs) == ["shadow", "lsp", "oos", "legality"]
     keep(tmp_path, "hypervisor_model.policies.shadow")
     keep(tmp_path, "hypervisor_model.legality")
-    precompile.ahead(["shadow", "lsp", "oos"])
-    assert started.pop() == ["lsp", "oos"]
-    # A single one is compiled where it is used.
-    precompile.ahead(["shadow", "lsp"])
-    assert started == []
+    assert precompile.missing(specs) == ["lsp", "oos"]
+    # A policy that is unknown here is left to the one who makes it.
+    assert precompile.missing(["lazy", "shadow"]) == []
 
 
-def test_without_a_cache_nothing_can_be_compiled_ahead(
-    started: list[list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cache_nothing_is_missing_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jit, "cache_folder", lambda module: None)
-    precompile.ahead(["shadow", "lsp"])
-    assert started == []
-
-
-def test_a_policy_that_is_unknown_here_is_left_to_who_makes_it(started: list[list[str]]) -> None:
-    precompile.ahead(["lazy", "shadow"])
-    assert started == [["shadow", "legality"]]
+    assert precompile.missing(["shadow", "lsp"]) == []
 
 
 PROGRAM = """
+from cosim.models import choices
 from hypervisor_model import precompile
 names = ["native", "legality", "nested"]
 cold = [precompile._is_cold(name) for name in names]
-precompile.ahead(["native"])
+choices._compile_side_by_side(["native"])
 print(cold, [precompile._is_cold(name) for name in names])
 """
 
 
-def test_what_is_compiled_ahead_is_found_in_the_cache(tmp_path: Path) -> None:
-    """The real thing: the processes write where the program that started them looks."""
+def test_what_is_compiled_side_by_side_is_found_in_the_cache(tmp_path: Path) -> None:
+    """The processes write where the program that started them looks."""
     answer = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)},
