@@ -166,7 +166,7 @@ def _inner(function: Callable[..., Any]) -> Any:
 
 def _outer(function: Callable[..., Any]) -> Any:
     """The form that Python calls; the caller holds :data:`_FOLDER_LOCK`."""
-    folder = _cache_folder(function.__module__)
+    folder = cache_folder(function.__module__)
     if folder is None:
         return numba.njit(**_OPTIONS)(function)
     user = numba.config.CACHE_DIR
@@ -195,9 +195,9 @@ def _one_version(dispatcher: Any) -> Any:
 
 
 @functools.cache
-def _cache_folder(module: str) -> Path | None:
-    """The folder for the compiled code of a module; None if there is no place for one."""
-    base = _cache_base()
+def cache_folder(module: str) -> Path | None:
+    """The folder for the compiled code of a module; None if nothing is compiled, or kept."""
+    base = None if numba.config.DISABLE_JIT else _cache_base()
     if base is None:
         return None
     family = base / "kernels" / module

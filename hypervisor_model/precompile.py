@@ -4,6 +4,8 @@ Without arguments it compiles all policies and the legality tracker; with names 
 ``--first`` those that a run without ``--model`` needs.  The others are compiled when they are first
 asked for.  It uses as many processes as there are processors.  Policies that share most of their
 code are compiled in processes forked from one that has compiled the first of them.
+
+:func:`missing` says what a program that is about to use models should have compiled so.
 """
 
 from __future__ import annotations
@@ -11,10 +13,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterable
 
 import numpy as np
 
-from hypervisor_model import events
+from hypervisor_model import events, jit
 from hypervisor_model.errors import CosimError
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import POLICIES, MachineModel, make
@@ -64,6 +67,24 @@ def main(names: list[str]) -> None:
             with _FORK.Pool(processes) as more:
                 more.map(precompile, related[1:], chunksize=1)
         pending.get()
+
+
+def missing(specs: Iterable[str]) -> list[str]:
+    """The names of what the cache lacks of some models, and of the legality tracker.
+
+    :param specs: of policies, as :func:`hypervisor_model.policies.make` takes them.
+    """
+    names = dict.fromkeys([*(spec.partition(":")[0] for spec in specs), LEGALITY])
+    return [name for name in names if _is_cold(name)]
+
+
+def _is_cold(name: str) -> bool:
+    """Return True if the cache could have a model of this package, and does not."""
+    if name != LEGALITY and name not in POLICIES:
+        return False
+    module = LegalityTracker.__module__ if name == LEGALITY else POLICIES[name].__module__
+    folder = jit.cache_folder(module) if module.startswith(f"{__package__}.") else None
+    return folder is not None and not any(folder.rglob("*.nbc"))
 
 
 def _is_shadow(name: str) -> bool:

@@ -59,7 +59,7 @@ def make_guest(spec: RunSpec, *, offline: bool) -> None:
 
 
 def _models(plan: Plan) -> Pipeline:
-    with output.progress("loading the models (the first time compiles them: a minute)"):
+    with output.progress("loading the models (the first time compiles them: half a minute)"):
         return load_models(plan)
 
 

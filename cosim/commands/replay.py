@@ -8,7 +8,13 @@ import click
 
 from cosim.commands.options import machine_option
 from cosim.errors import UsageError
-from cosim.models.model_options import make_pipeline, parse_machine, parse_tlb, split_models
+from cosim.models.model_options import (
+    compile_models,
+    make_pipeline,
+    parse_machine,
+    parse_tlb,
+    split_models,
+)
 from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result
@@ -52,6 +58,8 @@ def command(
         if "tlb" in fields:
             raise UsageError("--tlb cannot be used together with a tlb.PART of --machine")
         fields["tlb"] = parse_tlb(tlb)
+    with progress("loading the models (the first time compiles them: half a minute)"):
+        compile_models(trace.origin, split_models(models))
     pipeline = make_pipeline(trace.origin, split_models(models), fields)
     with progress("replay") as step:
         result = replay(trace, pipeline, step)

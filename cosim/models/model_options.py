@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from cosim.errors import UsageError
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
-from hypervisor_model import events, policies
+from hypervisor_model import events, policies, precompile
 from hypervisor_model.errors import ModelError
 from hypervisor_model.policies import MachineModel, Policy, Stream
 from hypervisor_model.policies.machine import MODELLED, replace_fields
@@ -146,10 +148,26 @@ def make_pipeline(
 def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
     """Compile the models' kernels, or load them from the cache, before they are needed.
 
-    Compiling takes about a minute after a change of the models.  It must not happen between two
-    stops of a guest.
+    The first time takes up to half a minute.  It must not happen between two stops of a guest.
+
+    :raises UsageError: as :func:`make_models` does.
     """
     pipeline = make_pipeline(origin, models)
+    _compile_side_by_side(models or DEFAULT_MODELS)
     batch = events.empty(1)
     batch["kind"] = events.Kind.MARK
     pipeline.feed(batch)
+
+
+def _compile_side_by_side(models: Sequence[str]) -> None:
+    """Compile what is not in the cache yet, in processes of their own.
+
+    This process would compile one model after the other.  Whatever goes wrong in the others, it
+    compiles what is missing when it uses it.
+    """
+    cold = precompile.missing(models)
+    if len(cold) > 1:
+        # -P: a folder that happens to be called as a package here is not the package.
+        command = [sys.executable, "-P", "-m", precompile.__name__, *cold]
+        nowhere = subprocess.DEVNULL
+        subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)

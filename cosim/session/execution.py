@@ -53,7 +53,7 @@ def check(spec: RunSpec) -> None:
 
 
 def load_models(plan: Plan) -> Pipeline:
-    """Return the plan's models, compiled.  Compiling them the first time takes a minute.
+    """Return the plan's models, compiled.  Compiling them the first time takes half a minute.
 
     :raises UsageError: when there is no such model.
     :raises EnvironmentFault: when memory is short.
