@@ -55,10 +55,10 @@ from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, kernel, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import is_untranslated
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
-from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.table_history import History, Query
 from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1
 from hypervisor_model.walk_cache import WalkCache

@@ -120,7 +120,8 @@ class GuestMemory:
                 access = mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY
                 mapped = mmap.mmap(file.fileno(), 0, access=access)
         except (OSError, ValueError) as error:
-            raise ModelError(f"cannot map the RAM image {path}: {error}") from error
+            why = getattr(error, "strerror", None) or error
+            raise ModelError(f"cannot map the RAM image {path}: {why}") from error
         _check(base, len(mapped))
         memory = cls.__new__(cls)
         memory.ram = Ram(np.frombuffer(mapped, dtype=np.int64), base)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cosim.errors import UsageError
+from cosim.errors import GuestImageError, UsageError
 from cosim.run.backend_options import all_options
 from cosim.run.names import CommandLine
 from cosim.run.run_spec import RunSpec
@@ -133,6 +133,11 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
             fields[key] = request.check(key, value, Path(), BACKENDS)
         except ValueError as error:
             raise UsageError(f"{names.option(key)} {error}") from None
+        except GuestImageError:
+            # It names the file and its role.
+            raise
+        except UsageError as error:
+            raise UsageError(f"{names.option(key)}: {error}") from None
     machine = fields.pop("machine", None)
     spec = request.make_spec(
         guest or "run",

@@ -39,7 +39,13 @@ from hypervisor_model.policies.machine import MODELLED
 
 Json = dict[str, Any]
 
-_CAPTURING = ("cosim.session", "cosim.capture", "cosim.trace.writer", MachineModel.__module__)
+_CAPTURING = (
+    "cosim.session.backends",
+    "cosim.session.execution",
+    "cosim.capture",
+    "cosim.trace.writer",
+    MachineModel.__module__,
+)
 _AFTER_THE_EVENTS = (
     "cosim.commands",
     "cosim.models",

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import with_globals
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import TAKEN, Hardware
 from hypervisor_model.policies.policy import ANSWER, EXITS
 from hypervisor_model.policies.shadow_access import other_event
 from hypervisor_model.policies.shadow_tables import Pool, has_room
 from hypervisor_model.policies.synchronisation import load_filled
-from hypervisor_model.policies.wide_event import Event, event_at
 
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)

@@ -41,6 +41,7 @@ from hypervisor_model.memory import apply
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
@@ -64,7 +65,6 @@ from hypervisor_model.policies.shadow_tables import (
     retain,
 )
 from hypervisor_model.policies.synchronisation import find_end, sync_below
-from hypervisor_model.policies.wide_event import Event
 
 SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
 

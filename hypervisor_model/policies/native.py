@@ -17,6 +17,7 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
 from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import (
     Hardware,
     access_flags,
@@ -29,7 +30,6 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import ANSWER, Colour, Policy, Stream, register
-from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.tlb import NO_GUEST
 from hypervisor_model.walk import OK, PROBE, Request, untranslated
 

@@ -25,6 +25,7 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import hart as harts
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -40,7 +41,6 @@ from hypervisor_model.policies.hart import (
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
 from hypervisor_model.policies.policy import ANSWER, EXITS, Colour, Policy, Stream, register
-from hypervisor_model.policies.wide_event import Event, event_at
 from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1, walk2
 
 HOST_BASE = 1 << 50

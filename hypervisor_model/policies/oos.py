@@ -23,6 +23,7 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     Hardware,
@@ -50,7 +51,6 @@ from hypervisor_model.policies.shadow_tables import (
 )
 from hypervisor_model.policies.synchronisation import mirror_entry, resync_page
 from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
-from hypervisor_model.policies.wide_event import Event
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)

@@ -22,6 +22,7 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
@@ -30,7 +31,6 @@ from hypervisor_model.policies.shadow_access import hardware_fence, index_of, st
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import Pool, retain
 from hypervisor_model.policies.synchronisation import load_filled, mirror_entry
-from hypervisor_model.policies.wide_event import Event
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)

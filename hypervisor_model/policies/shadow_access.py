@@ -47,6 +47,7 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import apply, load
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -93,7 +94,6 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_below,
 )
-from hypervisor_model.policies.wide_event import Event
 from hypervisor_model.walk import ADUE, OK, PROBE, Request, Walk, untranslated, walk1
 
 _TABLE_ADD = int(Kind.TABLE_ADD)

@@ -27,6 +27,7 @@ from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import (
     COUNTERS,
     VIEWS,
@@ -60,7 +61,6 @@ from hypervisor_model.policies.synchronisation import (
     resync_below,
     sync_entry,
 )
-from hypervisor_model.policies.wide_event import Event
 
 RESYNC_COUNTERS = (
     Counter.SYNC_READS,

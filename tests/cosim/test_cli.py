@@ -55,6 +55,11 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run"], "GUEST is missing; name a guest or give --kernel\n"),
         (
+            ["run", "micro", "--memory", "1Q"],
+            "--memory: '1Q' is not a memory size; write",
+        ),
+        (["run", "micro", "--model", "lsp,foo"], "--model: no policy is called 'foo'; there are"),
+        (
             ["run", "micro", "--filter", "8"],
             "--filter works only with the plugin backend; this run uses gdb",
         ),

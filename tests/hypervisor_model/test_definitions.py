@@ -9,7 +9,6 @@ spaces in ``test_policy_lsp.py``.
 from __future__ import annotations
 
 import pytest
-from tests.hypervisor_model.test_policy_lsp import VA, Host
 
 from hypervisor_model import policies
 from hypervisor_model import tlb as tlbs
@@ -19,6 +18,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.policies import MachineModel, PolicyResult
 from hypervisor_model.tlb import TlbConfig
 from tests.hypervisor_model.guests import KERNEL, PAGE, G, Guest, V, leaf
+from tests.hypervisor_model.policies.test_lsp import VA, Host
 from tests.hypervisor_model.test_tlb import ALL, W, look, translation
 
 X = int(Access.FETCH)

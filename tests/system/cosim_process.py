@@ -21,7 +21,7 @@ from cosim import paths
 
 COMMAND = [sys.executable, "-c", "from cosim.start import main; main()"]
 _MARK = "COSIM_TEST_PROCESS"
-_PATIENCE = 50.0
+PATIENCE = 50.0
 """Seconds without progress after which a command counts as hung."""
 _WORK = 0.05
 """The processor time, in a second, that a command needs at least if it works.  One that hangs only
@@ -159,7 +159,7 @@ class Command:
 
     def until(self, reached: Callable[[], bool], what: str) -> None:
         """Wait until ``reached`` while the command runs and works."""
-        patience = _Patience(self, _PATIENCE)
+        patience = Patience(self)
         while not reached():
             if self.process.poll() is not None:
                 raise AssertionError(f"ended before {what}: {self.process.communicate()}")
@@ -170,12 +170,12 @@ class Command:
         """Send a signal to the command alone."""
         self.process.send_signal(number)
 
-    def end(self, within: float = _PATIENCE) -> Ended:
+    def end(self, within: float = PATIENCE) -> Ended:
         """Wait for the end; nothing of the command may be left alive.
 
         :param within: seconds; on a busy machine more, as long as the command works.
         """
-        patience = _Patience(self, within)
+        patience = Patience(self, within)
         while True:
             try:
                 stdout, stderr = self.process.communicate(timeout=min(within, 1.0))
@@ -196,10 +196,10 @@ class Command:
             time.sleep(0.05)
 
 
-class _Patience:
+class Patience:
     """Waits for ``seconds``, and then on while the processes of a command work."""
 
-    def __init__(self, command: Command, seconds: float) -> None:
+    def __init__(self, command: Command, seconds: float = PATIENCE) -> None:
         self._command = command
         self._seconds = seconds
         self._begin()

@@ -1,4 +1,4 @@
-"""Where the plugin cannot be had: gdb stands in for it, one line says so, and results say gdb."""
+"""If the plugin cannot be had, gdb stands in for it, one line says so, and results say gdb."""
 
 from __future__ import annotations
 

@@ -11,11 +11,10 @@ from typing import Any
 import pexpect.fdpexpect
 import pytest
 
-from tests.system.cosim_process import Command, Home
+from tests.system.cosim_process import Command, Home, Patience
 
 pytestmark = pytest.mark.system
 
-WAIT = 50
 LIVE = ("--live", "--model", "native", "--json")
 
 
@@ -25,7 +24,7 @@ class Terminal:
     def __init__(self) -> None:
         self._keyboard, self.end = os.openpty()
         self.before = termios.tcgetattr(self.end)
-        self.screen = pexpect.fdpexpect.fdspawn(self._keyboard, timeout=WAIT, encoding="utf-8")
+        self._screen = pexpect.fdpexpect.fdspawn(self._keyboard, timeout=1, encoding="utf-8")
 
     @property
     def settings(self) -> list[Any]:
@@ -34,6 +33,17 @@ class Terminal:
     @property
     def raw(self) -> bool:
         return not self.settings[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def expect(self, command: Command, pattern: str) -> str:
+        """Wait for ``pattern`` on the screen while ``command`` works; return its group."""
+        patience = Patience(command)
+        while self._screen.expect([pattern, pexpect.TIMEOUT]):
+            assert not patience.over(), f"no {pattern!r} on the screen: {self._screen.before!r}"
+        return "".join(self._screen.match.groups())
+
+    def type(self, keys: str) -> None:
+        """Send ``keys``."""
+        self._screen.send(keys)
 
     def close(self) -> None:
         for descriptor in (self._keyboard, self.end):
@@ -52,31 +62,29 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path, backend: str) 
     home = Home(tmp_path / "home", "linux")
     edge = ["--from", "console:guest# "]
     words = ["run", "linux", *LIVE, "--append", "quiet cosim.shell", "--backend", backend, *edge]
-    screen = terminal.screen
     with Command(words, home.environment(), terminal=terminal.end) as command:
-        screen.expect("Ctrl-] ends the session")
-        screen.expect("guest# ")
-        screen.expect("the region has begun")
+        terminal.expect(command, "Ctrl-] ends the session")
+        terminal.expect(command, "guest# ")
+        terminal.expect(command, "the region has begun")
         assert terminal.raw
         assert command.child("rr=") is None
         assert command.child("-icount") is None
-        screen.send("echo $((6 * 7)) gr\u00fcn\r")
-        screen.expect("\r\n42 gr\u00fcn\r\n")
-        screen.expect("guest# ")
+        terminal.type("echo $((6 * 7)) gr\u00fcn\r")
+        terminal.expect(command, "\r\n42 gr\u00fcn\r\n")
+        terminal.expect(command, "guest# ")
         # A process of its own has tables of its own.
-        screen.send("(exit 7); echo $?\r")
-        screen.expect("\r\n7\r\n")
-        screen.expect("guest# ")
+        terminal.type("(exit 7); echo $?\r")
+        terminal.expect(command, "\r\n7\r\n")
+        terminal.expect(command, "guest# ")
         # Ctrl-C is the guest's, too: of what runs there, once the shell has read its line.
-        screen.send("(echo go''ing; sleep 1000)\r")
-        screen.expect("going\r\n")
-        screen.send("\x03")
-        screen.expect("guest# ")
+        terminal.type("(echo go''ing; sleep 1000)\r")
+        terminal.expect(command, "going\r\n")
+        terminal.type("\x03")
+        terminal.expect(command, "guest# ")
         assert command.process.poll() is None
-        screen.send("\x1d")
-        screen.expect(r"cosim: interrupted \(logs: (\S+)\)")
+        terminal.type("\x1d")
+        folder = Path(terminal.expect(command, r"cosim: interrupted \(logs: (\S+)\)"))
         ended = command.end(20)
-        folder = Path(screen.match[1])
     assert ended.status == 130
     assert terminal.settings == terminal.before
     assert home.sessions() == [folder]
@@ -95,8 +103,8 @@ def test_a_live_guest_that_ends(terminal: Terminal, tmp_path: Path, backend: str
     words = ["run", "micro", *LIVE, "--workload", workload, "--to", "power-off"]
     words += ["--backend", backend]
     with Command(words, home.environment(), terminal=terminal.end) as command:
-        terminal.screen.expect("micro: lsp-bench 16 pages, 30 modifications, 30 loads")
-        terminal.screen.expect("micro: done, 1 scenarios, 0 failures")
+        terminal.expect(command, "micro: lsp-bench 16 pages, 30 modifications, 30 loads")
+        terminal.expect(command, "micro: done, 1 scenarios, 0 failures")
         ended = command.end(20)
     assert ended.status == 0
     assert terminal.settings == terminal.before
@@ -112,10 +120,10 @@ def test_the_terminal_is_given_back_when_qemu_dies(terminal: Terminal, tmp_path:
     words = ["run", "micro", *LIVE, "--workload", workload]
     with Command(words, home.environment(), terminal=terminal.end) as command:
         pid = command.await_child("-gdb", "micro.elf")
-        terminal.screen.expect("micro: mode sv39")
+        terminal.expect(command, "micro: mode sv39")
         assert terminal.raw
         os.kill(pid, 9)
-        terminal.screen.expect("cosim: QEMU was killed by signal 9")
+        terminal.expect(command, "cosim: QEMU was killed by signal 9")
         ended = command.end(20)
     assert ended.status == 3
     assert terminal.settings == terminal.before

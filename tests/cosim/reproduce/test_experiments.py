@@ -352,6 +352,8 @@ def test_key_depends_on_what_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         ("cosim/capture/gdb/interception.py", True, True),
         ("cosim/trace/writer.py", True, True),
         ("cosim/doctor.py", False, False),
+        ("cosim/session/view.py", False, False),
+        ("cosim/session/live_terminal.py", False, False),
         ("cosim/capture/plugin/filter.h", True, True),
         ("hypervisor_model/events.py", True, True),
         ("hypervisor_model/policies/lsp.py", False, True),

@@ -20,12 +20,12 @@ from hypervisor_model.jit import inner, kernel
 from hypervisor_model.policies import Colour, MachineModel, Policy, Stream, shadow_tables
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies.shadow_access import hardware_fence, index_of, store, trap_store
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import Pool, load_root
 from hypervisor_model.policies.synchronisation import mirror_entry
-from hypervisor_model.policies.wide_event import Event, event_at
 from tests.hypervisor_model.guests import PAGE, Guest
 
 FENCE = int(Kind.FENCE)
