@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -25,15 +26,18 @@ def do_runs(
     *,
     as_json: bool,
     trace: bool,
-    execute: Execute = session.document,
+    offline: bool = False,
+    execute: Execute | None = None,
 ) -> int:
     """Do the runs in ``path`` that are not done yet; return the exit status of the worst.
 
     :param output: the folder of the results; None: the file says where they go.
     :param trace: every run keeps its events.
-    :param execute: does one run.
+    :param offline: a run fails if its guest has to be made first.
+    :param execute: does one run; None: a session does.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
+    execute = execute or partial(session.document, offline=offline)
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     _check(loaded)
     folder = output or loaded.output

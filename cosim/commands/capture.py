@@ -29,6 +29,7 @@ def command(
     guest: str | None,
     output: Path,
     as_json: bool,
+    offline: bool,
     from_: str | None,
     **given: Any,
 ) -> int:
@@ -36,17 +37,19 @@ def command(
 
     GUEST is a name from `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
 
-    The plugin captures at QEMU's speed.  It is the default unless --step is given.  If it cannot be
-    loaded, gdb is used instead and a line says so.
+    The plugin captures at QEMU's speed.  It is the default unless --step is given.  With
+    --step or --backend gdb+plugin, gdb stops a re-execution of the same run at every event, and the
+    trace has its samples, too.  If the plugin cannot be loaded, gdb is used alone and a line says
+    so.  A guest that is missing is built or fetched first.
     """
     from cosim.commands.batch import do_runs
     from cosim.commands.session import capture_and_print
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
-        return do_runs(Path(guest), output, as_json=as_json, trace=True)
+        return do_runs(Path(guest), output, as_json=as_json, trace=True, offline=offline)
     spec = spec_from(guest, FOR_CAPTURE, **{"from": from_}, **given)
-    return capture_and_print(spec, output, as_json=as_json)
+    return capture_and_print(spec, output, as_json=as_json, offline=offline)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -45,6 +45,9 @@ def _common() -> list[Callable[[Any], Any]]:
             "--from", "from_", metavar="EDGE", help="Where the region of interest begins."
         ),
         click.option("--to", metavar="EDGE", help="Where the region of interest ends."),
+        click.option(
+            "--offline", is_flag=True, help="Fail if the guest has to be built or fetched first."
+        ),
         click.option("--workload", metavar="COMMAND", help="What the guest's own init runs."),
         click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
         click.option(
@@ -90,7 +93,7 @@ def refuse_beside_file(file: str) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in ("guest", "output", "as_json"):
+        if given and name not in ("guest", "output", "as_json", "offline"):
             raise UsageError(
                 f"{parameter.opts[0]} cannot be used with a run file; put it into {file}"
             )

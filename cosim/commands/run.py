@@ -44,6 +44,7 @@ def command(
     logs: Path | None,
     output: Path | None,
     as_json: bool,
+    offline: bool,
     from_: str | None,
     **given: Any,
 ) -> int:
@@ -51,9 +52,13 @@ def command(
 
     GUEST is a name from `cosim guest list` or a run file (*.toml).  Leave it out with --kernel.
 
-    By default the guest is recorded first and then re-executed under gdb.  With --backend plugin
-    it runs once, at QEMU's own speed.  With --gdb your own gdb can stop, step and inspect it
-    meanwhile.  If the plugin cannot be loaded, gdb is used instead and a line says so.
+    By default the guest is recorded with the plugin loaded, which sees every access.  Then gdb
+    stops the re-execution of that run at every fence, satp write and table store, and each of its
+    events must be one of the plugin's.  With --backend plugin or --backend gdb only one of them is
+    used.  With --backend plugin --gdb your own gdb can stop, step and inspect the guest.  If the
+    plugin cannot be loaded, gdb is used alone and a line says so.
+
+    A guest that is missing is built or fetched first.
     """
     from cosim.commands.batch import do_runs
     from cosim.commands.session import run_and_print
@@ -61,7 +66,7 @@ def command(
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
-        return do_runs(Path(guest), output, as_json=as_json, trace=False)
+        return do_runs(Path(guest), output, as_json=as_json, trace=False, offline=offline)
     if output is not None:
         raise UsageError(
             "-o works only with a run file; use `cosim capture` to keep a trace, or --json to "
@@ -74,7 +79,7 @@ def command(
         "stop_on_divergence": stop_on_divergence or None,
     }
     spec = spec_from(guest, FOR_RUN, **given)
-    return run_and_print(spec, as_json=as_json, logs=logs)
+    return run_and_print(spec, as_json=as_json, logs=logs, offline=offline)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

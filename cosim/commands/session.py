@@ -8,8 +8,9 @@ import time
 from functools import cache
 from pathlib import Path
 
+import guest
 from cosim import output, paths
-from cosim.errors import CosimError, StorageError
+from cosim.errors import CosimError, GuestImageError, StorageError
 from cosim.machine import interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, has_finding
@@ -33,16 +34,42 @@ def note_once(text: str) -> None:
     output.note(text)
 
 
+def make_guest(spec: RunSpec, *, offline: bool) -> None:
+    """Make the guest of ``spec`` if its files are missing or out of date.
+
+    :param offline: do not: neither the network nor a compiler is to be used.
+    :raises GuestImageError: when it would have to be made, and ``offline`` is true.
+    :raises EnvironmentFault: when something that is needed to make it is missing or fails.
+    """
+    name = spec.guest
+    if name is None:
+        return
+    state = guest.status(name)
+    if state == "ready":
+        return
+    verb = guest.recipe(name).verb
+    if offline:
+        word = "out of date" if state == "outdated" else "not there yet"
+        raise GuestImageError(
+            f"guest {name} is {word}, and with --offline it is not made; "
+            f"type `cosim guest {verb} {name}`"
+        )
+    with output.progress(f"{verb} {name}") as step:
+        guest.ensure(name, step)
+
+
 def _models(plan: Plan) -> Pipeline:
     with output.progress("loading the models (the first time compiles them: a minute)"):
         return load_models(plan)
 
 
-def document(spec: RunSpec, folder: Path) -> ResultDocument:
+def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDocument:
     """Run one session of a batch with its files in ``folder``; return its result.
 
+    :param offline: fail if the guest has to be made first.
     :raises CosimError: when something cut the session short.
     """
+    make_guest(spec, offline=offline)
     plan = resolve(available(spec, note_once))
     pipeline = _models(plan)
     trace = folder / "trace" if spec.trace else None
@@ -58,16 +85,24 @@ def document(spec: RunSpec, folder: Path) -> ResultDocument:
     return outcome.document
 
 
-def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool) -> int:
-    """Capture one session as a trace, print what it holds, return the exit status."""
+def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool, offline: bool = False) -> int:
+    """Capture one session as a trace, print what it holds, return the exit status.
+
+    :param offline: fail if the guest has to be made first.
+    """
+    make_guest(spec, offline=offline)
     return _run_and_print(spec, as_json=as_json, logs=None, trace=trace)
 
 
-def run_and_print(spec: RunSpec, *, as_json: bool, logs: Path | None = None) -> int:
+def run_and_print(
+    spec: RunSpec, *, as_json: bool, logs: Path | None = None, offline: bool = False
+) -> int:
     """Run one session with its models, print its result, return the exit status.
 
     :param logs: where logs are kept; None: they are kept only if the session failed.
+    :param offline: fail if the guest has to be made first.
     """
+    make_guest(spec, offline=offline)
     return _run_and_print(spec, as_json=as_json, logs=logs, trace=None)
 
 

@@ -98,6 +98,8 @@ class ResultDocument(TypedDict):
     stepped: Json | None
     events: EventCounts
     audit: Json | None
+    agreement: NotRequired[Json]
+    """How far two sources of one run agree; only if there were two."""
     policies: dict[str, Json]
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
@@ -163,6 +165,8 @@ class Ending:
     """``instructions`` and ``share``; None if the source does not step."""
     audit: Json | None = None
     """``checks`` and ``missed_writes`` of the audits against RAM; None if there was no audit."""
+    agreement: Json | None = None
+    """How far two sources of one run agree; None if there was only one."""
 
     @classmethod
     def incomplete(cls, reason: str) -> Ending:
@@ -185,6 +189,7 @@ class Ending:
             region=_part(data, "region", dict),
             stepped=_part(data, "stepped", dict, optional=True),
             audit=_part(data, "audit", dict, optional=True),
+            agreement=_part(data, "agreement", dict, optional=True),
         )
 
 
@@ -213,6 +218,8 @@ def document(
         translations=dict(translations),
         illegal_translations=list(illegal_translations),
     )
+    if ending.agreement is not None:
+        result["agreement"] = ending.agreement
     if ending.reason is not None:
         result["incomplete_because"] = ending.reason
     return result
@@ -253,9 +260,14 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 
 
 def has_finding(result: ResultDocument) -> bool:
-    """Return True if the exit status is 1: an illegal translation, or something was missed."""
+    """Return True if the exit status is 1: a translation was illegal, something was missed, or two
+    sources differ."""
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
-    return bool(illegal or any(missed(result["audit"]).values()))
+    return bool(
+        illegal
+        or any(missed(result["audit"]).values())
+        or result.get("agreement", {}).get("difference")
+    )
 
 
 def missed(audit: Mapping[str, Any] | None) -> dict[str, int]:

@@ -7,7 +7,7 @@ what the run's description knows of it: its name, its options, and which of them
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -67,6 +67,8 @@ class BackendOptions:
     """As the user writes it; also in results and traces."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Older names that are still understood."""
+    live: ClassVar[bool] = True
+    """True if the guest may run in real time, without being recorded."""
 
     @classmethod
     def options(cls) -> dict[str, Option]:
@@ -90,6 +92,12 @@ class BackendOptions:
             if OPTION in one.metadata and (one.default is MISSING or value != one.default):
                 document[one.name] = str(value) if isinstance(value, Path) else value
         return document
+
+
+def same_option(kind: type[BackendOptions], key: str) -> Any:
+    """Return a dataclass field for the option ``key`` of another backend."""
+    (one,) = (one for one in fields(kind) if one.name == key)
+    return field(default=one.default, metadata=one.metadata)
 
 
 Backends = Mapping[str, type[BackendOptions]]

@@ -149,6 +149,9 @@ def make_spec(
         if key not in kind.options():
             of = " or ".join(owners(backends, key))
             return Problem(key, f"works only with the {of} backend; this run uses {kind.name}")
+    if fields.get("live") and not kind.live:
+        of = " or ".join(name for name, one in backends.items() if one.live)
+        return Problem("live", f"works only with the {of} backend; this run uses {kind.name}")
     backend = kind(**own)
     wrong = backend.problem(names)
     if wrong is not None:
@@ -163,6 +166,8 @@ def make_spec(
 
 def _default(fields: Mapping[str, Any], default: str, backends: Backends) -> str:
     """Return the backend of a run that names none."""
+    if fields.get("live") and not backends[default].live:
+        default = next(name for name, kind in backends.items() if kind.live)
     for key, option in all_options(backends).items():
         if key in fields and option.selects and key not in backends[default].options():
             return owners(backends, key)[0]

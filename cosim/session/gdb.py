@@ -124,8 +124,15 @@ class GdbSession:
         else:
             with nameless_file(self._folder) as log:
                 limit = time.monotonic() + self._time_limit / 2
-                self._recorded = record(self._plan, log, self._folder, limit, self._show)
+                self._recorded = self._record(log, limit, frozenset())
+                while self._recorded.unsplit and not self._recorded.late and not self._plan.typed:
+                    # Two recordings of a guest that is typed into are two different runs.
+                    split = self._recorded.split | self._recorded.unsplit
+                    self._recorded = self._record(log, limit, split)
                 self._intercept(self._reexecution(log), gdb)
+
+    def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
+        return record(self._plan, log, self._folder, limit, self._show, split=split)
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
@@ -233,6 +240,14 @@ class GdbSession:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
             self._region_seconds = round(time.monotonic() - self._region_started, 3)
+        self._check_end(machine, reached=reached)
+
+    def _check_end(self, machine: Machine, *, reached: bool) -> None:
+        """Check that the region is whole.
+
+        :raises GuestError: when it is not.
+        """
+        plan = self._plan
         if not reached and plan.end.form != "power-off":
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the region's end ({plan.edge(end=True)})"
@@ -253,41 +268,13 @@ class GdbSession:
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         """Let the guest run up to ``edge``; return False if it ended before that."""
-        plan, interception = self._plan, self._interception
+        interception = self._interception
         assert interception is not None
         interception.stop_at_marks = {edge.label} if edge.form == "mark" else set()
         breakpoint_number = gdb.break_insert(edge.address) if edge.form == "address" else None
-        gdb.resume()
-        asked = False
-        while True:
-            stop = gdb.wait_stop(_CONSOLE_TICK if edge.form == "console" else _TICK)
-            interrupts.check()
-            self._show("in the region" if self._began else "to the region", self._place())
-            if interposer.failure is not None:
-                raise interposer.failure
-            if stop is not None:
-                break
-            if edge.form == "console" and not asked and machine.console.seen(edge.pattern):
-                gdb.interrupt()
-                asked = True
-            if time.monotonic() > self._deadline:
-                self._out_of_time(machine, gdb)
-            self._look_ahead(machine, interception.stops)
-            if self._standstill is not None:
-                instruction = self._standstill.at(interception.stops)
-                if instruction is not None:
-                    self._lost_count(machine, gdb, instruction)
-        if interception.loops:
-            assert self._recorded is not None and self._recorded.loop is not None
-            raise GuestError(
-                self._recorded.loop.describe(plan, machine.ram_words()),
-                log=str(machine.console_log),
-            )
+        asked = self._run_to_stop(machine, interposer, gdb, edge.pattern)
         if breakpoint_number is not None and not interposer.ended:
             gdb.break_delete(breakpoint_number)
-        self._instructions = self._icount(machine)
-        if interposer.gone and machine.failed():
-            raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         if interception.halted or not interposer.ended:
             return True
         if edge.form != "console":
@@ -296,6 +283,47 @@ class GdbSession:
         self._printed_late = asked or machine.console.seen(edge.pattern, 1.0)
         # A region can end with its guest, but not begin.
         return self._began and self._printed_late
+
+    def _run_to_stop(
+        self, machine: Machine, interposer: Interposer, gdb: GdbMi, pattern: str = ""
+    ) -> bool:
+        """Let the guest run until gdb sees it stop, or end.
+
+        :param pattern: stop it when its console shows a line with this pattern.
+        :return: True if the line was seen.
+        """
+        interception = self._interception
+        assert interception is not None
+        seen = False
+        gdb.resume()
+        while True:
+            stop = gdb.wait_stop(_CONSOLE_TICK if pattern else _TICK)
+            interrupts.check()
+            self._show("in the region" if self._began else "to the region", self._place())
+            if interposer.failure is not None:
+                raise interposer.failure
+            if stop is not None:
+                break
+            if pattern and not seen and machine.console.seen(pattern):
+                gdb.interrupt()
+                seen = True
+            if time.monotonic() > self._deadline:
+                self._out_of_time(machine, gdb)
+            self._look_ahead(machine, interception.stops)
+            if self._standstill is not None:
+                instruction = self._standstill.at(interception.stops)
+                if instruction is not None:
+                    self._lost_count(machine, gdb, instruction)
+        self._instructions = self._icount(machine)
+        if interception.loops:
+            assert self._recorded is not None and self._recorded.loop is not None
+            raise GuestError(
+                self._recorded.loop.describe(self._plan, machine.ram_words()),
+                log=str(machine.console_log),
+            )
+        if interposer.gone and machine.failed():
+            raise MachineError(machine.obituary(), log=str(machine.stderr_log))
+        return seen
 
     def _too_late(self) -> str:
         if not self._printed_late:
@@ -346,7 +374,8 @@ class GdbSession:
             log=str(machine.console_log),
         )
 
-    def _end_of_guest(self, machine: Machine) -> str:
+    def _end_of_guest(self, machine: Machine | None = None) -> str:
+        """Return how the guest ended; ``machine`` is not needed if it was recorded."""
         panic = self._panic(machine)
         if panic:
             return f"the guest panicked ({panic})"
@@ -356,15 +385,20 @@ class GdbSession:
             option = self._plan.names.setting("time_limit", f"{limit:g}")
             return f"the recording was cut after {limit / 2:g} s, half of {option},"
         # A re-execution does not say it reliably: it ends as QEMU's recording was ended.
-        reason = recorded.reason if recorded is not None else machine.end_reason()
+        if recorded is not None:
+            reason = recorded.reason
+        else:
+            reason = None if machine is None else machine.end_reason()
         if reason == "guest-shutdown":
             return "the guest powered off"
         if reason == "guest-reset":
             return "the guest reset itself"
         return "the guest ended" if self._plan.live else "the recorded run ended"
 
-    def _panic(self, machine: Machine) -> str | None:
-        return self._recorded.panic if self._recorded is not None else panic_line(machine)
+    def _panic(self, machine: Machine | None) -> str | None:
+        if self._recorded is not None:
+            return self._recorded.panic
+        return None if machine is None else panic_line(machine)
 
     def _last_line(self, machine: Machine) -> str:
         line = machine.console.last_line()
@@ -381,9 +415,14 @@ class GdbSession:
         self._events += len(batch)
         self._watchers.keep(batch)
         self._pipeline.feed(batch)
-        if self._plan.stop_on_divergence and self._pipeline.illegal:
+        if self._diverged:
             assert self._interception is not None
             self._interception.halted = True
+
+    @property
+    def _diverged(self) -> bool:
+        """True if the session ends because a translation was illegal."""
+        return self._plan.stop_on_divergence and bool(self._pipeline.illegal)
 
     def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         interception = self._interception
@@ -393,8 +432,8 @@ class GdbSession:
         if instructions:
             stepped["share"] = interception.stepped / instructions
         return Ending(
-            complete=error is None and not interception.halted,
-            reason=STOPPED if interception.halted else ended_by(error),
+            complete=error is None and not self._diverged,
+            reason=STOPPED if self._diverged else ended_by(error),
             region={
                 "instructions": instructions,
                 "not_replayed": self._not_replayed,
@@ -412,9 +451,11 @@ class GdbSession:
         return self._plan.symbols.describe(self._interception.pc)
 
     def _show(self, phase: str, place: str) -> None:
+        self._watchers.view(self._progress(phase, place))
+
+    def _progress(self, phase: str, place: str) -> Progress:
         seconds = time.monotonic() - self._started
-        progress = Progress(phase, seconds, self._events, place, self._pipeline.exits())
-        self._watchers.view(progress)
+        return Progress(phase, seconds, self._events, place, self._pipeline.exits())
 
 
 def _less(count: int | None, other: int | None) -> int | None:

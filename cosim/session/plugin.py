@@ -15,6 +15,7 @@ from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import interrupts
 from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine.console import Console
 from cosim.machine.qemu import Machine
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
@@ -69,18 +70,7 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
-        self._source = PluginSource(
-            plan.qemu.path,
-            memory=plan.machine.memory,
-            ram_base=RAM_BASE,
-            accesses="none" if options.accesses is False else "all",
-            slots=options.slots,
-            start=_limit(plan.begin),
-            end=_limit(plan.end),
-            mark=plan.mark_at,
-            mark_in_user=plan.mark_at == marks.USER_MARK,
-            cbo_block=plan.cbo_block,
-        )
+        self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
         """Do all of it (:meth:`cosim.session.protocol.Session.run`)."""
@@ -215,22 +205,8 @@ class PluginSession:
 
     def _watch_console(self, machine: Machine, done: threading.Event) -> None:
         """Begin and end the region where the console shows its edges."""
-        begin, end = self._plan.begin, self._plan.end
-        if begin.form == "console" and self._sees(begin, machine, done):
-            self._source.begin()
-        if end.form == "console":
-            while not self._began.wait(_WATCH_SECONDS) and not done.is_set():
-                pass
-            if self._sees(end, machine, done):
-                self._end_seen = True
-                self._source.end()
-
-    @staticmethod
-    def _sees(edge: Edge, machine: Machine, done: threading.Event) -> bool:
-        while not done.is_set():
-            if machine.console.seen(edge.pattern, _WATCH_SECONDS):
-                return True
-        return False
+        if request_edges(self._plan, self._source, machine.console, self._began, done):
+            self._end_seen = True
 
     @staticmethod
     def _stop(pid: int, number: signal.Signals = signal.SIGTERM) -> None:
@@ -291,6 +267,55 @@ class PluginSession:
             region={"instructions": None if summary is None else summary.instructions},
             audit=audit,
         )
+
+
+def request_edges(
+    plan: Plan,
+    source: PluginSource,
+    console: Console,
+    began: threading.Event,
+    done: threading.Event,
+) -> bool:
+    """Ask for the edges of the region that the console shows, when it shows them.
+
+    :param began: is set when the region has begun.
+    :param done: is set when there is nothing more to ask for.
+    :return: True if the end was asked for.
+    """
+    begin, end = plan.begin, plan.end
+    if begin.form == "console" and _shown(begin, console, done):
+        source.begin()
+    if end.form != "console":
+        return False
+    while not began.wait(_WATCH_SECONDS) and not done.is_set():
+        pass
+    shown = _shown(end, console, done)
+    if shown:
+        source.end()
+    return shown
+
+
+def _shown(edge: Edge, console: Console, done: threading.Event) -> bool:
+    while not done.is_set():
+        if console.seen(edge.pattern, _WATCH_SECONDS):
+            return True
+    return False
+
+
+def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
+    """Return the plugin as the source of the plan's region."""
+    return PluginSource(
+        plan.qemu.path,
+        memory=plan.machine.memory,
+        ram_base=RAM_BASE,
+        accesses="all" if accesses else "none",
+        slots=slots,
+        start=_limit(plan.begin),
+        end=_limit(plan.end),
+        mark=plan.mark_at,
+        mark_in_user=plan.mark_at == marks.USER_MARK,
+        cbo_block=plan.cbo_block,
+    )
 
 
 def _limit(edge: Edge) -> str:

@@ -41,6 +41,10 @@ class Progress:
     place: str
     """Where the guest was when it was last looked at."""
     exits: dict[str, int]
+    of: int | None = None
+    """How many events there are, if that is known."""
+    left: float | None = None
+    """How many seconds the phase will still take, if that is known."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.stopped_guest import StoppedGuest
@@ -44,71 +45,102 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    last_line: str = ""
+    """What the guest printed last."""
     loop: TrapLoop | None = None
     """Where the guest traps without end; QEMU was killed then, and its recording completed."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split, too (:attr:`Timing.split`)."""
+    unsplit: frozenset[int] = frozenset()
+    """What should have been split, too: a ``wfi`` that came while the guest ran."""
+
+
+class Beside(Protocol):
+    """What listens to the guest while it is recorded."""
+
+    arguments: tuple[str, ...]
+    """QEMU's arguments for it."""
+    pass_fds: tuple[int, ...]
+    """Descriptors that QEMU inherits for it."""
+
+    def listen(self, machine: Machine) -> AbstractContextManager[None]:
+        """Listen to the machine, which is about to run, until it has ended."""
+
+    def region_ended(self) -> bool:
+        """Return True if the region has ended, so that the recording can."""
+
+    def before_kill(self, machine: Machine) -> None:
+        """Take in what is left: the guest traps without end, and its QEMU has to be killed."""
 
 
 def record(
-    plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
+    plan: Plan,
+    log: Path,
+    folder: Path,
+    limit: float,
+    show: Callable[[str, str], None],
+    *,
+    beside: Beside | None = None,
+    split: frozenset[int] = frozenset(),
 ) -> Recorded:
-    """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
+    """Run the plan's guest, with its dialogue, until it ends or its region does.
 
-    If a ``wfi`` was in no page where it was looked for, the guest is recorded again.
+    Without ``beside``, only the console can show the end of the region.
 
     :param log: receives the recording.
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
+    :param beside: listens to the guest, and knows when the region has ended.
+    :param split: what :attr:`Recorded.unsplit` of a recording before this one says.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
-    split: frozenset[int] = frozenset()
-    while True:
-        recorded, more = _record(
-            plan, Timing("record", log, typed=plan.typed, split=split), folder, limit, show
-        )
-        if more <= split or recorded.late or plan.typed:
-            return recorded
-        split |= more
-
-
-def _record(
-    plan: Plan, timing: Timing, folder: Path, limit: float, show: Callable[[str, str], None]
-) -> tuple[Recorded, frozenset[int]]:
-    """Record once; return how it ended, and what should have been split."""
-    assert timing.log is not None
     with Machine(
         plan.qemu.path,
         plan.machine,
         folder=folder,
         name="record",
-        timing=timing,
+        timing=Timing("record", log, typed=plan.typed, split=split),
         hold=True,
+        plugin_arguments=() if beside is None else beside.arguments,
+        pass_fds=() if beside is None else beside.pass_fds,
     ) as machine:
         loops = TrapLoops(machine)
-        machine.resume()
-        with interrupts.allowed():
-            for step in plan.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
-        late = not _run(machine, plan.end.pattern, limit, show, loops)
-        loop = loops.look()
-        if loop is not None:
-            machine.kill()
-            complete(timing.log, plan, folder)
-            return Recorded(None, False, None, None, loop, timing.split), frozenset()
-        reason = machine.end_reason()
-        executed = None if reason is None else machine.replay_icount()
-        recorded = Recorded(reason, late, panic_line(machine), executed, split=timing.split)
-        more = unsplit(machine, physical=plan.machine_mode)
-        machine.quit()
+        with nullcontext() if beside is None else beside.listen(machine):
+            machine.resume()
+            with interrupts.allowed():
+                for step in plan.console:
+                    machine.console.expect(step.expect, step.within)
+                    machine.console.send(step.send)
+            over = (
+                beside.region_ended
+                if beside is not None
+                else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
+            )
+            late = not _run(machine, over, limit, show, loops)
+            loop = loops.look()
+            last_line = machine.console.last_line()
+            if loop is not None:
+                if beside is not None:
+                    beside.before_kill(machine)
+                machine.kill()
+                recorded = Recorded(None, False, None, None, last_line, loop, split)
+            else:
+                reason = machine.end_reason()
+                executed = None if reason is None else machine.replay_icount()
+                panic, more = panic_line(machine), unsplit(machine, physical=plan.machine_mode)
+                recorded = Recorded(
+                    reason, late, panic, executed, last_line, None, split, more - split
+                )
+                machine.quit()
         machine.console.check_log()
-    _check_whole(timing.log, folder)
-    if recorded.reason is not None and plan.qemu.version >= (8,):
+    _check_whole(log, folder)
+    if recorded.loop is not None:
+        complete(log, plan, folder)
+    elif recorded.reason is not None and plan.qemu.version >= (8,):
         # QEMU 7.2 exits at once and writes no shutdown.
-        shutdown_order.mend_file(timing.log)
-    return recorded, more
+        shutdown_order.mend_file(log)
+    return recorded
 
 
 def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
@@ -174,7 +206,7 @@ def complete(log: Path, plan: Plan, folder: Path) -> None:
 
 def _run(
     machine: Machine,
-    pattern: str,
+    over: Callable[[], bool],
     limit: float,
     show: Callable[[str, str], None],
     loops: TrapLoops,
@@ -184,7 +216,7 @@ def _run(
         interrupts.check()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
-        if _PANIC_END.search(last) or (pattern and machine.console.seen(pattern)):
+        if _PANIC_END.search(last) or over():
             return True
         if loops.look() is not None:
             return True

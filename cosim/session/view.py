@@ -36,7 +36,10 @@ def line(progress: Progress, rate: float) -> str:
     """Return ``progress`` as one line of at most 100 columns."""
     text = f"{progress.phase} {progress.seconds:5.1f} s"
     if progress.events:
-        text += f"  {progress.events:,} events, {rate:,.0f}/s"
+        total = f" of {progress.of:,}" if progress.of is not None else ""
+        text += f"  {progress.events:,}{total} events, {rate:,.0f}/s"
+    if progress.left is not None:
+        text += f", {progress.left:.0f} s left"
     if progress.place:
         text += f"  {progress.place[:_PLACE]}"
     if progress.exits:

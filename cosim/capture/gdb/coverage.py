@@ -39,6 +39,7 @@ class Coverage:
         self._satp: int | None = None
         self._bare: bool | None = None
         self._returns: set[int] = set()
+        self._place: set[int] = set()
         self._fixed = {layout.mark_at} if layout.loop is None else {layout.mark_at, layout.loop.at}
         points.breaks.add(self._fixed)
         points.sync()
@@ -94,11 +95,21 @@ class Coverage:
     def _lasting(self) -> set[int]:
         """Return the addresses of all breakpoints but those on the way out of the firmware."""
         sites = self._sites | self._firmware_sites | (self._kernel_sites if self._bare else set())
-        return sites | self._fixed
+        return sites | self._place | self._fixed
 
     def _add_sites(self, found: set[int]) -> None:
         self._sites |= found
         self._points.breaks.add(found)
+
+    def break_at_place(self, pc: int) -> None:
+        """Break at ``pc``, too, until :meth:`leave_place`."""
+        self._place = {pc}
+        self._points.breaks.add(self._place)
+
+    def leave_place(self) -> None:
+        """Break no more at the place of :meth:`break_at_place`."""
+        place, self._place = self._place, set()
+        self._points.breaks.remove(place - self._lasting() - self._returns)
 
     # -- text that changes ----------------------------------------------------------------------
 

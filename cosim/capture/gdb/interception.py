@@ -16,7 +16,7 @@ this way, and each part hands the next one a record:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
@@ -78,6 +78,7 @@ class Interception:
         """The marks met."""
         self.stop_at_marks: set[str] = set()
         """A mark with one of these labels is shown to gdb, before its instruction executes."""
+        self._place: list[int] | None = None
         self.stops = 0
         """How many instructions were handled, from the start of the guest on."""
         self.stepped = 0
@@ -153,6 +154,15 @@ class Interception:
         ):
             self.flush()
 
+    def stop_at(self, general: Sequence[int] | None) -> None:
+        """Show the guest to gdb where its x0..x31 and pc are ``general``; None: nowhere."""
+        if self._place is not None:
+            self._coverage.leave_place()
+        self._place = None if general is None else list(general)
+        if self._place is not None:
+            self._coverage.break_at_place(self._place[-1])
+        self._points.sync()
+
     # -- stops ----------------------------------------------------------------------------------
 
     @property
@@ -176,8 +186,8 @@ class Interception:
         """Execute the one instruction at pc and record what it does.
 
         :param state: what :meth:`state` has just returned.
-        :return: False if it is a mark that gdb is to see, or the guest can only trap from here on;
-            it is not executed then.
+        :return: False if gdb is to see this mark or place, or the guest can only trap from here
+            on; nothing is executed then.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         self.stops += 1
@@ -189,6 +199,8 @@ class Interception:
                 return False
         if self.active:
             self._begin_stop(state)
+        if self._place == state.general:
+            return False
         if state.pc == self._mark_at and not self._mark(state):
             return False
         if not self.active:

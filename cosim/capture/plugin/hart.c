@@ -36,6 +36,15 @@ int64_t all_instructions(void)
     return sum;
 }
 
+int64_t qemu_instructions(void)
+{
+    int64_t sum = all_instructions();
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        sum += harts[hart].calls;
+    }
+    return sum;
+}
+
 static bool is_loaded_root(uint64_t page)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {

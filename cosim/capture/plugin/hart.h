@@ -40,6 +40,7 @@ struct hart {
     uint64_t satp;
     uint64_t fetched; /* virtual address of the page last fetched from, if accesses are events */
     uint64_t returned, returned_from; /* `started` and pc at the last sret or mret */
+    uint64_t calls; /* instructions that trapped and that QEMU's own count includes */
     struct pending pending;
 };
 extern struct hart harts[MAX_HARTS];
@@ -52,6 +53,9 @@ void find_counters(void);
 struct hart_counters *counters_of(unsigned vcpu);
 /* Instructions retired by all harts. */
 int64_t all_instructions(void);
+/* The same as QEMU's record and replay counts them: with instructions whose purpose is to trap.
+ * QEMU also includes instructions that do not exist, which this does not: it is a lower bound. */
+int64_t qemu_instructions(void);
 
 /* pc of an instruction of the running block. */
 uint64_t pc_of(struct site site);

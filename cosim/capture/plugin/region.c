@@ -17,6 +17,21 @@ static char (*labels)[33];
 static unsigned label_count;
 static uint64_t first_instruction; /* of the region */
 
+enum place { PLACE_BEGIN, PLACE_END };
+
+/* Say exactly where an edge of the region is, so that a replay of the same run can be sent there:
+ * before the instruction at `pc`. */
+static void tell_place(enum place place, uint64_t pc)
+{
+    enum { GENERAL = 3 };
+    uint64_t payload[GENERAL + 33] = {place, qemu_instructions() - 1, all_instructions() - 1};
+    for (int i = 1; i < 32; i++) {
+        payload[GENERAL + i] = reg_read(i);
+    }
+    payload[GENERAL + 32] = pc;
+    stream_block(BLOCK_PLACE, payload, sizeof(payload));
+}
+
 enum end_reason { END_OF_MACHINE, END_OF_REGION };
 
 static void end_region(enum end_reason reason, uint64_t instructions)
@@ -29,8 +44,9 @@ static void end_region(enum end_reason reason, uint64_t instructions)
     phase = DONE;
 }
 
-static void end_region_here(void)
+static void end_region_here(uint64_t pc)
 {
+    tell_place(PLACE_END, pc);
     end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
     translate_anew();
 }
@@ -45,6 +61,7 @@ static void begin_region(unsigned vcpu, const struct stamp *at)
 {
     phase = ACTIVE;
     first_instruction = all_instructions() - 1;
+    tell_place(PLACE_BEGIN, at->pc);
     if (!(at->priv & PRIV_VIRT)) {
         begin_hart(vcpu, at);
     }
@@ -67,7 +84,7 @@ void take_requests(unsigned vcpu, struct site site)
         begin_region(vcpu, &at);
     } else if (ends && request == REQUEST_END) {
         settle(vcpu);
-        end_region_here();
+        end_region_here(pc_of(site));
     }
     leave();
 }
@@ -119,7 +136,7 @@ void on_place(unsigned vcpu, void *data)
     }
     settle(vcpu);
     if (is_at(&options.to, pc, label)) {
-        end_region_here();
+        end_region_here(pc);
     } else if (label) {
         int number = label_number(label);
         emit(KIND_MARK, &at)->a = number;

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.plugin import build, unsent
 from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
-from cosim.capture.plugin.stream import StreamReader, Summary
+from cosim.capture.plugin.stream import Place, StreamReader, Summary
 from cosim.errors import MissingTool, UsageError
 from cosim.machine.configuration import OFF_SWITCH
 from hypervisor_model.events import EventBatch
@@ -183,6 +183,16 @@ class PluginSource:
         """How many instructions the guest had retired when the last batch was sent."""
         assert self._reader is not None
         return self._reader.instructions
+
+    @property
+    def begin_place(self) -> Place | None:
+        """Where the region began; None before that, and if it began with the machine."""
+        return self._reader.begin if self._reader is not None else None
+
+    @property
+    def end_place(self) -> Place | None:
+        """Where the region ended; None before that, and if it ended with the machine."""
+        return self._reader.end if self._reader is not None else None
 
     @property
     def summary(self) -> Summary | None:

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAGIC = 0x45505343, VERSION = 2, ROOM = 4096 };
+enum { MAGIC = 0x45505343, VERSION = 3, ROOM = 4096 };
 
 static struct {
     int fd;

@@ -22,15 +22,17 @@ _HEADER = struct.Struct("<IHHQQQQQ")
 _SUMMED = 32
 """Bytes of the header before the checksum."""
 _MAGIC = int.from_bytes(b"CSPE", "little")
-_VERSION = 2
+_VERSION = 3
 _LARGEST = 16 << 20
 _END = struct.Struct("<8Q")
+_PLACE = struct.Struct("<36Q")
 
 
 class _Block(IntEnum):
     EVENTS = 1
     LABEL = 2
     END = 3
+    PLACE = 4
 
 
 def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
@@ -46,6 +48,24 @@ def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
         sums += len(values) * words + int((values * weights).sum(dtype=np.uint64))
         words += int(values.sum(dtype=np.uint64))
     return words % (1 << 64), sums % (1 << 64)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an edge of the region is: before the instruction at ``general[32]``."""
+
+    instructions: int
+    """How many instructions QEMU had executed, by its own count, or a few less.  The plugin cannot
+    tell if QEMU counted an instruction that does not exist."""
+    retired: int
+    """How many of them had retired."""
+    general: tuple[int, ...]
+    """x0..x31 and pc."""
+
+    @property
+    def pc(self) -> int:
+        """The address of the instruction that stands behind the edge."""
+        return self.general[32]
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,10 @@ class StreamReader:
         """What the plugin says when it ends; None before that."""
         self.events = 0
         """How many events came so far."""
+        self.begin: Place | None = None
+        """Where the region began; None before that, and if it began with the machine."""
+        self.end: Place | None = None
+        """Where the region ended; None before that, and if it ended with the machine."""
 
     def batches(self) -> Iterator[EventBatch]:
         """Yield the events, one batch for each block, until the plugin's end record.
@@ -106,6 +130,8 @@ class StreamReader:
                 yield batch
             elif kind == _Block.LABEL:
                 self.labels.append(bytes(payload).decode("ascii", "backslashreplace"))
+            elif kind == _Block.PLACE:
+                self._place(payload)
             elif kind == _Block.END:
                 self._end(payload)
             else:
@@ -130,6 +156,14 @@ class StreamReader:
         self._sequence += 1
         self.instructions = instructions
         return kind, payload
+
+    def _place(self, payload: bytearray) -> None:
+        which, instructions, retired, *general = _PLACE.unpack(payload)
+        place = Place(instructions, retired, tuple(general))
+        if which == 0:
+            self.begin = place
+        else:
+            self.end = place
 
     def _end(self, payload: bytearray) -> None:
         region, waiting, events, instructions, tables, entries, missed, only_ad = _END.unpack(

@@ -18,6 +18,9 @@ void return_begins(unsigned vcpu, struct site site)
 enum cause {
     FETCH_MISALIGNED = 0,
     FETCH_ACCESS = 1,
+    BREAKPOINT = 3,
+    CALL_FROM_U = 8,
+    CALL_FROM_M = 11,
     FETCH_PAGE = 12,
     LOAD_PAGE = 13,
     STORE_PAGE = 15,
@@ -25,6 +28,12 @@ enum cause {
     LOAD_GUEST_PAGE = 21,
     STORE_GUEST_PAGE = 23
 };
+
+/* Return true if the instruction traps by itself.  QEMU ends its block with it, so it counts. */
+static bool is_call(uint64_t cause)
+{
+    return cause == BREAKPOINT || (cause >= CALL_FROM_U && cause <= CALL_FROM_M);
+}
 
 static bool is_page_fault(uint64_t cause)
 {
@@ -83,6 +92,7 @@ void on_enter(unsigned vcpu, void *data)
                  cause != FETCH_GUEST_PAGE;
     if (exception && began && !returned) {
         count->started--;
+        hart->calls += is_call(cause);
         if (count->pending && epc == (uint64_t)hart->pending.at.pc) {
             count->pending = 0; /* it trapped instead of having its effect */
         }

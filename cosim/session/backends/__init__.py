@@ -22,7 +22,7 @@ def _load() -> dict[str, type[Backend]]:
 BACKENDS = _load()
 """The backends by name."""
 
-FOR_RUN = "gdb"
+FOR_RUN = "gdb+plugin"
 """The backend of ``cosim run`` if the user names none."""
 FOR_CAPTURE = "plugin"
 """The backend of ``cosim capture`` if the user names none."""

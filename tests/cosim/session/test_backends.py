@@ -28,6 +28,7 @@ from cosim.run.region import Edge
 from cosim.run.spec import RunSpec
 from cosim.session import execution
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
+from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from cosim.session.protocol import Backend, Outcome, Progress, Session, Watchers
@@ -125,6 +126,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(execution, "resolve", resolve)
     monkeypatch.setattr(command, "resolve", resolve)
+    monkeypatch.setattr(command, "make_guest", lambda spec, *, offline: None)
     monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
 
 
@@ -181,11 +183,11 @@ def test_its_options_are_those_of_run_files_and_of_the_command_line(
     runner = CliRunner()
     assert runner.invoke(typed, ["--backend", "played", "--fences", "3"]).output == "played 3\n"
     said = runner.invoke(typed, ["--help"]).output
-    assert "gdb|plugin|played" in said and "Fences to play." in said
+    assert "gdb+plugin|gdb|plugin|played" in said and "Fences to play." in said
 
 
 def test_every_backend_is_found_by_its_file() -> None:
-    assert list(BACKENDS.values()) == [Gdb, Plugin]
+    assert list(BACKENDS.values()) == [Both, Gdb, Plugin]
     assert FOR_RUN in BACKENDS and FOR_CAPTURE in BACKENDS
 
 
@@ -200,8 +202,29 @@ def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with pytest.raises(MissingTool, match="no compiler; gdb cannot stand in for it: --filter"):
         execution.available(spec(backend="plugin", filter=8), notes.append)
-    assert execution.available(spec(), notes.append).backend == Gdb()
+    assert execution.available(spec(backend="gdb"), notes.append).backend == Gdb()
     assert len(notes) == 1
+    # Gdb keeps what it was to do if it goes on alone.
+    assert execution.available(spec(step=3), notes.append).backend == Gdb(step=3)
+    assert notes[1:] == [
+        "cosim: no compiler; using gdb alone, which sees accesses only of instructions that it "
+        "steps"
+    ]
+    with pytest.raises(MissingTool, match="no compiler; gdb alone cannot stand in for it: --filt"):
+        execution.available(spec(filter=8), notes.append)
+
+
+def test_the_backend_of_a_run_that_names_none() -> None:
+    assert spec().backend == Both()
+    assert spec(step=2, filter=1).backend == Both(step=2, filter=1)
+    assert spec_from("micro", FOR_CAPTURE).backend == Plugin()
+    assert spec_from("micro", FOR_CAPTURE, step=2).backend == Both(step=2)
+    # What runs in real time cannot be run twice.
+    assert spec(live=True).backend == Gdb()
+    with pytest.raises(UsageError, match="--live works only with the gdb or plugin backend"):
+        spec(live=True, backend="gdb+plugin")
+    with pytest.raises(UsageError, match="--gdb works only with the plugin backend"):
+        spec(gdb="socket")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +236,8 @@ def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
         (Plugin(), Stream(filter=64), True),
         (Plugin(filter=8, accesses=True), Stream(filter=8), True),
         (Plugin(accesses=False), Stream("none"), True),
+        (Both(step=2), Stream(filter=64), True),
+        (Both(filter=8), Stream(filter=8), True),
     ],
 )
 def test_what_streams_know(backend: Backend, stream: Stream, virtual: bool) -> None:

@@ -24,7 +24,7 @@ EVENTS, LABEL, END = 1, 2, 3
 
 
 def block(kind: int, sequence: int, payload: bytes, instructions: int = 7) -> bytes:
-    header = struct.pack("<4sHHQQQ", b"CSPE", 2, kind, sequence, instructions, len(payload))
+    header = struct.pack("<4sHHQQQ", b"CSPE", 3, kind, sequence, instructions, len(payload))
     words = struct.unpack(
         f"<{(len(header) + len(payload) + 7) // 8}Q", header + payload + bytes(-len(payload) % 8)
     )

@@ -1,0 +1,256 @@
+"""The merge of two sources: what is equal goes through whole, and whatever differs is noticed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.session.merge import Merge
+from hypervisor_model.events import (
+    FLAG_STOP,
+    EventBatch,
+    Fence,
+    Kind,
+    Priv,
+    PteOp,
+    Satp,
+    empty,
+)
+from hypervisor_model.isa import pte
+
+COMMON = (Kind.TABLE_ADD, Kind.PTE_WRITE, Kind.FENCE, Kind.SATP_WRITE, Kind.MARK)
+COMPARED = ("pc", "a", "b", "c", "kind", "sub", "hart", "priv", "flags", "size")
+
+
+def event(kind: Kind, number: int, **fields: int) -> EventBatch:
+    """Return one event that no other number gives."""
+    made = empty(1)
+    made["kind"], made["a"], made["pc"] = kind, number, 0x1000 + 4 * number
+    made["icount"], made["priv"] = 10 * number, Priv.S
+    for name, value in fields.items():
+        made[name] = value
+    return made
+
+
+def joined(parts: list[EventBatch]) -> EventBatch:
+    return np.concatenate([empty(0), *parts])
+
+
+def as_gdb(stream: EventBatch) -> EventBatch:
+    """Return what gdb sees of the plugin's stream: no accesses, no counts."""
+    seen = stream[~np.isin(stream["kind"], (Kind.ACCESS, Kind.PAGE_FAULT))].copy()
+    seen["icount"] = -1
+    return seen
+
+
+def sample(number: int, **fields: int) -> EventBatch:
+    return event(Kind.ACCESS, number, icount=-1, flags=FLAG_STOP, **fields)
+
+
+def run(
+    stream: EventBatch,
+    batches: list[EventBatch],
+    *,
+    at_end: bool = True,
+    late_sites: tuple[int, ...] = (),
+    hardware_ad: bool = False,
+) -> tuple[Merge, EventBatch]:
+    merge = Merge(stream, hardware_ad=hardware_ad)
+    out = [piece for batch in batches for piece in merge.take(batch)]
+    out += merge.finish(at_end=at_end, late_sites=late_sites)
+    return merge, joined(out)
+
+
+@st.composite
+def streams(draw: st.DrawFn, least: int = 0) -> EventBatch:
+    kinds = draw(
+        st.lists(
+            st.sampled_from((*COMMON, Kind.ACCESS, Kind.ACCESS, Kind.PAGE_FAULT)),
+            min_size=least,
+            max_size=30,
+        )
+    )
+    return joined([event(kind, number) for number, kind in enumerate(kinds)])
+
+
+def cut(batch: EventBatch, cuts: list[int]) -> list[EventBatch]:
+    return np.split(batch, sorted(min(at, len(batch)) for at in cuts))
+
+
+CUTS = st.lists(st.integers(0, 40), max_size=4)
+
+
+@settings(deadline=None)
+@given(streams(), CUTS)
+def test_equal_streams_come_out_as_the_plugins(stream: EventBatch, cuts: list[int]) -> None:
+    merge, out = run(stream, cut(as_gdb(stream), cuts))
+    assert (out == stream).all() and len(out) == len(stream)
+    common = len(as_gdb(stream))
+    assert merge.agreement.to_json() == {
+        "events": common,
+        "equal": common,
+        "late": 0,
+        "not_reached": 0,
+        "difference": None,
+    }
+
+
+@settings(deadline=None)
+@given(streams(), CUTS, st.data())
+def test_samples_stand_before_the_next_common_event(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    at = sorted(data.draw(st.lists(st.integers(0, len(seen)), max_size=8)))
+    samples = joined([sample(1000 + number) for number in range(len(at))])
+    # What gdb stepped is a sample, too: the plugin has the access itself.
+    samples["flags"][::2] = 0
+    merge, out = run(stream, cut(np.insert(seen, at, samples), cuts))
+    is_sample = out["a"] >= 1000
+    assert out["a"][is_sample].tolist() == [1000 + number for number in range(len(at))]
+    assert (out["flags"][is_sample] & FLAG_STOP).all()
+    assert (out[~is_sample] == stream).all()
+    assert merge.agreement.equal == len(seen)
+    positions = np.flatnonzero(~np.isin(stream["kind"], (Kind.ACCESS, Kind.PAGE_FAULT)))
+    for number, place in enumerate(at):
+        following = out[np.flatnonzero(out["a"] == 1000 + number)[0] + 1 :]
+        following = following[following["a"] < 1000]
+        expected = stream[positions[place] :] if place < len(positions) else stream[:0]
+        assert len(following) == len(expected) and (following == expected).all()
+
+
+@settings(deadline=None)
+@given(streams(1), CUTS, st.data())
+def test_a_changed_field_is_a_difference(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    if not len(seen):
+        return
+    at = data.draw(st.integers(0, len(seen) - 1))
+    name = data.draw(st.sampled_from([one for one in COMPARED if one != "kind"]))
+    seen[name][at] ^= 1
+    merge, out = run(stream, cut(seen, cuts))
+    difference = merge.agreement.difference
+    assert difference is not None
+    # If the other field says that it is a virtual machine's event, it is another event.
+    assert difference.equal == at or not merge.agreement.equal < at
+    assert difference.plugin is not None or difference.gdb is not None
+    # The models get the plugin's stream, whole, all the same.
+    assert (out == stream).all() and len(out) == len(stream)
+
+
+@settings(deadline=None)
+@given(streams(1), CUTS, st.data())
+def test_a_missing_event_is_a_difference(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    if not len(seen):
+        return
+    at = data.draw(st.integers(0, len(seen) - 1))
+    merge, out = run(stream, cut(np.delete(seen, at), cuts))
+    assert merge.agreement.difference is not None
+    assert (out == stream).all() and len(out) == len(stream)
+
+
+@settings(deadline=None)
+@given(streams(), CUTS, st.data())
+def test_a_further_event_is_a_difference(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    at = data.draw(st.integers(0, len(seen)))
+    kind = data.draw(st.sampled_from((*COMMON, Kind.PAGE_FAULT)))
+    further = event(kind, 500, icount=-1)
+    merge, out = run(stream, cut(np.insert(seen, at, further), cuts))
+    difference = merge.agreement.difference
+    assert difference is not None and difference.gdb is not None
+    assert "0x17d0" in difference.gdb  # pc of event 500
+    assert (out == stream).all() and len(out) == len(stream)
+
+
+@settings(deadline=None)
+@given(streams(), CUTS, st.data())
+def test_what_gdb_does_not_reach_is_the_plugins_alone(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    count = data.draw(st.integers(0, len(seen)))
+    merge, out = run(stream, cut(seen[:count], cuts), at_end=False)
+    assert merge.agreement.difference is None
+    assert merge.agreement.not_reached == len(seen) - count
+    assert (out == stream).all() and len(out) == len(stream)
+
+
+def test_a_difference_shows_both_sides() -> None:
+    stream = joined([event(Kind.FENCE, number) for number in range(9)])
+    seen = as_gdb(stream)
+    seen["a"][7] = 0x99
+    merge, _ = run(stream, [seen])
+    shown = merge.agreement.to_json()["difference"]
+    assert shown["event"] == 7 and shown["fields"] == ["a"]
+    assert shown["gdb"] == "fence sfence.vma at 0x101c S"
+    assert shown["plugin"] == "fence sfence.vma at 0x101c S"
+    pcs = [0x1008, 0x100C, 0x1010, 0x1014, 0x1018]
+    for side in ("gdb", "plugin"):
+        lines = shown["last_events"][side]
+        assert [line.split(" at ")[1] for line in lines] == [f"{pc:#x} S" for pc in pcs]
+
+
+def test_page_faults_of_gdb_must_be_the_plugins() -> None:
+    fault = event(Kind.PAGE_FAULT, 1, b=15)
+    stream = joined([event(Kind.FENCE, 0), fault, event(Kind.FENCE, 2)])
+    seen = stream.copy()
+    seen["icount"] = -1
+    merge, _ = run(stream, [seen])
+    assert merge.agreement.difference is None
+    seen["b"][1] = 13
+    merge, _ = run(stream, [seen])
+    assert merge.agreement.difference is not None
+    assert merge.agreement.difference.fields == ("b",)
+    # The plugin saw it elsewhere.
+    elsewhere = fault.copy()
+    elsewhere["icount"] = -1
+    merge, _ = run(stream, [seen[[0, 2]], elsewhere])
+    assert merge.agreement.difference is not None
+
+
+def test_gdb_sees_only_some_events_of_virtual_machines() -> None:
+    virtual = event(Kind.SATP_WRITE, 1, sub=Satp.VSATP)
+    stream = joined([event(Kind.FENCE, 0), virtual, event(Kind.FENCE, 2)])
+    for seen in (stream.copy(), stream[[0, 2]].copy()):
+        seen["icount"] = -1
+        merge, _ = run(stream, [seen])
+        assert merge.agreement.difference is None
+        assert merge.agreement.events == merge.agreement.equal == 2
+
+
+def test_updates_by_hardware_are_not_compared() -> None:
+    leaf = pte.V | pte.R | pte.W | pte.A
+    update = event(Kind.PTE_WRITE, 1, b=leaf, c=leaf | pte.D, sub=PteOp.OTHER)
+    store = event(Kind.PTE_WRITE, 2, b=leaf, c=0, size=8)
+    stream = joined([event(Kind.FENCE, 0), store])
+    replaced = event(Kind.PTE_WRITE, 2, b=leaf | pte.D, c=0, size=8)
+    seen = as_gdb(joined([event(Kind.FENCE, 0), update, replaced]))
+    merge, out = run(stream, [seen], hardware_ad=True)
+    assert merge.agreement.difference is None
+    assert (out == stream).all()
+    # Without such a MMU, the replaced value must be the same.
+    merge, _ = run(stream, [seen])
+    assert merge.agreement.difference is not None
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_fences_in_late_text(found: bool) -> None:
+    """Only the plugin sees a fence in text that appeared; gdb's search must find the text later."""
+    late = event(Kind.FENCE, 50, sub=Fence.SFENCE_VMA, pc=-0x7FFFFFFF0000)
+    stream = joined([event(Kind.FENCE, 0), late, late, event(Kind.PTE_WRITE, 2), late])
+    seen = as_gdb(stream)[[0, 3]]
+    sites = (2**64 - 0x7FFFFFFF0000,) if found else ()
+    merge, out = run(stream, [seen], late_sites=sites)
+    assert merge.agreement.late == 3
+    assert (merge.agreement.difference is None) is found
+    assert (out == stream).all()
