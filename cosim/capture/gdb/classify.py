@@ -109,6 +109,17 @@ class Classifier:
             frozenset(operand.va & -pte.PAGE for operand in operands),
         )
 
+    def known(self, pc: int) -> Instruction | None:
+        """Return the instruction at ``pc`` if RAM shows that it is still the one seen there."""
+        known = self._known.get(pc)
+        if known is None:
+            return None
+        instruction, pa = known
+        first = pa - self._layout.base
+        if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
+            return instruction
+        return None
+
     def remember(self, stop: Stop) -> None:
         """Keep the instruction of a translated stop, so that it is read from RAM the next time."""
         first = stop.fetches[0].pa
@@ -116,12 +127,9 @@ class Classifier:
             self._known[stop.pc] = (stop.instruction, first)
 
     def _instruction(self, pc: int) -> Instruction:
-        known = self._known.get(pc)
+        known = self.known(pc)
         if known is not None:
-            instruction, pa = known
-            first = pa - self._layout.base
-            if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
-                return instruction
+            return known
         word = self._code.code(pc)
         if not word or len(word) < instruction_length(word):
             # It is not mapped, or not all of it: the step will be the fetch, which faults.
