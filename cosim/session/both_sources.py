@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.plugin.source import PluginSource
 from cosim.capture.plugin.stream import Place, Summary
@@ -231,6 +232,12 @@ class BothSources(GdbSession):
                 f"{said}",
                 log=str(self._folder / "record.console.log"),
             )
+
+    def _foretold(self) -> Foretold | None:
+        # Where the session may end at any stop, each is handled for itself.
+        if self._merge is None or self._plan.stop_on_divergence:
+            return None
+        return Foretold(self._merge.common())
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         reached = self._go(edge, machine, interposer, gdb)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.layout import GuestLayout, Loop
@@ -198,8 +199,13 @@ class GdbSession:
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
+            foretold=self._foretold(),
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
+
+    def _foretold(self) -> Foretold | None:
+        """Return what the stops will bring, if that is known."""
+        return None
 
     def _cause(
         self, error: CosimError, machine: Machine, interposer: Interposer | None
