@@ -11,6 +11,15 @@ _NAMES = EVENT.names or ()
 _UNSIGNED = np.dtype([(name, EVENT[name].str.replace("i", "u")) for name in _NAMES], align=True)
 """An event as the bits that it is collected with."""
 
+Record = tuple[int, ...]
+"""The fields of one event in order, each unsigned."""
+
+
+def records(batch: EventBatch) -> list[Record]:
+    """Return the events of ``batch`` as an :class:`EventLog` holds them."""
+    unsigned: list[Record] = batch.view(_UNSIGNED).tolist()
+    return unsigned
+
 
 class EventLog:
     """Events in order.
@@ -20,7 +29,7 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self._records: list[tuple[int, ...]] = []
+        self._records: list[Record] = []
         self.pc = 0
         self.priv = 0
         self.hart = 0
@@ -48,6 +57,10 @@ class EventLog:
             "size": min(size, SIZE_MORE),
         }
         self._records.append(tuple(values.get(name, 0) for name in _NAMES))
+
+    def since(self, length: int) -> list[Record]:
+        """Return the events that were added after the log had ``length`` of them."""
+        return self._records[length:]
 
     def take(self) -> EventBatch:
         """Return the events collected so far as a batch, and empty the log."""

@@ -204,6 +204,11 @@ class Stub:
         """Return the descriptor to wait on for a stop."""
         return self._line.fileno()
 
+    @property
+    def has_read(self) -> bool:
+        """True if something from the stub was read already that nobody has asked for."""
+        return bool(self._packets)
+
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
         self._send(b"".join(frame(payload) for payload in payloads), payloads)

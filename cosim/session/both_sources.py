@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.plugin.source import PluginSource
 from cosim.capture.plugin.stream import Place, Summary
@@ -87,7 +88,9 @@ class Heard:
             yield
             # QEMU has ended, so the stream has, too.
             reader.join(_END_SECONDS)
-            if self._problem is not None:
+            if self._unsent is not None:
+                self._keep(self._unsent)
+            elif self._problem is not None:
                 raise self._problem
         finally:
             self._ended.set()
@@ -97,9 +100,16 @@ class Heard:
         summary = self._plugin.summary
         return self._problem is not None or (summary is not None and summary.region_ended)
 
-    def cut(self, machine: Machine) -> None:
-        """Take the events that the plugin has not sent; the machine is about to be killed."""
+    def before_kill(self, machine: Machine) -> None:
+        """Take in what the plugin has not sent: the guest traps without end."""
         self._unsent = self._plugin.unsent(machine.pid)
+
+    def _keep(self, batch: EventBatch) -> None:
+        if len(batch):
+            self._file.write(batch.tobytes())
+            self._file.flush()
+            self._count += len(batch)
+            self._began.set()
 
     def _read(self) -> None:
         try:
@@ -109,12 +119,7 @@ class Heard:
                 self._began.set()
             self._file.flush()
         except MachineError as problem:
-            if self._unsent is None:
-                self._problem = problem
-            else:
-                self._file.write(self._unsent.tobytes())
-                self._count += len(self._unsent)
-                self._file.flush()
+            self._problem = problem
         except OSError as error:
             self._problem = StorageError(f"cannot keep the plugin's events: {error.strerror}")
         finally:
@@ -128,14 +133,19 @@ class Heard:
     # -- afterwards -----------------------------------------------------------------------------
 
     @property
-    def summary(self) -> Summary | None:
-        """What the plugin said at the end; None if QEMU had to be killed."""
-        return self._plugin.summary
+    def killed(self) -> bool:
+        """True if QEMU had to be killed, so that the plugin neither audited nor counted."""
+        return self._unsent is not None
 
     @property
-    def never_started(self) -> bool:
-        """True if the region never began."""
-        return not self._count if self.summary is None else self.summary.never_started
+    def summary(self) -> Summary:
+        """What the plugin said at the end; if it was killed, only what is known without it."""
+        summary = self._plugin.summary
+        if summary is None and self.killed:
+            return Summary(False, not self._began.is_set(), self._count, 0, 0, 0, 0, 0)
+        if summary is None:
+            raise MachineError("the plugin did not say how the recording ended")
+        return summary
 
     @property
     def labels(self) -> list[str]:
@@ -193,19 +203,13 @@ class BothSources(GdbSession):
             raise
         self._feed_rest()
 
-    def _record(self, log: Path, limit: float) -> Recorded:
-        @contextmanager
-        def beside() -> Iterator[Heard]:
-            slots = self._both.slots
-            with source(
-                self._plan, accesses=self._both.accesses is not False, slots=slots
-            ) as plugin:
-                self._heard = Heard(self._plan, plugin, self._folder)
-                yield self._heard
-
-        recorded = record(self._plan, log, self._folder, limit, self._show, beside=beside)
-        assert self._heard is not None
-        self._use(self._heard, recorded)
+    def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
+        plan = self._plan
+        plugin = source(plan, accesses=self._both.accesses is not False, slots=self._both.slots)
+        with plugin:
+            heard = Heard(plan, plugin, self._folder)
+            recorded = record(plan, log, self._folder, limit, self._show, beside=heard, split=split)
+        self._use(heard, recorded)
         return recorded
 
     def _use(self, heard: Heard, recorded: Recorded) -> None:
@@ -217,7 +221,7 @@ class BothSources(GdbSession):
         self._merge = Merge(
             heard.events(), heard.labels, hardware_ad=self._pipeline.origin.machine.svadu
         )
-        if heard.never_started:
+        if heard.summary.never_started and recorded.loop is None:
             said = (
                 f"its last line was {recorded.last_line!r}"
                 if recorded.last_line
@@ -228,6 +232,12 @@ class BothSources(GdbSession):
                 f"{said}",
                 log=str(self._folder / "record.console.log"),
             )
+
+    def _foretold(self) -> Foretold | None:
+        # Where the session may end at any stop, each is handled for itself.
+        if self._merge is None or self._plan.stop_on_divergence:
+            return None
+        return Foretold(self._merge.common())
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         reached = self._go(edge, machine, interposer, gdb)
@@ -292,8 +302,7 @@ class BothSources(GdbSession):
         return self._interception is not None and self._interception.halted
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
-        summary = None if self._heard is None else self._heard.summary
-        if not reached and summary is not None and summary.region_ended:
+        if not reached and self._heard is not None and self._heard.summary.region_ended:
             # The re-execution ended early.  The plugin has the rest.
             return
         super()._check_end(machine, reached=reached)
@@ -327,7 +336,7 @@ class BothSources(GdbSession):
             return ending
         summary, agreement = self._heard.summary, self._merge.agreement
         audit = dict(ending.audit or {})
-        if summary is not None:
+        if not self._heard.killed:
             audit["checks"] += 1
             audit["missed_writes"] += summary.missed - summary.missed_only_ad
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
@@ -336,7 +345,8 @@ class BothSources(GdbSession):
             audit |= {"late_sites": 0, "late_site_addresses": []}
         # What the re-execution left out, the plugin has.
         region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
-        instructions = ending.region["instructions"] if summary is None else summary.instructions
+        counted = ending.region.get("instructions")
+        instructions = counted if self._heard.killed else summary.instructions
         stepped = dict(ending.stepped or {})
         stepped["share"] = stepped["instructions"] / instructions if instructions else None
         return replace(

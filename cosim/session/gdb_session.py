@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.layout import GuestLayout, Loop
@@ -143,11 +144,15 @@ class GdbSession:
         else:
             with nameless_file(self._folder) as log:
                 limit = time.monotonic() + self._time_limit / 2
-                self._recorded = self._record(log, limit)
+                self._recorded = self._record(log, limit, frozenset())
+                while self._recorded.unsplit and not self._recorded.late and not self._plan.typed:
+                    # Two recordings of a guest that is typed into are two different runs.
+                    split = self._recorded.split | self._recorded.unsplit
+                    self._recorded = self._record(log, limit, split)
                 self._intercept(self._reexecution(log), gdb)
 
-    def _record(self, log: Path, limit: float) -> Recorded:
-        return record(self._plan, log, self._folder, limit, self._show)
+    def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
+        return record(self._plan, log, self._folder, limit, self._show, split=split)
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
@@ -203,8 +208,13 @@ class GdbSession:
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
+            foretold=self._foretold(),
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
+
+    def _foretold(self) -> Foretold | None:
+        """Return what the stops will bring, if that is known."""
+        return None
 
     def _cause(
         self, error: CosimError, machine: Machine, interposer: Interposer | None
@@ -319,13 +329,13 @@ class GdbSession:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
                     self._lost_count(machine, gdb, instruction)
+        self._instructions = self._icount(machine)
         if interception.loops:
             assert self._recorded is not None and self._recorded.loop is not None
             raise GuestError(
                 self._recorded.loop.describe(self._plan, machine.ram_words()),
                 log=str(machine.console_log),
             )
-        self._instructions = self._icount(machine)
         if interposer.gone and machine.failed():
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         return seen

@@ -137,6 +137,10 @@ class Merge:
         """How many of the common events lie behind gdb."""
         return self._next
 
+    def common(self) -> EventBatch:
+        """Return all events that gdb should see."""
+        return self._stream[self._common]
+
     def last_counts(self, count: int) -> set[int]:
         """Return the instruction counts of the last ``count`` events that gdb should see."""
         last = self._stream[self._common[-count:]]

@@ -45,12 +45,14 @@ class Recorded:
     """What the guest said when it panicked."""
     instructions: int | None
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
+    last_line: str = ""
+    """What the guest printed last."""
     loop: TrapLoop | None = None
     """Where the guest traps without end; QEMU was killed then, and its recording completed."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split, too (:attr:`Timing.split`)."""
-    last_line: str = ""
-    """What the guest printed last."""
+    unsplit: frozenset[int] = frozenset()
+    """What should have been split, too: a ``wfi`` that came while the guest ran."""
 
 
 class Beside(Protocol):
@@ -67,8 +69,8 @@ class Beside(Protocol):
     def region_ended(self) -> bool:
         """Return True if the region has ended, so that the recording can."""
 
-    def cut(self, machine: Machine) -> None:
-        """Take what was not said yet; the machine is about to be killed."""
+    def before_kill(self, machine: Machine) -> None:
+        """Take in what is left: the guest traps without end, and its QEMU has to be killed."""
 
 
 def record(
@@ -78,92 +80,67 @@ def record(
     limit: float,
     show: Callable[[str, str], None],
     *,
-    beside: Callable[[], AbstractContextManager[Beside]] | None = None,
+    beside: Beside | None = None,
+    split: frozenset[int] = frozenset(),
 ) -> Recorded:
     """Run the plan's guest, with its dialogue, until it ends or its region does.
 
     Without ``beside``, only the console can show the end of the region.
 
-    If a ``wfi`` was in no page where it was looked for, the guest is recorded again.
-
     :param log: receives the recording.
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
-    :param beside: makes what listens to one recording, and knows when the region has ended.
+    :param beside: listens to the guest, and knows when the region has ended.
+    :param split: what :attr:`Recorded.unsplit` of a recording before this one says.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
-    split: frozenset[int] = frozenset()
-    while True:
-        timing = Timing("record", log, typed=plan.typed, split=split)
-        with nullcontext() if beside is None else beside() as heard:
-            recorded, more = _record(plan, timing, folder, limit, show, heard)
-        if more <= split or recorded.late or plan.typed:
-            return recorded
-        split |= more
-
-
-def _record(
-    plan: Plan,
-    timing: Timing,
-    folder: Path,
-    limit: float,
-    show: Callable[[str, str], None],
-    heard: Beside | None,
-) -> tuple[Recorded, frozenset[int]]:
-    """Record once; return how it ended, and what should have been split."""
-    assert timing.log is not None
     with Machine(
         plan.qemu.path,
         plan.machine,
         folder=folder,
         name="record",
-        timing=timing,
+        timing=Timing("record", log, typed=plan.typed, split=split),
         hold=True,
-        plugin_arguments=() if heard is None else heard.arguments,
-        pass_fds=() if heard is None else heard.pass_fds,
+        plugin_arguments=() if beside is None else beside.arguments,
+        pass_fds=() if beside is None else beside.pass_fds,
     ) as machine:
         loops = TrapLoops(machine)
-        with nullcontext() if heard is None else heard.listen(machine):
+        with nullcontext() if beside is None else beside.listen(machine):
             machine.resume()
             with interrupts.allowed():
                 for step in plan.console:
                     machine.console.expect(step.expect, step.within)
                     machine.console.send(step.send)
             over = (
-                heard.region_ended
-                if heard is not None
+                beside.region_ended
+                if beside is not None
                 else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
             )
             late = not _run(machine, over, limit, show, loops)
             loop = loops.look()
+            last_line = machine.console.last_line()
             if loop is not None:
-                if heard is not None:
-                    heard.cut(machine)
-                last = machine.console.last_line()
+                if beside is not None:
+                    beside.before_kill(machine)
                 machine.kill()
-                complete(timing.log, plan, folder)
-                recorded = Recorded(None, False, None, None, loop, timing.split, last)
-                return recorded, frozenset()
-            reason = machine.end_reason()
-            executed = None if reason is None else machine.replay_icount()
-            recorded = Recorded(
-                reason,
-                late,
-                panic_line(machine),
-                executed,
-                None,
-                timing.split,
-                machine.console.last_line(),
-            )
-            more = unsplit(machine, physical=plan.machine_mode)
-            machine.quit()
+                recorded = Recorded(None, False, None, None, last_line, loop, split)
+            else:
+                reason = machine.end_reason()
+                executed = None if reason is None else machine.replay_icount()
+                panic, more = panic_line(machine), unsplit(machine, physical=plan.machine_mode)
+                recorded = Recorded(
+                    reason, late, panic, executed, last_line, None, split, more - split
+                )
+                machine.quit()
         machine.console.check_log()
-    _check_whole(timing.log, folder)
-    if recorded.reason is not None and plan.qemu.version >= (8,):
+    _check_whole(log, folder)
+    if recorded.loop is not None:
+        complete(log, plan, folder)
+    elif recorded.reason is not None and plan.qemu.version >= (8,):
         # QEMU 7.2 exits at once and writes no shutdown.
-        shutdown_order.mend_file(timing.log)
-    return recorded, more
+        shutdown_order.mend_file(log)
+    return recorded
 
 
 def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
@@ -197,10 +174,7 @@ def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
 
 @contextmanager
 def nameless_file(folder: Path) -> Iterator[Path]:
-    """Yield the path of a file on the disk of ``folder`` that disappears when this process ends.
-
-    :raises StorageError: when the folder cannot be written.
-    """
+    """Yield the path of a file on the disk of ``folder`` that disappears when this process ends."""
     try:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     except OSError as error:

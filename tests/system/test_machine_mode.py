@@ -24,6 +24,7 @@ from tests.system.cosim_process import Home, run
 pytestmark = pytest.mark.system
 
 _PF_X = 1
+_BACKENDS = ["gdb", "plugin", "gdb+plugin"]
 _BOARD = ("--bios", "none", "--memory", "128M")
 
 
@@ -41,13 +42,13 @@ def _capture_file(kernel: Path, backend: str, folder: Path, begin: str = "boot")
     return document
 
 
-@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+@pytest.mark.parametrize("backend", _BACKENDS)
 def test_the_fence_behind_a_wait_is_seen(backend: str, tmp_path: Path) -> None:
     document = _capture("waits", backend, tmp_path)
     assert document["events"]["fence"] == {"va": 0, "va_asid": 0, "asid": 0, "all": 1}
 
 
-@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+@pytest.mark.parametrize("backend", _BACKENDS)
 def test_stores_of_machine_mode_and_a_satp_that_traps(backend: str, tmp_path: Path) -> None:
     document = _capture("m_mode_stores", backend, tmp_path)
     events = document["events"]
@@ -73,9 +74,10 @@ def test_text_without_a_flag_is_text(tmp_path: Path) -> None:
     assert document["audit"]["late_sites"] == 0
 
 
-def test_a_wait_in_code_that_came_later_is_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["gdb", "gdb+plugin"])
+def test_a_wait_in_code_that_came_later_is_counted(backend: str, tmp_path: Path) -> None:
     kernel = bare_kernel.build("moved_wait", tmp_path, bare_kernel.M_MODE)
-    document = _capture_file(kernel, "gdb", tmp_path, begin="moved")
+    document = _capture_file(kernel, backend, tmp_path, begin="moved")
     assert document["events"]["fence"]["all"] == 2
     assert document["audit"]["late_sites"] == 0
 

@@ -13,6 +13,7 @@ from tests.system.cosim_process import Ended, Home, run
 pytestmark = pytest.mark.system
 
 _LIMIT = 45
+_BACKENDS = ["gdb", "plugin", "gdb+plugin"]
 
 
 def _capture(name: str, backend: str, folder: Path, *options: str) -> tuple[Ended, dict[str, Any]]:
@@ -23,7 +24,7 @@ def _capture(name: str, backend: str, folder: Path, *options: str) -> tuple[Ende
     return ended, ended.document
 
 
-@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+@pytest.mark.parametrize("backend", _BACKENDS)
 def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path) -> None:
     ended, document = _capture("trap_loop", backend, tmp_path)
     assert ended.status == 3
@@ -39,7 +40,7 @@ def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path) -> None:
     assert document["events"]["satp_write"] == 1
 
 
-@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+@pytest.mark.parametrize("backend", _BACKENDS)
 def test_no_vector_at_all(backend: str, tmp_path: Path) -> None:
     ended, document = _capture("trap_loop_m", backend, tmp_path)
     assert ended.status == 3

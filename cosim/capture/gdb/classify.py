@@ -122,6 +122,17 @@ class Classifier:
             frozenset(operand.va & -pte.PAGE for operand in operands),
         )
 
+    def known(self, pc: int, priv: int) -> Instruction | None:
+        """Return the instruction at ``pc`` if RAM shows that it is still the one seen there."""
+        known = self._known.get((pc, priv))
+        if known is None:
+            return None
+        instruction, pa = known
+        first = pa - self._layout.base
+        if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
+            return instruction
+        return None
+
     def remember(self, stop: Stop) -> None:
         """Keep the instruction of a translated stop, so that it is read from RAM the next time."""
         first, priv = stop.fetches[0].pa, stop.state.priv
@@ -132,14 +143,10 @@ class Classifier:
             self._known[stop.pc, priv] = (stop.instruction, first)
 
     def _instruction(self, state: HartState) -> Instruction:
-        pc = state.pc
-        known = self._known.get((pc, state.priv))
+        known = self.known(state.pc, state.priv)
         if known is not None:
-            instruction, pa = known
-            first = pa - self._layout.base
-            if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
-                return instruction
-        word = self._code.code(pc, physical=state.priv == Priv.M)
+            return known
+        word = self._code.code(state.pc, physical=state.priv == Priv.M)
         if not word or len(word) < instruction_length(word):
             # It is not mapped, or not all of it: the step will be the fetch, which faults.
             return NOP

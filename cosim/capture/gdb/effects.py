@@ -149,6 +149,11 @@ def after_step(stop: Stop, old_atp: int, registers: Registers, tables: Tables) -
     return Executed(stop, trap, fault, fetches, operands, writes, old_atp)
 
 
+def completed(stop: Stop) -> Executed:
+    """Return what a fence that completed did."""
+    return Executed(stop, None, None, stop.fetches, stop.operands, [], 0)
+
+
 def _table_writes(stop: Stop, tables: Tables) -> list[tuple[int, int]]:
     if stop.instruction.kind not in _OPS:
         return []

@@ -25,6 +25,7 @@ from cosim.capture.gdb.audit import Audit, Auditor
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
 from cosim.capture.gdb.effects import Executed
+from cosim.capture.gdb.foretold import Foretold, Next
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stepping import Countdown, Stepping
 from cosim.capture.gdb.stop_points import StopPoints
@@ -34,9 +35,12 @@ from cosim.capture.tables import LiveTables
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import GuestError
 from hypervisor_model.events import EventBatch, Kind, Priv
+from hypervisor_model.isa import pte
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
+_STORES = (InstructionKind.STORE, InstructionKind.AMO, InstructionKind.CBO_ZERO)
+"""Stores whose effect the tables show: ``sc`` has a result, and a vector store other pages."""
 
 
 class Interception:
@@ -47,7 +51,8 @@ class Interception:
     :param sink: takes each batch of events, while the guest runs.
     :param stepping: which instructions are stepped for their accesses.
     :param one_by_one: hand the events over after each stop, before the guest goes on.
-    :raises RemoteError: when the stub refuses, is gone or does not answer, in every method.
+    :param foretold: the events to come, if they are known.
+    :raises RemoteError: from each method, when the stub refuses, is gone or does not answer.
     """
 
     def __init__(
@@ -58,11 +63,14 @@ class Interception:
         *,
         stepping: Stepping | None = None,
         one_by_one: bool = False,
+        foretold: Foretold | None = None,
     ) -> None:
         self._guest = StoppedGuest(stub)
         self._mark_at = layout.mark_at
         self._loop = layout.loop
         self._sink = sink
+        self._foretold = foretold
+        self._pending: Stop | None = None
         self._one_by_one = one_by_one
         self._log = EventLog()
         self._last_batch = 0.0
@@ -112,6 +120,7 @@ class Interception:
         # Compile the kernel of this, and let the models take in the first tables, now: not between
         # two stops.
         self._tables.differences()
+        self._came(0)
         self.flush()
 
     def end(self, *, alive: bool) -> None:
@@ -172,6 +181,7 @@ class Interception:
 
     def state(self) -> HartState:
         """Return the registers of the stopped guest, for :meth:`execute`."""
+        self._settle(None)
         return self._guest.state()
 
     def owns(self, reply: StopReply | None, pc: int) -> bool:
@@ -182,11 +192,118 @@ class Interception:
         """
         return self._points.own(reply, pc)
 
+    def resume(self, payload: bytes) -> None:
+        """Let the guest run: ``vCont;c`` or ``vCont;s``."""
+        if self._pending is None:
+            self._guest.go(payload)
+        else:
+            self._settle(payload)
+
+    def execute_foretold(self, reply: StopReply) -> bool:
+        """Execute the instruction of a stop whose event is foretold.
+
+        All requests go out at once: the registers, the translations, the step.  What comes back is
+        handled like that of :meth:`execute`, also if it is not what was foretold.
+
+        :param reply: what QEMU said; the guest is where it stopped.
+        :return: False if nothing was done: this stop must be handled with care.
+        :raises GuestEnded: when the guest ends in the instruction.
+        """
+        event = self._to_come()
+        if event is None or not self._fits(event, reply):
+            return False
+        hidden = set() if reply.watch is None else self._coverage.hide(frozenset({reply.watch}))
+        addresses = [event.pc]
+        if reply.watch is not None:
+            addresses.append(reply.watch | (event.a & (pte.PAGE - 1)))
+        self._guest.start_ahead(addresses)
+        self._log.pc, self._log.priv = event.pc, event.priv
+        logged = len(self._log)
+        if reply.watch is None:
+            # A fence writes no table, so the tables can be compared while QEMU executes it.
+            self._auditor.check_tables()
+        registers = self._guest.registers_ahead()
+        answers = self._guest.translations(len(addresses))
+        again = self._guest.finish_step().watch is not None
+        state = self._guest.state_ahead(registers)
+        self._coverage.reveal(hidden)
+        if again:
+            # A further watchpoint has stopped the instruction before it did anything.
+            self._points.sync()
+            return not self.execute(state) or True
+        self.stops += 1
+        self.pc = state.pc
+        self._begin_stop(state)
+        stop = self._classifier.classify(state)
+        foreseen = dict(zip(addresses, answers, strict=True))
+        *asked, _ = stop.asked
+        unforeseen = [part.va for part in asked if part.va not in foreseen]
+        if unforeseen:
+            foreseen.update(zip(unforeseen, self._guest.translate(unforeseen), strict=True))
+        # sp costs a question, and what is foretold does not name it.
+        stop = stop.translated(stop.asked, [*(foreseen[part.va] for part in asked), None])
+        self._classifier.remember(stop)
+        if state.pc == event.pc and stop.instruction.kind is InstructionKind.FENCE:
+            # If it completed is asked along with the next request.  What the kernel has patched
+            # needs its points before the guest goes on.
+            self._coverage.scan_again()
+            self._came(logged)
+            self._pending = stop
+            return True
+        # A write of satp that was not foretold: the state has its old value.
+        executed = effects.after_step(stop, state.satp, self._guest, self._tables)
+        if not executed.interrupted:
+            self._take_in(executed)
+        self._points.sync()
+        self._came(logged)
+        return True
+
+    def _to_come(self) -> Next | None:
+        ready = self.active and not self._countdown and self._place is None
+        if self._foretold is None or not ready or self._coverage.skips_firmware:
+            return None
+        return self._foretold.next()
+
+    def _fits(self, event: Next, reply: StopReply) -> bool:
+        """Return True if a stop may be the foretold event, and the instruction there is known."""
+        known = self._classifier.known(event.pc, event.priv)
+        if known is None or not self._points.own(reply, event.pc):
+            return False
+        if reply.watch is None:
+            return event.kind == Kind.FENCE and known.kind is InstructionKind.FENCE
+        return event.kind == Kind.PTE_WRITE and known.kind in _STORES
+
+    def _settle(self, payload: bytes | None) -> None:
+        """Take in a fence whose step is done, if there is one; let the guest run then.
+
+        :param payload: how it is to run; None: it stays.
+        """
+        stop, self._pending = self._pending, None
+        if stop is None:
+            return
+        if payload is None:
+            after = self._guest.read("pc")
+        else:
+            self._points.sync()
+            after = self._guest.resume(payload, asking="pc")
+        if after != stop.pc + stop.instruction.length:
+            # The step took an interrupt.  The guest comes back to the fence.
+            return
+        logged = len(self._log)
+        # It may be a later stop's by now.
+        self._log.pc, self._log.priv = stop.pc, stop.state.priv
+        self._take_in(effects.completed(stop), scanned=True)
+        self._came(logged)
+
+    def _came(self, logged: int) -> None:
+        if self._foretold is not None:
+            self._foretold.came(self._log.since(logged))
+
     def execute(self, state: HartState) -> bool:
         """Execute the one instruction at pc and record what it does.
 
         :param state: what :meth:`state` has just returned.
-        :return: False if gdb is to see this mark or place, or if the guest can only trap from here
+        :return: False if gdb is to see this mark or place, or the guest can only trap from here
             on; nothing is executed then.
         :raises GuestEnded: when the guest ends in the instruction.
         """
@@ -197,6 +314,7 @@ class Interception:
             self.loops = self._guest.read(self._loop.epc) == state.pc
             if self.loops:
                 return False
+        logged = len(self._log)
         if self.active:
             self._begin_stop(state)
         if self._place == state.general:
@@ -213,6 +331,7 @@ class Interception:
             self._skip_firmware(executed.stop)
         if not executed.interrupted:
             self._take_in(executed)
+        self._came(logged)
         self._points.sync()
         if self._one_by_one:
             self.flush()
@@ -248,14 +367,14 @@ class Interception:
             # A fence writes no table, so the tables can be compared while QEMU executes it.
             self._auditor.check_tables()
         stop = stop.translated(asked, guest.translations(len(asked)))
-        watch = guest.finish_step()
+        watch = guest.finish_step().watch
         unforeseen = False
         while watch is not None and (more := self._coverage.hide(frozenset((watch,)))):
             # It stores where its operands do not say.  It must execute all the same: no stop may
             # come again and again.
             hidden |= more
             unforeseen = True
-            watch = guest.step()
+            watch = guest.step().watch
         self._coverage.reveal(hidden)
         self._classifier.remember(stop)
         executed = effects.after_step(stop, old_atp, guest, self._tables)
@@ -266,7 +385,11 @@ class Interception:
         after = stop.pc + stop.instruction.length
         self._coverage.skip_firmware({stop.pc, after, self._guest.read("stvec") & ~3})
 
-    def _take_in(self, executed: Executed) -> None:
+    def _take_in(self, executed: Executed, *, scanned: bool = False) -> None:
+        """Write the events of an instruction, and follow what it changed.
+
+        :param scanned: text was scanned again already.
+        """
         stepped = bool(self._countdown)
         samples.record(executed, stepped, self._log)
         self._countdown.spend()
@@ -276,7 +399,7 @@ class Interception:
             self._auditor.note(executed)
             self._countdown.renew()
         kind = executed.stop.instruction.kind
-        if executed.trap is None and kind is InstructionKind.FENCE:
+        if executed.trap is None and kind is InstructionKind.FENCE and not scanned:
             self._coverage.scan_again()
         self._coverage.update()
 

@@ -245,11 +245,18 @@ class _Client:
                     continue
             elif stop is not None:
                 return stop
-            self._stub.resume(b"vCont;s" if one else b"vCont;c")
-            interception.idle()
-            stop = self._wait()
-            if stop.ended or stop.signal != 5:
-                return stop
+            while True:
+                interception.resume(b"vCont;s" if one else b"vCont;c")
+                interception.idle()
+                stop = self._wait()
+                if stop.ended or stop.signal != 5:
+                    return stop
+                if one or not interception.execute_foretold(stop):
+                    break
+                if interception.halted:
+                    return _TRAP
+                if self._interrupted():
+                    return _INTERRUPTED
             state, first = interception.state(), False
             if one and stop.watch is None:
                 return stop
@@ -264,6 +271,11 @@ class _Client:
     def _wait(self) -> StopReply:
         """Wait until the guest stops, by itself or because it is to."""
         stub, line = self._stub.fileno(), self._line.fileno()
+        if self._stub.has_read:
+            # The stop came together with an answer.
+            stop = self._stub.stop(0)
+            if stop is not None:
+                return stop
         while True:
             ready = select.select([stub, line], [], [], _POLL_SECONDS)[0]
             if stub in ready:

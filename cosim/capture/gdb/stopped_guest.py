@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from cosim.capture.encodings import ATP_NAMES
 from cosim.debugger.registers import parse_general, parse_value, read_description
-from cosim.debugger.rsp import Stub
+from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import RemoteError
 from hypervisor_model.events import Priv
 
@@ -74,7 +74,10 @@ class StoppedGuest:
 
     def state(self) -> HartState:
         """Return the registers that each stop begins with, in one round trip."""
-        general, priv, sstatus, satp = self._stub.ask(*self._state)
+        return self._state_of(self._stub.ask(*self._state))
+
+    def _state_of(self, answers: Sequence[bytes]) -> HartState:
+        general, priv, sstatus, satp = answers
         return HartState(
             parse_general(general),
             parse_value(priv) & 7,
@@ -126,7 +129,7 @@ class StoppedGuest:
 
     # -- one instruction ------------------------------------------------------------------------
 
-    def step(self) -> int | None:
+    def step(self) -> StopReply:
         """Execute one instruction; return as :meth:`finish_step` does.
 
         :raises GuestEnded: when the guest ends in it.
@@ -142,14 +145,48 @@ class StoppedGuest:
         stub = self._stub
         stub.post(*(stub.monitor(f"gva2gpa {va:#x}") for va in translate), b"vCont;s")
 
+    def go(self, payload: bytes) -> None:
+        """Let the guest run: ``vCont;c`` or ``vCont;s``."""
+        self._stub.resume(payload)
+
+    def start_ahead(self, translate: Iterable[int]) -> None:
+        """Ask for the registers of :meth:`state`, too, before the instruction goes.
+
+        :meth:`registers_ahead`, :meth:`translations`, :meth:`finish_step` and :meth:`state_ahead`
+        must follow.
+        """
+        stub = self._stub
+        questions = (stub.monitor(f"gva2gpa {va:#x}") for va in translate)
+        stub.post(*self._state, *questions, b"vCont;s")
+
+    def registers_ahead(self) -> list[bytes]:
+        """Return the answers of the registers, as they were before the instruction."""
+        return [self._stub.answer() for _ in self._state]
+
+    def state_ahead(self, answers: Sequence[bytes]) -> HartState:
+        """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
+        return self._state_of(answers)
+
+    def resume(self, payload: bytes, *, asking: str) -> int:
+        """Let the guest run with ``payload``; return what register ``asking`` held before that."""
+        self._stub.post(self._numbers.read(asking), payload)
+        return parse_value(self._stub.answer())
+
+    def translate(self, addresses: Sequence[int]) -> list[int | None]:
+        """Return the physical address of each of ``addresses``; None for each that has none."""
+        stub = self._stub
+        stub.post(*(stub.monitor(f"gva2gpa {va:#x}") for va in addresses))
+        return self.translations(len(addresses))
+
     def translations(self, count: int) -> list[int | None]:
         """Return the ``count`` physical addresses asked for; None for each that has none."""
         return [_physical(self._stub.monitor_answer()) for _ in range(count)]
 
-    def finish_step(self) -> int | None:
-        """Wait until the instruction has executed.
+    def finish_step(self) -> StopReply:
+        """Wait until the instruction has executed; return QEMU's stop.
 
-        :return: the watchpoint that stopped the guest before the instruction; None if it executed.
+        A watchpoint in it has stopped the guest before the instruction.
+
         :raises GuestEnded: when the guest ends in it.
         :raises RemoteError: when QEMU does not finish the step in time.
         """
@@ -158,7 +195,7 @@ class StoppedGuest:
             raise RemoteError(f"QEMU did not finish a single step within {_STEP_SECONDS:g} s")
         if stop.ended:
             raise GuestEnded
-        return stop.watch
+        return stop
 
 
 def _physical(answer: str) -> int | None:

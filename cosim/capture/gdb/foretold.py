@@ -1,0 +1,72 @@
+"""What the next stops will bring, if the same run was already seen by another source.
+
+Then the requests of a stop can be sent all at once (:mod:`cosim.capture.gdb.ahead`).  What is
+foretold saves time and nothing else: each event is made from what the guest shows, and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cosim.capture.log import Record, records
+from hypervisor_model.events import EVENT, EventBatch, Kind
+
+_NAMES = EVENT.names or ()
+_PC, _A, _KIND, _SUB, _PRIV = (_NAMES.index(name) for name in ("pc", "a", "kind", "sub", "priv"))
+_ICOUNT = _NAMES.index("icount")
+_PIECE = 4096
+_NOT_COMPARED = (Kind.ACCESS, Kind.PAGE_FAULT)
+
+
+class Next(NamedTuple):
+    """The event that comes next; words are unsigned."""
+
+    kind: int
+    pc: int
+    a: int
+    sub: int
+    priv: int
+
+
+class Foretold:
+    """The events to come, as long as they come.
+
+    :param stream: the events that interception will log, without accesses and page faults.
+    """
+
+    def __init__(self, stream: EventBatch) -> None:
+        self._stream = stream
+        self._at = 0
+        self._piece: Sequence[Record] = ()
+        self._first = 0
+        self.lost = False
+        """True from the first event on that was another than foretold."""
+
+    def next(self) -> Next | None:
+        """Return the next event; None at the end, or if what is foretold is not what comes."""
+        record = None if self.lost else self._record(self._at)
+        if record is None:
+            return None
+        return Next(record[_KIND], record[_PC], record[_A], record[_SUB], record[_PRIV])
+
+    def came(self, logged: Sequence[Record]) -> None:
+        """Compare the events that a stop has brought, and go on behind them."""
+        for record in logged:
+            if self.lost or record[_KIND] in _NOT_COMPARED:
+                continue
+            foretold = self._record(self._at)
+            self.lost = foretold is None or _comparable(foretold) != _comparable(record)
+            self._at += 1
+
+    def _record(self, at: int) -> Record | None:
+        if not self._first <= at < self._first + len(self._piece):
+            if at >= len(self._stream):
+                return None
+            self._first = at
+            self._piece = records(self._stream[at : at + _PIECE])
+        return self._piece[at - self._first]
+
+
+def _comparable(record: Record) -> Record:
+    return record[:_ICOUNT] + record[_ICOUNT + 1 :]
