@@ -4,7 +4,9 @@
 On one recording of one guest, over one region, in one run:
   (a) bare     a loop on the remote protocol that does nothing at a stop but step over it and
                resume, with the breakpoints and watchpoints that the session had at that stop;
-  (b) session  ours: gdb attached over MI, interception, all models, translations compared;
+  (b) session  ours: gdb attached over MI, interception, all models, translations compared, with
+               the plugin's stream of the same recording (--backend gdb+plugin);
+  (b') alone   the same through gdb alone (--backend gdb);
   (c) gdb      the points of the region's start as gdb's own break- and watchpoints, resumed over
                MI, for as many stops as fit into --gdb-seconds.
 Prints stops per second of each, and the median over some rounds of (b)/(a): what interception
@@ -31,6 +33,7 @@ from cosim.capture import marks
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.stopped_guest import HartState
+from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import GdbError
@@ -39,9 +42,12 @@ from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan, resolve
 from cosim.run.run_spec import RunSpec
+from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
+from cosim.session.both_sources import Heard
 from cosim.session.execution import execute, load_models
 from cosim.session.gdb_session import guest_layout
+from cosim.session.plugin_session import source
 from cosim.session.recording import record
 
 WORKLOADS = {
@@ -158,9 +164,10 @@ def watched(resolved: Plan, log: Path, folder: Path) -> tuple[int, dict[int, Poi
     return before, wanted
 
 
-def ours(resolved: Plan, log: Path, folder: Path, before: int) -> Rate:
-    """(b); ``before`` of the session's stops do not count."""
-    again = replace(resolved, backend=Gdb(recording=log))
+def ours(resolved: Plan, log: Path, folder: Path, before: int, heard: Heard | None = None) -> Rate:
+    """(b) if ``heard`` is given, else (b'); ``before`` of the session's stops do not count."""
+    backend = Gdb(recording=log) if heard is None else Both(recording=log, heard=heard)
+    again = replace(resolved, backend=backend)
     outcome = execute(again, folder, load_models(again))
     if outcome.document is None or outcome.error is not None:
         sys.exit(f"bench_stops: the session failed: {outcome.error}")
@@ -216,7 +223,11 @@ def main() -> None:
     resolved = resolve(spec)
     with tempfile.TemporaryDirectory(prefix="bench-stops-") as scratch:
         log = Path(scratch) / "record.bin"
-        record(resolved, log, Path(scratch), time.monotonic() + 120, lambda *_: None)
+        plugin = source(resolved, accesses=True, slots=FILTER_SLOTS)
+        with plugin:
+            heard = Heard(resolved, plugin, Path(scratch))
+            limit = time.monotonic() + 120
+            record(resolved, log, Path(scratch), limit, lambda *_: None, beside=heard)
         folders = iter(Path(scratch) / str(number) for number in itertools.count())
 
         def fresh() -> Path:
@@ -228,19 +239,22 @@ def main() -> None:
         before, wanted = watched(resolved, log, fresh())
         pairs = []
         for _ in range(options.rounds):
-            session_rate = ours(resolved, log, fresh(), before)
+            session_rate = ours(resolved, log, fresh(), before, heard)
             pairs.append((bare(resolved, log, fresh(), wanted), session_rate))
+        without = ours(resolved, log, fresh(), before)
         alone = gdb_alone(resolved, log, fresh(), options.gdb_seconds)
     pairs.sort(key=lambda pair: pair[1].per_second / pair[0].per_second)
     middle, session_middle = pairs[len(pairs) // 2]
     figures = {
         "bare": middle.to_json(),
         "session": session_middle.to_json(),
+        "alone": without.to_json(),
         "gdb": alone.to_json(),
     }
     ratios: dict[str, object] = {
         "session_to_bare": round(session_middle.per_second / middle.per_second, 3),
         "session_to_bare_all": [round(b.per_second / a.per_second, 3) for a, b in pairs],
+        "alone_to_bare": round(without.per_second / middle.per_second, 3),
         "gdb_to_bare": round(alone.per_second / middle.per_second, 4),
     }
     if options.json:
@@ -254,7 +268,7 @@ def main() -> None:
         )
     print(
         f"  session/bare {ratios['session_to_bare']} (median of {ratios['session_to_bare_all']})"
-        f"   gdb/bare {ratios['gdb_to_bare']}"
+        f"   alone/bare {ratios['alone_to_bare']}   gdb/bare {ratios['gdb_to_bare']}"
     )
 
 

@@ -196,6 +196,8 @@ class BothSources(GdbSession):
     # -- the two runs ---------------------------------------------------------------------------
 
     def _run(self) -> None:
+        if self._both.heard is not None:
+            self._use(self._both.heard)
         try:
             super()._run()
         except CosimError:
@@ -209,24 +211,23 @@ class BothSources(GdbSession):
         with plugin:
             heard = Heard(plan, plugin, self._folder)
             recorded = record(plan, log, self._folder, limit, self._show, beside=heard, split=split)
-        self._use(heard, recorded)
+        self._recorded = recorded
+        self._use(heard)
         return recorded
 
-    def _use(self, heard: Heard, recorded: Recorded) -> None:
+    def _use(self, heard: Heard) -> None:
         """Take what the plugin heard as the truth to compare with.
 
         :raises GuestError: when the region never began: no re-execution will find it either.
         """
-        self._heard, self._recorded = heard, recorded
+        self._heard = heard
         self._merge = Merge(
             heard.events(), heard.labels, hardware_ad=self._pipeline.origin.machine.svadu
         )
-        if heard.summary.never_started and recorded.loop is None:
-            said = (
-                f"its last line was {recorded.last_line!r}"
-                if recorded.last_line
-                else ("it printed nothing")
-            )
+        recorded = self._recorded
+        if heard.summary.never_started and (recorded is None or recorded.loop is None):
+            line = recorded.last_line if recorded is not None else ""
+            said = f"its last line was {line!r}" if line else "it printed nothing"
             raise GuestError(
                 f"{self._end_of_guest()} before the region began ({self._plan.edge(end=False)}); "
                 f"{said}",

@@ -39,6 +39,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
+from cosim.session.feeder import Feeder
 from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
@@ -108,6 +109,7 @@ class GdbSession:
         self._region_started = 0.0
         self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
+        self._feeder = Feeder(lambda batch: self._take(batch))
 
     def run(self) -> Outcome:
         """Do all of it (:meth:`cosim.session.protocol.Session.run`)."""
@@ -196,6 +198,7 @@ class GdbSession:
                 if interposer is not None:
                     interposer.close()
                     self._finish(machine, interposer)
+                self._feeder.close()
 
     def _interpose(self, machine: Machine) -> Interposer:
         plan = self._plan
@@ -205,7 +208,7 @@ class GdbSession:
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
-            self._take,
+            self._take if plan.stop_on_divergence else self._feeder.put,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
             foretold=self._foretold(),

@@ -6,7 +6,7 @@ re-execution of the same run at every event.  Each event of one source must be o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,6 +21,7 @@ from cosim.session.protocol import Backend, Session, Watchers
 if TYPE_CHECKING:
     from cosim.models.pipeline import Pipeline
     from cosim.run.plan import Plan
+    from cosim.session.both_sources import Heard
     from hypervisor_model.policies import Stream
 
 
@@ -36,6 +37,8 @@ class Both(Gdb):
     """False: no accesses.  True: accesses, so that gdb alone cannot stand in."""
     filter: int | None = same_option(Plugin, "filter")
     """Slots of the filter that drops repeated accesses; None for :data:`FILTER_SLOTS`."""
+    heard: Heard | None = field(default=None, compare=False)
+    """What the plugin said of ``recording``, if that is given."""
 
     @property
     def slots(self) -> int:

@@ -1,0 +1,51 @@
+"""A thread that works on batches of events while the next ones are captured."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from hypervisor_model.events import EventBatch
+
+_WAITING = 4
+"""Batches that may wait.  Then the source waits, too."""
+
+
+class Feeder:
+    """Gives batches to ``take``, in order, from a thread of its own.
+
+    :param take: takes a batch.  What it raises is raised by the next call here.
+    """
+
+    def __init__(self, take: Callable[[EventBatch], None]) -> None:
+        self._take = take
+        self._queue: queue.Queue[EventBatch | None] = queue.Queue(_WAITING)
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
+        self._thread.start()
+
+    def put(self, batch: EventBatch) -> None:
+        """Hand over a batch."""
+        self._raise()
+        self._queue.put(batch)
+
+    def close(self) -> None:
+        """Wait until all batches are taken, then end the thread.  May be called twice."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._raise()
+
+    def _work(self) -> None:
+        while (batch := self._queue.get()) is not None:
+            if self._problem is None:
+                try:
+                    self._take(batch)
+                except BaseException as problem:
+                    self._problem = problem
+
+    def _raise(self) -> None:
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
