@@ -104,6 +104,19 @@ def test_what_a_source_cannot_say() -> None:
     assert {one["function"][:10] for one in profile["by_function"]} == {USER[:10], "0xffffffff"}
 
 
+def test_samples_without_a_time_do_no_harm() -> None:
+    batch, taken = events(3, 60, 10)
+    batch["icount"][::2] = -1
+    for exits in taken:
+        exits[::2] = 0
+    profiler = Profiler(NAMES)
+    profiler.feed(batch, taken)
+    totals = {name: int(exits.sum()) for name, exits in zip(NAMES, taken, strict=True)}
+    over_time = profiler.profile(totals, lookup, {})["over_time"]
+    assert over_time is not None
+    assert {name: sum(counts) for name, counts in over_time["exits"].items()} == totals
+
+
 def test_a_run_without_events_or_exits() -> None:
     profile = Profiler(NAMES).profile(dict.fromkeys(NAMES, 0), None, {})
     assert profile["over_time"] is None and profile["by_function"] == []
