@@ -101,9 +101,12 @@ class Profiler:
         exits = np.stack(taken)
         where = np.flatnonzero(exits.any(axis=0))
         exits = exits[:, where]
+        icounts = batch["icount"][where]
+        # Only samples of a second source may have no time; they are no exits.
+        self._timed &= bool((icounts >= 0).all())
         if self._timed:
             assert self._start is not None
-            times = np.maximum(batch["icount"][where] - self._start, 0) // self._window
+            times = np.maximum(icounts - self._start, 0) // self._window
             for row, counted in zip(self._over_time, exits, strict=True):
                 np.add.at(row, times, counted)
         user = batch["priv"][where] == Priv.U
@@ -117,8 +120,8 @@ class Profiler:
 
     def _advance(self, batch: EventBatch) -> None:
         """Make the windows reach to the end of ``batch``; note its marks."""
-        if int(batch["icount"].min()) < 0:
-            self._timed = False
+        batch = batch[batch["icount"] >= 0]
+        if not len(batch):
             return
         if self._start is None:
             self._start = int(batch["icount"][0])
@@ -154,9 +157,9 @@ class Profiler:
             else:
                 reasons[name] = _PARTIAL
         over_time = None
-        if not self._timed:
+        if not self._timed or self._start is None:
             reasons["over_time"] = _UNTIMED
-        elif self._start is not None:
+        else:
             used = self._end // self._window + 1
             over_time = OverTime(
                 window=self._window,

@@ -58,7 +58,7 @@ def _what_ran(result: ResultDocument) -> str:
 
 def _exits(policies: Policies, derived: Derived) -> Iterator[str]:
     """Say how often each policy exits, next to shadow paging."""
-    with_exits = {name: policy["exits"] for name, policy in policies.items() if _can_exit(policy)}
+    with_exits = {name: policy["exits"] for name, policy in policies.items() if can_exit(policy)}
     totals = {name: exits["total"] for name, exits in with_exits.items()}
     against = derived["exits_vs_shadow"]
     base = next(iter(models_of(with_exits, "shadow")), None)
@@ -86,7 +86,7 @@ def _cycles(policies: Policies, derived: Derived) -> Iterator[str]:
     known = {
         name: cycles["total"]
         for name, cycles in derived["cycles"].items()
-        if cycles is not None and _can_exit(policies[name])
+        if cycles is not None and can_exit(policies[name])
     }
     if not known:
         return
@@ -179,7 +179,7 @@ def _total(exits: Mapping[str, Any]) -> Cell:
 
 def _against(name: str, policies: Policies, against: Mapping[str, float | None]) -> Cell:
     base = models_of(policies, "shadow")[0]
-    if name == base or not _can_exit(policies[name]):
+    if name == base or not can_exit(policies[name]):
         return Cell("")
     if policies[base]["exits"]["total"] == 0:
         return Cell("")
@@ -255,7 +255,7 @@ def _of(names: list[str], policies: Policies) -> str:
     return "" if len(names) == len(policies) else f" of {_listed(names)}"
 
 
-def _can_exit(policy: Mapping[str, Any]) -> bool:
+def can_exit(policy: Mapping[str, Any]) -> bool:
     """Return True if the policy has a kind of exit; without a hypervisor there is none."""
     return any(key not in ("total", "at_least") for key in policy["exits"])
 

@@ -136,6 +136,14 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A place on the x axis, drawn as a vertical line."""
+
+    x: float
+    label: str
+
+
+@dataclass(frozen=True)
 class Lines:
     """A line plot; y begins at 0, unless it is logarithmic."""
 
@@ -143,6 +151,7 @@ class Lines:
     x: Axis
     y: Axis
     series: tuple[Series, ...]
+    places: tuple[Place, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from cosim.reproduce.figure import Figure, Panel, Row, percents, ratio
 from cosim.reproduce.measurement import Measurement, program
 from cosim.reproduce.timeline import Counts, Timeline
 from guest.workloads import WORKLOADS
-from hypervisor_model.costs import CostTable, break_even
+from hypervisor_model.costs import CostTable, break_even, cycles
 
 NAME = "beyond"
 
@@ -97,12 +97,12 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         rows=rows,
         measured="The programs of figure 7, their events and set-up. Exits by kind, and for LSP:"
         " how many exits its M-mode fast path takes, how many of the guest's fences name an"
-        " address (what LSP lives on), and how many of the guest's entries it reads to synchronise"
+        " address, and how many of the guest's entries it reads to synchronise"
         " for each fence that names none."
         f" The TLB is varied for {_sensitive(quick)}, the pages that an exit touches"
         f" (`exit_footprint`) for {_EXITING}. Svvptc is varied for {len(fig7.QUICK)} programs at"
-        " their small test size in one boot: `-cpu ...,svvptc=off` makes Linux fence after each new"
-        f" mapping. Huge pages are varied for {', '.join(map(label, HUGE))}, at the sizes of"
+        " their small test size in one boot: `-cpu ...,svvptc=off` takes it away."
+        f" Huge pages are varied for {', '.join(map(label, HUGE))}, at the sizes of"
         " figure 7: `transparent_hugepage=never` keeps Linux to 4 KiB pages. Host pages are those"
         " of the G-stage, for the programs of figure 7 that the paper has or a stand-in of ours"
         " stands for, at the sizes of figure 7. Break-even: the cost of"
@@ -126,10 +126,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         notes=[
             "The entries read to synchronise are counted in all: those read when a guest links a"
             " table or loads a root are among them, not only those read at the fences.",
-            "Each page that an exit displaces from the first level is found in the second, as long"
-            " as that has room.",
-            "Break-even: with walk caches nested paging would make fewer references, and the"
-            " break-even would be lower. No bar: nested paging costs less whatever an exit costs.",
+            *_without_break_even(programs),
         ],
     )
 
@@ -272,16 +269,43 @@ def _break_even(programs: Programs) -> Iterator[Row]:
 
 
 def _exit_cost(counts: Counts, policy: str) -> float | None:
-    """Return the cycles of an exit, handling included, above which nested paging costs less.
+    """Return the cycles of an exit, handling included, at which both cost the same.
 
-    None if nested paging costs less than ``policy`` whatever an exit costs.
+    None if there is no such cost, or a count is unknown.
     """
     return break_even(counts.policies[policy], counts.policies["nested"], COSTS)
 
 
+def _cheaper(counts: Counts, policy: str) -> tuple[str | None, str | None]:
+    """Return the cheaper of ``policy`` and nested paging: at exits that cost nothing, and much.
+
+    None if both cost the same.
+    """
+    of_policy, of_nested = (cycles(counts.policies[one], COSTS) for one in (policy, "nested"))
+    free = of_nested.without_exits - of_policy.without_exits
+    dear = of_nested.transitions - of_policy.transitions
+    below, above = (free or dear), (dear or free)
+    return tuple(  # type: ignore[return-value]
+        None if gain == 0 else policy if gain > 0 else "nested" for gain in (below, above)
+    )
+
+
+def _without_break_even(programs: Programs) -> Iterator[str]:
+    """Say which policy is cheaper if the cost of an exit makes no difference."""
+    for policy in ("shadow", "lsp"):
+        always: dict[str, list[str]] = {}
+        for name, counts in programs.items():
+            if _exit_cost(counts, policy) is None:
+                cheaper, _ = _cheaper(counts, policy)
+                always.setdefault(cheaper or "neither", []).append(label(name))
+        for cheaper, names in always.items():
+            yield (
+                f"Break-even of {policy} and nested, no bar for {', '.join(names)}: {cheaper} costs"
+                " less, whatever an exit costs."
+            )
+
+
 def _difference(results: Mapping[str, Timeline], programs: Programs) -> str:
-    costs = (_exit_cost(counts, "lsp") for counts in programs.values())
-    even = [cost for cost in costs if cost is not None]
     usual, without = (
         _spread(map(_naming, _small(results[key]).values())) for key in ("svvptc=on", "svvptc=off")
     )
@@ -290,11 +314,16 @@ def _difference(results: Mapping[str, Timeline], programs: Programs) -> str:
         f" {_spread(map(_naming, programs.values()))} of all that the programs make; at their test"
         f" sizes {usual} with Svvptc and {without} without it."
     ]
-    if even:
+    even: dict[tuple[str | None, str | None], list[float]] = {}
+    for counts in programs.values():
+        cost = _exit_cost(counts, "lsp")
+        if cost is not None:
+            even.setdefault(_cheaper(counts, "lsp"), []).append(cost)
+    for (below, above), costs in even.items():
         parts.append(
-            f" For {len(even)} of {len(programs)} programs LSP costs less than nested paging as"
-            f" long as an exit, handling included, costs less than {min(even):,.0f} to"
-            f" {max(even):,.0f} cycles, depending on the program (assuming {COSTS.reference:g}"
+            f" For {len(costs)} of {len(programs)} programs {below} costs less than {above} as long"
+            f" as an exit, handling included, costs less than {min(costs):,.0f} to"
+            f" {max(costs):,.0f} cycles, depending on the program (assuming {COSTS.reference:g}"
             " cycles a reference)."
         )
     return "".join(parts)

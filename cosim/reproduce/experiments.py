@@ -75,7 +75,7 @@ def run(names: Iterable[str], folder: Path, *, quick: bool, step: Step) -> list[
                 results = {key: clock.measure(name, lab, one) for key, one in plan.items()}
                 made = EXPERIMENTS[name].figure(results, quick=quick)
                 for one in (made, *made.also):
-                    figure = finished(one, results.values(), quick=quick)
+                    figure = finished(one, made_of(one, results), quick=quick)
                     write_atomically(folder / f"{figure.figure}.csv", figure.to_csv())
                     document = json.dumps(figure.to_json(), indent=1)
                     write_atomically(folder / f"{figure.figure}.json", document)
@@ -96,6 +96,12 @@ def to_do(lab: Lab, wanted: Iterable[Measurement]) -> dict[str, float]:
             left[lab.key(measurement)] = measurement.seconds
         counts |= own
     return left
+
+
+def made_of(figure: Figure, results: Mapping[str, Timeline]) -> list[Timeline]:
+    """Return those ``results`` of its experiment that ``figure`` is made of."""
+    names = results if figure.made_of is None else figure.made_of
+    return [results[name] for name in names]
 
 
 def finished(made: Figure, timelines: Iterable[Timeline], *, quick: bool) -> Figure:

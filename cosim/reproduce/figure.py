@@ -64,6 +64,8 @@ class Figure:
     """Small sizes were measured."""
     also: Sequence[Figure] = ()
     """Further figures of the same experiment, each with a document of its own."""
+    made_of: Sequence[str] | None = None
+    """Names of the measurements that it is made of; None: all of the experiment."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the document."""

@@ -60,13 +60,19 @@ _AFTER_THE_EVENTS = (
 
 _MODELLING = (
     "hypervisor_model.policies",
-    "cosim.models",
+    "cosim.models.choices",
+    "cosim.models.comparison",
+    "cosim.models.counts",
+    "cosim.models.pipeline",
+    "cosim.models.result",
     "cosim.trace.reader",
     "cosim.reproduce.timeline",
 )
 _NOT_MODELLING = (
     "cosim.capture",
     "cosim.machine",
+    "cosim.models.derived",
+    "cosim.models.profile",
     "cosim.output",
     "cosim.report",
     "cosim.run",

@@ -70,21 +70,22 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         ]
     sv39 = {row["policy"]: row["refs_per_miss"] for row in rows[:3]}
     saved = sv39["nested"] - sv39["lsp"]
+    per_read = rows[0]["tlb_misses"] / size.operations
     return Figure(
         figure=NAME,
         title="Walk references for each TLB miss",
         rows=rows,
         measured=f"The bare S-mode guest reads {size.pages:,} pages in sequence,"
         f" {size.operations:,} times, in each paging mode that QEMU has. The modelled TLB has no"
-        " second level and few entries, so that every read misses. Counting starts when all pages"
+        " second level and few entries. Counting starts when all pages"
         " have been read once: the references of all walks, divided by the misses. There are no"
         " walk caches. The marks at the bars are (n+1)(m+1)-1 for n levels of the guest's tables"
         " and m of the G-stage's, and n for one stage.",
         paper="15 extra memory references for each TLB miss under nested paging, 3 under LSP: 12"
         " fewer (Sv39).",
         difference=f"For Sv39 {sv39['nested']:.3f} under nested paging and {sv39['lsp']:.3f} under"
-        f" LSP, {saved:.3f} fewer. The guest's own code and stack, which a 1 GiB page maps in fewer"
-        " levels, miss as well, so these are no whole numbers.",
+        f" LSP, {saved:.3f} fewer. Under nested paging there are {per_read:.2f} misses for each"
+        " read; those of the guest's own code and stack are among them.",
         settings={
             "pages": size.pages,
             "operations": size.operations,

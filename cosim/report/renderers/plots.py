@@ -288,6 +288,8 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     height = _HEIGHT[width]
     drawing = _Drawing(width, height)
     xs = sorted({x for series in plot.series for x, _ in series.points}) or [0.0, 1.0]
+    if plot.places:
+        xs = sorted({*xs, *(place.x for place in plot.places)})
     y_ends, y_ticks = _ticks((*plot.values, *plot.y.beside), 5, log=plot.y.log)
     if plot.x.log and xs[0] > 0:
         x_ends, x_ticks = (xs[0], xs[-1]), xs[:: -(-len(xs) // 8)]
@@ -316,6 +318,7 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
         drawing.note(line, "grid", {"axis": "x", "value": float(tick)})
         drawing.text(x, foot + 16, text, "tick", "center")
 
+    _places(drawing, axes, plot, right)
     measured = [series for series in plot.series if not series.expected]
     # The policies named first are drawn last, on top of the others.
     measured.sort(key=lambda series: -looks[series.name].marker)
@@ -334,6 +337,20 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     if named:
         _end_labels(drawing, axes, measured, looks, right, foot)
     return drawing
+
+
+def _places(drawing: _Drawing, axes: Axes, plot: Lines, right: float) -> None:
+    """Draw vertical lines, with their labels as far as there is room."""
+    free = 0.0
+    for place in plot.places:
+        line = axes.axvline(place.x, color=_SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
+        title = f"{place.label}, {plot.x.label} {plot.x.text(place.x)}"
+        drawing.note(line, "place", {"label": place.label, "x": place.x, "title": title})
+        at, _ = drawing.place(axes, place.x, axes.get_ylim()[1])
+        length = _length(place.label)
+        if at >= free and at + 4 + length <= right:
+            drawing.text(at + 4, _TOP + 8, place.label, "tick")
+            free = at + 4 + length
 
 
 def _curve(drawing: _Drawing, axes: Axes, series: Series, look: Look) -> None:

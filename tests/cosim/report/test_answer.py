@@ -247,3 +247,52 @@ def test_a_list_of_runs_has_the_answer_in_one_sentence() -> None:
     assert answer.headline(result_document()) == (
         "Checked: 9 translations compared, none illegal; 0 missed."
     )
+
+
+def profiled() -> Any:
+    """A result whose exits have times and places, with labels and names that mean harm."""
+    result = whole()
+    exits = {"native": [0] * 100, "nested": [12] + [0] * 99, "shadow": [3] * 100, "lsp": [2] * 100}
+    marks = [{"at": 0, "label": "init"}, {"at": 3200, "label": "\x1b[/x]<b>"}]
+    result["profile"] = {
+        "over_time": {"window": 64, "exits": exits, "marks": marks},
+        "by_function": [
+            {"function": "\x00<i>", "exits": {"native": 0, "nested": 0, "shadow": 300, "lsp": 7}}
+        ],
+        "other_functions": {"native": 0, "nested": 12, "shadow": 0, "lsp": 193},
+        "reasons": {"functions": "no symbols"},
+    }
+    return result
+
+
+def test_the_page_shows_when_and_where_policies_exit() -> None:
+    text = page.render(from_result.build(profiled()))
+    section = text[text.index('<section id="time"') : text.index('<section id="kinds"')]
+    # Drawn for wide and for narrow columns.
+    assert section.count('class="place"') == 4
+    assert 'data-label="init" data-x="0"' in section
+    assert "\\x1b[/x]&lt;b&gt;" in section and "\x1b" not in section and "<b>" not in section
+    # 100 windows in 25 points of four, and no curve of what cannot exit.
+    assert "VM exits in each 256 instructions" in section
+    assert (
+        '<td data-value="12">12</td><td data-value="12">12</td><td data-value="8">8</td>' in section
+    )
+    assert 'data-series="native"' not in section
+    functions = section[section.index('<section id="functions"') :]
+    assert "\\x00&lt;i&gt;" in functions and "\x00" not in functions
+    assert '<td data-value="300">300</td><td data-value="7">7</td>' in functions
+    assert "all other functions" in functions and "no symbols" in functions
+
+
+def test_the_terminal_leaves_out_what_only_a_drawing_shows() -> None:
+    text = shown(profiled(), everything=True)
+    assert "over the guest's time" not in text
+    assert text.count("pt_write") == 1
+
+
+def test_a_source_without_times_says_so() -> None:
+    result = profiled()
+    result["profile"]["over_time"] = None
+    result["profile"]["reasons"] = {"over_time": "not said", "lsp": "not counted"}
+    text = page.render(from_result.build(result))
+    assert "<li>not said</li>" in text and "<li>lsp: not counted</li>" in text

@@ -33,6 +33,7 @@ from cosim.reproduce import (
     code_digest,
     experiments,
     fig5,
+    fig6,
     fig7,
     lab,
     refs,
@@ -712,3 +713,95 @@ def test_unknown_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         cli.main(["reproduce", "fig9", "-o", str(tmp_path)])
     assert caught.value.code == UsageError.exit_status
     assert "there are fig5, fig6, refs, fig7, beyond, all" in capsys.readouterr().err
+
+
+# -- texts say what the rows show ----------------------------------------------------------------
+
+
+def test_the_settings_name_only_the_packages_of_the_figures_own_guests() -> None:
+    versions = {"linux-image-6.12-riscv64": "6.12.1-1", "sqlite3": "3.46"}
+    results = {
+        name: replace(
+            timeline,
+            guest={"qemu": "10", "cpu": "rv64", "versions": versions if name == "linux" else {}},
+        )
+        for name, timeline in _fig5_results(50).items()
+    }
+    bare = fig5.figure(results, quick=True)
+    (linux,) = bare.also
+    packages = "Debian packages in the guest"
+    for one, has in ((bare, False), (linux, True)):
+        made = experiments.finished(one, experiments.made_of(one, results), quick=True)
+        assert (packages in made.settings) == has
+    assert len(experiments.made_of(linux, results)) == 1
+    assert len(experiments.made_of(bare, results)) == len(results) - 1
+    assert len(experiments.made_of(FIGURE, results)) == len(results)
+
+
+def test_the_note_on_the_neighbours_is_made_of_the_counts() -> None:
+    figure = fig5.figure(_fig5_results(50), quick=True)
+    assert "unsync: fence 50, shadow_fill 25; oos: fence 50, shadow_fill 25" in figure.notes[-1]
+
+
+def _fig6_results(exits: int, lsp: int) -> dict[str, Timeline]:
+    policies = {
+        model: {**_exits(fence=lsp if model == "lsp" else exits), "sync_reads": 7}
+        for model in BASE_MODELS
+    }
+    return {name: _measured(_counts(**policies)) for name in fig6.plan(quick=True)}
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_fig6_departs_by_operations_as_fig5_does(quick: bool) -> None:
+    """A run of a 25th of the size that takes a 25th of the exits does not depart more."""
+    operations = (fig6.QUICK if quick else fig6.FULL).operations
+    figure = fig6.figure(_fig6_results(operations // 5, operations // 10), quick=quick)
+    tsp, lsp = figure.claims
+    assert tsp.departure == "+0.060 and +0.000 for each operation"
+    assert lsp.departure == "-0.040 and -0.100 for each operation"
+    assert f"of {operations:,} operations" in tsp.claim
+
+
+def test_fig6_says_what_windows_do_from_the_rows() -> None:
+    results = _fig6_results(800, 400)
+    results["16 va"] = _measured(
+        _counts(**{m: {**_exits(fence=1234), "sync_reads": 1} for m in BASE_MODELS})
+    )
+    text = fig6.figure(results, quick=True).difference
+    assert "with fences by address TSP's exits go from 800 to 1,234 and LSP's from 400 to" in text
+    assert "with global fences TSP's exits go from 800 to 800" in text
+    assert "2.00 exits for each modification" in text
+
+
+@pytest.mark.parametrize(
+    ("lsp", "nested", "said"),
+    [
+        ((100, 20), (1000, 10), "lsp costs less than nested as long as an exit"),
+        ((1000, 10), (100, 20), "nested costs less than lsp as long as an exit"),
+        ((100, 10), (1000, 20), None),
+        ((1000, 20), (100, 10), None),
+    ],
+)
+def test_the_cheaper_policy_is_derived(
+    lsp: tuple[int, int], nested: tuple[int, int], said: str | None
+) -> None:
+    """Given walk references and exits of each."""
+    policies = {
+        name: {**_exits(shadow_fill=exits), "walk_refs": {"vs": refs, "g": 0}, "sync_reads": 0}
+        for name, (refs, exits) in {"lsp": lsp, "nested": nested, "shadow": (1, 1)}.items()
+    }
+    programs = {"cc1": _counts(**policies)}
+    small = _measured(_counts(**policies))
+    marks = [(label, small.end) for _ in fig7.QUICK for label in ("begin", "end")]
+    boot = Timeline(tuple(marks), small.end, {}, 0)
+    text = beyond._difference({"svvptc=on": boot, "svvptc=off": boot}, programs)
+    notes = [note for note in beyond._without_break_even(programs) if "of lsp" in note]
+    if said is None:
+        cheaper = "lsp" if lsp < nested else "nested"
+        assert notes == [
+            f"Break-even of lsp and nested, no bar for cc1 (403.gcc): {cheaper} costs less,"
+            " whatever an exit costs."
+        ]
+        assert "as long as" not in text
+    else:
+        assert said in text and not notes

@@ -108,6 +108,12 @@ def test_replay_is_the_live_result(
     assert result == live(stream, models, **machine)
     assert result["events"]["total"] == len(stream)
     assert result["policies"]["shadow"]["exits"]["total"] > 0
+    profile = result["profile"]
+    for name, policy in result["policies"].items():
+        total = policy["exits"]["total"]
+        assert sum(profile["over_time"]["exits"][name]) == total
+        places = [*(one["exits"] for one in profile["by_function"]), profile["other_functions"]]
+        assert sum(exits[name] for exits in places) == total
     assert result["policies"]["shadow"]["tlb_misses"] > 0
 
 
