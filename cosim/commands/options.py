@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cosim.commands import dialogue
 from cosim.errors import UsageError
 from cosim.run.backend import all_options
 from cosim.run.names import CommandLine
@@ -46,6 +47,18 @@ def _common() -> list[Callable[[Any], Any]]:
         ),
         click.option("--to", metavar="EDGE", help="Where the region of interest ends."),
         click.option("--workload", metavar="COMMAND", help="What the guest's own init runs."),
+        click.option(
+            "--expect",
+            multiple=True,
+            metavar="PATTERN",
+            help="Wait for this on the guest's console, then type what --send says.  Repeatable.",
+        ),
+        click.option(
+            "--send",
+            multiple=True,
+            metavar="TEXT",
+            help="What to type then, one for each --expect, with escapes as in C.",
+        ),
         click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
         click.option(
             "--time-limit",
@@ -96,10 +109,19 @@ def refuse_beside_file(file: str) -> None:
             )
 
 
-def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
+def spec_from(
+    guest: str | None,
+    default: str,
+    *,
+    expect: tuple[str, ...] = (),
+    send: tuple[str, ...] = (),
+    **given: Any,
+) -> RunSpec:
     """Return the run that the options describe, checked as a run file would be.
 
     :param default: the backend of the command.
+    :param expect: the patterns of a dialogue with the guest's console.
+    :param send: what is typed after each.
     :param given: the options by their key in a run file; None if not given.
     :raises UsageError: when a value is malformed, or two options do not go together.
     """
@@ -109,7 +131,8 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
     spellings = {key: one.spelling for key, one in all_options(BACKENDS).items() if one.spelling}
     names = CommandLine(spellings)
     fields = {}
-    for key, value in {"guest": guest, **given}.items():
+    talk = dialogue.steps(expect, send)
+    for key, value in {"guest": guest, "console": talk, **given}.items():
         if value is None or value == () or value == []:
             continue
         try:

@@ -120,7 +120,9 @@ class GdbSession:
         else:
             with nameless_file(self._folder) as log:
                 limit = time.monotonic() + self._time_limit / 2
-                self._recorded = record(self._plan, log, self._folder, limit, self._show)
+                self._recorded = record(
+                    self._plan, log, self._folder, limit, self._show, self._watchers.note
+                )
                 self._intercept(self._reexecution(log), gdb)
 
     def _reexecution(self, log: Path) -> Timing:

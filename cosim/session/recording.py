@@ -16,6 +16,8 @@ from cosim.machine import interrupts
 from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
+from cosim.session import dialogue
+from cosim.session.protocol import Note
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
@@ -37,8 +39,17 @@ class Recorded:
     """Instructions that the guest had executed when QEMU ended it, by QEMU's count."""
 
 
+def _nobody(_: str) -> None:
+    pass
+
+
 def record(
-    plan: Plan, log: Path, folder: Path, limit: float, show: Callable[[str, str], None]
+    plan: Plan,
+    log: Path,
+    folder: Path,
+    limit: float,
+    show: Callable[[str, str], None],
+    note: Note = _nobody,
 ) -> Recorded:
     """Run the plan's guest, with its dialogue, until it ends or its console shows the region's end.
 
@@ -46,6 +57,7 @@ def record(
     :param folder: where the machine's logs go.
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
+    :param note: is told what the guest has not taken of the dialogue.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     with Machine(
@@ -58,9 +70,7 @@ def record(
     ) as machine:
         machine.resume()
         with interrupts.allowed():
-            for step in plan.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
+            dialogue.hold(machine.console, plan.console, note)
         late = not _run(machine, plan.end.pattern, limit, show)
         reason = machine.end_reason()
         executed = None if reason is None else machine.replay_icount()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import os
 import select
 import signal
@@ -71,7 +70,6 @@ class LiveTerminal:
 
 
 def _type(keyboard: int, console: Console, done: threading.Event) -> None:
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while not done.is_set():
         if not select.select([keyboard], [], [], 0.1)[0]:
             continue
@@ -84,6 +82,6 @@ def _type(keyboard: int, console: Console, done: threading.Event) -> None:
             os.kill(os.getpid(), signal.SIGINT)
             return
         try:
-            console.send(decoder.decode(keys))
+            console.type(keys)
         except CosimError:
             return
