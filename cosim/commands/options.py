@@ -109,20 +109,12 @@ def refuse_beside_file(file: str) -> None:
             )
 
 
-def spec_from(
-    guest: str | None,
-    default: str,
-    *,
-    expect: tuple[str, ...] = (),
-    send: tuple[str, ...] = (),
-    **given: Any,
-) -> RunSpec:
+def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
     """Return the run that the options describe, checked as a run file would be.
 
     :param default: the backend of the command.
-    :param expect: the patterns of a dialogue with the guest's console.
-    :param send: what is typed after each.
-    :param given: the options by their key in a run file; None if not given.
+    :param given: the options by their key in a run file; None if not given.  ``expect`` and
+        ``send`` are the dialogue.
     :raises UsageError: when a value is malformed, or two options do not go together.
     """
     # It imports the models and the guests, which --help can do without.
@@ -131,7 +123,7 @@ def spec_from(
     spellings = {key: one.spelling for key, one in all_options(BACKENDS).items() if one.spelling}
     names = CommandLine(spellings)
     fields = {}
-    talk = dialogue.steps(expect, send)
+    talk = dialogue.steps(given.pop("expect", ()), given.pop("send", ()))
     for key, value in {"guest": guest, "console": talk, **given}.items():
         if value is None or value == () or value == []:
             continue
