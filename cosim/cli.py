@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from cosim import streams
 from cosim.errors import CosimError
 from cosim.machine import interrupts
 
@@ -126,14 +126,15 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(130)
     except BrokenPipeError:
         # The reader of our output is gone (`cosim ... | head`), which is no error.
-        _abandon(sys.stdout.fileno())
-        _abandon(sys.stderr.fileno())
+        streams.abandon(sys.stdout)
         sys.exit(0)
     except (OSError, MemoryError) as error:
         short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
         advice = "free some memory" if short else "free space, or check the permissions"
+        if getattr(error, "errno", None) == errno.EIO:
+            advice = "a terminal has gone, or a disk is damaged"
         _say(f"cosim: {error or 'out of memory'}; {advice}")
-        _abandon(sys.stdout.fileno())
+        streams.abandon(sys.stdout)
         sys.exit(3)
     except Exception:
         # Not status 1, because that is a finding.
@@ -153,10 +154,5 @@ def _say(text: str) -> None:
     # If nobody reads this, the exit status still tells it.
     try:
         click.echo(text, err=True)
-    except BrokenPipeError:
-        _abandon(sys.stderr.fileno())
-
-
-def _abandon(descriptor: int) -> None:
-    # Otherwise the rest of the buffer would fail again when Python exits.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    except OSError:
+        streams.abandon(sys.stderr)

@@ -1,4 +1,4 @@
-"""The entry point of ``cosim``: it handles Ctrl-C before it imports everything else."""
+"""The entry point of ``cosim``: it handles Ctrl-C and the standard streams before all else."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ def main() -> None:
         # Keep a signal ignored if the parent ignored it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _leave)
+    from cosim import streams
+
+    streams.prepare()
     from cosim.cli import main as command
 
     try:
         command()
     finally:
+        streams.finish()
         # While Python exits, a signal would kill us and so change our exit status.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
