@@ -144,6 +144,8 @@ def _status(argv: list[str] | None) -> int:
     except (OSError, MemoryError) as error:
         short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
         advice = "free some memory" if short else "free space, or check the permissions"
+        if getattr(error, "errno", None) == errno.EIO:
+            advice = "a terminal has gone, or a disk is damaged"
         note(f"cosim: {error or 'out of memory'}; {advice}")
         return 3
     except Exception:

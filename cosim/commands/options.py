@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from cosim.commands import dialogue
 from cosim.errors import GuestImageError, UsageError
 from cosim.run.backend_options import all_options
 from cosim.run.names import CommandLine
@@ -51,6 +52,18 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
         ),
         click.option("--workload", metavar="COMMAND", help="What the guest's own init runs."),
         machine_option(),
+        click.option(
+            "--expect",
+            multiple=True,
+            metavar="PATTERN",
+            help="Wait for this on the guest's console, then type what --send says.  Repeatable.",
+        ),
+        click.option(
+            "--send",
+            multiple=True,
+            metavar="TEXT",
+            help="What to type then, one for each --expect, with escapes as in C.",
+        ),
         click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
         click.option(
             "--time-limit",
@@ -117,7 +130,8 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
     """Return the run that the options describe, checked as a run file would be.
 
     :param default: the backend of the command.
-    :param given: the options by their key in a run file; None if not given.
+    :param given: the options by their key in a run file; None if not given.  ``expect`` and
+        ``send`` are the dialogue.
     :raises UsageError: when a value is malformed, or two options do not go together.
     """
     # It imports the models and the guests, which --help can do without.
@@ -126,7 +140,8 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
     spellings = {key: one.spelling for key, one in all_options(BACKENDS).items() if one.spelling}
     names = CommandLine(spellings)
     fields: dict[str, Any] = {}
-    for key, value in {"guest": guest, **given}.items():
+    talk = dialogue.steps(given.pop("expect", ()), given.pop("send", ()))
+    for key, value in {"guest": guest, "console": talk, **given}.items():
         if value is None or value == () or value == []:
             continue
         try:

@@ -17,17 +17,20 @@ RAM_BASE = 0x8000_0000
 OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""
 
-_TICKS = (
-    *("-netdev", "hubport,id=nowhere,hubid=0"),
-    *("-object", "filter-buffer,id=ticks,netdev=nowhere,interval=100000"),
-)
-"""A timer inside QEMU that fires every 100 ms of guest time.  The guest does not see it.
 
-QEMU's main loop runs only when the guest reaches the next timer.  A recording that executes 2^31
-instructions without one aborts in replay_advance_current_icount.  Many guests set no timer after
-they have switched the machine off and spin.  Without these ticks they could be neither stopped
-nor recorded.
-"""
+def _ticks(milliseconds: int) -> list[str]:
+    """Return the arguments for a timer inside QEMU that the guest does not see.
+
+    QEMU's main loop runs only when the guest reaches the next timer.  A recording that executes
+    2^31 instructions without one aborts in replay_advance_current_icount.  Many guests set no timer
+    after they have switched the machine off and spin.  Without these ticks they could be neither
+    stopped nor recorded.  A guest that waits for input without a timer, such as U-Boot, takes one
+    character per tick.
+
+    :param milliseconds: of guest time between two ticks.
+    """
+    timer = f"filter-buffer,id=ticks,netdev=nowhere,interval={1000 * milliseconds}"
+    return ["-netdev", "hubport,id=nowhere,hubid=0", "-object", timer]
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,12 @@ class Timing:
         if self.mode == "live":
             return []
         icount = f"shift=0,sleep={'on' if self.typed else 'off'}"
-        ticks: tuple[str, ...] = ()
+        ticks: list[str] = []
         if self.mode != "icount":
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
             icount += f",rr={self.mode},rrfile={option_value(self.log)}"
-            ticks = _TICKS
+            ticks = _ticks(1 if self.typed else 100)
         return [
             *("-icount", icount, "-seed", "1"),
             *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),

@@ -18,10 +18,12 @@ import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from cosim.errors import GuestError, StorageError
+from cosim.machine.echo import Echo
 
-_PIECE = 8
-"""Bytes typed at once: half of the FIFO of a 16550 UART."""
-_ECHO_SECONDS = 0.5
+_ECHO_SECONDS = 5.0
+"""How long the guest may show nothing of what was typed."""
+_NO_ECHO_SECONDS = 0.3
+"""How long after that: perhaps the guest never shows it, as at a password."""
 _KEEP = 1 << 20
 _LOG_LIMIT = 64 << 20
 _SEARCHED = 64 << 10
@@ -78,6 +80,7 @@ class Console:
         self._stream = _Stream()
         self._tail = bytearray()
         self._unseen = bytearray()
+        self._echo: Echo | None = None
         self._mirror: Callable[[bytes], object] | None = None
         self.bytes_seen = 0
         self.log = log
@@ -101,6 +104,8 @@ class Console:
                     stream.ended = True
                     stream.arrived.notify_all()
                     break
+                if self._echo is not None:
+                    self._echo.print(chunk)
                 for kept in (stream.pending, self._unseen):
                     kept += chunk
                     del kept[: max(0, len(kept) - _KEEP)]
@@ -179,33 +184,65 @@ class Console:
                 del self._unseen[: match.end()]
         return match is not None
 
-    def send(self, text: str) -> None:
-        """Type ``text`` on the guest's console, no faster than the guest reads it.
+    def type(self, data: bytes) -> None:
+        """Type ``data`` at once, for a person who sees what the guest shows.
 
-        While QEMU records a guest, input that does not fit into the UART is lost.  So each piece
-        waits for the echo of the piece before it.
+        While QEMU records a guest, it loses what does not fit into the UART; then use :meth:`send`.
 
         :raises GuestError: when the line is closed, or the console takes no input.
         """
-        data, stream, typed = text.encode(), self._stream, self._typed
-        if typed is None:
+        if self._typed is None:
             raise GuestError("the guest's console takes no input")
-        for start in range(0, len(data), _PIECE):
-            before = len(stream.pending)
-            try:
-                # The write blocks until the whole piece fits into the pipe.
-                typed.write(data[start : start + _PIECE])
-            except (OSError, ValueError) as error:
-                raise GuestError(f"the guest's console is closed ({error})") from None
-            if start + _PIECE < len(data):
-                self._await_output(before + _PIECE)
+        try:
+            self._typed.write(data)
+        except (OSError, ValueError) as error:
+            raise GuestError(f"the guest's console is closed ({error})") from None
 
-    def _await_output(self, pending: int) -> None:
+    def send(self, text: str) -> str:
+        """Type ``text``, byte by byte as the guest shows them.
+
+        While QEMU records a guest, input that does not fit into the UART is lost.  So each byte
+        waits for the echo of the one before it, but not for ever: a guest may show nothing of what
+        is typed.
+
+        :return: the characters that the guest did not show, in their order; "" if it showed all.
+            They were lost, or the guest does not show them.  Control characters do not count.
+        :raises GuestError: when the line is closed, or the console takes no input.
+        """
+        echo, patience = Echo(), _ECHO_SECONDS
+        with self._stream.arrived:
+            self._echo = echo
+        try:
+            for character in text:
+                if character.isprintable() or character in "\r\n":
+                    *first, last = _bytes(character)
+                    for byte in first:
+                        # Some guests show a character only when it is whole.
+                        self._type_and_wait(byte, echo, _NO_ECHO_SECONDS)
+                    shown = self._type_and_wait(last, echo, patience)
+                    patience = _ECHO_SECONDS if shown else _NO_ECHO_SECONDS
+                else:
+                    # Who knows how the guest shows it.
+                    self.type(_bytes(character))
+                    time.sleep(_NO_ECHO_SECONDS)
+            return echo.missing
+        finally:
+            self._echo = None
+
+    def _type_and_wait(self, byte: int, echo: Echo, patience: float) -> bool:
+        """Wait for the echo of ``byte`` as long as the guest goes on showing what was typed."""
         stream = self._stream
         with stream.arrived:
-            stream.arrived.wait_for(
-                lambda: stream.ended or len(stream.pending) >= pending, _ECHO_SECONDS
-            )
+            echo.type(byte)
+        self.type(bytes([byte]))
+        with stream.arrived:
+            deadline, before = time.monotonic() + patience, echo.shown
+            while not (echo.newest_shown or stream.ended):
+                if echo.shown > before:
+                    deadline, before = time.monotonic() + patience, echo.shown
+                if not stream.arrived.wait(deadline - time.monotonic()):
+                    break
+            return echo.newest_shown
 
     def mirror(self, to: Callable[[bytes], object] | None) -> None:
         """From now on also pass everything that the guest prints to ``to``; None stops that."""
@@ -250,3 +287,8 @@ class Console:
         self._line.close()
         if self._typed is not None:
             self._typed.close()
+
+
+def _bytes(character: str) -> bytes:
+    # A byte of the command line that is no UTF-8 comes as a lone surrogate.
+    return character.encode(errors="surrogateescape")

@@ -60,7 +60,7 @@ _AFTER_THE_EVENTS = (
 
 _MODELLING = (
     "hypervisor_model.policies",
-    "cosim.models.choices",
+    "cosim.models.model_options",
     "cosim.models.comparison",
     "cosim.models.counts",
     "cosim.models.pipeline",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-_SPELLINGS = {"guest": "GUEST", "models": "--model"}
+_SPELLINGS = {"guest": "GUEST", "models": "--model", "console": "--expect"}
 """Options whose spelling on the command line does not follow from their key."""
 
 

@@ -192,8 +192,11 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
         return Problem(
             "workload",
             "works only with a guest that cosim makes; "
-            f"use {names.option('append')} or a run file's console with your own kernel",
+            f"use {names.option('append')} or {names.option('console')} with your own kernel",
         )
+    if "console" in fields and fields.get("live"):
+        live = names.option("live")
+        return Problem("console", f"cannot be used together with {live}; there you type yourself")
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return Problem("to", f"is the same place as {names.option('from')}; the region is empty")

@@ -210,7 +210,8 @@ class BothSources(GdbSession):
         plugin = source(plan, accesses=self._both.accesses is not False, slots=self._both.slots)
         with plugin:
             heard = Heard(plan, plugin, self._folder)
-            recorded = record(plan, log, self._folder, limit, self._show, beside=heard, split=split)
+            show, note = self._show, self._watchers.note
+            recorded = record(plan, log, self._folder, limit, show, note, beside=heard, split=split)
         self._recorded = recorded
         self._use(heard)
         return recorded

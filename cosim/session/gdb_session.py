@@ -154,7 +154,8 @@ class GdbSession:
                 self._intercept(self._reexecution(log), gdb)
 
     def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
-        return record(self._plan, log, self._folder, limit, self._show, split=split)
+        note = self._watchers.note
+        return record(self._plan, log, self._folder, limit, self._show, note, split=split)
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.

@@ -21,6 +21,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
+from cosim.session import dialogue
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
@@ -168,9 +169,7 @@ class PluginSession:
 
     def _talk(self, machine: Machine, done: threading.Event) -> None:
         try:
-            for step in self._plan.console:
-                machine.console.expect(step.expect, step.within)
-                machine.console.send(step.send)
+            dialogue.hold(machine.console, self._plan.console, self._watchers.note)
         except CosimError as error:
             if not done.is_set():
                 self._dialogue_error = error

@@ -22,6 +22,8 @@ from cosim.machine import interrupts, shutdown_order, waits
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
+from cosim.session import dialogue
+from cosim.session.protocol import Note
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.isa import pte
 
@@ -73,12 +75,17 @@ class Beside(Protocol):
         """Take in what is left: the guest traps without end, and its QEMU has to be killed."""
 
 
+def _nobody(_: str) -> None:
+    pass
+
+
 def record(
     plan: Plan,
     log: Path,
     folder: Path,
     limit: float,
     show: Callable[[str, str], None],
+    note: Note = _nobody,
     *,
     beside: Beside | None = None,
     split: frozenset[int] = frozenset(),
@@ -93,6 +100,7 @@ def record(
     :param show: is told the phase and the guest's last line a few times a second.
     :param beside: listens to the guest, and knows when the region has ended.
     :param split: what :attr:`Recorded.unsplit` of a recording before this one says.
+    :param note: is told what the guest has not taken of the dialogue.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
     with Machine(
@@ -109,9 +117,7 @@ def record(
         with nullcontext() if beside is None else beside.listen(machine):
             machine.resume()
             with interrupts.allowed():
-                for step in plan.console:
-                    machine.console.expect(step.expect, step.within)
-                    machine.console.send(step.send)
+                dialogue.hold(machine.console, plan.console, note)
             over = (
                 beside.region_ended
                 if beside is not None

@@ -31,6 +31,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ["run", "--backend", "mi"],
         ["run", "--step-all"],
         ["run", "--logs", "logs"],
+        ["run", "--expect", "a", "--send", "b"],
         ["capture", "-o", "t", "--no-accesses"],
         ["capture", "-o", "t", "--time-limit", "3"],
     ],
@@ -80,6 +81,23 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "micro", "--from", "power-off"], "--from cannot be power-off; only --to can"),
         (["run", "micro", "--to", "boot"], "--to cannot be boot; only --from can"),
         (["run", "micro", "--from", "0x80", "--to", "0x80"], "--to is the same place as --from"),
+        (
+            ["run", "micro", "--expect", "a"],
+            "--expect is given 1 times and --send 0 times; give one --send for each --expect",
+        ),
+        (
+            ["capture", "micro", "-o", "t", "--expect", "a", "--send", "b", "--send", "c"],
+            "--expect is given 1 times and --send 2 times",
+        ),
+        (["run", "micro", "--expect", "[", "--send", ""], "--expect step 1 "),
+        (
+            ["run", "micro", "--expect", "a", "--send", r"b\q"],
+            r"--send has the unknown escape '\\q'; there are \n, \r, \t, \e, \\ and \xHH",
+        ),
+        (
+            ["run", "micro", "--live", "--expect", "a", "--send", "b"],
+            "--expect cannot be used together with --live; there you type yourself",
+        ),
         (["run", "micro", "--time-limit", "0"], "--time-limit is 0.0, not a number of seconds"),
     ],
 )

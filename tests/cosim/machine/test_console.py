@@ -13,6 +13,8 @@ import pytest
 
 from cosim.errors import GuestError, StorageError
 from cosim.machine.console import Console
+from cosim.run.run_spec import Exchange
+from cosim.session import dialogue
 
 Line = tuple[FileIO, FileIO]
 """Our end of the console's output, and the guest's."""
@@ -125,13 +127,127 @@ def test_a_mirror_that_is_gone_stops_nothing(line: Line) -> None:
     _close(console, line)
 
 
+class _Guest:
+    """A guest behind a UART that holds ``room`` bytes and loses what does not fit.
+
+    It takes a byte every 2 ms and shows it, unless it is silent.
+    """
+
+    def __init__(
+        self, line: Line, *, room: int = 1, silent: bool = False, pause: float = 0
+    ) -> None:
+        self._output, self._room, self._silent, self._pause = line[1], room, silent, pause
+        taken, ours = os.pipe()
+        self._input, self.typed = FileIO(taken), FileIO(ours, "w")
+        self._uart: list[int] = []
+        self.took = bytearray()
+        self._threads = [threading.Thread(target=each) for each in (self._fill, self._work)]
+        for thread in self._threads:
+            thread.start()
+
+    def _fill(self) -> None:
+        while data := self._input.read(64):
+            for byte in data:
+                if len(self._uart) < self._room:
+                    self._uart.append(byte)
+        self._room = 0
+
+    def _work(self) -> None:
+        time.sleep(self._pause)
+        while self._room or self._uart:
+            if self._uart:
+                byte = self._uart.pop(0)
+                self.took.append(byte)
+                shown = b"" if self._silent else b"\r\n" if byte == 10 else bytes([byte])
+                self._output.write(b"[%]" * (len(self.took) % 3 == 0) + shown)
+            time.sleep(0.002)
+
+    def end(self) -> None:
+        self.typed.close()
+        for thread in self._threads:
+            thread.join()
+        self._input.close()
+
+
+TEXT = "echo abcdefghijklmnopqrstuvwxyz; gr\u00fcn; poweroff\n"
+
+
+@pytest.mark.parametrize("pause", [0, 1])
+def test_a_slow_uart_of_one_byte_loses_nothing(line: Line, pause: float) -> None:
+    guest = _Guest(line, pause=pause)
+    console = Console(line[0], None, guest.typed)
+    missing = console.send(TEXT)
+    guest.end()
+    assert (missing, guest.took.decode()) == ("", TEXT)
+    _close(console, line)
+
+
+def test_what_is_typed_at_once_is_lost(line: Line) -> None:
+    """The fake loses, so the test above can fail."""
+    guest = _Guest(line)
+    console = Console(line[0], None, guest.typed)
+    console.type(TEXT.encode())
+    guest.end()
+    assert len(guest.took) < len(TEXT)
+    _close(console, line)
+
+
+def test_a_guest_that_shows_nothing(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosim.machine.console._ECHO_SECONDS", 0.2)
+    monkeypatch.setattr("cosim.machine.console._NO_ECHO_SECONDS", 0.02)
+    guest = _Guest(line, silent=True)
+    console = Console(line[0], None, guest.typed)
+    assert console.send("secret\n") == "secret"
+    guest.end()
+    assert guest.took == b"secret\n"
+    _close(console, line)
+
+
+def test_what_is_lost_is_reported(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosim.machine.console._ECHO_SECONDS", 0.3)
+    monkeypatch.setattr("cosim.machine.console._NO_ECHO_SECONDS", 0.02)
+    taken, ours = os.pipe()
+
+    def guest() -> None:
+        while byte := takes.read(1):
+            if byte not in b"fgh":
+                line[1].write(byte)
+
+    with FileIO(taken) as takes, FileIO(ours, "w") as typed:
+        thread = threading.Thread(target=guest)
+        thread.start()
+        console = Console(line[0], None, typed)
+        said: list[str] = []
+        line[1].write(b"=> ")
+        dialogue.hold(console, [Exchange("=> ", "abcdefghijk\n"), Exchange("k", "")], said.append)
+        typed.close()
+        thread.join()
+    assert said == [
+        "cosim: the guest did not take 'fgh' of 'abcdefghijk\\n', which was typed on its console"
+    ]
+    _close(console, line)
+
+
+def test_a_guest_that_ends_while_it_is_typed_to(line: Line) -> None:
+    guest, ours = os.pipe()
+    started = time.monotonic()
+    with FileIO(guest), FileIO(ours, "w") as typed:
+        console = Console(line[0], None, typed)
+        threading.Timer(0.2, line[1].close).start()
+        assert console.send("x" * 100) == "x" * 100
+        _close(console, line)
+    assert time.monotonic() - started < 20
+
+
 def test_what_is_typed(line: Line) -> None:
     guest, ours = os.pipe()
     with FileIO(guest) as takes, FileIO(ours, "w") as typed:
         console = Console(line[0], None, typed)
-        console.send("ls\n")
+        console.type(b"ls\n")
         assert takes.read(16) == b"ls\n"
         _close(console, line)
+        with pytest.raises(GuestError, match="console is closed"):
+            console.type(b"ls\n")
         with pytest.raises(GuestError, match="console is closed"):
             console.send("ls\n")
 
