@@ -177,6 +177,7 @@ class GdbSession:
                 firmware=plan.firmware_ranges,
                 kernel=plan.kernel_ranges,
                 cbo_block=plan.cbo_block,
+                paging=plan.paging,
             ),
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),

@@ -76,6 +76,7 @@ class PluginSession:
             mark=plan.mark_at,
             mark_in_user=plan.mark_at == marks.USER_MARK,
             cbo_block=plan.cbo_block,
+            paging=plan.paging,
         )
 
     def run(self) -> Outcome:
@@ -260,8 +261,8 @@ class PluginSession:
         if summary is not None:
             audit = {
                 "checks": 1,
-                "missed_writes": summary.missed - summary.missed_only_ad,
-                "hardware_ad_updates": summary.missed_only_ad,
+                "missed_writes": summary.missed,
+                "hardware_ad_updates": summary.hardware_ad_updates,
             }
         return Ending(
             complete=error is None and not self._halted,

@@ -27,8 +27,11 @@ def test_guest_accesses_and_mprv_from_m_mode(slots: int, tmp_path: Path) -> None
     ended = run(words, Home(tmp_path / "home").environment())
     assert ended.status == 0, ended.stdout + ended.stderr
     seen = [
-        tuple(unsigned(int(event[name])) for name in ("pc", "a", "b"))
-        + (event["sub"], event["priv"])
+        (
+            *(unsigned(int(event[name])) for name in ("pc", "a", "b")),
+            event["sub"],
+            event["priv"],
+        )
         for batch in TraceReader(tmp_path / "trace").batches()
         for event in batch
         if event["kind"] == Kind.ACCESS

@@ -19,25 +19,26 @@ static uint64_t first_instruction; /* of the region */
 
 enum end_reason { END_OF_MACHINE, END_OF_REGION };
 
-static void end_region(enum end_reason reason, uint64_t instructions)
+static void end_region(enum end_reason reason, uint64_t instructions, const struct stamp *at)
 {
+    tables_hardware_updates(at);
     struct audit audit = tables_audit();
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
-                      audit.pages,   audit.entries,    audit.differ,    audit.differ_only_ad};
+                      audit.pages,   audit.entries,    audit.differ,    audit.hardware_ad};
     stream_block(BLOCK_END, end, sizeof(end));
     stream_close();
     phase = DONE;
 }
 
-static void end_region_here(void)
+static void end_region_here(const struct stamp *at)
 {
-    end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
+    end_region(END_OF_REGION, all_instructions() - 1 - first_instruction, at);
     translate_anew();
 }
 
-void machine_ends(void)
+void machine_ends(const struct stamp *at)
 {
-    end_region(END_OF_MACHINE, all_instructions() - first_instruction);
+    end_region(END_OF_MACHINE, all_instructions() - first_instruction, at);
     translate_anew();
 }
 
@@ -66,8 +67,9 @@ void take_requests(unsigned vcpu, struct site site)
         struct stamp at = stamp_of(vcpu, site);
         begin_region(vcpu, &at);
     } else if (ends && request == REQUEST_END) {
+        struct stamp at = stamp_of(vcpu, site);
         settle(vcpu);
-        end_region_here();
+        end_region_here(&at);
     }
     leave();
 }
@@ -119,7 +121,7 @@ void on_place(unsigned vcpu, void *data)
     }
     settle(vcpu);
     if (is_at(&options.to, pc, label)) {
-        end_region_here();
+        end_region_here(&at);
     } else if (label) {
         int number = label_number(label);
         emit(KIND_MARK, &at)->a = number;
@@ -160,7 +162,10 @@ void capture_close(void)
 {
     lock_harts();
     if (phase != DONE) {
-        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0);
+        /* No hart runs now, so nobody knows a pc. */
+        struct stamp at = {.icount = all_instructions()};
+        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0,
+                   &at);
     }
     leave();
 }
