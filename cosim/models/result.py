@@ -185,7 +185,8 @@ class Ending:
         return cls(
             complete=_part(data, "complete", bool),
             reason=_part(data, "reason", str, optional=True),
-            region=_counts(_part(data, "region", dict), ("instructions", "not_replayed", "stops")),
+            region=_counts(_part(data, "region", dict), ("instructions", "not_replayed", "stops"))
+            or {},
             stepped=_part(data, "stepped", dict, optional=True),
             audit=_counts(
                 _part(data, "audit", dict, optional=True),

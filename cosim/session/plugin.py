@@ -21,7 +21,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import panic_line
+from cosim.session.recording import has_panicked, panic_line
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class PluginSession:
             self._watch_time,
             self._watch_interrupts,
             self._watch_console,
+            self._watch_panic,
         )
         for watch in watches:
             threading.Thread(target=watch, args=[machine, done], daemon=True).start()
@@ -183,6 +184,13 @@ class PluginSession:
     def _watch_interrupts(self, machine: Machine, done: threading.Event) -> None:
         while not done.wait(_WATCH_SECONDS):
             if interrupts.pending():
+                self._end(machine, done)
+                return
+
+    def _watch_panic(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that panicked.  Without panic=-1 on its command line it waits for ever."""
+        while not done.wait(_VIEW_SECONDS):
+            if has_panicked(machine):
                 self._end(machine, done)
                 return
 

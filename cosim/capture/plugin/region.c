@@ -96,6 +96,20 @@ static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
            (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
 }
 
+/* Return true ten times a second at most.  The caller has the lock. */
+static bool is_time_to_flush(void)
+{
+    static struct timespec last;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
+    if (passed <= 100) {
+        return false;
+    }
+    last = now;
+    return true;
+}
+
 void on_place(unsigned vcpu, void *data)
 {
     struct site site = ((union packed_site){.data = data}).site;
@@ -125,21 +139,21 @@ void on_place(unsigned vcpu, void *data)
     } else if (label) {
         int number = label_number(label);
         emit(KIND_MARK, &at)->a = number;
-        stream_flush();
+        /* Each batch costs the reader a millisecond, however few events it has. */
+        if (is_time_to_flush()) {
+            stream_flush();
+        }
     }
     leave();
 }
 
 void on_idle(uint64_t id, unsigned vcpu)
 {
-    static struct timespec last;
-    struct timespec now;
     (void)id;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
-    if (passed > 100 && enter(vcpu)) {
-        stream_flush();
-        last = now;
+    if (enter(vcpu)) {
+        if (is_time_to_flush()) {
+            stream_flush();
+        }
         leave();
     }
 }
