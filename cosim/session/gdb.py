@@ -195,6 +195,7 @@ class GdbSession:
                 machine_mode=plan.machine_mode,
                 loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
                 cbo_block=plan.cbo_block,
+                paging=plan.paging,
             ),
             self._take,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),

@@ -22,7 +22,9 @@ enum op {
     OP_ATP,       /* writes satp, vsatp or hgatp; detail: the CSR */
     OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
-    OP_RETURN     /* sret, mret */
+    OP_RETURN,    /* sret, mret */
+    OP_GUEST,     /* hlv, hlvx, hsv: memory of a virtual machine */
+    OP_ENVCFG     /* writes menvcfg or henvcfg; detail: the CSR */
 };
 
 enum csr {
@@ -34,6 +36,8 @@ enum csr {
     CSR_VSATP = 0x280,
     CSR_MSTATUS = 0x300,
     CSR_MTVEC = 0x305,
+    CSR_MENVCFG = 0x30a,
+    CSR_HENVCFG = 0x60a,
     CSR_HGATP = 0x680
 };
 
@@ -122,7 +126,11 @@ static inline struct insn decode(uint32_t word)
                     }
                 }
             }
-        } else if (out.funct3 != 4) {
+        } else if (out.funct3 == 4) {
+            if (word >> 28 == 6) { /* funct7 0110xxx; the rest is Zimop */
+                out.op = OP_GUEST;
+            }
+        } else {
             /* csrrs and csrrc with x0 or 0 only read. */
             bool writes = (out.funct3 & 3) == 1 || out.rs1 != 0;
             out.detail = word >> 20;
@@ -131,6 +139,10 @@ static inline struct insn decode(uint32_t word)
             case CSR_VSATP:
             case CSR_HGATP:
                 out.op = OP_ATP;
+                break;
+            case CSR_MENVCFG:
+            case CSR_HENVCFG:
+                out.op = OP_ENVCFG;
                 break;
             case CSR_STVEC:
             case CSR_MTVEC:
@@ -152,7 +164,8 @@ static inline struct insn decode(uint32_t word)
 /* Return true if the effect of the instruction is looked at when the next one begins. */
 static inline bool deferred(enum op op)
 {
-    return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE || op == OP_ATP;
+    return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE ||
+           op == OP_ATP || op == OP_ENVCFG;
 }
 
 #endif

@@ -135,7 +135,8 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
                                              ((union packed_site){.site = site}).data);
     }
     bool after_deferred = record && follows_deferred(tb, qemu_plugin_insn_haddr(first));
-    bool fetches = record && options.accesses && site.class != CLASS_M;
+    /* M-mode fetches by physical address, whatever MPRV says of its loads and stores. */
+    bool fetches = record && options.accesses && priv != PRIV_M;
     unsigned uncounted = 0;
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
@@ -175,6 +176,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
             (record && (what.op == OP_FENCE || what.op == OP_ATP || what.op == OP_CBO_ZERO ||
+                        what.op == OP_ENVCFG ||
                         (what.op == OP_STATUS && options.accesses)))) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_execute, CB_READS_REGISTERS, data);
         }
@@ -182,8 +184,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         if (!record || what.op == OP_PLAIN || what.op == OP_CBO_ZERO) {
             continue;
         }
-        bool guest_access = (word_of(insn) & 0x707f) == 0x4073; /* hlv, hsv */
-        enum class class = guest_access ? CLASS_OTHER : site.class;
+        enum class class = what.op == OP_GUEST ? CLASS_OTHER : site.class;
         struct site memory_site = site;
         memory_site.class = class;
         data = ((union packed_site){.site = memory_site}).data;
