@@ -1,11 +1,38 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and files that are read whole or not at all."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 from cosim.errors import StorageError
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Return the content of the regular file ``path``.
+
+    A name that we did not make may be a FIFO, on which a reader waits for ever, or a device without
+    an end.
+
+    :param path: the file.
+    :param most: the largest size that is read, in bytes.
+    :raises OSError: when it cannot be read, is no regular file, or is larger.
+    """
+    try:
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, f"no file has such a name: {error}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    return data
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

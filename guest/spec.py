@@ -63,8 +63,8 @@ def read(name: str) -> GuestSpec | None:
     try:
         document = json.loads((folder(name) / _FILE).read_text())
         region = document.pop("region")
-        document["kernel"] = Path(document["kernel"])
-        document["initrd"] = None if document["initrd"] is None else Path(document["initrd"])
+        document["kernel"] = _found(name, document["kernel"])
+        document["initrd"] = document["initrd"] and _found(name, document["initrd"])
         spec = GuestSpec(region_from=region["from"], region_to=region["to"], **document)
     except FileNotFoundError:
         return None
@@ -80,7 +80,28 @@ def write(spec: GuestSpec) -> None:
 
     :raises StorageError: when the folder cannot be written.
     """
-    write_atomically(folder(spec.name) / _FILE, json.dumps(spec.document(), indent=2) + "\n")
+    document = spec.document()
+    for key in ("kernel", "initrd"):
+        path = document[key]
+        if path is not None and Path(str(path)).is_relative_to(folder(spec.name)):
+            # So that the cache may be moved or copied.
+            document[key] = str(Path(str(path)).relative_to(folder(spec.name)))
+    write_atomically(folder(spec.name) / _FILE, json.dumps(document, indent=2) + "\n")
+
+
+def _found(name: str, written: str) -> Path:
+    """Return where the file is now that ``guest.json`` names.
+
+    Older versions wrote the whole path, which leads nowhere, or to another cache, after the cache
+    was moved or copied.
+    """
+    path = Path(written)
+    marker = ("guests", name)
+    for at in range(len(path.parts) - 2, 0, -1):
+        moved = folder(name).joinpath(*path.parts[at + 2 :])
+        if path.parts[at : at + 2] == marker and moved.is_file():
+            return moved
+    return folder(name) / path
 
 
 def digest(files: Iterable[Path]) -> str:

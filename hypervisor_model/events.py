@@ -24,6 +24,15 @@ ends in an access fault.
 The models ignore bits 16 and up of the ASID (14 and up of the VMID) that a FENCE names, as hardware
 does.
 
+An ENVCFG_WRITE says that ``menvcfg`` (or ``henvcfg``, for the guest's virtual machines) has another
+ADUE or PBMTE than before.  Other writes of these registers are no events.  ``c`` has the bits that
+are switches on this machine; ``MachineModel`` says what the others are.  Each hart begins with what
+the machine has after reset.
+
+A PTE_WRITE with ``PteOp.HARDWARE_AD`` is no store: the guest's MMU has set A or D in the entry.  It
+is found by looking, before the next FENCE or ENVCFG_WRITE or at the end of the region, and comes in
+front of that event.  An entry that was stored to in the meantime is not found.
+
 Integers are int64 holding the 64-bit pattern, so a high-half address is negative (see
 :mod:`hypervisor_model.jit`).
 """
@@ -50,6 +59,7 @@ class Kind(IntEnum):
     ACCESS = 7
     PAGE_FAULT = 8
     MARK = 9
+    ENVCFG_WRITE = 10
 
 
 class PteOp(IntEnum):
@@ -60,7 +70,11 @@ class PteOp(IntEnum):
     SC = 2
     CBO_ZERO = 3
     OTHER = 4
-    """Seen in memory without an instruction (DMA, an A/D update by hardware)."""
+    """Seen in memory without an instruction (DMA).  In traces of version 1 also HARDWARE_AD."""
+    HARDWARE_AD = 5
+    """No instruction: the guest's MMU set A or D."""
+    VECTOR = 6
+    """A vector store: one event for each entry that it changed.  Their ``size`` is 0."""
 
 
 class Fence(IntEnum):
@@ -86,6 +100,13 @@ class Satp(IntEnum):
     SATP = 0
     VSATP = 1
     HGATP = 2
+
+
+class Envcfg(IntEnum):
+    """The register that an ENVCFG_WRITE wrote: its ``sub``."""
+
+    MENVCFG = 0
+    HENVCFG = 1
 
 
 class Access(IntEnum):
@@ -114,7 +135,7 @@ class Flag(IntEnum):
     STOP = 8
 
 
-VOCABULARY: tuple[type[IntEnum], ...] = (Kind, PteOp, Fence, Satp, Access, Priv, Flag)
+VOCABULARY: tuple[type[IntEnum], ...] = (Kind, PteOp, Fence, Satp, Envcfg, Access, Priv, Flag)
 """Every enumeration whose numbers are in events."""
 
 FLAG_CONT = int(Flag.CONT)
@@ -125,7 +146,14 @@ FLAG_MXR = int(Flag.MXR)
 """ACCESS: ``sstatus.MXR`` was set."""
 FLAG_STOP = int(Flag.STOP)
 """Found at a stop, no action of the guest.  ACCESS: sampled, not executed by a stepped instruction.
-SATP_WRITE: what the register holds where the region begins; follows the first tables."""
+SATP_WRITE: what the register holds where the region begins; follows the first tables.
+ENVCFG_WRITE: what the register holds where the region begins; only if it is not what the machine
+has after reset."""
+
+ENVCFG_ADUE = 1 << 61
+"""``menvcfg`` and ``henvcfg``: the MMU sets A and D."""
+ENVCFG_PBMTE = 1 << 62
+"""``menvcfg`` and ``henvcfg``: Svpbmt is on."""
 
 SIZE_MORE = 255
 """``size``: this many bytes, or more (``cbo.zero`` of a CPU with large blocks)."""
@@ -313,13 +341,15 @@ KINDS: dict[Kind, KindDescription] = {
     ),
     Kind.PTE_WRITE: KindDescription(
         "pte_writes",
-        "a store changed an entry of a live table (one event for each entry)",
+        "a store, or the MMU, changed an entry of a live table (one event for each entry)",
         (
             Value("pa", "a", Form.WORD, "PA stored to", text="{}:"),
             Value("old", "b", Form.WORD, "the entry before", text="{}"),
             Value("new", "c", Form.WORD, "the entry after", text="-> {}"),
-            Value("op", "sub", Form.NAME, "the instruction", _names(PteOp), text="{}"),
-            Value("size", "size", Form.NUMBER, "bytes of the whole store", text="{} B"),
+            Value("op", "sub", Form.NAME, "what changed it", _names(PteOp), text="{}"),
+            Value(
+                "size", "size", Form.NUMBER, "bytes of the whole store; 0 for `vector`", text="{} B"
+            ),
             _flag("continued", Flag.CONT, "a further entry of the store before"),
         ),
     ),
@@ -355,6 +385,28 @@ KINDS: dict[Kind, KindDescription] = {
             Value("new", "b", Form.WORD, "its value after", text="-> {}"),
             _flag("sample", Flag.STOP, "not executed: what `satp` holds at the start of a region"),
         ),
+    ),
+    Kind.ENVCFG_WRITE: KindDescription(
+        "envcfg_writes",
+        "a paging feature was switched on or off in `menvcfg` or `henvcfg`",
+        (
+            Value("register", "sub", Form.NAME, "the register", _names(Envcfg), text="{}"),
+            Value("old", "a", Form.WORD, "its value before", text="{}"),
+            Value("new", "b", Form.WORD, "its value after", text="-> {}"),
+            Value(
+                "switches",
+                "c",
+                Form.WORD,
+                "which of ADUE (bit 61) and PBMTE (bit 62) this machine can switch",
+                text="",
+            ),
+            _flag(
+                "sample",
+                Flag.STOP,
+                "not executed: what the register holds at the start of a region",
+            ),
+        ),
+        since=2,
     ),
     Kind.ACCESS: KindDescription(
         "accesses",
@@ -412,17 +464,19 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
     """Return a mask of the events of virtual machines that the guest runs itself (H extension).
 
     These are the events with V=1, or as if V=1 (``hlv``, ``hsv``, MPRV with MPV), and what the
-    guest does to their translation: ``vsatp``, ``hgatp``, ``hfence``, ``hinval``.  None of them
-    goes through the guest's own tables, the only ones in a stream, so no model follows them.  A
-    store to a live table is the guest's, whoever makes it.
+    guest does to their translation: ``vsatp``, ``hgatp``, ``henvcfg``, ``hfence``, ``hinval``.
+    None of them goes through the guest's own tables, the only ones in a stream, so no model follows
+    them.  A store to a live table is the guest's, whoever makes it.
     """
     kind, sub = batch["kind"], batch["sub"]
     fence, satp_write = kind == Kind.FENCE, kind == Kind.SATP_WRITE
+    envcfg_write = kind == Kind.ENVCFG_WRITE
     virtual = batch["priv"] & Priv.VIRT != 0
     if virtual.any():
         virtual &= fence | satp_write | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
     virtual |= fence & (sub >= Fence.HFENCE_VVMA)
     virtual |= satp_write & (sub != Satp.SATP)
+    virtual |= envcfg_write & (sub != Envcfg.MENVCFG)
     return virtual  # type: ignore[no-any-return]
 
 

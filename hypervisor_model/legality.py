@@ -20,6 +20,8 @@ Process", "Svinval", "Svnapot", "Svvptc"):
 - An entry that was not valid may be cached, too, unless the machine has Svvptc: so "faults" is
   legal until the fence.  That the access must be allowed (kind, privilege, SUM, MXR, and with
   Svade the A and D bits) is asked of each old entry with the access's own rights.
+- After ``menvcfg.ADUE`` or ``menvcfg.PBMTE`` was switched, an entry may be read as before, until a
+  fence without operands.
 - A NAPOT entry may have been cached for each page of its range.
 
 What the specification leaves open (ours):
@@ -29,7 +31,7 @@ What the specification leaves open (ours):
 - A fence by address orders a non-leaf entry that was not valid together with what replaced it: not
   if that is a pointer to a table.
 - To a global mapping belong the entries above it: fences with an ASID leave them, too.
-- With Svadu, A and D are not looked at.
+- If the MMU sets A and D (Svadu), they are not looked at.
 - A region of interest begins as after a fence of everything.
 - What a page that is no live table any more holds now cannot be known.  An answer that only such
   content could explain is **undecided**, as is one that would need history older than what is
@@ -56,11 +58,11 @@ from hypervisor_model.jit import inner, kernel, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
 from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import is_untranslated
+from hypervisor_model.policies.hart import PAGING, is_untranslated, switched
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import History, Query
-from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1
+from hypervisor_model.walk import ADUE, OK, PBMTE, PROBE, Request, untranslated, walk1
 from hypervisor_model.walk_cache import WalkCache
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -70,6 +72,7 @@ _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ACCESS = int(Kind.ACCESS)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _FORM = int(Fence.FORM)
 _RIGHTS = FLAG_SUM | FLAG_MXR
 
@@ -261,16 +264,18 @@ class LegalityTracker:
 
     def _walk(self, access: np.void) -> Translation:
         flags, machine = int(access["flags"]), self.machine
+        paging = int(self._history.harts[access["hart"]]["paging"])
         status = Status(
             priv=Priv(int(access["priv"]) & 3),
             sum=bool(flags & FLAG_SUM),
             mxr=bool(flags & FLAG_MXR),
-            adue=machine.svadu,
-            pbmte=machine.svpbmt,
+            adue=bool(paging & ADUE),
+            pbmte=bool(paging & PBMTE),
             svnapot=machine.svnapot,
         )
         mmu = Mmu(self.memory, satp=self._satp(access), status=status)
-        return mmu.translate(int(access["a"]), Access(int(access["sub"])))
+        # The tables are those that the next accesses are judged by.
+        return mmu.translate(int(access["a"]), Access(int(access["sub"])), probe=True)
 
     def _origin(self, access: np.void, answer: int) -> tuple[PastEntry, ...]:
         h = self._history
@@ -300,6 +305,10 @@ def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
     pages = machine.ram_size >> 12
     state = np.zeros(1, history.STATE)[0]
     state.time = history.START
+    state.ignores_ad = machine.walk_flags & ADUE != 0
+    harts = np.zeros(machine.harts, history.HART)
+    harts["paging"] = machine.walk_flags & PAGING
+    harts["unfenced"] = history.set_of(machine.walk_flags)
     return History(
         ram=ram,
         newest=sparse(machine.ram_size >> 3),
@@ -308,11 +317,11 @@ def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
         fences=np.zeros(limits.fences, history.FENCE),
         spaces=np.zeros((machine.harts, min(64, limits.spaces)), history.SPACE),
         first_space=np.zeros((machine.harts, _ASIDS), np.int64),
-        harts=np.zeros(machine.harts, history.HART),
+        harts=harts,
         state=state,
         states=np.zeros(limits.states + 1, history.REACHED),
         work=np.zeros(1, history.WORK)[0],
-        flags=machine.walk_flags,
+        flags=machine.walk_flags & ~PAGING,
         svvptc=int(machine.svvptc),
         max_spaces=limits.spaces,
         max_steps=limits.steps,
@@ -356,6 +365,9 @@ def _consume(
                 return -1 - i
             h.state.time = first + i + 1 + history.START
             history.satp_written(h, event.hart, event.b)
+        elif kind == _ENVCFG_WRITE:
+            paging = switched(h.harts[event.hart].paging, event.b, event.c)
+            history.paging_switched(h, event.hart, paging)
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
         elif kind == _TABLE_ADD:
@@ -373,7 +385,7 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
     today = untranslated(event.a, event.sub)
     if translated:
         cache = WalkCache(run.no_entries, run.no_clock)
-        flags = h.flags | (event.flags & _RIGHTS) | PROBE
+        flags = _flags(h, event, h.harts[event.hart].paging) | PROBE
         walk = walk1(
             h.ram, cache, satp, Request(event.a, event.sub, event.priv, flags), run.no_trace
         )
@@ -384,7 +396,7 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
         if answer == today:
             verdict = _FRESH
         elif translated:
-            verdict = _STALE_LEGAL + history.search(h, _query(h, event, answer))
+            verdict = _STALE_LEGAL + _search(h, event, answer)
         else:
             verdict = _ILLEGAL
         run.counts[party, verdict] += 1
@@ -394,9 +406,30 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
 
 
 @inner
-def _query(h: History, event: Event, answer: int) -> Query:
-    flags = h.flags | (event.flags & _RIGHTS)
+def _flags(h: History, event: Event, paging: int) -> int:
+    return h.flags | paging | (event.flags & _RIGHTS)
+
+
+@inner
+def _query(h: History, event: Event, paging: int, answer: int) -> Query:
+    flags = _flags(h, event, paging)
     return Query(event.hart, event.a, event.sub, event.priv, flags, answer)
+
+
+@inner
+def _search(h: History, event: Event, answer: int) -> int:
+    """Search with the paging features that are on, then with those that may still be in use."""
+    hart = h.harts[event.hart]
+    verdict = history.search(h, _query(h, event, hart.paging, answer))
+    others = hart.unfenced & ~history.set_of(hart.paging)
+    number = 0
+    while others and verdict != history.LEGAL and number < history.PAGING_SETS:
+        if others >> number & 1:
+            found = history.search(h, _query(h, event, history.paging_of(number), answer))
+            if found != history.ILLEGAL:
+                verdict = found
+        number += 1
+    return verdict
 
 
 @kernel
@@ -404,4 +437,4 @@ def _find_origin(h: History, accesses: EventBatch, answer: int) -> bool:
     event = event_at(accesses, 0)
     if is_untranslated(h.harts[event.hart].satp, event.priv):
         return False
-    return history.find_origin(h, _query(h, event, answer))
+    return history.find_origin(h, _query(h, event, h.harts[event.hart].paging, answer))

@@ -115,6 +115,9 @@ class GuestMemory:
 
         :raises ModelError: when the file is empty, no multiple of 4 KiB long or cannot be read.
         """
+        # Opening a FIFO would wait for its other end.
+        if path.exists() and not path.is_file():
+            raise ModelError(f"cannot map the RAM image {path}: it is not a regular file")
         try:
             with path.open("r+b" if shared else "rb") as file:
                 access = mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY

@@ -329,15 +329,18 @@ class Mmu:
         *,
         status: Status | None = None,
         hlvx: bool = False,
+        probe: bool = False,
     ) -> Translation:
         """Translate ``va`` (signed or unsigned), with every reference it takes.
 
         ``status`` overrides the MMU's own for this access; ``hlvx`` says that a READ is an
-        ``hlvx``.  M-mode without MPRV is not translated at all.
+        ``hlvx``.  With ``probe`` nothing changes: neither tables (A and D) nor TLB nor walk cache.
+        M-mode without MPRV is not translated at all.
         """
         now = status or self.status
         priv = now.effective(access)
         flags = now.flags(two_stage=self.two_stage) | (walks.HLVX if hlvx else 0)
+        flags |= walks.PROBE if probe else 0
         satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
         request = Request(signed(va), int(access), int(priv), flags)
         ram, host, cache, trace = self.memory.ram, self.host.ram, self.walk_cache, self._trace

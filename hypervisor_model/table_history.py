@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from hypervisor_model.events import Fence
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import access_fault
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import Ram, holds, load, store
 from hypervisor_model.walk import (
     ADUE,
     NO_SVNAPOT,
+    PBMTE,
     POINTS_ON,
     is_canonical,
     outcome_of,
@@ -96,10 +97,14 @@ HART = np.dtype(
             ("satp", np.int64),
             ("spaces", np.int64),
             ("lost", np.int64),
+            ("paging", np.int64),
+            ("unfenced", np.int64),
         ],
     )
 )
-"""``satp``; rows of ``spaces``; 1 if a row found no room since the last fence of everything."""
+"""``satp``; rows of ``spaces``; 1 if a row found no room since the last fence of everything; the
+paging features that are on; the sets of them (1 << the flags' number) that were on since the last
+fence of everything."""
 
 STATE = np.dtype(
     (
@@ -109,11 +114,12 @@ STATE = np.dtype(
             ("records", np.int64),
             ("overwritten", np.int64),
             ("fences", np.int64),
+            ("ignores_ad", np.int64),
         ],
     )
 )
 """The time; records ever made; until when the records that were overwritten reach; fences by
-address ever seen."""
+address ever seen; 1 as long as all harts have set A and D themselves."""
 
 REACHED = np.dtype(
     (
@@ -189,7 +195,7 @@ class History(NamedTuple):
     work: Any
     """See :data:`WORK`."""
     flags: int
-    """Flags of the guest's own walk."""
+    """Flags of the guest's own walk, without those of ``PAGING``."""
     svvptc: int
     max_spaces: int
     max_steps: int
@@ -247,7 +253,7 @@ def _differ(h: History, old: int, new: int) -> bool:
         return False
     if not old & pte.V and h.svvptc and not pte.is_link(new):
         return False
-    ignored = _RSW | (pte.A | pte.D if h.flags & ADUE else 0)
+    ignored = _RSW | (pte.A | pte.D if h.state.ignores_ad else 0)
     return (old ^ new) & ~ignored != 0
 
 
@@ -308,6 +314,7 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
             h.first_space[hart, atp.asid(h.spaces[hart, row].satp)] = 0
         h.harts[hart].spaces = 0
         h.harts[hart].lost = 0
+        h.harts[hart].unfenced = set_of(h.harts[hart].paging)
         _space_loaded(h, hart)
 
 
@@ -316,6 +323,28 @@ def satp_written(h: History, hart: int, satp: int) -> None:
     """``satp`` of a hart was written, at the present time; the caller asked :func:`has_room`."""
     h.harts[hart].satp = satp
     _space_loaded(h, hart)
+
+
+@kernel
+def set_of(paging: int) -> int:
+    """Return the set that holds ``paging`` alone."""
+    return 1 << ((1 if paging & ADUE else 0) | (2 if paging & PBMTE else 0))
+
+
+@inner
+def paging_of(number: int) -> int:
+    """Return the paging features with this number in a set."""
+    return (ADUE if number & 1 else 0) | (PBMTE if number & 2 else 0)
+
+
+@inner
+def paging_switched(h: History, hart: int, paging: int) -> None:
+    """The paging features of a hart are switched.  The hart may go on with what was on before,
+    until it fences everything."""
+    h.harts[hart].paging = paging
+    h.harts[hart].unfenced |= set_of(paging)
+    if not paging & ADUE:
+        h.state.ignores_ad = 0
 
 
 @inner
@@ -349,6 +378,10 @@ def _space_loaded(h: History, hart: int) -> None:
     space.next = h.first_space[hart, asid] - 1
     h.first_space[hart, asid] = row + 1
     h.harts[hart].spaces += 1
+
+
+PAGING_SETS = 4
+"""The numbers of a set of paging features are below this."""
 
 
 class Query(NamedTuple):

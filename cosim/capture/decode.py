@@ -22,7 +22,7 @@ from functools import cached_property, lru_cache
 
 import capstone
 
-from cosim.capture.encodings import ATP_NAMES, PATTERNS, InstructionKind, Pattern
+from cosim.capture.encodings import CSR_NAMES, CSR_WRITES, PATTERNS, InstructionKind, Pattern
 from hypervisor_model.events import Fence
 
 CBO_BLOCK = 64
@@ -82,13 +82,13 @@ class Instruction:
     guest: bool = False
     """True for ``hlv`` and ``hsv``: ``vsatp`` and ``hgatp`` translate the address."""
     rs1: int = 0
-    """FENCE: the address register.  ATP_WRITE: the source register, or the 5-bit immediate."""
+    """FENCE: the address register.  CSR_WRITES: the source register, or the 5-bit immediate."""
     rs2: int = 0
     """FENCE: the ASID or VMID register."""
     sub: int = 0
     """FENCE: form and instruction, as :class:`hypervisor_model.events.Fence` packs them."""
     csr: int = 0
-    """ATP_WRITE: the register written."""
+    """CSR_WRITES: the register written."""
 
     @property
     def length(self) -> int:
@@ -119,9 +119,9 @@ class Instruction:
     def _operands_text(self) -> str:
         if self.kind is InstructionKind.FENCE:
             return f"{_ABI_NAMES[self.rs1]}, {_ABI_NAMES[self.rs2]}"
-        if self.kind is InstructionKind.ATP_WRITE:
+        if self.kind in CSR_WRITES:
             source = str(self.rs1) if self.name.endswith("i") else _ABI_NAMES[self.rs1]
-            return f"{ATP_NAMES[self.csr]}, {source}"
+            return f"{CSR_NAMES[self.csr]}, {source}"
         offset = str(self.immediate) if self.immediate else ""
         place = f"{offset}({_ABI_NAMES[self.base or 0]})"
         return place if self.value is None else f"{_ABI_NAMES[self.value]}, {place}"
@@ -150,6 +150,18 @@ class Instruction:
         address = regs[self.rs1] << 2 & _MASK64 if gstage else regs[self.rs1]
         asid = regs[self.rs2] & (0x3FFF if gstage else 0xFFFF)
         return self.sub, address if self.rs1 else 0, asid if self.rs2 else 0
+
+    def csr_value(self, old: int, regs: Sequence[int]) -> int:
+        """Return what one of ``CSR_WRITES`` writes over ``old``, before the WARL rules."""
+        immediate = self.name.endswith("i")
+        operand = self.rs1 if immediate else regs[self.rs1]
+        match self.name.removesuffix("i"):
+            case "csrrs":
+                return old | operand
+            case "csrrc":
+                return old & ~operand & _MASK64
+            case _:
+                return operand
 
 
 _capstone = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
@@ -193,7 +205,7 @@ def _decode(code: bytes, cbo_block: int) -> Instruction:
     if row.kind is InstructionKind.FENCE:
         form = (Fence.VA if rs1 else 0) | (Fence.ASID if rs2 else 0)
         return Instruction(code, row.name, row.kind, rs1=rs1, rs2=rs2, sub=row.detail | form)
-    if row.kind is InstructionKind.ATP_WRITE:
+    if row.kind in CSR_WRITES:
         if rs1 == 0 and not row.name.startswith("csrrw"):
             return Instruction(code, "", InstructionKind.OTHER)
         return Instruction(code, row.name, row.kind, rs1=rs1, csr=row.detail)

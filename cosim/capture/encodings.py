@@ -19,6 +19,15 @@ SATP, VSATP, HGATP = 0x180, 0x280, 0x680
 ATP_NAMES = {SATP: "satp", VSATP: "vsatp", HGATP: "hgatp"}
 """Their names."""
 
+MENVCFG, HENVCFG = 0x30A, 0x60A
+"""CSR numbers of the registers that switch paging features."""
+
+ENVCFG_NAMES = {MENVCFG: "menvcfg", HENVCFG: "henvcfg"}
+"""Their names."""
+
+CSR_NAMES = {**ATP_NAMES, **ENVCFG_NAMES}
+"""Every register whose writes are intercepted."""
+
 
 class InstructionKind(Enum):
     """What an instruction can do to translation or memory."""
@@ -27,6 +36,8 @@ class InstructionKind(Enum):
     """``sfence.vma``, ``sinval.vma``, ``hfence.*``, ``hinval.*``."""
     ATP_WRITE = "atp_write"
     """A CSR instruction that writes ``satp``, ``vsatp`` or ``hgatp``."""
+    ENVCFG_WRITE = "envcfg_write"
+    """A CSR instruction that writes ``menvcfg`` or ``henvcfg``."""
     LOAD = "load"
     STORE = "store"
     AMO = "amo"
@@ -38,6 +49,10 @@ class InstructionKind(Enum):
     VECTOR_LOAD = "vector load"
     VECTOR_STORE = "vector store"
     OTHER = "other"
+
+
+CSR_WRITES = (InstructionKind.ATP_WRITE, InstructionKind.ENVCFG_WRITE)
+"""The kinds that write a register of :data:`CSR_NAMES`."""
 
 
 class Pattern(NamedTuple):
@@ -56,7 +71,8 @@ class Pattern(NamedTuple):
     size: int
     layout: str
     detail: int = 0
-    """FENCE: the instruction bits of :class:`hypervisor_model.events.Fence`; ATP_WRITE: the CSR."""
+    """FENCE: the instruction bits of :class:`hypervisor_model.events.Fence`; ATP_WRITE and
+    ENVCFG_WRITE: the CSR."""
 
 
 def _rows() -> list[Pattern]:
@@ -129,8 +145,9 @@ def _rows() -> list[Pattern]:
     ):
         match = 0x73 | funct7 << 25
         rows.append(Pattern(name, 4, 0xFE00_7FFF, match, kinds.FENCE, 0, "fence", int(detail)))
-    # Writes of a root register.  csrrs and csrrc with x0 or 0 only read: see `decode`.
-    for csr in ATP_NAMES:
+    # Writes of a root register, and of one with paging features.  csrrs and csrrc with x0 or 0
+    # only read: see `decode`.
+    for csr in CSR_NAMES:
         for funct3, name in ((1, "csrrw"), (2, "csrrs"), (3, "csrrc")):
             for immediate in (False, True):
                 code = funct3 | 4 * immediate
@@ -140,7 +157,7 @@ def _rows() -> list[Pattern]:
                         4,
                         0xFFF0_707F,
                         0x73 | code << 12 | csr << 20,
-                        kinds.ATP_WRITE,
+                        kinds.ATP_WRITE if csr in ATP_NAMES else kinds.ENVCFG_WRITE,
                         0,
                         "csr",
                         csr,

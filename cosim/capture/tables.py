@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture.log import EventLog
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Kind, PteOp
+from cosim.capture.paging import ALWAYS_SETS_AD, Paging, PagingState
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Envcfg, Kind, PteOp
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import kernel, signed, unsigned
 
@@ -104,6 +105,7 @@ class LiveTables:
     :param ram: guest RAM as int64 words, shared with the guest.
     :param base: physical address of ``ram[0]``.
     :param log: receives the events.
+    :param paging: what the CPU has of the paging features that a guest can switch.
 
     Three lists tell a source what has changed; the source empties them.  ``added`` and ``dropped``
     hold the pages that came and went.  ``leaves`` holds (which leaf, entry) for each leaf that came
@@ -111,7 +113,13 @@ class LiveTables:
     with U are many, and no source needs them.
     """
 
-    def __init__(self, ram: NDArray[np.int64], base: int, log: EventLog) -> None:
+    def __init__(
+        self,
+        ram: NDArray[np.int64],
+        base: int,
+        log: EventLog,
+        paging: Paging = ALWAYS_SETS_AD,
+    ) -> None:
         self._ram = ram
         self._base = base
         self._end = base + ram.nbytes
@@ -123,6 +131,7 @@ class LiveTables:
         self._copies = np.zeros((256, pte.ENTRIES), dtype=np.int64)
         self._top = 0
         self.satp = 0
+        self.paging = PagingState(paging)
         self.added: list[int] = []
         self.dropped: list[int] = []
         self.leaves: list[tuple[Leaf, int]] = []
@@ -167,6 +176,10 @@ class LiveTables:
         self.satp = signed(new)
         self._load_root(self.satp)
 
+    def write_envcfg(self, register: Envcfg, old: int, new: int) -> None:
+        """Take in a write of ``menvcfg`` or ``henvcfg``."""
+        self.paging.written(register, old, new, self._log)
+
     def store(self, parts: Sequence[tuple[int, int]], size: int, op: PteOp) -> None:
         """Take in an executed store of ``size`` bytes; RAM has its result (rules 3 to 5).
 
@@ -189,7 +202,31 @@ class LiveTables:
 
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         """Take in an entry that differs in RAM though no store explains it."""
-        self._entry_written(pa, pa, 8, op, 0)
+        # What was found before it may have retired its table.
+        if pa & -_PAGE in self._pages:
+            self._entry_written(pa, pa, 8, op, 0)
+
+    def vector_store(self) -> None:
+        """Take in an executed vector store; its registers do not say what it wrote.
+
+        Every entry that differs is its work, unless the MMU may have done it.  It counts as a store
+        of more than one entry (rule 5 a).
+        """
+        changed = [pa for pa, old, new in self.differences() if not self.is_by_mmu(old, new)]
+        for pa in changed:
+            if pa & -_PAGE in self._pages:
+                self._retire_for_store(pa & -_PAGE, range(pa, pa + 8, 8), small=True)
+        flags = 0
+        for pa in changed:
+            if pa & -_PAGE in self._pages:
+                self._entry_written(pa, pa, 0, PteOp.VECTOR, flags)
+                flags = FLAG_CONT
+
+    def is_by_mmu(self, old: int, new: int) -> bool:
+        """Return True if the MMU may have made a change: it sets A, or A and D, in leaves."""
+        added = new & ~old
+        kept = old & ~new == 0 and added & ~(pte.A | pte.D) == 0
+        return self.paging.sets_ad and bool(pte.is_leaf(old)) and kept
 
     def changed(self, pa: int, size: int) -> bool:
         """Return True if a store to an entry in ``size`` bytes at ``pa`` must have run.
@@ -209,14 +246,14 @@ class LiveTables:
     def differences(self) -> list[tuple[int, int, int]]:
         """Compare all live pages with RAM.
 
-        :return: (PA of the entry, copy, RAM) of each difference.
+        :return: (PA of the entry, copy, RAM) of each difference, by PA.
         """
         found: list[tuple[int, int, int]] = []
         start = 0
         while True:
             at = int(_first_difference(self._ram, self._index, self._copies, self._slots, start))
             if at < 0:
-                return found
+                return sorted(found)
             start = at >> 9
             page = self._base + int(self._index[start]) * _PAGE
             row = self._copies[start]

@@ -24,10 +24,12 @@ from cosim.session.backends import FOR_CAPTURE
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trace."
 )
+@click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
     output: Path,
+    logs: Path | None,
     as_json: bool,
     offline: bool,
     from_: str | None,
@@ -49,7 +51,7 @@ def command(
         refuse_beside_file(guest)
         return do_runs(Path(guest), output, as_json=as_json, trace=True, offline=offline)
     spec = spec_from(guest, FOR_CAPTURE, **{"from": from_}, **given)
-    return capture_and_print(spec, output, as_json=as_json, offline=offline)
+    return capture_and_print(spec, output, as_json=as_json, logs=logs, offline=offline)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

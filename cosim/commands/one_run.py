@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
 import guest
-from cosim import output, paths
-from cosim.errors import CosimError, GuestImageError, StorageError
+from cosim import output
+from cosim.commands.logs import folder_for
+from cosim.errors import CosimError, GuestImageError
 from cosim.machine import interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, has_finding
@@ -85,13 +84,21 @@ def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDoc
     return outcome.document
 
 
-def capture_and_print(spec: RunSpec, trace: Path, *, as_json: bool, offline: bool = False) -> int:
+def capture_and_print(
+    spec: RunSpec,
+    trace: Path,
+    *,
+    as_json: bool,
+    logs: Path | None = None,
+    offline: bool = False,
+) -> int:
     """Capture one session as a trace, print what it holds, return the exit status.
 
+    :param logs: where logs are kept; None: they are kept only if the session failed.
     :param offline: fail if the guest has to be made first.
     """
     make_guest(spec, offline=offline)
-    return _run_and_print(spec, as_json=as_json, logs=None, trace=trace)
+    return _run_and_print(spec, as_json=as_json, logs=logs, trace=trace)
 
 
 def run_and_print(
@@ -116,7 +123,25 @@ def _run_and_print(
     spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None, verbose: bool = False
 ) -> int:
     spec = available(spec, note_once)
-    folder = _logs_folder(logs)
+    with folder_for(logs) as folder:
+        keep = logs is not None
+        return _run_in(folder, spec, as_json=as_json, keep=keep, trace=trace, verbose=verbose)
+
+
+def _run_in(
+    folder: Path,
+    spec: RunSpec,
+    *,
+    as_json: bool,
+    keep: bool,
+    trace: Path | None,
+    verbose: bool,
+) -> int:
+    """Run one session with its logs in ``folder``.
+
+    :param keep: keep the logs of a session that went through, too.
+    :param verbose: print every counter.
+    """
     outcome = failed = None
     try:
         outcome = _run(spec, folder, trace)
@@ -124,11 +149,11 @@ def _run_and_print(
         if outcome.error is None and not spec.live:
             failed = workload.failure(folder)
     finally:
-        went_through = outcome is None or outcome.error is None
-        if logs is None and failed is not None:
-            # The console's log says why it failed; the recording may be large.
-            (folder / RECORDING).unlink(missing_ok=True)
-        elif logs is None and (went_through or not any(folder.iterdir())):
+        # It is not used again, and may be large.
+        (folder / RECORDING).unlink(missing_ok=True)
+        # The console's log says why a workload failed.
+        went_through = outcome is None or (outcome.error is None and failed is None)
+        if not keep and (went_through or not any(folder.iterdir())):
             shutil.rmtree(folder, ignore_errors=True)
     if outcome.document is not None:
         if as_json:
@@ -164,18 +189,3 @@ def _run(spec: RunSpec, folder: Path, trace: Path | None) -> Outcome:
         return execute(plan, folder, pipeline, watchers=watchers)
     with live_view() as view:
         return execute(plan, folder, pipeline, watchers=Watchers(view=view, note=output.note))
-
-
-def _logs_folder(asked: Path | None) -> Path:
-    try:
-        if asked is not None:
-            asked.mkdir(parents=True, exist_ok=True)
-            return asked
-        parent = paths.cache() / "sessions"
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
-    except OSError as error:
-        raise StorageError(
-            f"cannot write {asked or paths.cache()}: {error.strerror}; "
-            "free space, or choose a folder with --logs or COSIM_CACHE"
-        ) from None

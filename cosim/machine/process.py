@@ -33,11 +33,13 @@ def spawn(
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
     pass_fds: Sequence[int] = (),
+    umask: int = -1,
 ) -> subprocess.Popen[bytes]:
     """Start ``argv`` in a new session, tied to this process.
 
     The new session keeps Ctrl-C in our terminal from reaching the child before our teardown does.
 
+    :param umask: of the child; -1: ours.
     :raises OSError: when the program cannot be started.
     """
     words = [os.fspath(word) for word in argv]
@@ -50,6 +52,7 @@ def spawn(
         stderr=stderr,
         pass_fds=pass_fds,
         start_new_session=True,
+        umask=umask,
     )
 
 

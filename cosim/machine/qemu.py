@@ -39,6 +39,8 @@ from cosim.machine.ram import GuestRam
 _PIPE_BYTES = 1 << 20
 """The largest pipe that Linux gives to an ordinary user (fs.pipe-max-size)."""
 _SHORT_SECONDS = 2.0
+_PRIVATE = 0o177
+"""The umask of QEMU: what it makes is for its user alone."""
 _QUIT_SECONDS = 30.0
 
 _Part = TypeVar("_Part")
@@ -48,6 +50,23 @@ def _present(part: _Part | None) -> _Part:
     """Return a part of a machine that has been entered."""
     assert part is not None, "the machine was not started"
     return part
+
+
+def _hint(said: str, config: MachineConfig) -> str:
+    """Return what to do about what QEMU said when it refused to start; empty if nobody knows."""
+    overlap = "regions overlap" in said
+    if overlap and config.bios is None and f"(addresses {RAM_BASE:#018x}" in said:
+        return (
+            "; the kernel lies where QEMU puts its firmware: give a kernel that starts in M-mode "
+            "with --bios none"
+        )
+    small = ("memory to place DTB", "could not load kernel", "could not load ramdisk")
+    if overlap or any(text in said for text in small):
+        return (
+            f"; {config.memory >> 20} MiB of RAM may be too little for this guest: give it more "
+            "with --memory"
+        )
+    return ""
 
 
 class Machine:
@@ -188,6 +207,8 @@ class Machine:
                     stdout=log,
                     stderr=log,
                     pass_fds=[ram, *self._lines.inherited, *self._pass_fds],
+                    # Whoever can write to the stub's socket can do anything to the guest.
+                    umask=_PRIVATE,
                 )
             except OSError as error:
                 short = error.errno == errno.ENOMEM
@@ -223,7 +244,8 @@ class Machine:
         prefix = f"{self.qemu.name}: "
         said = next((x for x in lines if "warning" not in x), "it said nothing")
         said = said.removeprefix(prefix).removeprefix(f"{self.qemu}: ")
-        return MachineError(f"QEMU refused to start (status {status}): {said}", log=log)
+        hint = _hint("\n".join(lines), self.config)
+        return MachineError(f"QEMU refused to start (status {status}): {said}{hint}", log=log)
 
     def close(self) -> None:
         """End QEMU and release everything; idempotent, and fine if QEMU is gone already."""

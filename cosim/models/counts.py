@@ -11,6 +11,7 @@ from hypervisor_model.events import (
     EventBatch,
     Fence,
     Kind,
+    PteOp,
     of_virtual_machines,
 )
 
@@ -26,7 +27,8 @@ class EventCounter:
         self._virtual = np.zeros(_COUNTERS, dtype=np.int64)
         self._forms = np.zeros(_FORMS, dtype=np.int64)
         self._continued = 0
-        self._samples = {Kind.ACCESS: 0, Kind.SATP_WRITE: 0}
+        self._hardware_ad = 0
+        self._samples = {Kind.ACCESS: 0, Kind.SATP_WRITE: 0, Kind.ENVCFG_WRITE: 0}
 
     def feed(self, batch: EventBatch) -> None:
         """Count ``batch``."""
@@ -37,6 +39,8 @@ class EventCounter:
         kind = batch["kind"]
         self._kinds += np.bincount(kind, minlength=_COUNTERS)
         self._continued += _flagged(batch, Kind.PTE_WRITE, FLAG_CONT)
+        by_mmu = (kind == Kind.PTE_WRITE) & (batch["sub"] == PteOp.HARDWARE_AD)
+        self._hardware_ad += int(np.count_nonzero(by_mmu))
         for sampled in self._samples:
             self._samples[sampled] += _flagged(batch, sampled, FLAG_STOP)
         forms = batch["sub"][kind == Kind.FENCE] & Fence.FORM
@@ -51,7 +55,8 @@ class EventCounter:
             table_add=kinds[Kind.TABLE_ADD],
             table_entry=kinds[Kind.TABLE_ENTRY],
             table_drop=kinds[Kind.TABLE_DROP],
-            pte_write=kinds[Kind.PTE_WRITE],
+            pte_write=kinds[Kind.PTE_WRITE] - self._hardware_ad,
+            hardware_ad_updates=self._hardware_ad,
             pte_write_continued=self._continued,
             fence=FenceCounts(
                 va=int(self._forms[Fence.VA]),
@@ -60,6 +65,7 @@ class EventCounter:
                 all=int(self._forms[Fence.ALL]),
             ),
             satp_write=kinds[Kind.SATP_WRITE] - self._samples[Kind.SATP_WRITE],
+            envcfg_write=kinds[Kind.ENVCFG_WRITE] - self._samples[Kind.ENVCFG_WRITE],
             access=kinds[Kind.ACCESS] - self._samples[Kind.ACCESS],
             sample=sum(self._samples.values()),
             page_fault=kinds[Kind.PAGE_FAULT],

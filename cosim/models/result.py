@@ -7,7 +7,7 @@ live run and a replay share :func:`document` and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
@@ -50,9 +50,10 @@ class EventCounts(TypedDict):
     """Events by kind.
 
     ``pte_write`` counts entries stored to; ``pte_write_continued`` are those among them that
-    belong to the same store as the one before.  ``access`` and ``satp_write`` leave out the
-    ``sample`` events, which say where a stop found the guest and what ``satp`` holds at the
-    start of the region.
+    belong to the same store as the one before.  ``hardware_ad_updates`` are no stores: entries in
+    which the guest's MMU was found to have set A or D.  ``access``, ``satp_write`` and
+    ``envcfg_write`` leave out the ``sample`` events, which say where a stop found the guest and
+    what the registers hold at the start of the region.
     """
 
     total: int
@@ -61,8 +62,10 @@ class EventCounts(TypedDict):
     table_drop: int
     pte_write: int
     pte_write_continued: int
+    hardware_ad_updates: int
     fence: FenceCounts
     satp_write: int
+    envcfg_write: int
     access: int | None
     """None if the source sees no accesses."""
     sample: int
@@ -192,9 +195,13 @@ class Ending:
         return cls(
             complete=_part(data, "complete", bool),
             reason=_part(data, "reason", str, optional=True),
-            region=_part(data, "region", dict),
+            region=_counts(_part(data, "region", dict), ("instructions", "not_replayed", "stops"))
+            or {},
             stepped=_part(data, "stepped", dict, optional=True),
-            audit=_part(data, "audit", dict, optional=True),
+            audit=_counts(
+                _part(data, "audit", dict, optional=True),
+                ("checks", "hardware_ad_updates", *MISSED),
+            ),
             agreement=_part(data, "agreement", dict, optional=True),
         )
 
@@ -293,6 +300,18 @@ def _part(data: Mapping[str, Any], key: str, kind: type, *, optional: bool = Fal
     if isinstance(value, kind) or (optional and value is None):
         return value
     raise ValueError(f"{key} is {value!r}, not {kind.__name__}")
+
+
+def _counts(data: Json | None, keys: Iterable[str]) -> Json | None:
+    """Return ``data``, whose ``keys`` are counts as far as they are there.
+
+    :raises ValueError: when one is not.
+    """
+    for key in keys:
+        value = (data or {}).get(key)
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{key} is {value!r}, not a count")
+    return data
 
 
 def _choice(data: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> Any:

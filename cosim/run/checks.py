@@ -25,6 +25,8 @@ def text(value: Any, folder: Path) -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"is {value!r}, not a text")
+    if "\0" in value:
+        raise ValueError(f"is {value!r}; no program can be given a NUL character")
     return value
 
 

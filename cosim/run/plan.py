@@ -14,6 +14,7 @@ from typing import Any
 import guest
 from cosim.capture import marks
 from cosim.capture.decode import CBO_BLOCK
+from cosim.capture.paging import Paging
 from cosim.errors import UsageError
 from cosim.kernel import symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
@@ -28,10 +29,11 @@ from cosim.run.names import Names
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
 from guest.spec import checksum
+from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE
 from hypervisor_model.policies import MachineModel
 
 DEFAULT_TIME_LIMIT = 600.0
-_CPU_PROPERTIES = ("svade", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
+_CPU_PROPERTIES = ("svade", "svadu", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
 """Properties that sessions need.  All are read at once, because each question starts a QEMU."""
 _FIRMWARE = (RAM_BASE, 2 << 20)
 """Where QEMU puts its own OpenSBI.  A kernel starts behind it."""
@@ -99,6 +101,16 @@ class Plan:
         return int(self.cpu_properties.get("cboz_blocksize", CBO_BLOCK))
 
     @property
+    def paging(self) -> Paging:
+        """What the CPU has of the paging features that a guest can switch."""
+        cpu = self.cpu_properties
+        memory_types = ENVCFG_PBMTE if cpu.get("svpbmt") else 0
+        return Paging(
+            switches=(ENVCFG_ADUE if cpu.get("svadu") else 0) | memory_types,
+            features=(0 if cpu.get("svade") else ENVCFG_ADUE) | memory_types,
+        )
+
+    @property
     def typed(self) -> bool:
         """True if something is typed into the guest."""
         return bool(self.console)
@@ -116,7 +128,7 @@ class Plan:
             "ram_size": self.machine.memory,
             "harts": self.machine.harts,
             # QEMU's MMU sets A and D, with Svadu or without, unless the CPU has Svade.  A CPU with
-            # both leaves them to software until menvcfg.ADUE is set, and firmware leaves that 0.
+            # both leaves them to software until menvcfg.ADUE is set, which is an event.
             "svadu": not cpu.get("svade", False),
             **{name: bool(cpu.get(name, False)) for name in ("svpbmt", "svnapot", "svvptc")},
         }

@@ -48,7 +48,10 @@ def parse(text: str, symbols: Symbols, *, end: bool) -> Edge:
         return Edge("power-off", text)
     if text[:1].isdigit():
         try:
-            return Edge("address", text, address=int(text, 0))
+            address = int(text, 0)
         except ValueError:
             raise UsageError(f"{text!r} is not an address; write it as 0x...") from None
+        if address >> 64:
+            raise UsageError(f"{text!r} is not an address: it has more than 64 bits")
+        return Edge("address", text, address=address)
     return Edge("address", text, address=symbols.address(text))

@@ -42,10 +42,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
+from cosim.files import read_regular
 from cosim.run import request, toml_lines
 from cosim.run.backend_options import Backends
 from cosim.run.names import IN_FILE
@@ -54,6 +56,11 @@ from cosim.run.toml_lines import Path as Place
 from hypervisor_model.policies.machine import MODELLED, MachineModel
 
 Keys = tuple[str, ...]
+
+MOST_RUNS = 1000
+"""Runs of one file (ours): a matrix that gives more is a mistake."""
+_LARGEST = 1 << 20
+"""Bytes of a run file."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +100,19 @@ def load(path: Path, backends: Backends, default: str) -> RunFile:
     :raises RunFileError: when something is wrong; it names line and key of the first fault.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, _LARGEST).decode()
     except FileNotFoundError:
         raise RunFileError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RunFileError(f"{path}: cannot be read as text ({error})") from error
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RunFileError(f"{path}: cannot be read as text: {reason}") from error
     try:
         document = tomllib.loads(text)
+        return _Loader(path, text, backends, default).load(document)
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
-    return _Loader(path, text, backends, default).load(document)
+    except RecursionError:
+        raise RunFileError(f"{path}: its tables or arrays are nested too deep") from None
 
 
 class _Loader:
@@ -112,11 +122,12 @@ class _Loader:
         self._backends = backends
         self._default = default
         self._keys = request.file_keys(backends)
+        self._planned = 0
 
     def load(self, document: dict[str, Any]) -> RunFile:
         common = dict(document)
         output = common.pop("output", f"{self._path.stem}-results")
-        if not isinstance(output, str) or not output:
+        if not isinstance(output, str) or not output or "\0" in output:
             self._fail(("output",), f"is {output!r}, not the name of a folder")
         matrix = common.pop("matrix", {})
         tables = common.pop("run", None)
@@ -148,6 +159,10 @@ class _Loader:
             self._fail((*here, "name"), f"is {name!r}; give letters, digits and _ . + = -")
         axes = dict(self._axes(matrix, ("matrix",)))
         axes.update(self._axes(own.pop("matrix", {}), (*here, "matrix")))
+        self._planned += prod(len(axis.value) for axis in axes.values())
+        if self._planned > MOST_RUNS:
+            place = next((axis.place[:-1] for axis in axes.values()), here)
+            self._fail(place, f"gives {self._planned:,} runs; a file may have {MOST_RUNS:,}")
         leaves = _merged(shared, dict(_leaves(own, here)))
         for values in product(*(axis.value for axis in axes.values())):
             point = {

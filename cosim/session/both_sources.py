@@ -340,7 +340,7 @@ class BothSources(GdbSession):
         audit = dict(ending.audit or {})
         if not self._heard.killed:
             audit["checks"] += 1
-            audit["missed_writes"] += summary.missed - summary.missed_only_ad
+            audit["missed_writes"] += summary.missed
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.

@@ -73,6 +73,7 @@ def guest_layout(plan: Plan, machine: Machine, loop: TrapLoop | None = None) -> 
         machine_mode=plan.machine_mode,
         loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
         cbo_block=plan.cbo_block,
+        paging=plan.paging,
     )
 
 

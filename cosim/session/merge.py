@@ -332,11 +332,9 @@ def _is_seen_in_part(batch: EventBatch) -> NDArray[np.bool_]:
 
 
 def _is_hardware_ad(batch: EventBatch) -> NDArray[np.bool_]:
-    """Return a mask of the entries in which the MMU set A or D, or cleared nothing else."""
-    changed = batch["b"] ^ batch["c"]
-    written = (batch["kind"] == Kind.PTE_WRITE) & (batch["sub"] == PteOp.OTHER)
-    only_ad = (changed != 0) & (changed & ~_HARDWARE_AD == 0)
-    return written & only_ad  # type: ignore[no-any-return]
+    """Return a mask of the entries in which the MMU was found to have set A or D."""
+    written = batch["kind"] == Kind.PTE_WRITE
+    return written & (batch["sub"] == PteOp.HARDWARE_AD)  # type: ignore[no-any-return]
 
 
 def _common_positions(stream: EventBatch) -> NDArray[np.int64]:

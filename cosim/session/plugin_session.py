@@ -23,7 +23,7 @@ from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import panic_line
+from cosim.session.recording import has_panicked, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
@@ -133,6 +133,7 @@ class PluginSession:
             self._watch_interrupts,
             self._watch_console,
             self._watch_traps,
+            self._watch_panic,
         )
         for watch in watches:
             threading.Thread(target=watch, args=[machine, done], daemon=True).start()
@@ -196,6 +197,13 @@ class PluginSession:
                 self._stop(machine.pid, signal.SIGKILL)
                 return
 
+    def _watch_panic(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that panicked.  Without panic=-1 on its command line it waits for ever."""
+        while not done.wait(_VIEW_SECONDS):
+            if has_panicked(machine):
+                self._end(machine, done)
+                return
+
     def _end(self, machine: Machine, done: threading.Event) -> None:
         """Ask QEMU to end; kill it if it does not."""
         self._stop(machine.pid)
@@ -257,8 +265,8 @@ class PluginSession:
         if summary is not None:
             audit = {
                 "checks": 1,
-                "missed_writes": summary.missed - summary.missed_only_ad,
-                "hardware_ad_updates": summary.missed_only_ad,
+                "missed_writes": summary.missed,
+                "hardware_ad_updates": summary.hardware_ad_updates,
             }
         return Ending(
             complete=error is None and not self._halted,
@@ -314,6 +322,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         mark=plan.mark_at,
         mark_in_user=plan.mark_at == marks.USER_MARK,
         cbo_block=plan.cbo_block,
+        paging=plan.paging,
     )
 
 

@@ -245,6 +245,11 @@ def _check_whole(log: Path, folder: Path) -> None:
         ) from None
 
 
+def has_panicked(machine: Machine) -> bool:
+    """Return True if the guest said last that it panicked, and now waits for ever."""
+    return _PANIC_END.search(machine.console.last_line()) is not None
+
+
 def panic_line(machine: Machine) -> str | None:
     """Return what a guest that panicked said about it; None if it did not panic.
 

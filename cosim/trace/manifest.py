@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cosim.errors import TraceError
+from cosim.files import read_regular
 from cosim.trace.schema import LAYOUTS, VERSION
 
 FORMAT = "lsp-cosim-trace"
@@ -38,6 +39,11 @@ NAME = "_manifest.jsonl"
 """Readers of a folder of Parquet files ignore names that begin with an underscore."""
 
 Record = dict[str, Any]
+
+_LARGEST = 256 << 20
+"""Bytes of a manifest that are read; one segment takes some 400."""
+_DEEPEST = 50
+"""How deep a record may be nested."""
 
 
 class TraceDamage(TraceError):
@@ -68,7 +74,7 @@ def read(folder: Path) -> Lines:
     """
     path = folder / NAME
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _LARGEST)
     except (FileNotFoundError, NotADirectoryError):
         raise TraceError(_no_trace(folder)) from None
     except OSError as error:
@@ -108,11 +114,20 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
+    if _is_deeper(record, _DEEPEST):
+        return None
     if not isinstance(record, dict) or not {"record", "crc32"} <= record.keys():
         return None
     del record["crc32"]
     # Compare every byte, so that nothing passes that could be read in another way.
     return record if to_line(record) == line + b"\n" else None
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    parts = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(part, levels - 1) for part in parts)
 
 
 def _check_header(path: Path, record: Record) -> None:

@@ -8,6 +8,7 @@ event.  :data:`hypervisor_model.events.KINDS` gives their columns names that say
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, NamedTuple
 
 import duckdb
@@ -36,6 +37,33 @@ _FAULT = 1 << 63
 """A PA from here on is negative as int64: it says that the access faults."""
 _COMMON = ("event", "icount", "hart", "priv", "pc")
 """The columns that each view begins with."""
+
+
+_ONE_SELECT = "the query must be one SELECT; a trace is read-only"
+_HEXADECIMAL = re.compile(rb"0[xX]([0-9a-fA-F]+)\b")
+
+
+def _decimal(sql: str) -> str:
+    """Return ``sql`` with each hexadecimal literal in decimal.
+
+    DuckDB has none: it reads ``0xff`` as ``0`` with the alias ``xff``.
+
+    :raises UsageError: when a literal has more than 64 bits.
+    """
+    data = sql.encode(errors="surrogateescape")
+    done, parts = 0, []
+    for at, kind in duckdb.tokenize(sql):
+        found = _HEXADECIMAL.match(data, at) if kind == duckdb.token_type.numeric_const else None
+        if found is None:
+            continue
+        number = int(found[1], 16)
+        if number >> 64:
+            raise UsageError(f"{found[0].decode()} has more than 64 bits")
+        # Without the type it would be a HUGEINT, which no bit of a UBIGINT can be compared with.
+        text = f"({number}::UBIGINT)" if number >> 63 else str(number)
+        parts += [data[done:at], text.encode()]
+        done = found.end()
+    return b"".join([*parts, data[done:]]).decode(errors="surrogateescape")
 
 
 def _expression(value: Value) -> str:
@@ -83,16 +111,20 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     """
     connection = _connect(trace)
     try:
-        statements = connection.extract_statements(sql)
+        statements = connection.extract_statements(_decimal(sql))
         if len(statements) != 1 or statements[0].type not in (
             duckdb.StatementType.SELECT,
             duckdb.StatementType.EXPLAIN,
         ):
-            raise UsageError("the query must be one SELECT; a trace is read-only")
+            raise UsageError(_ONE_SELECT)
+        # EXPLAIN ANALYZE executes what it explains.
+        connection.execute("BEGIN TRANSACTION READ ONLY")
         answer = connection.execute(statements[0])
         columns = [column[0] for column in answer.description]
         addresses = [str(column[1]) == "UBIGINT" for column in answer.description]
         rows = answer.fetchall() if limit is None else answer.fetchmany(limit + 1)
+    except duckdb.TransactionException as error:
+        raise UsageError(_ONE_SELECT) from error
     except duckdb.Error as error:
         text = str(error).splitlines()[0]
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cosim.errors import TraceError
+from cosim.files import read_regular
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
 from cosim.trace.manifest import TraceDamage
+from hypervisor_model.errors import ModelError
 from hypervisor_model.events import EventBatch, Kind
+
+_T = TypeVar("_T")
+
+_FILE = re.compile(r"events-\d{6,12}\.parquet")
+_MOST_EVENTS = 1 << 24
+"""Events that a segment may hold: 768 MiB of records.  The writer makes far smaller ones."""
+_MOST_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,11 @@ class Segment:
         :raises TraceDamage: when they are not those that were written.
         """
         try:
-            data = self.path.read_bytes()
+            data = read_regular(self.path, max(self.size, _MOST_BYTES))
         except FileNotFoundError:
             raise TraceDamage(f"{self.path}: this segment is missing") from None
         except OSError as error:
-            raise TraceDamage(f"{self.path}: cannot be read ({error.strerror})") from error
+            raise TraceDamage(f"{self.path}: cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != self.sha256:
             what = f"{len(data)} bytes instead of {self.size}"
             raise TraceDamage(
@@ -56,11 +67,9 @@ class Segment:
         """
         data = self.load()
         try:
-            batch = self.layout.decode(data, self.first)
+            batch = self.layout.decode(data, self.first, self.events)
         except ValueError as error:
             raise TraceDamage(f"{self.path}: {error}") from error
-        if len(batch) != self.events:
-            raise TraceDamage(f"{self.path}: holds {len(batch)} events, not {self.events}")
         return batch
 
 
@@ -86,18 +95,18 @@ class TraceReader:
         """The text of each mark, by the number in field ``a`` of its MARK events."""
         ending: Ending | None = None
         try:
-            self.written_by = str(header["written_by"])
-            self.created = str(header["created"])
+            self.written_by = _value(header, "written_by", str)
+            self.created = _value(header, "created", str)
             self.origin = Origin.from_json(header["origin"])
             for record in lines.records[1:]:
                 match record["record"]:
                     case "segment":
                         self.segments.append(self._segment(record))
                     case "label":
-                        self.labels[int(record["number"])] = str(record["text"])
+                        self.labels[_label(record)] = _value(record, "text", str)
                     case "end":
                         ending = Ending.from_json(record["ending"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, ModelError) as error:
             path = folder / manifest.NAME
             raise TraceError(f"{path}: a record is not of this format ({error})") from error
         self.ending: Ending = ending or Ending.incomplete(f"the trace is cut: {lines.cut}")
@@ -124,20 +133,51 @@ class TraceReader:
             yield segment.read()
 
     def _segment(self, record: manifest.Record) -> Segment:
-        name = str(record["file"])
-        if Path(name).name != name:
-            raise ValueError(f"segment {name!r} lies outside of the trace")
+        name = _value(record, "file", str)
+        if not _FILE.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of a segment")
+        if _number(record, "events") > _MOST_EVENTS:
+            raise ValueError(f"a segment of {record['events']} events")
+        kinds = _value(record, "kinds", dict)
+        for kind in kinds:
+            _number(kinds, kind)
         return Segment(
             path=self.folder / name,
             layout=schema.LAYOUTS[self.version],
             first=self.events,
-            events=int(record["events"]),
-            size=int(record["bytes"]),
-            sha256=str(record["sha256"]),
-            kinds=dict(record["kinds"]),
-            first_icount=record["first_icount"],
-            last_icount=record["last_icount"],
+            events=_number(record, "events"),
+            size=_number(record, "bytes"),
+            sha256=_value(record, "sha256", str),
+            kinds=kinds,
+            first_icount=_count(record, "first_icount"),
+            last_icount=_count(record, "last_icount"),
         )
+
+
+def _value(record: Mapping[str, Any], key: str, kind: type[_T]) -> _T:
+    value = record[key]
+    if not isinstance(value, kind):
+        raise ValueError(f"{key} is {value!r}, not {kind.__name__}")
+    return value
+
+
+def _number(record: Mapping[str, Any], key: str) -> int:
+    value = record[key]
+    # True is an int for Python.
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{key} is {value!r}, not a number of 63 bits")
+    return value
+
+
+def _label(record: Mapping[str, Any]) -> int:
+    number = record["number"]
+    if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"number is {number!r}, not a number of 64 bits")
+    return number
+
+
+def _count(record: Mapping[str, Any], key: str) -> int | None:
+    return None if record[key] is None else _number(record, key)
 
 
 def verify(folder: Path) -> list[str]:
@@ -164,7 +204,8 @@ def verify(folder: Path) -> list[str]:
     listed = {segment.path for segment in reader.segments}
     for path in sorted(folder.glob("*events-*.parquet*")):
         if path not in listed:
-            findings.append(f"{path}: left over from an interrupted writer, not part of the trace")
+            shown = path if path.name.isprintable() else repr(str(path))
+            findings.append(f"{shown}: left over from an interrupted writer, not part of the trace")
     if reader.cut:
         findings.append(f"{folder}: the trace is cut: {reader.cut}")
     elif not reader.ending.complete:

@@ -117,18 +117,24 @@ class Layout:
         data: bytes = sink.getvalue().to_pybytes()
         return data
 
-    def decode(self, data: bytes, first: int) -> EventBatch:
+    def decode(self, data: bytes, first: int, count: int | None = None) -> EventBatch:
         """Return the events in the bytes of one Parquet file of this version.
 
         Fields that came later are unknown: 0, or -1 for a count.
 
         :param first: the number that its first event must have.
+        :param count: how many events it must hold; None if that is not known.
         :raises ValueError: when it is not a Parquet file of this layout; says what differs.
         """
         try:
             # Without threads and read-ahead: if one of Arrow's threads is still at work when Python
             # exits, it aborts the process.
-            table = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(use_threads=False)
+            file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+            rows = file.metadata.num_rows
+            # A small file may claim any number of rows, and each takes memory.
+            if count is not None and rows != count:
+                raise ValueError(f"holds {rows} events, not {count}")
+            table = file.read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"not readable as Parquet ({str(error).splitlines()[0]})") from error
         stored = (table.schema.metadata or {}).get(METADATA_KEY)
@@ -176,7 +182,10 @@ class Layout:
     def _decoded(self, field: Field, column: Any) -> Any:
         match field.content:
             case Content.COUNT:
-                return column.fill_null(-1).to_numpy()
+                values = column.fill_null(-1).to_numpy()
+                if len(values) and values.min() < -1:
+                    raise ValueError(f"a {field.name} is negative")
+                return values
             case Content.WORD:
                 return column.to_numpy().view(np.int64)
             case Content.KIND:

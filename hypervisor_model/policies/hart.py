@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
 from hypervisor_model import walk_cache as caches
-from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Fence, Priv
+from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE, FLAG_MXR, FLAG_SUM, Fence, Priv
 from hypervisor_model.exits import M_MODE, Counter, Exit
 from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.tlb import Tlb
-from hypervisor_model.walk import Walk
+from hypervisor_model.walk import ADUE, PBMTE, Walk
 from hypervisor_model.walk_cache import WalkCache
 
 VIEWS = 3
@@ -34,9 +35,14 @@ _HART = np.dtype(
         ("faulted", np.int64),
         ("fault_va", np.int64),
         ("fault_cause", np.int64),
+        ("paging", np.int64),
     ]
 )
-"""A hart: ``satp`` as the guest wrote it; 1 if the last access faulted, its address and cause."""
+"""A hart: ``satp`` as the guest wrote it; 1 if the last access faulted, its address and cause; the
+paging features that are on (:data:`PAGING`)."""
+
+PAGING = ADUE | PBMTE
+"""Flags of a walk that the guest can switch (``menvcfg``)."""
 
 COUNTERS = len(Exit)
 REFS_VS = COUNTERS + len(Counter)
@@ -76,7 +82,7 @@ class Hardware(NamedTuple):
     footprint_data: int
     footprint_code: int
     flags: int
-    """Flags of the guest's own walk."""
+    """Flags of the guest's own walk, without those of :data:`PAGING`."""
 
 
 def make(machine: MachineModel) -> Hardware:
@@ -87,6 +93,8 @@ def make(machine: MachineModel) -> Hardware:
     def per_hart(array: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.repeat(array[np.newaxis], machine.harts, axis=0)
 
+    harts = np.zeros(machine.harts, _HART)
+    harts["paging"] = machine.walk_flags & PAGING
     return Hardware(
         tlb_entries=per_hart(tlb.entries),
         tlb_geometry=tlb.geometry,
@@ -98,11 +106,11 @@ def make(machine: MachineModel) -> Hardware:
         cache_clock=per_hart(np.repeat(cache.clock[np.newaxis], VIEWS, axis=0)),
         no_entries=caches.make(0).entries,
         no_trace=np.zeros((0, 5), np.int64),
-        harts=np.zeros(machine.harts, _HART),
+        harts=harts,
         counts=np.zeros(TAKEN + 1, np.int64),
         footprint_data=machine.footprint_data,
         footprint_code=machine.footprint_code,
-        flags=machine.walk_flags,
+        flags=machine.walk_flags & ~PAGING,
     )
 
 
@@ -138,9 +146,27 @@ def is_untranslated(satp: int, priv: int) -> bool:
 
 
 @inner
-def access_flags(hw: Hardware, flags: int) -> int:
-    """Flags of the guest's walk for an ACCESS event with ``flags``."""
-    return hw.flags | (flags & _ACCESS_FLAGS)
+def access_flags(hw: Hardware, hart: int, flags: int) -> int:
+    """Flags of the guest's walk for an ACCESS event of ``hart`` with ``flags``."""
+    return hw.flags | hw.harts[hart].paging | (flags & _ACCESS_FLAGS)  # type: ignore[no-any-return]
+
+
+@inner
+def switched(paging: int, value: int, switches: int) -> int:
+    """Return ``paging`` as an ENVCFG_WRITE leaves it: the register's value, and which of its bits
+    are switches."""
+    if switches & ENVCFG_ADUE:
+        paging = (paging | ADUE) if value & ENVCFG_ADUE else (paging & ~ADUE)
+    if switches & ENVCFG_PBMTE:
+        paging = (paging | PBMTE) if value & ENVCFG_PBMTE else (paging & ~PBMTE)
+    return paging
+
+
+@inner
+def envcfg_written(hw: Hardware, event: Event) -> None:
+    """Take in an ENVCFG_WRITE of the guest's own paging."""
+    state = hw.harts[event.hart]
+    state.paging = switched(state.paging, event.b, event.c)
 
 
 @inner

@@ -23,6 +23,7 @@ from hypervisor_model.policies.hart import (
     access_flags,
     cache_of,
     count_refs,
+    envcfg_written,
     is_untranslated,
     no_cache,
     tlb_of,
@@ -35,6 +36,7 @@ from hypervisor_model.walk import OK, PROBE, Request, untranslated
 
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _NO_GUEST = NO_GUEST
 _VIEW = 0
@@ -74,6 +76,8 @@ def _run(
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)
         elif kind == _SATP_WRITE:
             hw.harts[hart].satp = event.b
+        elif kind == _ENVCFG_WRITE:
+            envcfg_written(hw, event)
         else:
             apply(guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -86,7 +90,7 @@ def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     if is_untranslated(satp, priv):
         return untranslated(event.a, event.sub)
     stop = event.flags & FLAG_STOP
-    flags = access_flags(hw, event.flags) | (PROBE if stop else 0)
+    flags = access_flags(hw, hart, event.flags) | (PROBE if stop else 0)
     walk = translate1(
         tlb_of(hw, hart),
         no_cache(hw) if stop else cache_of(hw, hart, _VIEW),

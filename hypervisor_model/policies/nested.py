@@ -34,6 +34,7 @@ from hypervisor_model.policies.hart import (
     access_flags,
     cache_of,
     count_refs,
+    envcfg_written,
     no_cache,
     take_exit,
     tlb_of,
@@ -48,6 +49,7 @@ HOST_BASE = 1 << 50
 
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _TAKEN, _ANSWER, _EXITS = TAKEN, ANSWER, EXITS
 _GSTAGE_FAULT = int(Exit.GSTAGE_FAULT)
@@ -128,6 +130,8 @@ def _run(
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)
         elif kind == _SATP_WRITE:
             hw.harts[hart].satp = event.b
+        elif kind == _ENVCFG_WRITE:
+            envcfg_written(hw, event)
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
@@ -139,7 +143,7 @@ def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     if priv & 3 == _MACHINE:
         return untranslated(va, kind)
     vsatp = hw.harts[hart].satp
-    flags = access_flags(hw, event.flags)
+    flags = access_flags(hw, hart, event.flags)
     if event.flags & FLAG_STOP:
         return _probe(hw, g, hart, vsatp, Request(va, kind, priv, flags | PROBE))
     request = Request(va, kind, priv, flags)

@@ -57,6 +57,7 @@ from hypervisor_model.policies.hart import (
     access_flags,
     cache_of,
     count_refs,
+    envcfg_written,
     is_untranslated,
     no_cache,
     page_fault,
@@ -100,6 +101,7 @@ _TABLE_ADD = int(Kind.TABLE_ADD)
 _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
 _TABLE_DROP = int(Kind.TABLE_DROP)
 _ACCESS = int(Kind.ACCESS)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _PAGE_FAULT = int(Kind.PAGE_FAULT)
 _PT_WRITE = int(Exit.PT_WRITE)
 _SHADOW_FILL = int(Exit.SHADOW_FILL)
@@ -110,6 +112,7 @@ _WRITE = int(Access.WRITE)
 _USER = int(Priv.U)
 _FORM_ASID = int(Fence.ASID)
 _OTHER = int(PteOp.OTHER)
+_HARDWARE_AD = int(PteOp.HARDWARE_AD)
 _AD = pte.A | pte.D
 
 
@@ -124,6 +127,10 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
         return _access(hw, p, event)
     if kind == _PAGE_FAULT:
         page_fault(hw, event.hart, event.a, event.b)
+        return 0
+    if kind == _ENVCFG_WRITE:
+        envcfg_written(hw, event)
+        p.state.paging = hw.harts[event.hart].paging
         return 0
     apply(p.guest, kind, event.a, event.c)
     page = page_of(p, event.a)
@@ -184,15 +191,17 @@ def store(p: Pool, event: Event) -> int:
     if page < 0 or p.tables[page].shadows == 0:
         return -1
     # Hardware that sets A and D: no guest of a shadow table has that, its hypervisor does it.
-    if event.sub == _OTHER and (event.b ^ event.c) & ~_AD == 0:
+    if event.sub == _HARDWARE_AD or (event.sub == _OTHER and (event.b ^ event.c) & ~_AD == 0):
         return -1
     return page
 
 
 @inner
 def is_stored(event: Event) -> bool:
-    """Return True if an instruction stores, so that write protection meets it; DMA does not."""
-    return event.sub != _OTHER
+    """Return True if an instruction stores, so that write protection meets it.
+
+    DMA is no instruction, and neither is the MMU that sets A and D."""
+    return event.sub != _OTHER and event.sub != _HARDWARE_AD
 
 
 @inner
@@ -294,7 +303,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
     satp = hw.harts[hart].satp
     if is_untranslated(satp, priv):
         return untranslated(va, kind)
-    flags = access_flags(hw, event.flags)
+    flags = access_flags(hw, hart, event.flags)
     view = USER_VIEW
     hw_priv = priv
     hw_flags = flags & ~ADUE

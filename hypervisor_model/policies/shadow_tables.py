@@ -18,7 +18,7 @@ from hypervisor_model.exits import Counter
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner
 from hypervisor_model.memory import Ram, holds, sparse
-from hypervisor_model.policies.hart import COUNTERS, VIEWS, Hardware
+from hypervisor_model.policies.hart import COUNTERS, PAGING, VIEWS, Hardware
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.walk import usable_leaf
 
@@ -77,6 +77,7 @@ _STATE = np.dtype(
             ("clock", np.int64),
             ("mark", np.int64),
             ("store_trapped", np.int64),
+            ("paging", np.int64),
         ],
     )
 )
@@ -115,6 +116,8 @@ class PoolState(Protocol):
     """Of the running traversal."""
     store_trapped: int
     """1 if the store at hand has taken its exit."""
+    paging: int
+    """Paging features that leaves are filled for: those of the hart that switched one last."""
 
 
 class Pool(NamedTuple):
@@ -142,7 +145,7 @@ class Pool(NamedTuple):
     counts: NDArray[np.int64]
     """Those of the Hardware."""
     flags: int
-    """Flags of the guest's own walk."""
+    """Flags of the guest's own walk, without those of ``PAGING``."""
     by_view: int
     """1: one shadow a privilege view (set-up ``base``, and ``vtlb``)."""
     use_asid: int
@@ -179,6 +182,7 @@ def make(
     (``local`` is the columns of that array)."""
     state = np.zeros(1, _STATE)[0]
     state.high = 1
+    state.paging = machine.walk_flags & PAGING
     pages = machine.ram_size // PAGE_BYTES
     return Pool(
         guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
@@ -191,7 +195,7 @@ def make(
         state=state,
         harts=hardware.harts,
         counts=hardware.counts,
-        flags=machine.walk_flags,
+        flags=machine.walk_flags & ~PAGING,
         by_view=int(machine.setup == "base" if by_view is None else by_view),
         use_asid=int(use_asid),
         shared=int(shared),
@@ -369,7 +373,7 @@ def link(p: Pool, slot: int, index: int, child: int, guest_entry: int) -> None:
 @inner
 def shadow_leaf(p: Pool, entry: int, level: int, view: int) -> int:
     """Return the shadow of a guest leaf in a view; 0 if there is nothing to map."""
-    if not usable_leaf(entry, level, p.flags):
+    if not usable_leaf(entry, level, p.flags | p.state.paging):
         return 0
     entry &= ~_RSW
     if entry & (pte.W | pte.D) == pte.W:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -42,7 +43,24 @@ def test_what_is_written_is_read(cache: Path) -> None:
     assert spec.read("micro") == made == guest.load("micro")
     document = json.loads((spec.folder("micro") / "guest.json").read_text())
     assert document["region"] == {"from": "mark:x", "to": "power-off"}
-    assert document == made.document()
+    # Within the guest's folder, so that the cache may be moved.
+    assert document == {**made.document(), "kernel": "kernel"}
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["relative", "as older versions wrote it"])
+@pytest.mark.parametrize("gone", [False, True], ids=["copied", "moved"])
+def test_a_copied_or_moved_cache_is_itself(
+    whole: bool, gone: bool, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = _ready("micro")
+    if whole:
+        (spec.folder("micro") / "guest.json").write_text(json.dumps(made.document()))
+    other = tmp_path / "other"
+    shutil.copytree(cache / "guests", other / "guests")
+    if gone:
+        shutil.rmtree(cache / "guests")
+    monkeypatch.setenv("COSIM_CACHE", str(other))
+    assert guest.load("micro").kernel == other / "guests" / "micro" / "kernel"
 
 
 def test_a_missing_guest_names_the_command(cache: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import (
+    ENVCFG_ADUE,
+    ENVCFG_PBMTE,
     FLAG_STOP,
     Access,
     EventBatch,
@@ -83,6 +85,13 @@ class Small:
 
     def fence(self, form: Fence, va: int = 0, asid: int = 0, hart: int = 0) -> None:
         self.feed(self.guest.fence(hart, form, va, asid))
+
+    def switch(self, bits: int, hart: int = 0, switches: int = ENVCFG_ADUE | ENVCFG_PBMTE) -> None:
+        """Let ``menvcfg`` hold ``bits``."""
+        event = empty(1)
+        event["kind"], event["hart"] = Kind.ENVCFG_WRITE, hart
+        event["b"], event["c"] = bits, switches
+        self.feed([event])
 
     def says(
         self,
@@ -628,3 +637,40 @@ def test_answers_must_fit() -> None:
         tracker.feed(empty(3), np.zeros((1, 3), np.int64))
     with pytest.raises(ModelError, match="limit records is 0"):
         Limits(records=0)
+
+
+NO_A = leaf(ONE, V | R | W | X)
+NC = leaf(ONE) | 1 << 61
+"""PBMT = 1."""
+
+
+@pytest.mark.parametrize(("bit", "entry"), [(ENVCFG_ADUE, NO_A), (ENVCFG_PBMTE, NC)])
+def test_a_switched_feature_counts_at_once_and_the_old_one_until_a_fence(
+    bit: int, entry: int
+) -> None:
+    small = Small()
+    small.store(LEAF, 3, entry)
+    small.fence(Fence.ALL)
+    assert (small.says(LOAD_FAULT), small.says(ONE)) == ("fresh", "illegal")
+    small.switch(bit)
+    assert (small.says(ONE), small.says(LOAD_FAULT)) == ("fresh", "stale_legal")
+    small.fence(Fence.VA, VA)
+    assert small.says(LOAD_FAULT) == "stale_legal", "only a fence of everything orders it"
+    small.fence(Fence.ALL)
+    assert (small.says(ONE), small.says(LOAD_FAULT)) == ("fresh", "illegal")
+    small.switch(0)
+    assert (small.says(LOAD_FAULT), small.says(ONE)) == ("fresh", "stale_legal")
+    small.fence(Fence.ALL)
+    assert (small.says(LOAD_FAULT), small.says(ONE)) == ("fresh", "illegal")
+
+
+def test_features_are_of_a_hart_and_only_switches_are_switched() -> None:
+    small = Small(harts=2)
+    small.store(LEAF, 3, NO_A)
+    small.load(ROOT, hart=1)
+    for hart in (0, 1):
+        small.fence(Fence.ALL, hart=hart)
+    small.switch(ENVCFG_ADUE, hart=1)
+    assert small.says(ONE, hart=1) == "fresh" and small.says(LOAD_FAULT, hart=0) == "fresh"
+    small.switch(ENVCFG_ADUE, switches=ENVCFG_PBMTE)
+    assert small.says(LOAD_FAULT, hart=0) == "fresh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -74,6 +75,14 @@ def test_images_are_mapped_privately_or_shared(tmp_path: Path) -> None:
 def test_impossible_ram_is_refused(base: int, size: int) -> None:
     with pytest.raises(ModelError, match="multiples of 4096"):
         GuestMemory(base, size)
+
+
+def test_what_is_no_file_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("fifo", "endless", "."):
+        with pytest.raises(ModelError, match="it is not a regular file"):
+            GuestMemory.map_image(tmp_path / name, 0)
 
 
 def test_unreadable_images_are_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_guest_accesses_and_mprv_from_m_mode(slots: int, tmp_path: Path) -> None
     assert ended.status == 0, ended.stdout + ended.stderr
     seen = [
         (
-            *tuple(unsigned(int(event[name])) for name in ("pc", "a", "b")),
+            *(unsigned(int(event[name])) for name in ("pc", "a", "b")),
             event["sub"],
             event["priv"],
         )

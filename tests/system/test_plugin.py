@@ -469,3 +469,24 @@ def test_harts_that_take_turns_are_refused(tmp_path: Path) -> None:
         running(replace(config, harts=2), tmp_path, Timing("icount"), **mark),
     ):
         pass
+
+
+def test_marks_in_quick_succession_share_batches(tmp_path: Path) -> None:
+    kernel = bare_kernel.build("many_marks", tmp_path)
+    config = MachineConfig(
+        kernel=kernel,
+        initrd=None,
+        append="",
+        bios=None,
+        memory=128 << 20,
+        cpu=tools.default_cpu(tools.qemu()),
+    )
+    mark = symbols.load(kernel).address(marks.SYMBOL)
+    started = time.monotonic()
+    with running(config, tmp_path, mark=mark, mark_in_user=False) as (source, machine):
+        machine.resume()
+        batches = list(source.batches())
+    seconds = time.monotonic() - started
+    assert sum(int((batch["kind"] == Kind.MARK).sum()) for batch in batches) == 5002
+    # One for each new label, one for each full buffer, and ten a second.
+    assert len(batches) <= 3 + 2 + 10 * seconds + 1

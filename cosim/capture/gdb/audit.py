@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cosim.capture.gdb.effects import Executed
+from hypervisor_model.events import PteOp
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed, unsigned
 
-_HARDWARE_AD = pte.A | pte.D
 _SHOWN = 20
 """The document lists this many findings of each kind."""
 _LAST_EVENTS = 5
@@ -44,7 +44,7 @@ class Audit:
     checks: int = 0
     missed: list[Missed] = field(default_factory=list)
     hardware_ad: int = 0
-    """Entries in which only A or D had changed.  QEMU's MMU does that if Svadu is on."""
+    """Entries in which QEMU's MMU has set A or D; each is an event."""
     missed_satp_writes: int = 0
     """How often ``satp`` held something else than the last write that was seen."""
     late_sites: set[int] = field(default_factory=set)
@@ -72,7 +72,10 @@ class AuditedTables(Protocol):
     def differences(self) -> list[tuple[int, int, int]]:
         """Return (PA, copy, RAM) of each entry that differs from its copy."""
 
-    def found(self, pa: int) -> None:
+    def is_by_mmu(self, old: int, new: int) -> bool:
+        """Return True if the MMU may have made a change."""
+
+    def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         """Take in an entry that differs, as an event."""
 
     def write_satp(self, old: int, new: int) -> None:
@@ -105,13 +108,14 @@ class Auditor:
         audit = self.audit
         audit.checks += 1
         for pa, copy, ram in self._tables.differences():
-            if (copy ^ ram) & ~_HARDWARE_AD == 0:
+            if self._tables.is_by_mmu(copy, ram):
                 audit.hardware_ad += 1
+                self._tables.found(pa, PteOp.HARDWARE_AD)
             else:
                 page, index = pa & -pte.PAGE, (pa & (pte.PAGE - 1)) >> 3
                 last_events = tuple(map(str, self._recent))
                 audit.missed.append(Missed(page, index, copy, ram, last_events))
-            self._tables.found(pa)
+                self._tables.found(pa)
         if audit.checks & (audit.checks - 1) == 0:
             # A scan costs too much for every fence.  The distance between two scans doubles, so
             # that it depends on the guest alone and not on time.

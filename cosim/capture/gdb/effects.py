@@ -10,11 +10,20 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from cosim.capture.decode import Instruction
-from cosim.capture.encodings import ATP_NAMES, HGATP, SATP, VSATP, InstructionKind
+from cosim.capture.encodings import (
+    CSR_NAMES,
+    CSR_WRITES,
+    HENVCFG,
+    HGATP,
+    MENVCFG,
+    SATP,
+    VSATP,
+    InstructionKind,
+)
 from cosim.capture.gdb.classify import Part, Stop
 from cosim.capture.gdb.stopped_guest import Registers
 from cosim.capture.log import EventLog
-from hypervisor_model.events import Access, Kind, Priv, PteOp, Satp
+from hypervisor_model.events import Access, Envcfg, Kind, Priv, PteOp, Satp
 from hypervisor_model.isa import causes, pte
 
 _PC = 32
@@ -29,6 +38,7 @@ _OPS = {
     InstructionKind.CBO_ZERO: PteOp.CBO_ZERO,
 }
 _ATP = {SATP: Satp.SATP, VSATP: Satp.VSATP, HGATP: Satp.HGATP}
+_ENVCFG = {MENVCFG: Envcfg.MENVCFG, HENVCFG: Envcfg.HENVCFG}
 
 FAULTING = {
     causes.FETCH_PAGE_FAULT: Access.FETCH,
@@ -53,11 +63,17 @@ class Tables(Protocol):
     def found(self, pa: int) -> None:
         """Take in an entry that differs, as an event."""
 
+    def vector_store(self) -> None:
+        """Take in an executed vector store, as events."""
+
     def store(self, parts: Sequence[tuple[int, int]], size: int, op: PteOp) -> None:
         """Take in an executed store, as events."""
 
     def write_satp(self, old: int, new: int) -> None:
         """Take in a write of ``satp``, as events."""
+
+    def write_envcfg(self, register: Envcfg, old: int, new: int) -> None:
+        """Take in a write of ``menvcfg`` or ``henvcfg``."""
 
 
 class Trap(NamedTuple):
@@ -97,7 +113,7 @@ class Executed(NamedTuple):
     writes: Sequence[tuple[int, int]]
     """(PA, bytes) of each part of a store that reached a live table; empty if none did."""
     old_atp: int
-    """What the register held that an ATP_WRITE writes."""
+    """What the register held that one of CSR_WRITES writes."""
     unforeseen: bool = False
     """True if it touched a watched page that its operands do not name."""
 
@@ -111,9 +127,7 @@ class Executed(NamedTuple):
         """True if it was a fence, a write of a root register or a store to a live table."""
         kind = self.stop.instruction.kind
         done = self.trap is None
-        return done and (
-            kind in (InstructionKind.FENCE, InstructionKind.ATP_WRITE) or bool(self.writes)
-        )
+        return done and (kind in (InstructionKind.FENCE, *CSR_WRITES) or bool(self.writes))
 
     def __str__(self) -> str:
         text, pc = self.stop.instruction.text, self.stop.pc
@@ -122,9 +136,9 @@ class Executed(NamedTuple):
 
 
 def before_step(stop: Stop, registers: Registers) -> int:
-    """Return what the register holds that the instruction writes; 0 if it is no ATP_WRITE."""
+    """Return what the register holds that the instruction writes; 0 if it is none of CSR_WRITES."""
     inst = stop.instruction
-    return registers.read(ATP_NAMES[inst.csr]) if inst.kind is InstructionKind.ATP_WRITE else 0
+    return registers.read(CSR_NAMES[inst.csr]) if inst.kind in CSR_WRITES else 0
 
 
 def after_step(stop: Stop, old_atp: int, registers: Registers, tables: Tables) -> Executed:
@@ -218,6 +232,9 @@ def record(executed: Executed, registers: Registers, tables: Tables, log: EventL
     inst = stop.instruction
     if fault is not None:
         log.add(Kind.PAGE_FAULT, fault.va, fault.cause, priv=fault.priv)
+    if inst.kind is InstructionKind.VECTOR_STORE:
+        # One that traps has stored the elements before.
+        tables.vector_store()
     if executed.trap is not None:
         return
     if inst.kind is InstructionKind.FENCE:
@@ -225,7 +242,10 @@ def record(executed: Executed, registers: Registers, tables: Tables, log: EventL
         log.add(Kind.FENCE, va, asid, sub=sub)
     elif inst.kind is InstructionKind.ATP_WRITE:
         _record_atp_write(executed, registers, tables, log)
-    elif inst.kind is InstructionKind.VECTOR_STORE or executed.unforeseen:
+    elif inst.kind is InstructionKind.ENVCFG_WRITE:
+        new = registers.read(CSR_NAMES[inst.csr])
+        tables.write_envcfg(_ENVCFG[inst.csr], executed.old_atp, new)
+    if executed.unforeseen and inst.kind is not InstructionKind.VECTOR_STORE:
         for pa, _, _ in tables.differences():
             tables.found(pa)
     if executed.writes:
@@ -236,7 +256,7 @@ def _record_atp_write(
     executed: Executed, registers: Registers, tables: Tables, log: EventLog
 ) -> None:
     csr = executed.stop.instruction.csr
-    new = registers.read(ATP_NAMES[csr])
+    new = registers.read(CSR_NAMES[csr])
     written = _ATP[csr]
     if written == Satp.SATP and executed.stop.state.virtual:
         written = Satp.VSATP

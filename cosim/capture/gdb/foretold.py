@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cosim.capture.log import Record, records
-from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.events import EVENT, EventBatch, Kind, PteOp
 
 _NAMES = EVENT.names or ()
 _PC, _A, _KIND, _SUB, _PRIV = (_NAMES.index(name) for name in ("pc", "a", "kind", "sub", "priv"))
@@ -53,7 +53,8 @@ class Foretold:
     def came(self, logged: Sequence[Record]) -> None:
         """Compare the events that a stop has brought, and go on behind them."""
         for record in logged:
-            if self.lost or record[_KIND] in _NOT_COMPARED:
+            by_mmu = record[_KIND] == Kind.PTE_WRITE and record[_SUB] == PteOp.HARDWARE_AD
+            if self.lost or by_mmu or record[_KIND] in _NOT_COMPARED:
                 continue
             foretold = self._record(self._at)
             self.lost = foretold is None or _comparable(foretold) != _comparable(record)

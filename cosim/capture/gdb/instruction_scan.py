@@ -1,16 +1,14 @@
-"""Finds fences and writes of ``satp`` in RAM, without symbols."""
+"""Finds fences and writes of ``satp`` and ``menvcfg`` in RAM, without symbols."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.capture.encodings import PATTERNS, InstructionKind
+from cosim.capture.encodings import CSR_WRITES, PATTERNS, InstructionKind
 
 _ROWS = [
-    row
-    for row in PATTERNS
-    if row.kind in (InstructionKind.FENCE, InstructionKind.ATP_WRITE) and row.length == 4
+    row for row in PATTERNS if row.kind in (InstructionKind.FENCE, *CSR_WRITES) and row.length == 4
 ]
 
 
@@ -48,7 +46,7 @@ def scan(ram: NDArray[np.int64], base: int, first: int, size: int) -> list[int]:
     hit = np.zeros(len(words), dtype=bool)
     for row in _ROWS:
         match = (words & row.mask) == row.match
-        if row.kind is InstructionKind.ATP_WRITE and not row.name.startswith("csrrw"):
+        if row.kind in CSR_WRITES and not row.name.startswith("csrrw"):
             # csrrs/csrrc with x0 (or an immediate of 0) only read.
             match &= (words >> 15 & 31) != 0
         hit |= match

@@ -74,7 +74,7 @@ class Interception:
         self._one_by_one = one_by_one
         self._log = EventLog()
         self._last_batch = 0.0
-        self._tables = LiveTables(layout.ram, layout.base, self._log)
+        self._tables = LiveTables(layout.ram, layout.base, self._log, layout.paging)
         self._points = StopPoints(stub)
         self._coverage = Coverage(layout, self._tables, self._points)
         self._classifier = Classifier(self._guest, layout)
@@ -113,6 +113,7 @@ class Interception:
             )
         self._log.pc, self._log.priv = state.pc, state.priv
         self._tables.start(state.satp)
+        self._tables.paging.begin(self._guest.find, self._log)
         self._coverage.begin()
         self._points.sync()
         self.active = True
@@ -131,6 +132,8 @@ class Interception:
         if not self.active:
             return
         state = self._guest.state()
+        # What the last audit finds belongs to this place.
+        self._log.pc, self._log.priv = state.pc, state.priv
         if not state.virtual:
             self._check_satp(state.satp)
         self._auditor.check_tables()
@@ -363,8 +366,8 @@ class Interception:
         asked = stop.asked
         hidden = self._coverage.hide(touched)
         guest.start_step([part.va for part in asked])
-        if kind is InstructionKind.FENCE:
-            # A fence writes no table, so the tables can be compared while QEMU executes it.
+        if kind in (InstructionKind.FENCE, InstructionKind.ENVCFG_WRITE):
+            # These write no table, so the tables can be compared while QEMU executes them.
             self._auditor.check_tables()
         stop = stop.translated(asked, guest.translations(len(asked)))
         watch = guest.finish_step().watch

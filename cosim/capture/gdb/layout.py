@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.capture.decode import CBO_BLOCK
+from cosim.capture.paging import ALWAYS_SETS_AD, Paging
 
 Range = tuple[int, int]
 """A physical range: (first address, bytes)."""
@@ -53,6 +54,8 @@ class GuestLayout:
     """Known from the recording."""
     cbo_block: int = CBO_BLOCK
     """The bytes that ``cbo.zero`` of this CPU clears."""
+    paging: Paging = ALWAYS_SETS_AD
+    """What this CPU has of the paging features that a guest can switch."""
 
     def holds(self, pa: int) -> bool:
         """Return True if ``pa`` lies in RAM."""

@@ -108,6 +108,10 @@ class StoppedGuest:
             for status, value in before.items():
                 self._stub.command(self._numbers.write(status, value))
 
+    def find(self, name: str) -> int | None:
+        """Return the unsigned value of register ``name``; None if the hart has no such register."""
+        return self.read(name) if name in self._numbers.number else None
+
     def read_general(self) -> list[int]:
         """Return x0..x31 and pc."""
         return parse_general(self._stub.request(b"g"))

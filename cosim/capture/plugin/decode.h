@@ -23,7 +23,8 @@ enum op {
     OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
     OP_RETURN,    /* sret, mret */
-    OP_GUEST      /* hlv, hlvx, hsv: memory of a virtual machine */
+    OP_GUEST,     /* hlv, hlvx, hsv: memory of a virtual machine */
+    OP_ENVCFG     /* writes menvcfg or henvcfg; detail: the CSR */
 };
 
 enum csr {
@@ -35,6 +36,8 @@ enum csr {
     CSR_VSATP = 0x280,
     CSR_MSTATUS = 0x300,
     CSR_MTVEC = 0x305,
+    CSR_MENVCFG = 0x30a,
+    CSR_HENVCFG = 0x60a,
     CSR_HGATP = 0x680
 };
 
@@ -137,6 +140,10 @@ static inline struct insn decode(uint32_t word)
             case CSR_HGATP:
                 out.op = OP_ATP;
                 break;
+            case CSR_MENVCFG:
+            case CSR_HENVCFG:
+                out.op = OP_ENVCFG;
+                break;
             case CSR_STVEC:
             case CSR_MTVEC:
             case CSR_VSTVEC:
@@ -157,7 +164,8 @@ static inline struct insn decode(uint32_t word)
 /* Return true if the effect of the instruction is looked at when the next one begins. */
 static inline bool deferred(enum op op)
 {
-    return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE || op == OP_ATP;
+    return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE ||
+           op == OP_ATP || op == OP_ENVCFG;
 }
 
 #endif

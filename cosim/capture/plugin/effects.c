@@ -34,6 +34,27 @@ static void atp_written(unsigned vcpu, const struct pending *done)
     forget_fetched();
 }
 
+uint64_t read_envcfg(unsigned csr)
+{
+    return reg_read(csr == CSR_HENVCFG ? REG_HENVCFG : REG_MENVCFG);
+}
+
+static void envcfg_written(unsigned vcpu, const struct pending *done)
+{
+    enum envcfg which = done->site.detail == CSR_HENVCFG ? ENVCFG_HENVCFG : ENVCFG_MENVCFG;
+    uint64_t value = read_envcfg(done->site.detail);
+    if (!envcfg_is(vcpu, which, value)) {
+        return;
+    }
+    struct event *event = emit(KIND_ENVCFG_WRITE, &done->at);
+    event->a = done->before;
+    event->b = value;
+    event->c = options.switches;
+    event->sub = which;
+    filter_forget();
+    forget_fetched();
+}
+
 static void block_zeroed(unsigned vcpu, const struct pending *done)
 {
     /* QEMU makes no memory callback for cbo.zero, so walk the tables, which have not changed
@@ -91,6 +112,12 @@ void settle(unsigned vcpu)
         break;
     case OP_ATP:
         atp_written(vcpu, done);
+        break;
+    case OP_ENVCFG:
+        envcfg_written(vcpu, done);
+        break;
+    case OP_VSTORE:
+        tables_vector_store(&done->at);
         break;
     case OP_CBO_ZERO:
         block_zeroed(vcpu, done);

@@ -8,6 +8,8 @@
 
 /* The register that the CSR names; `csr` is satp, vsatp or hgatp. */
 uint64_t read_atp(unsigned csr);
+/* The same for menvcfg or henvcfg. */
+uint64_t read_envcfg(unsigned csr);
 /* Look at the instruction's effect before the next one; the caller fills in the rest. */
 struct pending *defer(unsigned vcpu, struct site site, const struct stamp *at);
 /* Record what the deferred instruction has done, if there is one. */

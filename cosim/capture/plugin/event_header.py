@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from hypervisor_model.events import FIELDS, SIZE_MORE, VOCABULARY, Content, Field, record
+from hypervisor_model.events import (
+    ENVCFG_ADUE,
+    ENVCFG_PBMTE,
+    FIELDS,
+    SIZE_MORE,
+    VOCABULARY,
+    Content,
+    Field,
+    record,
+)
 
 NAME = "event.h"
 
@@ -41,6 +50,8 @@ def header(fields: Sequence[Field] = FIELDS) -> str:
         for name, member in enumeration.__members__.items():
             lines.append(f"    {tag.upper()}_{name} = {int(member)},")
         lines.append("};")
+    for name, bit in (("ADUE", ENVCFG_ADUE), ("PBMTE", ENVCFG_PBMTE)):
+        lines.append(f"#define ENVCFG_{name} {bit:#x}ull")
     lines += [f"enum {{ SIZE_MORE = {SIZE_MORE} }}; /* `size`: so many bytes, or more */", ""]
     return "\n".join([*lines, "#endif", ""])
 

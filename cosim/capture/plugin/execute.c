@@ -5,6 +5,7 @@
 #include "guest.h"
 #include "hart.h"
 #include "options.h"
+#include "tables.h"
 #include "traps.h"
 #include "vectors.h"
 
@@ -12,6 +13,7 @@
 static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at)
 {
     bool gstage = site.detail == FENCE_HFENCE_GVMA || site.detail == FENCE_HINVAL_GVMA;
+    tables_hardware_updates(at);
     struct pending *pending = defer(vcpu, site, at);
     if (site.rs1) {
         pending->before = gstage ? reg_read(site.rs1) << 2 : reg_read(site.rs1);
@@ -74,6 +76,10 @@ void on_execute(unsigned vcpu, void *data)
         break;
     case OP_ATP:
         defer(vcpu, site, &at)->before = read_atp(site.detail);
+        break;
+    case OP_ENVCFG:
+        tables_hardware_updates(&at);
+        defer(vcpu, site, &at)->before = read_envcfg(site.detail);
         break;
     case OP_CBO_ZERO:
         defer(vcpu, site, &at)->operand = reg_read(site.rs1) & -(uint64_t)options.cbo_block;

@@ -74,7 +74,8 @@ bool registers_find(void)
         "a1",   "a2", "a3",  "a4",  "a5", "a6", "a7", "s2", "s3", "s4", "s5",
         "s6",   "s7", "s8",  "s9",  "s10", "s11", "t3", "t4", "t5", "t6", "pc",
         "priv", "satp", "vsatp", "hgatp", "stvec", "mtvec", "scause", "stval", "sepc",
-        "mcause", "mepc", "sstatus", "mstatus", "hstatus"};
+        "mcause", "mepc", "sstatus", "mstatus", "hstatus",
+        "menvcfg", "henvcfg"};
     struct glib_array *list = qemu_plugin_get_registers();
     const struct register_name *known = (const struct register_name *)list->data;
     for (unsigned i = 0; i < list->length; i++) {
@@ -86,7 +87,8 @@ bool registers_find(void)
     }
     g_array_free(list, 1);
     for (int reg = 0; reg < REG_COUNT; reg++) {
-        bool optional = reg == REG_VSATP || reg == REG_HGATP || reg == REG_HSTATUS;
+        bool optional = reg == REG_VSATP || reg == REG_HGATP || reg == REG_HSTATUS ||
+                        reg == REG_MENVCFG || reg == REG_HENVCFG;
         if (!handles[reg] && !optional) {
             fprintf(stderr, "cosim plugin: QEMU does not show the register %s\n", names[reg]);
             return false;

@@ -97,6 +97,8 @@ enum reg {
     REG_SSTATUS,
     REG_MSTATUS,
     REG_HSTATUS,
+    REG_MENVCFG,
+    REG_HENVCFG,
     REG_COUNT
 };
 /* Look up the registers, in a vCPU's thread; false if one is missing that every hart has. */

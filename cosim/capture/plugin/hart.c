@@ -71,8 +71,12 @@ static void entry_written(uint64_t entry, unsigned levels, uint64_t old)
 void harts_open(unsigned count)
 {
     hart_count = count;
+    for (unsigned hart = 0; hart < count; hart++) {
+        harts[hart].envcfg[ENVCFG_MENVCFG] = options.paging & options.switches;
+    }
     tables_open((struct tables_hooks){.grown = filter_tables_grew,
                                       .is_loaded_root = is_loaded_root,
+                                      .mmu_sets_ad = mmu_sets_ad,
                                       .entry_written = entry_written});
     filter_open(options.filter, count);
 }
@@ -124,6 +128,36 @@ void leave(void)
     }
 }
 
+bool envcfg_is(unsigned vcpu, enum envcfg which, uint64_t value)
+{
+    uint64_t *known = &harts[vcpu].envcfg[which];
+    bool moved = ((value ^ *known) & options.switches) != 0;
+    *known = value & options.switches;
+    return moved;
+}
+
+bool mmu_sets_ad(void)
+{
+    uint64_t on = options.paging & ~options.switches;
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        on |= harts[hart].envcfg[ENVCFG_MENVCFG];
+    }
+    return on & ENVCFG_ADUE;
+}
+
+/* Tell what menvcfg or henvcfg holds, unless it is what the hart has after reset. */
+static void begin_envcfg(unsigned vcpu, enum envcfg which, enum reg reg, const struct stamp *at)
+{
+    uint64_t value = options.switches ? reg_read(reg) : 0;
+    if (envcfg_is(vcpu, which, value)) {
+        struct event *event = emit(KIND_ENVCFG_WRITE, at);
+        event->a = event->b = value;
+        event->c = options.switches;
+        event->sub = which;
+        event->flags = FLAG_STOP;
+    }
+}
+
 void begin_hart(unsigned vcpu, const struct stamp *at)
 {
     struct hart *hart = &harts[vcpu];
@@ -134,6 +168,8 @@ void begin_hart(unsigned vcpu, const struct stamp *at)
     struct event *event = emit(KIND_SATP_WRITE, at);
     event->a = event->b = hart->satp;
     event->flags = FLAG_STOP;
+    begin_envcfg(vcpu, ENVCFG_MENVCFG, REG_MENVCFG, at);
+    begin_envcfg(vcpu, ENVCFG_HENVCFG, REG_HENVCFG, at);
 }
 
 bool enter(unsigned vcpu)

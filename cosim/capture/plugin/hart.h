@@ -27,7 +27,7 @@ struct pending {
     enum op op;
     struct site site;
     struct stamp at;
-    uint64_t before;      /* ATP: the register's old value; FENCE: the address */
+    uint64_t before;      /* ATP, ENVCFG: the register's old value; FENCE: the address */
     uint64_t operand;     /* FENCE: the ASID; cbo.zero: the address */
     struct part parts[2]; /* sc */
     int part_count;
@@ -38,6 +38,7 @@ struct hart {
     bool begun; /* it has executed something in the region with V=0; only then satp is its own */
     bool mxr;
     uint64_t satp;
+    uint64_t envcfg[2]; /* of menvcfg and henvcfg: the bits that are switches */
     uint64_t fetched; /* virtual address of the page last fetched from, if accesses are events */
     uint64_t returned, returned_from; /* `started` and pc at the last sret or mret */
     uint64_t calls; /* instructions that trapped and that QEMU's own count includes */
@@ -66,6 +67,11 @@ struct stamp stamp_of(unsigned vcpu, struct site site);
 struct stamp stamp_of_access(unsigned vcpu, struct site site);
 /* The stamp of the instruction that is about to begin. */
 struct stamp stamp_now(unsigned vcpu);
+/* Take in what menvcfg or henvcfg (enum envcfg) of the hart holds.  Return true if a switch has
+ * moved. */
+bool envcfg_is(unsigned vcpu, enum envcfg which, uint64_t value);
+/* Return true if an MMU may set A and D in entries: ADUE of some hart. */
+bool mmu_sets_ad(void);
 /* Look at the next fetch of every hart. */
 void forget_fetched(void);
 

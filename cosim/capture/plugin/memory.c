@@ -34,13 +34,24 @@ static bool switches_off(uint32_t info, uint64_t pa)
     return is_off_switch(pa) && (command == 0x5555 || command == 0x3333 || command == 0x7777);
 }
 
+/* Return true if the access is a further one of a vector store that waits to be looked at. */
+static bool is_further_element(unsigned vcpu, struct site site)
+{
+    const struct pending *pending = &harts[vcpu].pending;
+    const struct hart_counters *count = counters_of(vcpu);
+    return site.op == OP_VSTORE && count->pending && pending->op == OP_VSTORE &&
+           pending->at.icount == (int64_t)count->started - 1;
+}
+
 static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum access kind)
 {
     if (!enter(vcpu)) {
         return;
     }
-    settle(vcpu);
     struct site site = ((union packed_site){.data = data}).site;
+    if (!is_further_element(vcpu, site)) {
+        settle(vcpu);
+    }
     enum class class = site.class;
     unsigned size = 1u << qemu_plugin_mem_size_shift(info);
     unsigned first = PAGE - (va & (PAGE - 1));
@@ -70,6 +81,10 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
             memcpy(pending->parts, parts, sizeof(parts));
             pending->part_count = count;
             pending->size = size;
+        } else if (live && site.op == OP_VSTORE) {
+            if (!is_further_element(vcpu, site)) {
+                defer(vcpu, site, &at);
+            }
         } else if (live) {
             tables_store(parts, count, size, site.op == OP_AMO ? PTE_OP_AMO : PTE_OP_STORE, &at);
         }
@@ -77,7 +92,8 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
         access_passes(vcpu, class, kind, va, parts[0].pa);
     }
     if (kind == ACCESS_WRITE && switches_off(info, parts[0].pa)) {
-        machine_ends();
+        struct stamp at = stamp_of(vcpu, site);
+        machine_ends(&at);
     } else if (kind == ACCESS_WRITE && !live && count == 1) {
         filter_allow_stores(vcpu, class, harts[vcpu].mxr, va);
     }

@@ -34,26 +34,27 @@ static void tell_place(enum place place, uint64_t pc)
 
 enum end_reason { END_OF_MACHINE, END_OF_REGION };
 
-static void end_region(enum end_reason reason, uint64_t instructions)
+static void end_region(enum end_reason reason, uint64_t instructions, const struct stamp *at)
 {
+    tables_hardware_updates(at);
     struct audit audit = tables_audit();
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
-                      audit.pages,   audit.entries,    audit.differ,    audit.differ_only_ad};
+                      audit.pages,   audit.entries,    audit.differ,    audit.hardware_ad};
     stream_block(BLOCK_END, end, sizeof(end));
     stream_close();
     phase = DONE;
 }
 
-static void end_region_here(uint64_t pc)
+static void end_region_here(const struct stamp *at)
 {
-    tell_place(PLACE_END, pc);
-    end_region(END_OF_REGION, all_instructions() - 1 - first_instruction);
+    tell_place(PLACE_END, at->pc);
+    end_region(END_OF_REGION, all_instructions() - 1 - first_instruction, at);
     translate_anew();
 }
 
-void machine_ends(void)
+void machine_ends(const struct stamp *at)
 {
-    end_region(END_OF_MACHINE, all_instructions() - first_instruction);
+    end_region(END_OF_MACHINE, all_instructions() - first_instruction, at);
     translate_anew();
 }
 
@@ -83,8 +84,9 @@ void take_requests(unsigned vcpu, struct site site)
         struct stamp at = stamp_of(vcpu, site);
         begin_region(vcpu, &at);
     } else if (ends && request == REQUEST_END) {
+        struct stamp at = stamp_of(vcpu, site);
         settle(vcpu);
-        end_region_here(pc_of(site));
+        end_region_here(&at);
     }
     leave();
 }
@@ -109,6 +111,20 @@ static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
 {
     return (limit->kind == AT_PC && pc == limit->pc) ||
            (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
+}
+
+/* Return true ten times a second at most.  The caller has the lock. */
+static bool is_time_to_flush(void)
+{
+    static struct timespec last;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
+    if (passed <= 100) {
+        return false;
+    }
+    last = now;
+    return true;
 }
 
 void on_place(unsigned vcpu, void *data)
@@ -136,25 +152,25 @@ void on_place(unsigned vcpu, void *data)
     }
     settle(vcpu);
     if (is_at(&options.to, pc, label)) {
-        end_region_here(pc);
+        end_region_here(&at);
     } else if (label) {
         int number = label_number(label);
         emit(KIND_MARK, &at)->a = number;
-        stream_flush();
+        /* Each batch costs the reader a millisecond, however few events it has. */
+        if (is_time_to_flush()) {
+            stream_flush();
+        }
     }
     leave();
 }
 
 void on_idle(uint64_t id, unsigned vcpu)
 {
-    static struct timespec last;
-    struct timespec now;
     (void)id;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
-    if (passed > 100 && enter(vcpu)) {
-        stream_flush();
-        last = now;
+    if (enter(vcpu)) {
+        if (is_time_to_flush()) {
+            stream_flush();
+        }
         leave();
     }
 }
@@ -177,7 +193,10 @@ void capture_close(void)
 {
     lock_harts();
     if (phase != DONE) {
-        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0);
+        /* No hart runs now, so nobody knows a pc. */
+        struct stamp at = {.icount = all_instructions()};
+        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0,
+                   &at);
     }
     leave();
 }

@@ -10,7 +10,7 @@
 bool capture_open(unsigned harts);
 void capture_close(void);
 /* The running instruction ends the machine; with the lock held. */
-void machine_ends(void);
+void machine_ends(const struct stamp *at);
 /* A return from a trap: the place to look for requests of the tool. */
 void take_requests(unsigned vcpu, struct site site);
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from cosim.capture.decode import CBO_BLOCK
+from cosim.capture.paging import ALWAYS_SETS_AD, Paging
 from cosim.capture.plugin import build, unsent
 from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
 from cosim.capture.plugin.stream import Place, StreamReader, Summary
@@ -44,6 +45,7 @@ class PluginSource:
     :param mark: virtual address of the mark instruction; None if the guest has none.
     :param mark_in_user: True if the mark counts only in U-mode.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
+    :param paging: what the CPU has of the paging features that a guest can switch.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
     :raises UsageError: when ``slots``, ``start`` or ``end`` is wrong.
     """
@@ -62,6 +64,7 @@ class PluginSource:
         mark: int | None = USER_MARK,
         mark_in_user: bool = True,
         cbo_block: int = CBO_BLOCK,
+        paging: Paging = ALWAYS_SETS_AD,
         timeout: float | None = None,
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
@@ -83,6 +86,8 @@ class PluginSource:
             f"to={end}",
             f"off={OFF_SWITCH:#x}",
             f"cboz={cbo_block}",
+            f"switches={paging.switches:#x}",
+            f"paging={paging.features:#x}",
         ]
         if accesses == "all":
             self._options.append(f"filter={slots}")

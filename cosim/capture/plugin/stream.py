@@ -88,9 +88,8 @@ class Summary:
     """Entries that the audit compared."""
     missed: int
     """Entries that differ."""
-    missed_only_ad: int
-    """Entries among them that differ only in the A and D bits, which QEMU's MMU sets without an
-    instruction unless the CPU has Svade."""
+    hardware_ad_updates: int
+    """Entries in which the MMU was found to have set A or D; each was an event."""
 
 
 class StreamReader:
@@ -166,7 +165,7 @@ class StreamReader:
             self.end = place
 
     def _end(self, payload: bytearray) -> None:
-        region, waiting, events, instructions, tables, entries, missed, only_ad = _END.unpack(
+        region, waiting, events, instructions, tables, entries, missed, hardware_ad = _END.unpack(
             payload
         )
         if events != self.events:
@@ -174,7 +173,7 @@ class StreamReader:
                 f"the plugin's stream is damaged: only {self.events} of {events} events came"
             )
         self.summary = Summary(
-            bool(region), bool(waiting), events, instructions, tables, entries, missed, only_ad
+            bool(region), bool(waiting), events, instructions, tables, entries, missed, hardware_ad
         )
 
     def _read(self, length: int) -> bytearray:

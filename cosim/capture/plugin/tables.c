@@ -20,6 +20,10 @@ static struct page *dropped;
 static uint64_t *roots;
 static size_t root_count, root_room;
 static struct tables_hooks hooks;
+/* Entries that were found to differ from their copies. */
+static uint64_t *found;
+static size_t found_room;
+static uint64_t hardware_updates;
 
 void tables_open(struct tables_hooks given)
 {
@@ -31,6 +35,7 @@ void tables_open(struct tables_hooks given)
     }
     hooks = given;
     root_count = 0;
+    hardware_updates = 0;
 }
 
 static inline size_t number(uint64_t pa)
@@ -222,7 +227,10 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = cont ? FLAG_CONT : 0;
     page->copy[i] = new;
-    hooks.entry_written(entry_pa, levels_of(page), old);
+    /* A and D change no translation. */
+    if (op != PTE_OP_HARDWARE_AD) {
+        hooks.entry_written(entry_pa, levels_of(page), old);
+    }
     if (new == old) {
         return;
     }
@@ -263,9 +271,90 @@ void tables_store(const struct part *part, int parts, unsigned size, enum pte_op
     }
 }
 
+/* Return true if the MMU may have made the change: it sets A, or A and D, in leaves. */
+static bool is_by_mmu(uint64_t old, uint64_t now)
+{
+    return pte_is_leaf(old) && (old & ~now) == 0 && (now & ~old & ~(uint64_t)(PTE_A | PTE_D)) == 0;
+}
+
+static void note_found(size_t at, uint64_t entry)
+{
+    if (at == found_room) {
+        found_room = found_room ? 2 * found_room : ENTRIES;
+        found = realloc(found, found_room * sizeof(*found));
+        if (!found) {
+            abort();
+        }
+    }
+    found[at] = entry;
+}
+
+/* Fill `found` with the entries that differ from their copies, by address: those that the MMU may
+ * have changed, or the others.  Return how many there are. */
+static size_t find_changed(bool by_mmu)
+{
+    bool sets_ad = hooks.mmu_sets_ad && hooks.mmu_sets_ad();
+    size_t count = 0;
+    if (by_mmu && !sets_ad) {
+        return 0;
+    }
+    for (size_t i = 0; i < ram.size >> PAGE_BITS; i++) {
+        uint64_t eight;
+        if (i % 8 == 0 && i + 8 <= ram.size >> PAGE_BITS) {
+            memcpy(&eight, &live_map[i], 8);
+            if (eight == 0) {
+                i += 7;
+                continue;
+            }
+        }
+        const uint64_t *now = (const uint64_t *)(ram.bytes + (i << PAGE_BITS));
+        if (!live_map[i] || memcmp(now, pages[i]->copy, PAGE) == 0) {
+            continue;
+        }
+        for (int e = 0; e < ENTRIES; e++) {
+            uint64_t old = pages[i]->copy[e], new = now[e];
+            if (old != new && (sets_ad && is_by_mmu(old, new)) == by_mmu) {
+                note_found(count++, ram.base + (i << PAGE_BITS) + 8 * e);
+            }
+        }
+    }
+    return count;
+}
+
+void tables_hardware_updates(const struct stamp *at)
+{
+    size_t count = find_changed(true);
+    free_dropped();
+    for (size_t i = 0; i < count; i++) {
+        if (tables_live(found[i])) {
+            entry_written(found[i], found[i], 8, PTE_OP_HARDWARE_AD, false, at);
+            hardware_updates++;
+        }
+    }
+}
+
+void tables_vector_store(const struct stamp *at)
+{
+    size_t count = find_changed(false);
+    free_dropped();
+    for (size_t i = 0; i < count; i++) {
+        struct part part = {.pa = found[i], .length = 8};
+        if (tables_live(part.pa)) {
+            retire_for_store(&part, true, at);
+        }
+    }
+    bool cont = false;
+    for (size_t i = 0; i < count; i++) {
+        if (tables_live(found[i])) {
+            entry_written(found[i], found[i], 0, PTE_OP_VECTOR, cont, at);
+            cont = true;
+        }
+    }
+}
+
 struct audit tables_audit(void)
 {
-    struct audit audit = {0};
+    struct audit audit = {.hardware_ad = hardware_updates};
     for (size_t i = 0; i < ram.size >> PAGE_BITS; i++) {
         if (!pages[i]) {
             continue;
@@ -274,9 +363,7 @@ struct audit tables_audit(void)
         audit.pages++;
         audit.entries += ENTRIES;
         for (int e = 0; e < ENTRIES; e++) {
-            uint64_t changed = now[e] ^ pages[i]->copy[e];
-            audit.differ += changed != 0;
-            audit.differ_only_ad += changed != 0 && (changed & ~(uint64_t)(PTE_A | PTE_D)) == 0;
+            audit.differ += now[e] != pages[i]->copy[e];
         }
     }
     return audit;

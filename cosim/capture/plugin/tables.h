@@ -15,6 +15,8 @@ struct tables_hooks {
     void (*grown)(void);
     /* Return true if the page is the root in `satp` of any hart. */
     bool (*is_loaded_root)(uint64_t page);
+    /* Return true if the MMU of some hart may set A and D. */
+    bool (*mmu_sets_ad)(void);
     /* The entry of a table that is live at these levels (a bit set) was written; `old` is its value
      * before. */
     void (*entry_written)(uint64_t entry, unsigned levels, uint64_t old);
@@ -35,8 +37,15 @@ struct part {
 void tables_store(const struct part *part, int parts, unsigned size, enum pte_op op,
                   const struct stamp *at);
 
+/* A vector store that reached a live table has been executed: every entry that has changed is its
+ * work, unless the MMU may have done it.  It counts as a store of more than one entry (rule 5 a). */
+void tables_vector_store(const struct stamp *at);
+/* Look for entries in which the MMU has set A or D: each is an event. */
+void tables_hardware_updates(const struct stamp *at);
+
 struct audit {
-    uint64_t pages, entries, differ, differ_only_ad;
+    uint64_t pages, entries, differ;
+    uint64_t hardware_ad; /* entries that tables_hardware_updates found so far */
 };
 /* Compare every live page's copy with RAM. */
 struct audit tables_audit(void);

@@ -93,7 +93,9 @@ void on_enter(unsigned vcpu, void *data)
     if (exception && began && !returned) {
         count->started--;
         hart->calls += is_call(cause);
-        if (count->pending && epc == (uint64_t)hart->pending.at.pc) {
+        /* A vector store that traps has stored the elements before. */
+        if (count->pending && epc == (uint64_t)hart->pending.at.pc &&
+            hart->pending.op != OP_VSTORE) {
             count->pending = 0; /* it trapped instead of having its effect */
         }
     }

@@ -26,7 +26,7 @@ import pytest
 from capstone import riscv
 
 from cosim.capture.decode import Instruction, decode
-from cosim.capture.encodings import ATP_NAMES, PATTERNS, Pattern
+from cosim.capture.encodings import ATP_NAMES, CSR_NAMES, CSR_WRITES, PATTERNS, Pattern
 from cosim.capture.encodings import InstructionKind as K
 from hypervisor_model.events import Fence
 
@@ -56,7 +56,7 @@ UNKNOWN = {
 _SAMPLES = 200
 _RANDOM_WORDS = 1000
 _WIDTH = {"b": 1, "h": 2, "w": 4, "d": 8}
-_CSR_NUMBER = {name: number for number, name in ATP_NAMES.items()}
+_CSR_NUMBER = {name: number for number, name in CSR_NAMES.items()}
 
 
 class Seen(NamedTuple):
@@ -85,7 +85,7 @@ def engine() -> capstone.Cs:
 def ours(insn: Instruction) -> Seen:
     if insn.kind is K.FENCE:
         return Seen(insn.length, insn.kind, fence=(insn.rs1, insn.rs2))
-    if insn.kind is K.ATP_WRITE:
+    if insn.kind in CSR_WRITES:
         return Seen(insn.length, insn.kind, csr=(insn.csr, insn.rs1))
     if insn.base is None:
         return Seen(insn.length, insn.kind)
@@ -135,9 +135,10 @@ def _read_csr(name: str, insn: capstone.CsInsn) -> Seen:
     last = insn.operands[-1]
     source = last.imm if name.endswith("i") else _number(last.reg)
     only_reads = source == 0 and "w" not in name
-    if number not in ATP_NAMES or only_reads:
+    if number not in CSR_NAMES or only_reads:
         return Seen(insn.size, K.OTHER)
-    return Seen(insn.size, K.ATP_WRITE, csr=(number, source))
+    kind = K.ATP_WRITE if number in ATP_NAMES else K.ENVCFG_WRITE
+    return Seen(insn.size, kind, csr=(number, source))
 
 
 def _number(register: int) -> int:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.capture.log import EventLog
+from cosim.capture.paging import Paging
 from cosim.capture.tables import LiveTables
-from hypervisor_model.events import FLAG_CONT, EventBatch, Kind, PteOp
+from hypervisor_model.events import ENVCFG_ADUE, FLAG_CONT, Envcfg, EventBatch, Kind, PteOp
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed, unsigned
 
@@ -257,6 +258,43 @@ def test_differences_are_found_and_taken_in() -> None:
         guest.tables.found(pa)
     assert guest.tables.differences() == []
     assert {int(e["sub"]) for e in guest.log.take()} == {int(PteOp.OTHER)}
+
+
+def test_what_the_mmu_does_is_told_from_stores() -> None:
+    clear, set_a = LEAF & ~(pte.A | pte.D), LEAF & ~pte.D
+    able = three_levels().tables
+    for old, new, by_mmu in (
+        (clear, set_a, True),
+        (clear, LEAF, True),
+        (set_a, LEAF, True),
+        (LEAF, clear, False),  # only software clears them
+        (clear, set_a | pte.U, False),
+        (pte.V, pte.V | pte.A, False),  # a link has none
+        (0, pte.A, False),
+    ):
+        assert able.is_by_mmu(entry(20, old), entry(20, new)) == by_mmu
+    # ADUE is a switch, and off.
+    svade = LiveTables(np.zeros(512, np.int64), BASE, EventLog(), Paging(ENVCFG_ADUE, 0))
+    assert not svade.is_by_mmu(entry(20, clear), entry(20, LEAF))
+    svade.write_envcfg(Envcfg.MENVCFG, 0, ENVCFG_ADUE)
+    assert svade.is_by_mmu(entry(20, clear), entry(20, LEAF))
+
+
+def test_a_vector_store_is_one_store_of_what_it_changed() -> None:
+    guest = three_levels()
+    guest.take()
+    old = entry(21, LEAF & ~(pte.A | pte.D))
+    guest.store(page(3) + 8, old)
+    guest.take()
+    for index in (2, 3, 9):
+        guest.poke(page(3) + 8 * index, entry(22 + index, LEAF))
+    guest.poke(page(3) + 8, old | pte.A)  # by the MMU: found at the next fence
+    guest.tables.vector_store()
+    batch = guest.log.take()
+    assert batch["a"].tolist() == [page(3) + 8 * index for index in (2, 3, 9)]
+    assert batch["flags"].tolist() == [0, FLAG_CONT, FLAG_CONT]
+    assert set(batch["sub"].tolist()) == {int(PteOp.VECTOR)}
+    assert [pa for pa, _, _ in guest.tables.differences()] == [page(3) + 8]
 
 
 def test_a_table_that_links_to_itself_comes_and_goes_once() -> None:

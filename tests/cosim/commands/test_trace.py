@@ -133,12 +133,36 @@ def test_query_table_and_limit(cosim: Shell, folder: Path) -> None:
         "SET enable_external_access = true",
         "SELECT * FROM folder",  # A name in our Python, not in the trace.
         "SELECT CAST('x' AS INTEGER)",
+        # What EXPLAIN ANALYZE explains is executed, be it only in memory.
+        "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+        "EXPLAIN ANALYZE DROP VIEW fences",
+        "EXPLAIN (ANALYZE) CREATE VIEW x AS SELECT 1",
+        "SELECT 0x1ffffffffffffffff",
     ],
 )
 def test_a_query_reads_the_trace_and_nothing_else(cosim: Shell, folder: Path, sql: str) -> None:
     status, out, err = cosim("query", folder, sql)
     assert (status, out) == (2, "")
     assert len(err.splitlines()) == 1
+
+
+def test_hexadecimal_literals_have_64_bits(cosim: Shell, folder: Path) -> None:
+    def row(sql: str) -> list[Any]:
+        answer: list[Any] = cosim.json("query", folder, sql)["rows"][0]
+        return answer
+
+    assert row(f"SELECT count(*) FROM accesses WHERE va = {HIGH:#x}") == [2]
+    assert row(f"SELECT va & 0xFF00000000000000, va - {HIGH:#x} FROM accesses LIMIT 1") == [
+        HIGH & 0xFF << 56,
+        0,
+    ]
+    assert row('SELECT 0xff, \'é 0xff\', "0xff" FROM (SELECT 1 AS "0xff") -- 0xff') == [
+        255,
+        "é 0xff",
+        1,
+    ]
+    status, _, err = cosim("query", folder, "SELECT 0x1ffffffffffffffff")
+    assert status == 2 and "0x1ffffffffffffffff has more than 64 bits" in err
 
 
 def test_a_query_refuses_a_damaged_segment(cosim: Shell, folder: Path) -> None:

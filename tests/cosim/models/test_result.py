@@ -16,9 +16,22 @@ from cosim.models.counts import EventCounter
 from cosim.models.result import Ending, Origin, document, has_finding
 from cosim.report import from_result
 from cosim.report.renderers import terminal
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Fence, Kind, Priv, Satp, empty
+from hypervisor_model.events import (
+    FLAG_CONT,
+    FLAG_STOP,
+    Envcfg,
+    EventBatch,
+    Fence,
+    Kind,
+    Priv,
+    PteOp,
+    Satp,
+    empty,
+)
 from hypervisor_model.policies import MachineModel, Stream
 from tests.cosim.streams import ORIGIN, batches, result_document
+
+SAMPLED = (Kind.ACCESS, Kind.SATP_WRITE, Kind.ENVCFG_WRITE)
 
 
 @settings(deadline=None)
@@ -26,7 +39,14 @@ from tests.cosim.streams import ORIGIN, batches, result_document
 def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
     counter = EventCounter()
     expected: dict[str, Any] = dict.fromkeys(
-        ["total", "pte_write_continued", "sample", *(kind.name.lower() for kind in Kind)], 0
+        [
+            "total",
+            "pte_write_continued",
+            "hardware_ad_updates",
+            "sample",
+            *(kind.name.lower() for kind in Kind),
+        ],
+        0,
     )
     expected["fence"] = {"va": 0, "va_asid": 0, "asid": 0, "all": 0}
     expected["virtual"] = {"fence": 0, "satp_write": 0, "access": 0, "page_fault": 0}
@@ -44,9 +64,13 @@ def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
             ):
                 expected["virtual"][key] += 1
                 continue
+            if kind == Kind.ENVCFG_WRITE and event["sub"] != Envcfg.MENVCFG:
+                continue
             if kind == Kind.FENCE:
                 expected["fence"][forms[Fence(int(event["sub"]) & 3)]] += 1
-            elif kind in (Kind.ACCESS, Kind.SATP_WRITE) and event["flags"] & FLAG_STOP:
+            elif kind == Kind.PTE_WRITE and event["sub"] == PteOp.HARDWARE_AD:
+                expected["hardware_ad_updates"] += 1
+            elif kind in SAMPLED and event["flags"] & FLAG_STOP:
                 expected["sample"] += 1
             else:
                 expected[key] += 1

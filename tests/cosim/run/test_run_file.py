@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.errors import RunFileError
-from cosim.run import run_file, toml_lines
+from cosim.errors import RunFileError, UsageError
+from cosim.kernel.symbols import Symbols
+from cosim.run import region, run_file, toml_lines
 from cosim.run.run_file import RunFile
 from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
@@ -177,6 +180,15 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ('guest = "linux"\ntrace = "yes"', r":2: trace: is 'yes', neither true nor false"),
         ('guest = "linux"\nstep = -1', r":2: step: is -1, not a whole number"),
         ('guest = "linux"\nfrom = "mark:"', r":2: from: is 'mark:'; a label is 1\.\.32 ASCII"),
+        ('guest = "linux"\nappend = "a\\u0000"', r":2: append: is 'a\\x00'; no program can"),
+        ('guest = "linux"\noutput = "a\\u0000"', r":2: output: is 'a\\x00', not the name of a"),
+        (
+            'guest = "linux"\n[matrix]\n'
+            + "".join(f"{key} = [{'1,' * 100}]\n" for key in ("step", "filter", "memory", "cpu")),
+            r":2: matrix: gives 100,000,000 runs; a file may have 1,000",
+        ),
+        ("a = " + "[" * 2000 + "]" * 2000, r"file\.toml: its tables or arrays are nested too deep"),
+        (".".join("a" * 2000) + " = 1", r"file\.toml: its tables or arrays are nested too deep"),
         ('guest = "linux"\nto = "console:("', r":2: to: is '\(', not a regular expression"),
         (
             'guest = "linux"\n[[console]]\nexpect = "a"\n[[console]]\nexpect = "*"',
@@ -321,3 +333,18 @@ def test_lines_of_keys_in_any_layout(parts: list[str]) -> None:
         lines += (f"{part}{index} {text}" if text else part).split("\n")
     for key, line in expected.items():
         assert toml_lines.find("\n".join(lines), (key,)) == line
+
+
+def test_a_run_file_that_is_no_file_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "endless.toml").symlink_to("/dev/zero")
+    for name in ("fifo.toml", "endless.toml"):
+        with pytest.raises(RunFileError, match="it is not a regular file"):
+            load_file(tmp_path / name)
+
+
+def test_an_address_has_64_bits() -> None:
+    symbols = Symbols(np.zeros(0, np.uint64), [])
+    assert region.parse("0xffffffffffffffff", symbols, end=False).address == (1 << 64) - 1
+    with pytest.raises(UsageError, match="it has more than 64 bits"):
+        region.parse("0x1ffffffffffffffff", symbols, end=False)

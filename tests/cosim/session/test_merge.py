@@ -230,7 +230,7 @@ def test_gdb_sees_only_some_events_of_virtual_machines() -> None:
 
 def test_updates_by_hardware_are_not_compared() -> None:
     leaf = pte.V | pte.R | pte.W | pte.A
-    update = event(Kind.PTE_WRITE, 1, b=leaf, c=leaf | pte.D, sub=PteOp.OTHER)
+    update = event(Kind.PTE_WRITE, 1, b=leaf, c=leaf | pte.D, sub=PteOp.HARDWARE_AD)
     store = event(Kind.PTE_WRITE, 2, b=leaf, c=0, size=8)
     stream = joined([event(Kind.FENCE, 0), store])
     replaced = event(Kind.PTE_WRITE, 2, b=leaf | pte.D, c=0, size=8)

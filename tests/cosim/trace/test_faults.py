@@ -174,7 +174,7 @@ def test_a_manifest_cannot_name_files_outside(tmp_path: Path) -> None:
         if line["record"] == "segment":
             line["file"] = "../../etc/passwd"
     path.write_bytes(b"".join(map(manifest.to_line, lines)))
-    with pytest.raises(TraceError, match="outside of the trace"):
+    with pytest.raises(TraceError, match="not the name of a segment"):
         TraceReader(tmp_path / "t")
 
 
@@ -316,3 +316,102 @@ def test_a_full_disk_at_every_write(
         assert not trace.ending.complete
         assert not list(folder.glob("*.part"))
     pytest.fail("the writer made more calls than were tried")
+
+
+# -- traces made to hurt ---------------------------------------------------------------------------
+
+
+def _rewritten(folder: Path, kind: str, **changes: object) -> Path:
+    """A trace whose records of this kind are changed, with right checksums."""
+    batch = arbitrary_batch(5, seed=7)
+    batch["kind"][0] = Kind.MARK
+    write_trace(folder, batch)
+    path = folder / manifest.NAME
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    for line in lines:
+        del line["crc32"]
+        if line["record"] == kind:
+            line.update(changes)
+    path.write_bytes(b"".join(map(manifest.to_line, lines)))
+    return folder
+
+
+DEEP: list[object] = []
+for _ in range(60):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("header", {"origin": []}),
+        ("header", {"origin": {**ORIGIN.to_json(), "stream": [1]}}),
+        ("header", {"origin": {**ORIGIN.to_json(), "machine": {"harts": "1"}}}),
+        ("header", {"written_by": ["x"]}),
+        ("segment", {"file": "events-\0.parquet"}),
+        ("segment", {"file": "events-000000.parquet\n"}),
+        ("segment", {"file": 3}),
+        ("segment", {"events": "5"}),
+        ("segment", {"events": None}),
+        ("segment", {"events": -5}),
+        ("segment", {"events": 1 << 40}),
+        ("segment", {"events": True}),
+        ("segment", {"bytes": {}}),
+        ("segment", {"kinds": [["fence", 1]]}),
+        ("segment", {"kinds": {"fence": "1"}}),
+        ("segment", {"first_icount": "now"}),
+        ("label", {"number": 1 << 64}),
+        ("label", {"number": [0]}),
+        ("label", {"text": 5}),
+        ("end", {"ending": None}),
+        ("end", {"ending": {"complete": 1}}),
+        ("end", {"ending": {"complete": True, "region": {}, "audit": {"missed_writes": "0"}}}),
+        ("end", {"ending": {"complete": True, "region": {"instructions": "x"}}}),
+        ("segment", {"deep": DEEP}),
+    ],
+)
+def test_a_wrong_type_behind_a_right_checksum(
+    tmp_path: Path, kind: str, changes: dict[str, object]
+) -> None:
+    folder = _rewritten(tmp_path / "t", kind, **changes)
+    with pytest.raises(TraceError) as caught:
+        TraceReader(folder)
+    assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _endless(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+
+
+@pytest.mark.parametrize("make", [_fifo, _endless, _folder])
+@pytest.mark.parametrize("name", ["events-000000.parquet", manifest.NAME])
+def test_what_is_no_regular_file_is_not_read(
+    make: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "t"
+    write_trace(folder, arbitrary_batch(5, seed=7))
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(TraceError, match=r"not a regular file|Is a directory"):
+        list(TraceReader(folder).batches())
+
+
+def test_a_segment_that_claims_more_events_is_not_decoded(tmp_path: Path) -> None:
+    folder = _rewritten(tmp_path / "t", "segment", events=6)
+    with pytest.raises(TraceDamage, match="holds 5 events, not 6"):
+        list(TraceReader(folder).batches())
+
+
+def test_a_left_over_with_a_strange_name_takes_one_line(tmp_path: Path) -> None:
+    write_trace(tmp_path / "t", arbitrary_batch(5, seed=7))
+    (tmp_path / "t" / "events-1.parquet\n\x1b]0;x").touch()
+    (finding,) = reader.verify(tmp_path / "t")
+    assert finding.isprintable()

@@ -24,10 +24,11 @@ KINDS_1 = (
     *("table_add", "table_entry", "table_drop", "pte_write", "fence"),
     *("satp_write", "access", "page_fault", "mark"),
 )
+KINDS_2 = (*KINDS_1, "envcfg_write")
 
 
-def segment_1(batch: EventBatch, first: int) -> bytes:
-    """A segment of version 1."""
+def segment(batch: EventBatch, first: int, version: int, names: tuple[str, ...]) -> bytes:
+    """A segment of version 1 or 2, which have the same columns."""
 
     def small(name: str) -> Any:
         return pa.array(batch[name].tolist(), pa.uint8())
@@ -36,7 +37,7 @@ def segment_1(batch: EventBatch, first: int) -> bytes:
         return pa.array([int(value) % (1 << 64) for value in batch[name]], pa.uint64())
 
     icount = [None if value == -1 else int(value) for value in batch["icount"]]
-    kinds = [KINDS_1[kind - 1] for kind in batch["kind"]]
+    kinds = [names[kind - 1] for kind in batch["kind"]]
     columns = {
         "event": pa.array(range(first, first + len(batch)), pa.int64()),
         "icount": pa.array(icount, pa.int64()),
@@ -50,7 +51,7 @@ def segment_1(batch: EventBatch, first: int) -> bytes:
     }
     fields = [pa.field(name, a.type, nullable=name == "icount") for name, a in columns.items()]
     table = pa.table(
-        list(columns.values()), schema=pa.schema(fields, metadata={"lsp-cosim-trace": "1"})
+        list(columns.values()), schema=pa.schema(fields, metadata={"lsp-cosim-trace": str(version)})
     )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -67,20 +68,31 @@ def line(record: dict[str, Any]) -> bytes:
 
 def trace_1(folder: Path, batch: EventBatch) -> None:
     """A trace of version 1, by gdb, from before the filter could be chosen."""
-    folder.mkdir()
-    data = segment_1(batch, 0)
-    (folder / "events-000000.parquet").write_bytes(data)
     origin = ORIGIN.to_json()
     origin["backend"] = "mi"
     del origin["stream"]["filter"]
-    kinds = {name: int((batch["kind"] == n).sum()) for n, name in enumerate(KINDS_1, start=1)}
-    marks = sorted(set(batch["a"][batch["kind"] == KINDS_1.index("mark") + 1].tolist()))
+    _write(folder, batch, 1, KINDS_1, origin)
+
+
+def trace_2(folder: Path, batch: EventBatch) -> None:
+    """A trace of version 2."""
+    _write(folder, batch, 2, KINDS_2, ORIGIN.to_json())
+
+
+def _write(
+    folder: Path, batch: EventBatch, version: int, names: tuple[str, ...], origin: dict[str, Any]
+) -> None:
+    folder.mkdir()
+    data = segment(batch, 0, version, names)
+    (folder / "events-000000.parquet").write_bytes(data)
+    kinds = {name: int((batch["kind"] == n).sum()) for n, name in enumerate(names, start=1)}
+    marks = sorted(set(batch["a"][batch["kind"] == names.index("mark") + 1].tolist()))
     known = batch["icount"][batch["icount"] >= 0]
     records = [
         {
             "record": "header",
             "format": "lsp-cosim-trace",
-            "version": 1,
+            "version": version,
             "written_by": "lsp-cosim 0.1.0",
             "created": "2026-01-02T03:04:05+00:00",
             "origin": origin,
@@ -110,7 +122,8 @@ def trace_1(folder: Path, batch: EventBatch) -> None:
     (folder / NAME).write_bytes(b"".join(map(line, records)))
 
 
-WRITERS = {1: trace_1}
+WRITERS = {1: (trace_1, KINDS_1, 256), 2: (trace_2, KINDS_2, ORIGIN.stream.filter)}
+"""Of each version: its writer, its kinds, and the filter that its origin says."""
 
 
 def test_there_is_a_trace_of_every_version() -> None:
@@ -122,12 +135,14 @@ def test_there_is_a_trace_of_every_version() -> None:
 def test_a_trace_of_each_version_is_read(version: int, tmp_path: Path) -> None:
     batch = arbitrary_batch(300, seed=version)
     batch["icount"][::5] = -1
-    WRITERS[version](tmp_path / "t", batch)
+    write, names, slots = WRITERS[version]
+    batch["kind"] = (batch["kind"] - 1) % len(names) + 1
+    write(tmp_path / "t", batch)
     trace = TraceReader(tmp_path / "t")
     assert trace.version == version
     assert np.concatenate([empty(0), *trace.batches()]).tobytes() == batch.tobytes()
     assert reader.verify(tmp_path / "t") == []
-    assert trace.origin.stream.filter == 256, "from before the filter could be chosen"
+    assert trace.origin.stream.filter == slots, "256 from before the filter could be chosen"
     rows = query.run(trace, "SELECT pc, icount FROM events ORDER BY event").rows
     assert [row[0] for row in rows] == [int(pc) % (1 << 64) for pc in batch["pc"]]
     assert [row[1] for row in rows[:6]] == [

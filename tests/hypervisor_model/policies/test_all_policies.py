@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypervisor_model import policies
 from hypervisor_model.errors import ModelError, UsageError
 from hypervisor_model.events import (
+    ENVCFG_ADUE,
+    ENVCFG_PBMTE,
     EVENT,
     FLAG_STOP,
     FLAG_SUM,
@@ -20,6 +22,7 @@ from hypervisor_model.events import (
     EventBatch,
     Kind,
     Priv,
+    PteOp,
     empty,
     fault_pa,
 )
@@ -30,7 +33,7 @@ from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import MachineModel, Stream
 from hypervisor_model.policies.options import describe, parse
 from hypervisor_model.tlb import Replacement, TlbConfig
-from tests.hypervisor_model.guests import PAGE, Guest, leaf
+from tests.hypervisor_model.guests import PAGE, A, D, Guest, R, V, W, leaf
 
 VA = 0x4000_0000
 MACHINE = MachineModel(ram_size=64 << 20)
@@ -390,3 +393,63 @@ def test_untranslated_addresses_above_the_physical_ones_are_access_faults(name: 
     tracker = LegalityTracker(MACHINE, [name, "wrong"])
     tracker.feed(batch, np.array([answers, batch["a"]]))
     assert (tracker.counts[name].fresh, tracker.counts["wrong"].illegal) == (8, 6)
+
+
+@pytest.mark.parametrize("name", policies.POLICIES)
+@pytest.mark.parametrize(
+    ("bit", "bits"),
+    [(ENVCFG_ADUE, 0), (ENVCFG_PBMTE, A | D | 1 << 61)],
+    ids=["ADUE", "PBMTE"],
+)
+def test_a_switched_feature_decides_every_walk_after_the_fence(
+    name: str, bit: int, bits: int
+) -> None:
+    guest = Guest(mode=Mode.SV39)
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page(), V | R | W | bits)
+    entry = guest.entry(root, VA)
+    page = guest.words[entry] >> 10 << 12 & (1 << 44) - 1
+    policy = policies.make(name, MACHINE)
+    policy.feed(guest.take())
+
+    def ask() -> int:
+        guest.fence()
+        guest.access(VA, Access.WRITE)
+        return int(policy.feed(guest.take())[-1])
+
+    def switch(value: int, switches: int) -> None:
+        event = empty(1)
+        event["kind"], event["b"], event["c"] = Kind.ENVCFG_WRITE, value, switches
+        policy.feed(event)
+
+    assert ask() == fault_pa(15)
+    switch(bit, 0)
+    assert ask() == fault_pa(15), "this machine cannot switch it"
+    switch(bit, bit)
+    assert ask() == page
+    switch(0, bit)
+    # With ADUE every policy has set A and D in its copy, as the machine has in its own.
+    assert ask() == (page if bit == ENVCFG_ADUE else fault_pa(15))
+
+
+@pytest.mark.parametrize("name", policies.POLICIES)
+def test_what_the_mmu_sets_is_no_store(name: str) -> None:
+    guest = Guest(mode=Mode.SV39)
+    root = guest.page()
+    guest.load(root)
+    guest.map(root, VA, guest.page(), V | R | W)
+    policy = policies.make(name, MACHINE)
+    guest.fence()
+    guest.access(VA)
+    policy.feed(guest.take())
+    before = policy.result().exits
+    entry = guest.entry(root, VA)
+    guest.store(entry, guest.words[entry] | A | D, PteOp.HARDWARE_AD)
+    policy.feed(guest.take())
+    assert policy.result().exits == before
+    # Svade as the machine is, the next access finds A and D set.
+    guest.fence()
+    page = guest.words[entry] >> 10 << 12
+    guest.access(VA, Access.WRITE)
+    assert policy.feed(guest.take())[-1] == page

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from cosim.capture.gdb.audit import Auditor
+from hypervisor_model.events import PteOp
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed
+
+BY_MMU = pte.V | pte.R, pte.V | pte.R | pte.A
 
 
 class PlayedTables:
@@ -13,15 +16,18 @@ class PlayedTables:
     def __init__(self) -> None:
         self.satp = signed(8 << 60)
         self.wrong: dict[int, tuple[int, int]] = {}
-        self.taken: list[int] = []
+        self.taken: list[tuple[int, PteOp]] = []
         self.written: list[tuple[int, int]] = []
 
     def differences(self) -> list[tuple[int, int, int]]:
         return [(pa, *entries) for pa, entries in self.wrong.items()]
 
-    def found(self, pa: int) -> None:
+    def is_by_mmu(self, old: int, new: int) -> bool:
+        return (old, new) == BY_MMU
+
+    def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         del self.wrong[pa]
-        self.taken.append(pa)
+        self.taken.append((pa, op))
 
     def write_satp(self, old: int, new: int) -> None:
         self.written.append((old, new))
@@ -54,13 +60,17 @@ def test_what_the_mmu_may_have_done_is_not_missed() -> None:
     tables = PlayedTables()
     auditor = Auditor(tables, PlayedText())
     tables.wrong = {
-        0x8000_0000: (pte.V, pte.V | pte.A),
+        0x8000_0000: BY_MMU,
         0x8000_0008: (pte.V, pte.V | pte.D | pte.W),
         0x8000_0FF8: (signed(1 << 63), 0),
     }
     auditor.check_tables()
     audit = auditor.audit
-    assert tables.taken == [0x8000_0000, 0x8000_0008, 0x8000_0FF8]
+    assert tables.taken == [
+        (0x8000_0000, PteOp.HARDWARE_AD),
+        (0x8000_0008, PteOp.OTHER),
+        (0x8000_0FF8, PteOp.OTHER),
+    ]
     assert audit.hardware_ad == 1
     assert [(missed.page, missed.index) for missed in audit.missed] == [
         (0x8000_0000, 1),

@@ -346,8 +346,8 @@ def test_a_vector_store_is_found_in_the_tables(run: Run) -> None:
     run.execute(Does({linear(LEAF) + 8 * 30: word(0x100) + word(0x200)}))
     assert run.rows()[2:] == [
         access(LEAF + 8 * 30, Access.WRITE, 1),
-        write(LEAF + 8 * 30, 0, 0x100, PteOp.OTHER),
-        write(LEAF + 8 * 31, 0, 0x200, PteOp.OTHER),
+        write(LEAF + 8 * 30, 0, 0x100, PteOp.VECTOR, 0),
+        write(LEAF + 8 * 31, 0, 0x200, PteOp.VECTOR, 0, FLAG_CONT),
     ]
     assert run.interception.audit.missed == []
     assert run.inserted() == (BREAKS, WATCHES)
@@ -638,17 +638,18 @@ def test_a_mark_for_gdb_is_neither_executed_nor_an_event(run: Run) -> None:
 
 
 def test_a_missed_table_write_is_found_at_the_next_fence(run: Run) -> None:
-    run.stop_at(STORE_AT, SD, a0=linear(LEAF) + 8 * 40, a1=0x100)
-    run.execute(Does({linear(LEAF) + 8 * 40: word(0x100)}))
+    fresh = leaf(DATA, pte.V | pte.R | pte.W)
+    run.stop_at(STORE_AT, SD, a0=linear(LEAF) + 8 * 40, a1=fresh)
+    run.execute(Does({linear(LEAF) + 8 * 40: word(fresh)}))
     run.rows()
     # A device writes one entry, and the MMU sets A and D in another.
     run.fake.entry(LEAF, 41, 0x700)
-    run.fake.entry(LEAF, 40, 0x100 | pte.A | pte.D)
+    run.fake.entry(LEAF, 40, fresh | pte.A | pte.D)
     run.stop_at(FENCE_AT)
     run.execute(Does())
     audit = run.interception.audit.to_json()
     assert run.rows() == [
-        write(LEAF + 8 * 40, 0x100, 0x100 | pte.A | pte.D, PteOp.OTHER),
+        write(LEAF + 8 * 40, fresh, fresh | pte.A | pte.D, PteOp.HARDWARE_AD),
         write(LEAF + 8 * 41, 0, 0x700, PteOp.OTHER),
         fetch(FENCE_AT),
         stack(),

@@ -31,6 +31,11 @@ static bool is_loaded_root(uint64_t page)
     return atp_levels(loaded) && atp_root(loaded) == page;
 }
 
+static bool mmu_sets_ad(void)
+{
+    return true;
+}
+
 static void entry_written(uint64_t entry, unsigned levels, uint64_t old)
 {
     (void)entry, (void)levels, (void)old;
@@ -68,6 +73,7 @@ EXPORT void harness_open(const uint8_t *bytes, uint64_t base, uint64_t size)
     unseen.at = NULL;
     tables_open((struct tables_hooks){.grown = grown,
                                       .is_loaded_root = is_loaded_root,
+                                      .mmu_sets_ad = mmu_sets_ad,
                                       .entry_written = entry_written});
 }
 
@@ -82,6 +88,18 @@ EXPORT void harness_store(const struct part *parts, int count, unsigned size, in
 {
     at.pc = pc;
     tables_store(parts, count, size, op, &at);
+}
+
+EXPORT void harness_vector_store(uint64_t pc)
+{
+    at.pc = pc;
+    tables_vector_store(&at);
+}
+
+EXPORT void harness_hardware_updates(uint64_t pc)
+{
+    at.pc = pc;
+    tables_hardware_updates(&at);
 }
 
 EXPORT size_t harness_take(struct event **out)
