@@ -18,7 +18,6 @@ from cosim.run.plan import Plan, resolve
 from cosim.run.spec import RunSpec
 from cosim.session import workload
 from cosim.session.execution import available, capture, execute, load_models
-from cosim.session.plugin import RECORDING
 from cosim.session.protocol import Outcome, Watchers
 from cosim.session.terminal import LiveTerminal
 from cosim.session.view import live_view
@@ -93,8 +92,6 @@ def _run_in(folder: Path, spec: RunSpec, *, as_json: bool, keep: bool, trace: Pa
         if outcome.error is None and not spec.live:
             failed = workload.failure(folder)
     finally:
-        # It is not used again, and may be large.
-        (folder / RECORDING).unlink(missing_ok=True)
         # The console's log says why a workload failed.
         went_through = outcome is None or (outcome.error is None and failed is None)
         if not keep and (went_through or not any(folder.iterdir())):
