@@ -20,7 +20,6 @@ from cosim.run.run_spec import RunSpec
 from cosim.session import workload
 from cosim.session.execution import available, capture, execute, load_models
 from cosim.session.live_terminal import LiveTerminal
-from cosim.session.plugin_session import RECORDING
 from cosim.session.protocol import Outcome, Watchers
 from cosim.session.view import live_view
 
@@ -149,8 +148,6 @@ def _run_in(
         if outcome.error is None and not spec.live:
             failed = workload.failure(folder)
     finally:
-        # It is not used again, and may be large.
-        (folder / RECORDING).unlink(missing_ok=True)
         # The console's log says why a workload failed.
         went_through = outcome is None or (outcome.error is None and failed is None)
         if not keep and (went_through or not any(folder.iterdir())):

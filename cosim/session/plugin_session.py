@@ -80,6 +80,9 @@ class PluginSession:
             self._run()
         except (CosimError, KeyboardInterrupt) as problem:
             error = problem
+        finally:
+            # It is not used again, and may be large.
+            (self._folder / RECORDING).unlink(missing_ok=True)
         if self._events == 0:
             return Outcome(None, error)
         ending = self._ending(error)
