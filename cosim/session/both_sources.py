@@ -7,6 +7,7 @@ re-execution of that very run, and each of its events must be one of the plugin'
 
 from __future__ import annotations
 
+import re
 import tempfile
 import threading
 import time
@@ -229,10 +230,15 @@ class BothSources(GdbSession):
         if heard.summary.never_started and (recorded is None or recorded.loop is None):
             line = recorded.last_line if recorded is not None else ""
             said = f"its last line was {line!r}" if line else "it printed nothing"
+            log = self._folder / "record.console.log"
+            begin = self._plan.begin
+            if begin.form == "console":
+                printed = re.search(begin.pattern, log.read_text(errors="replace"))
+                self._printed_late = printed is not None
             raise GuestError(
-                f"{self._end_of_guest()} before the region began ({self._plan.edge(end=False)}); "
-                f"{said}",
-                log=str(self._folder / "record.console.log"),
+                f"{self._end_of_guest()} before the region began ({self._plan.edge(end=False)})"
+                f"{self._too_late()}; {said}",
+                log=str(log),
             )
 
     def _foretold(self) -> Foretold | None:

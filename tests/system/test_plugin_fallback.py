@@ -110,7 +110,7 @@ def test_a_file_has_the_default_of_the_command(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "micro")
     file = tmp_path / "runs.toml"
     file.write_text(f'guest = "micro"\nworkload = "{SHORT[1]}"\nmodels = ["native"]\n')
-    for command, backend in (("capture", "plugin"), ("run", "gdb")):
+    for command, backend in (("capture", "plugin"), ("run", "gdb+plugin")):
         ended = run([command, file, "-o", tmp_path / command, "--json"], home.environment())
         assert ended.status == 0, ended.stderr
         result = json.loads((tmp_path / command / "runs" / "result.json").read_text())

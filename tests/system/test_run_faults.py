@@ -177,7 +177,7 @@ def test_the_guest_powers_off_before_the_region(edge: str, home: Home) -> None:
     words = [*MICRO, "--workload", SHORT, "--from", edge]
     ended = run(words, home.environment())
     _refused(ended, ENVIRONMENT, "powered off before the region began", edge, "micro: done")
-    console = _logs(ended, home) / "reexecution.console.log"
+    console = _logs(ended, home) / "record.console.log"
     assert "micro: done" in console.read_text()
 
 
@@ -193,7 +193,7 @@ def test_a_line_too_shortly_before_the_end(home: Home) -> None:
     edges = ("--from", "console:micro: done", "--to", "power-off")
     ended = run([*MICRO, "--workload", SHORT, *edges], home.environment())
     if ended.status == 0:
-        # gdb was in time: then there is a region, if a short one.
+        # It was noticed in time: then there is a region, if a short one.
         assert ended.document["region"]["instructions"] > 0
     else:
         _refused(ended, ENVIRONMENT, "before the region began", "use a mark")

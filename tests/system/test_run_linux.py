@@ -1,4 +1,4 @@
-"""The main job: `cosim run linux` through gdb, as a user types it, and with stepping."""
+"""The main job: `cosim run linux` as a user types it, and with stepping through gdb alone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def test_the_table_of_the_main_job(home: Home) -> None:
 
 
 def test_stepping_counts_what_it_sees(home: Home) -> None:
-    words = ["run", "linux", "--step", "3", "--json", "--workload", "busybox true"]
+    words = ["run", "linux", "--backend", "gdb", "--step", "3", "--json"]
+    words += ["--workload", "busybox true"]
     ended = run(words, home.environment())
     assert ended.status == 0, ended.stderr
     document = ended.document
