@@ -1,8 +1,8 @@
 """``python -m hypervisor_model.precompile``: compile every model now, rather than at its first use.
 
-Without arguments it compiles all policies and the legality tracker; with names only these.  It
-uses as many processes as there are processors.  Policies that share most of their code are
-compiled in processes forked from one that has compiled the first of them.
+Without arguments it compiles all policies, the legality tracker and the fence checker; with names
+only these.  It uses as many processes as there are processors.  Policies that share most of their
+code are compiled in processes forked from one that has compiled the first of them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import numpy as np
 
 from hypervisor_model import events
 from hypervisor_model.errors import CosimError
+from hypervisor_model.fences import FenceChecker
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import POLICIES, MachineModel, make
 from hypervisor_model.policies.shadow_policy import ShadowPolicy
 
 LEGALITY = "legality"
+FENCES = "fences"
 
 _FORK = multiprocessing.get_context("fork")
 
 
 def precompile(name: str) -> str:
-    """Compile the policy ``name``, or the legality tracker; return ``name``.
+    """Compile the policy ``name``, the legality tracker or the fence checker; return ``name``.
 
     :raises UsageError: when there is no such policy.
     """
@@ -34,6 +36,8 @@ def precompile(name: str) -> str:
     batch["kind"] = events.Kind.MARK
     if name == LEGALITY:
         LegalityTracker(machine, ["reference"]).feed(batch, np.zeros((1, 1), np.int64))
+    elif name == FENCES:
+        FenceChecker(machine).feed(batch)
     else:
         make(name, machine).feed(batch)
     print(f"compiled {name}", file=sys.stderr, flush=True)
@@ -45,9 +49,9 @@ def main(names: list[str]) -> None:
 
     :raises UsageError: when there is no such policy.
     """
-    wanted = list(dict.fromkeys(names or [*POLICIES, LEGALITY]))
+    wanted = list(dict.fromkeys(names or [*POLICIES, LEGALITY, FENCES]))
     for name in wanted:
-        if name != LEGALITY:
+        if name not in (LEGALITY, FENCES):
             make(name, MachineModel(ram_size=1 << 20))
     related = [name for name in wanted if _is_shadow(name)]
     others = [name for name in wanted if name not in related]
