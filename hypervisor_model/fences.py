@@ -214,7 +214,7 @@ _STATE = _record(
     "found_at",
 )
 """States of the running search, and 1 if it would have needed more history; fences ever logged;
-sites; a number that changes when tables do; 1 if legal kinds count, and 1 if the machine has Svvptc;
+sites; a number that changes when tables do; 1 if legal kinds count; 1 if the machine has Svvptc;
 counts of accesses; sites that wait for a fence; the index in the batch of the event that showed the
 newest site."""
 

@@ -117,10 +117,10 @@ def test_limits_cost_certainty_and_never_the_truth(seed: int, limits: Limits) ->
 def test_random_guests_are_worth_the_name() -> None:
     """The guests above have accesses of all four sorts often enough to mean something."""
     asked: Counter[tuple[bool, bool]] = Counter()
-    for seed in range(40):
+    for seed in range(60):
         player = Checked(seed)
         player.play(60)
         asked += player.asked
     for hazard in (True, False):
         for fault in (True, False):
-            assert asked[hazard, fault] > 50, asked
+            assert asked[hazard, fault] > 30, asked
