@@ -141,6 +141,7 @@ _RIGHTS = FLAG_SUM | FLAG_MXR
 _SAMPLE = FLAG_STOP
 _NAPOT_ENTRIES = 16
 _MEMO = 1 << 14
+_FENCED = 1 << 14
 _SITES = 1 << 12
 
 _OWN, _GLOBAL = range(2)
@@ -171,6 +172,8 @@ _LOG = _record("time", "hart", "sub", "va", "asid", "pc", "icount")
 """A fence."""
 _LOAD = _record("time", "satp", "pc", "icount")
 """A write of ``satp``."""
+_PAGE_FENCE = _record("page", "asid", "time")
+"""The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
 _TABLE = _record("level", "prefix", "freed", "reused", "napot")
 """Of a page: the level at which it was last linked, and the first address that it translates; 1 if
 it was dropped and nothing has been written to it since; when it was written to after it was dropped
@@ -230,6 +233,8 @@ class _Checker(NamedTuple):
     """(harts, n): rings; see :data:`_LOAD`."""
     loaded: NDArray[np.int64]
     """Writes of ``satp`` ever seen, by hart."""
+    fenced: NDArray[Any]
+    """(harts, n): the last fence of a page; see :data:`_PAGE_FENCE`."""
     ends: NDArray[np.int64]
     """(harts, rows), as the history's spaces: the first fence of its ASID since the space was last
     in ``satp``; 0 if there was none."""
@@ -357,9 +362,29 @@ def _next_fence(c: _Checker, hart: int, asid: int, after: int) -> int:
 
 
 @inner
+def _fenced_slot(c: _Checker, hart: int, page: int, asid: int) -> Any:
+    """The slot of the last fence of a page with this ASID (or ANY_ASID)."""
+    return c.fenced[hart, (page ^ page >> 14 ^ asid * 0x9E5) & (_FENCED - 1)]
+
+
+@inner
+def _last_page_fence(h: History, c: _Checker, q: _Ask, asid: int) -> int:
+    """The time of the last fence of the access's page with this ASID; 0: none; -1: not known."""
+    slot = _fenced_slot(c, q.hart, q.va >> 12, asid)
+    if slot.time == 0 or (slot.page == q.va >> 12 and slot.asid == asid):
+        return slot.time  # type: ignore[no-any-return]
+    return -1
+
+
+@inner
 def _last_fence(h: History, c: _Checker, q: _Ask, kind: int, bits: int, after: int) -> int:
     """The time of the last fence by address that covers the access, if it was after a time."""
     asid = atp.asid(h.harts[q.hart].satp)
+    if bits == pte.PAGE_BITS:
+        any_asid = _last_page_fence(h, c, q, ANY_ASID)
+        own = _last_page_fence(h, c, q, asid) if kind == _OWN else _wide(0)
+        if any_asid >= 0 and own >= 0:
+            return max(any_asid, own, after)
     count = min(h.state.fences, h.fences.shape[0])
     for back in range(count):
         fence = h.fences[(h.state.fences - 1 - back) % h.fences.shape[0]]
@@ -449,6 +474,14 @@ def _values(
     h: History, c: _Checker, q: _Ask, kind: int, satp: int, at: int, pa: int, sibling: bool
 ) -> None:
     floor = c.states[at].since
+    if c.states[at].level == 0 and h.newest[(pa - h.ram.base) >> 3]:
+        # An entry that is stored to often, and fenced each time, has a long past that is over.
+        doubt = c.state.doubt
+        last = _last_fence(h, c, q, kind, _wide(pte.PAGE_BITS), floor)
+        if last == NOW:
+            c.state.doubt = doubt
+        else:
+            floor = last
     value = load(h.ram, pa)
     since = history.since_when(h, pa)
     # A sibling counts only if it was replaced: if it is there now, the entries contradict each
@@ -740,12 +773,12 @@ def _blame(h: History, c: _Checker, q: _Ask) -> int:
         return -1
     site.pc = pc
     site.kind = kind
-    site.waiting = _wide(kind != _FREED)
+    site.waiting = 1
     site.hart = q.hart
     site.va = q.va
     site.bits = pte.level_bits(c.best.level)
     site.asid = atp.asid(c.best.satp) if c.best.is_own else ANY_ASID
-    site.link = _wide(kind == _LINK_CHANGED)
+    site.link = _wide(kind in (_LINK_CHANGED, _FREED))
     c.order[c.state.sites] = at
     c.state.sites += 1
     c.state.waiting += site.waiting
@@ -905,6 +938,12 @@ def _consume(h: History, c: _Checker, batch: EventBatch, first: int, start: int)
             form = event.sub & _FORM
             history.fenced(h, event.hart, form, event.a, event.b)
             _spaces_fenced(h, c, event.hart, form, event.b)
+            if form & _FORM_VA:
+                asid = event.b if form & _FORM_ASID else _wide(ANY_ASID)
+                slot = _fenced_slot(c, event.hart, event.a >> 12, asid)
+                slot.page = event.a >> 12
+                slot.asid = asid
+                slot.time = h.state.time
             row = c.log[c.state.log % c.log.shape[0]]
             row.time = h.state.time
             row.hart = event.hart
@@ -1218,6 +1257,7 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         log=np.zeros(limits.fences, _LOG),
         loads=np.zeros((machine.harts, limits.loads), _LOAD),
         loaded=np.zeros(machine.harts, np.int64),
+        fenced=np.zeros((machine.harts, _FENCED), _PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),
         tables=np.zeros(pages, _TABLE),
         states=np.zeros(1 << 10, _REACHED),

@@ -4,7 +4,7 @@
    depends on the fence may come to the old or to the new translation, so nothing is checked. */
 #include "scenarios.h"
 
-#define alone __attribute__((noinline)) static
+#define alone __attribute__((noipa)) static
 
 enum { SPACE = 5, OTHER = 6 }; /* ASIDs */
 

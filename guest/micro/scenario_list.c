@@ -8,7 +8,7 @@ const struct scenario scenarios[] = {
     {"superpage", 1, 0, run_superpage, 0},
     {"unlink", 1, 0, run_unlink, 0},
     {"asid", 1, 0, run_asid, 0},
-    {"global", 1, 0, run_global, 0},
+    {"global", 1, 0, run_global, "frame-changed"},
     {"bare", 1, 0, run_bare, 0},
     {"stores", 1, 0, run_stores, 0},
     {"cbo-zero", 1, 0, run_cbo_zero, 0},
@@ -16,7 +16,7 @@ const struct scenario scenarios[] = {
     {"svinval", 1, 0, run_svinval, 0},
     {"fault", 1, 0, run_fault, 0},
     {"user", 1, 0, run_user, 0},
-    {"forgotten", 1, 0, run_forgotten, 0},
+    {"forgotten", 1, 0, run_forgotten, "frame-changed"},
     {"lsp-bench", 0, prepare_bench, run_bench, 0},
     /* The name of a bug is the kind of finding that `cosim check` must give. */
     {"bug-unmap", 0, 0, run_bug_unmap, "permission-lost"},
