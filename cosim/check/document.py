@@ -210,12 +210,14 @@ def _hidden(origin: Origin, checker: FenceChecker) -> list[str]:
     stream = origin.stream
     found = ["Fences that were owed before the region began are not known."]
     if stream.accesses == "partial":
-        found.append("Only stepped instructions show their accesses; all other accesses are hidden.")
+        found.append(
+            "Only stepped instructions show their accesses; all other accesses are hidden."
+        )
     if stream.filter:
         found.append(
-            f"Repeated accesses to a page are left out (filter of {stream.filter} slots), so counts "
-            "of accesses are lower bounds. The first access after a change is never left out. A "
-            "write to a freed table page may be, if the page was just written to by the same address."
+            f"Repeated accesses to a page are left out (filter of {stream.filter} slots), so "
+            "counts of accesses are lower bounds. The first access after a change is never left "
+            "out. A write to a freed table page may be, if the write before went to the same page."
         )
     found.append("Writes by devices are not seen, nor are other harts: a run has one.")
     found.append("sinval.vma counts as if sfence.w.inval and sfence.inval.ir surrounded it.")

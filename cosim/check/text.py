@@ -44,7 +44,9 @@ def _instruction(seen: dict[str, Any]) -> str:
     operands = [f"va {seen['va']:#x}" if seen["va"] is not None else None]
     operands.append(f"asid {seen['asid']}" if seen["asid"] is not None else None)
     named = ", ".join(filter(None, operands)) or "everything"
-    return f"{seen['instruction']} ({named}) at {_place(seen['symbol'], seen['source'], seen['pc'])}"
+    return (
+        f"{seen['instruction']} ({named}) at {_place(seen['symbol'], seen['source'], seen['pc'])}"
+    )
 
 
 def _count(number: int, noun: str) -> str:

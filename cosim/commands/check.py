@@ -35,7 +35,9 @@ _INTERRUPTED = 130
 @click.argument("guest", metavar="GUEST|TRACE", required=False, shell_complete=guest_or_file)
 @run_options("check")
 @click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
-@click.option("--filter", "slots", type=int, metavar="SLOTS", help="Access-filter slots.  Default: 1.")
+@click.option(
+    "--filter", "slots", type=int, metavar="SLOTS", help="Access-filter slots.  Default: 1."
+)
 @click.option("--legal", is_flag=True, help="List also what the specification allows.")
 @click.option(
     "--suppress", type=click.Path(path_type=Path), metavar="FILE", help="Known findings (TOML)."
@@ -65,9 +67,10 @@ def command(
     if hardware that keeps translations as long as the specification allows could get the access
     wrong.  The exit status is 1 if there is such a store.
     """
-    from cosim.check import document, exchange, suppress as suppressions, text
-    from cosim.files import write_atomically
     from cosim import output
+    from cosim.check import document, exchange, text
+    from cosim.check import suppress as suppressions
+    from cosim.files import write_atomically
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
     error: BaseException | None = None
