@@ -182,7 +182,7 @@ class LegalityTracker:
         self.findings: list[Illegal] = []
         """The first ``Limits.findings`` illegal answers."""
         self._limits = limits or Limits()
-        self._history = _empty_history(machine, self.memory.ram, self._limits)
+        self._history = empty_history(machine, self.memory.ram, self._limits)
         nothing = caches.make(0)
         self._run = _Run(
             counts=np.zeros((len(self.parties), 4), np.int64),
@@ -301,7 +301,8 @@ class LegalityTracker:
         return tuple(path)[::-1]
 
 
-def _empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
+def empty_history(machine: MachineModel, ram: Ram, limits: Limits) -> History:
+    """Return the history of a machine before its first event; ``ram`` will hold its tables."""
     pages = machine.ram_size >> 12
     state = np.zeros(1, history.STATE)[0]
     state.time = history.START

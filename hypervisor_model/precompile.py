@@ -1,9 +1,9 @@
 """``python -m hypervisor_model.precompile``: compile every model now, rather than at its first use.
 
-Without arguments it compiles all policies and the legality tracker; with names only these; with
-``--first`` those that a run without ``--model`` needs.  The others are compiled when they are first
-asked for.  It uses as many processes as there are processors.  Policies that share most of their
-code are compiled in processes forked from one that has compiled the first of them.
+Without arguments it compiles all policies, the legality tracker and the fence checker; with names
+only these; with ``--first`` those that a run without ``--model`` needs.  The others are compiled
+when they are first asked for.  It uses as many processes as there are processors.  Policies that
+share most of their code are compiled in processes forked from one that has compiled the first.
 
 :func:`missing` says what a program that is about to use models should have compiled so.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 from hypervisor_model import events, jit
 from hypervisor_model.errors import CosimError
+from hypervisor_model.fences import FenceChecker
 from hypervisor_model.legality import LegalityTracker
 from hypervisor_model.policies import POLICIES, MachineModel, make
 from hypervisor_model.policies.shadow_policy import ShadowPolicy
@@ -26,12 +27,13 @@ from hypervisor_model.policies.shadow_policy import ShadowPolicy
 LEGALITY = "legality"
 FIRST = ("native", "nested", "shadow", "lsp", LEGALITY)
 """What the first run needs: the default models, and the judge of their answers."""
+FENCES = "fences"
 
 _FORK = multiprocessing.get_context("fork")
 
 
 def precompile(name: str) -> str:
-    """Compile the policy ``name``, or the legality tracker; return ``name``.
+    """Compile the policy ``name``, the legality tracker or the fence checker; return ``name``.
 
     :raises UsageError: when there is no such policy.
     """
@@ -40,6 +42,8 @@ def precompile(name: str) -> str:
     batch["kind"] = events.Kind.MARK
     if name == LEGALITY:
         LegalityTracker(machine, ["reference"]).feed(batch, np.zeros((1, 1), np.int64))
+    elif name == FENCES:
+        FenceChecker(machine).feed(batch)
     else:
         make(name, machine).feed(batch)
     print(f"compiled {name}", file=sys.stderr, flush=True)
@@ -53,9 +57,9 @@ def main(names: list[str]) -> None:
     :raises UsageError: when there is no such policy.
     """
     named = [one for name in names for one in (FIRST if name == "--first" else (name,))]
-    wanted = list(dict.fromkeys(named or [*FIRST, *POLICIES]))
+    wanted = list(dict.fromkeys(named or [*FIRST, *POLICIES, FENCES]))
     for name in wanted:
-        if name != LEGALITY:
+        if name not in (LEGALITY, FENCES):
             make(name, MachineModel(ram_size=1 << 20))
     related = [name for name in wanted if _is_shadow(name)]
     others = [name for name in wanted if name not in related]

@@ -260,7 +260,7 @@ def _differ(h: History, old: int, new: int) -> bool:
 @inner
 def _record(h: History, pa: int, value: int, until: int) -> None:
     word = (pa - h.ram.base) >> 3
-    since = _since(h, pa)
+    since = since_when(h, pa)
     row = h.state.records % h.records.shape[0]
     if h.state.records >= h.records.shape[0]:
         h.state.overwritten = max(h.state.overwritten, h.records[row].until)
@@ -273,19 +273,20 @@ def _record(h: History, pa: int, value: int, until: int) -> None:
 
 
 @inner
-def _is_kept(h: History, number: int) -> bool:
+def is_kept(h: History, number: int) -> bool:
+    """Return True if the record of this number is not overwritten."""
     return number > h.state.records - h.records.shape[0]  # type: ignore[no-any-return]
 
 
 @inner
-def _since(h: History, pa: int) -> int:
+def since_when(h: History, pa: int) -> int:
     """When the present value of an entry came there.  If the record of the value before is
     overwritten, the latest time that this can have been."""
     since = h.pages[(pa - h.ram.base) >> 12].added
     number = h.newest[(pa - h.ram.base) >> 3]
     if number == 0:
         return since  # type: ignore[no-any-return]
-    if _is_kept(h, number):
+    if is_kept(h, number):
         row = (number - 1) % h.records.shape[0]
         return max(since, h.records[row].until)  # type: ignore[no-any-return]
     return max(since, h.state.overwritten)  # type: ignore[no-any-return]
@@ -529,12 +530,13 @@ def _values(h: History, q: Query, kind: int, at: int, pa: int, sibling: bool) ->
     lo = h.states[at].since
     dropped = h.pages[(pa - h.ram.base) >> 12].dropped
     value = load(h.ram, pa)
-    if _follow(h, q, kind, at, pa, value, _since(h, pa), dropped if dropped else NOW, 0, sibling):
+    until = dropped if dropped else NOW
+    if _follow(h, q, kind, at, pa, value, since_when(h, pa), until, 0, sibling):
         return True
     number = h.newest[(pa - h.ram.base) >> 3]
     since = NOW
     while number:
-        if not _is_kept(h, number):
+        if not is_kept(h, number):
             # The oldest record that is kept says when the lost one ended.
             if min(since, h.state.overwritten) > lo:
                 h.work.doubt = 1

@@ -13,6 +13,7 @@ from cosim import output
 from cosim.commands.completion import guest_or_file
 from cosim.errors import UsageError
 from guest import apt, linux, registry, spec
+from guest.micro.scenarios import scenarios
 from guest.workloads import SIZES, WORKLOADS
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -156,4 +157,5 @@ def _row(name: str) -> dict[str, Any]:
         "folder": str(spec.folder(name)),
         "command": f"cosim guest {recipe.verb} {name}",
         "versions": found.versions if found else {},
+        "scenarios": [asdict(one) for one in scenarios()] if name.startswith("micro") else [],
     }

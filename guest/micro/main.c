@@ -2,6 +2,7 @@
 
    Command line:
      scenario=NAME,...   which scenarios; `all`, the default, is all but lsp-bench
+                         and those with a seeded bug and their twins
      mode=sv39           or sv48, sv57
      asids=1             0: use one ASID, and fence everything when the root changes
    and the options that the scenario's file describes.  The marks are `begin` before the first

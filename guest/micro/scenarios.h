@@ -10,6 +10,7 @@ struct scenario {
     int in_all;
     void (*prepare)(void); /* before the mark */
     u64 (*run)(void);      /* returns how many steps it made */
+    const char *bug;       /* what is wrong on purpose, or 0 */
 };
 
 /* The last entry has no name. */
@@ -49,6 +50,25 @@ u64 run_svinval(void);
 /* faults.c */
 u64 run_fault(void);
 u64 run_user(void);
+/* bugs.c: fences that are missing or wrong, and their repaired twins */
+u64 run_bug_unmap(void);
+u64 run_fixed_unmap(void);
+u64 run_bug_protect(void);
+u64 run_fixed_protect(void);
+u64 run_bug_address(void);
+u64 run_fixed_address(void);
+u64 run_bug_asid(void);
+u64 run_fixed_asid(void);
+u64 run_bug_link(void);
+u64 run_fixed_link(void);
+u64 run_bug_order(void);
+u64 run_fixed_order(void);
+u64 run_bug_reuse(void);
+u64 run_fixed_reuse(void);
+u64 run_bug_free(void);
+u64 run_fixed_free(void);
+u64 run_bug_dirty(void);
+u64 run_fixed_dirty(void);
 /* bench.c */
 void prepare_bench(void);
 u64 run_bench(void);

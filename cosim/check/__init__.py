@@ -1,0 +1,1 @@
+"""The fence checker as people meet it: verdicts, names, suppressions, reports."""

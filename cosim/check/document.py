@@ -1,0 +1,227 @@
+"""What a check found, as one JSON document (docs/debugging.md, "The document")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosim.check.places import Places
+from cosim.check.suppress import Suppression
+from cosim.check.verdict import Verdict, judge
+from cosim.models.result import Ending, Origin
+from guest.spec import checksum
+from hypervisor_model.events import Access, Fence, Kind, priv_name
+from hypervisor_model.fences import LEGAL, Culprit, FenceChecker, FenceSeen, Finding, Hazard
+from hypervisor_model.isa.causes import NAMES
+from hypervisor_model.jit import unsigned
+
+FORMAT = "lsp-cosim-check"
+VERSION = 1
+
+_SFENCE = 'Privileged specification, "Supervisor Memory-Management Fence Instruction"'
+SECTIONS = {
+    "frame-changed": _SFENCE,
+    "permission-lost": _SFENCE,
+    "link-changed": f"{_SFENCE}: with rs1 it orders only leaf entries",
+    "freed-reachable": f'{_SFENCE}; "Virtual Address Translation Process"',
+    "asid-reused": f"{_SFENCE}: when an ASID gets another root, fence that ASID",
+    "global-differs": f'{_SFENCE}; "Addressing and Memory Protection" on the G bit',
+    "order": f"{_SFENCE}: it orders stores that come before it",
+    "svade-ad": 'Privileged specification, "Svade"; "Virtual Address Translation Process"',
+    "made-valid": 'Privileged specification, "Svvptc"',
+    "permission-gained": _SFENCE,
+}
+"""What each kind of finding rests on."""
+KINDS = tuple(SECTIONS)
+
+_NAMES = {
+    hazard: "svade-ad"
+    if hazard in (Hazard.DIRTY_CLEARED, Hazard.ACCESSED_CLEARED)
+    else hazard.name.lower().replace("_", "-")
+    for hazard in Hazard
+}
+
+
+def severity(kind: Hazard) -> str:
+    """Return ``error``, ``warning`` (accessed bits become less exact) or ``note`` (legal)."""
+    if kind in LEGAL:
+        return "note"
+    return "warning" if kind is Hazard.ACCESSED_CLEARED else "error"
+
+
+def kernel_of(origin: Origin) -> Path | None:
+    """Return the kernel of a run if it is still there, and the same."""
+    path = Path(str(origin.guest.get("kernel", "")))
+    digest = (origin.guest.get("sha256") or {}).get("kernel")
+    if not path.is_file() or (digest and checksum(path) != digest):
+        return None
+    return path
+
+
+def build(
+    checker: FenceChecker,
+    origin: Origin,
+    ending: Ending,
+    places: Places,
+    suppressions: Sequence[Suppression],
+) -> dict[str, Any]:
+    """Return the document of a check."""
+    rows = [_finding(finding, places) for finding in checker.findings]
+    suppressed = []
+    open_ = []
+    for row in rows:
+        accepted = next((one for one in suppressions if one.accepts(row)), None)
+        if accepted is None:
+            open_.append(row)
+        else:
+            accepted.used = True
+            suppressed.append({**row, "reason": accepted.reason})
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "complete": ending.complete,
+        "guest": origin.guest,
+        "backend": origin.backend,
+        "region": origin.region | ending.region,
+        "stream": dict(vars(origin.stream)),
+        "checked": {
+            "accesses": checker.accesses,
+            "hazards": checker.hazards,
+            "undecided": checker.undecided,
+        },
+        "findings": [row for row in open_ if row["severity"] != "note"],
+        "legal": [row for row in open_ if row["severity"] == "note"],
+        "suppressed": suppressed,
+        "unused_suppressions": [one.text() for one in suppressions if not one.used],
+        "hidden": _hidden(origin, checker),
+    }
+    if not ending.complete:
+        document["incomplete_because"] = ending.reason
+    return document
+
+
+def _finding(finding: Finding, places: Places) -> dict[str, Any]:
+    verdict = judge(finding)
+    culprit = finding.culprit
+    kind = "order" if verdict.name == "before" else _NAMES[finding.kind]
+    return {
+        "kind": kind,
+        "severity": severity(finding.kind),
+        "section": SECTIONS[kind],
+        "effect": _effect(finding),
+        "va": finding.va,
+        "store_pc": culprit.pc,
+        "store_symbol": places.symbol(culprit.pc),
+        "store_source": places.source(culprit.pc),
+        "store": _store(culprit),
+        "access": _access(finding, places),
+        "fence": _fence(verdict, places),
+        "late": None if finding.late is None else _seen(finding.late, places),
+        "stores": finding.stores,
+        "accesses": finding.accesses,
+        "call_chain": None,
+    }
+
+
+def _store(culprit: Culprit) -> dict[str, Any]:
+    return {
+        "event": culprit.event,
+        "icount": culprit.icount,
+        "hart": culprit.hart,
+        "register": "satp" if culprit.entry is None else None,
+        "entry": culprit.entry,
+        "level": culprit.level,
+        "old": culprit.old,
+        "new": culprit.new,
+    }
+
+
+def _access(finding: Finding, places: Places) -> dict[str, Any]:
+    event = finding.access
+    pc, icount = unsigned(int(event["pc"])), int(event["icount"])
+    is_access = int(event["kind"]) == Kind.ACCESS
+    return {
+        "event": finding.event,
+        "icount": None if icount < 0 else icount,
+        "hart": int(event["hart"]),
+        "pc": pc,
+        "symbol": places.symbol(pc),
+        "source": places.source(pc),
+        "kind": Access(int(event["sub"])).name.lower() if is_access else None,
+        "va": unsigned(int(event["a"])),
+        "privilege": priv_name(int(event["priv"])),
+        "satp": finding.satp,
+        "today": _answer(finding.today),
+        "stale": _answer(finding.stale),
+    }
+
+
+def _answer(answer: int | None) -> dict[str, Any] | None:
+    """``pa``, or ``cause`` and its name; None if it is not known."""
+    if answer is None:
+        return None
+    if answer >= 0:
+        return {"pa": answer}
+    cause = -1 - answer
+    return {"cause": cause, "name": NAMES.get(cause, f"cause {cause}")}
+
+
+def _fence(verdict: Verdict, places: Places) -> dict[str, Any]:
+    seen = None if verdict.fence is None else _seen(verdict.fence, places)
+    return {"verdict": verdict.name, "text": verdict.text, "executed": seen}
+
+
+def _seen(fence: FenceSeen, places: Places) -> dict[str, Any]:
+    return {
+        "event": fence.event,
+        "icount": fence.icount,
+        "hart": fence.hart,
+        "pc": fence.pc,
+        "symbol": places.symbol(fence.pc),
+        "source": places.source(fence.pc),
+        "instruction": "sinval.vma" if fence.instruction == Fence.SINVAL_VMA else "sfence.vma",
+        "va": fence.va,
+        "asid": fence.asid,
+    }
+
+
+def _effect(finding: Finding) -> str:
+    """Return what hardware could do, in words."""
+    old, new = _answer(finding.stale), _answer(finding.today)
+    match finding.kind:
+        case Hazard.FREED_REACHABLE:
+            return "hardware could read the page's new content as page-table entries"
+        case Hazard.DIRTY_CLEARED:
+            return "a store could go through without D being set again"
+        case Hazard.ACCESSED_CLEARED:
+            return "an access could go through without A being set again"
+        case Hazard.MADE_VALID | Hazard.PERMISSION_GAINED:
+            return "the access could fault once more"
+    if old is None or new is None:
+        return "hardware could use the old translation"
+    if "pa" in new:
+        return f"the access could go to {old['pa']:#x} instead of {new['pa']:#x}"
+    return f"the access could go to {old['pa']:#x} instead of a {new['name']}"
+
+
+def _hidden(origin: Origin, checker: FenceChecker) -> list[str]:
+    """Return what this check could not see."""
+    stream = origin.stream
+    found = ["Fences that were owed before the region began are not known."]
+    if stream.accesses == "partial":
+        found.append(
+            "Only stepped instructions show their accesses; all other accesses are hidden."
+        )
+    if stream.filter:
+        found.append(
+            f"Repeated accesses to a page are left out (filter of {stream.filter} slots), so "
+            "counts of accesses are lower bounds. The first access after a change is never left "
+            "out. A write to a freed table page may be, if the write before went to the same page."
+        )
+    found.append("Writes by devices are not seen, nor are other harts: a run has one.")
+    found.append("sinval.vma counts as if sfence.w.inval and sfence.inval.ir surrounded it.")
+    found.append("Call chains are not recorded (call_chain is null): the plugin has no stack.")
+    if checker.undecided:
+        found.append(f"{checker.undecided} accesses needed more history than is kept.")
+    return found

@@ -1,0 +1,73 @@
+"""A check for a terminal: a few lines for each finding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.text import Text
+
+_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
+
+
+def render(document: dict[str, Any]) -> Text:
+    """Return the document as text.  Nothing in it is read as markup."""
+    text = Text()
+    for row in [*document["findings"], *document["legal"]]:
+        _finding(text, row)
+    _summary(text, document)
+    return text
+
+
+def _place(symbol: str | None, source: str | None, pc: int) -> str:
+    named = f"{pc:#x} {symbol}" if symbol else f"{pc:#x}"
+    return f"{named} ({source})" if source else named
+
+
+def _finding(text: Text, row: dict[str, Any]) -> None:
+    store, access, fence = row["store"], row["access"], row["fence"]
+    text.append(row["severity"], style=_STYLES[row["severity"]])
+    text.append(f": {row['kind']} at 0x{row['va']:x}: {row['effect']}\n")
+    what = "satp" if store["entry"] is None else f"level {store['level']} entry {store['entry']:#x}"
+    text.append(f"  store   {_place(row['store_symbol'], row['store_source'], row['store_pc'])}\n")
+    text.append(f"          {what}: {store['old']:#x} -> {store['new']:#x}\n")
+    kind = access["kind"] or "use"
+    text.append(f"  {kind:7} {_place(access['symbol'], access['source'], access['pc'])}")
+    text.append(f" in {access['privilege']}-mode on hart {access['hart']}\n")
+    text.append(f"  fence   {fence['text']}")
+    if fence["executed"] is not None:
+        text.append(f": {_instruction(fence['executed'])}")
+    text.append(f"\n  {row['section']}\n")
+    text.append(f"  {_count(row['stores'], 'store')}, {_count(row['accesses'], 'access')}\n\n")
+
+
+def _instruction(seen: dict[str, Any]) -> str:
+    operands = [f"va {seen['va']:#x}" if seen["va"] is not None else None]
+    operands.append(f"asid {seen['asid']}" if seen["asid"] is not None else None)
+    named = ", ".join(filter(None, operands)) or "everything"
+    return (
+        f"{seen['instruction']} ({named}) at {_place(seen['symbol'], seen['source'], seen['pc'])}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def _summary(text: Text, document: dict[str, Any]) -> None:
+    findings, checked = document["findings"], document["checked"]
+    if findings:
+        text.append(f"{_count(len(findings), 'store site')} owed a fence: ")
+        text.append(f"{checked['hazards']:,} of {checked['accesses']:,} accesses depend on it.\n")
+    else:
+        text.append(f"No access of {checked['accesses']:,} depends on a missing fence.\n")
+    for row in document["suppressed"]:
+        named = row["store_symbol"] or f"{row['store_pc']:#x}"
+        text.append(f"Suppressed: {row['kind']} at {named}: {row['reason']}\n")
+    for unused in document["unused_suppressions"]:
+        text.append(f"Not needed any more: the suppression of {unused}\n")
+    if not document["complete"]:
+        text.append(f"Incomplete: {document['incomplete_because']}\n")
+    text.append("Not seen by this check:\n")
+    for sentence in document["hidden"]:
+        text.append(f"- {sentence}\n")

@@ -1,0 +1,197 @@
+"""``cosim check``: which store forgot its fence."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cosim.commands.completion import guest_or_file
+from cosim.commands.options import EDGES, run_options, spec_from
+from cosim.errors import CosimError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from cosim.models.result import Ending, Origin
+    from cosim.run.run_spec import RunSpec
+    from hypervisor_model.fences import FenceChecker
+
+_FILTER = 1
+"""Slots of the access filter: the fewest accesses are dropped."""
+_INTERRUPTED = 130
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim check micro --scenario bug-unmap\n"
+    "  cosim check linux --workload 'ls -lR /' --sarif check.sarif\n"
+    "  cosim check --kernel kernel.elf --from start --suppress known.toml --json\n"
+    "  cosim check t\n"
+)
+@click.argument("guest", metavar="GUEST|TRACE", required=False, shell_complete=guest_or_file)
+@run_options("check")
+@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@click.option(
+    "--filter", "slots", type=int, metavar="SLOTS", help="Access-filter slots.  Default: 1."
+)
+@click.option("--legal", is_flag=True, help="List also what the specification allows.")
+@click.option(
+    "--suppress", type=click.Path(path_type=Path), metavar="FILE", help="Known findings (TOML)."
+)
+@click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write SARIF here.")
+@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(
+    guest: str | None,
+    scenario: str | None,
+    slots: int | None,
+    legal: bool,
+    suppress: Path | None,
+    sarif: Path | None,
+    junit: Path | None,
+    as_json: bool,
+    from_: str | None,
+    **given: Any,
+) -> int:
+    """Find the stores to page tables whose fence is missing, late or too narrow.
+
+    GUEST is a name from `cosim guest list`; leave it out with --kernel.  TRACE is a folder that
+    `cosim capture` wrote.
+
+    QEMU drops all translations at every fence, so a guest that forgets one runs well there and
+    fails on hardware.  This command looks at every access.  It reports the store that owed a fence
+    if hardware that keeps translations as long as the specification allows could get the access
+    wrong.  The exit status is 1 if there is such a store.
+    """
+    from cosim import output
+    from cosim.check import document, exchange, text
+    from cosim.check import suppress as suppressions
+    from cosim.files import write_atomically
+
+    known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
+    error: BaseException | None = None
+    if guest is not None and (Path(guest) / "_manifest.jsonl").exists():
+        _refuse_with_trace(scenario, slots, given, from_)
+        checker, origin, ending = _check_trace(Path(guest), legal)
+    else:
+        spec = _spec(guest, scenario, slots, given | {"from": from_})
+        checker, origin, ending, error = _check_run(spec, legal)
+    places = document.Places(document.kernel_of(origin))
+    found = document.build(checker, origin, ending, places, known)
+    if sarif is not None:
+        write_atomically(sarif, exchange.sarif(found))
+    if junit is not None:
+        write_atomically(junit, exchange.junit(found))
+    if as_json:
+        output.print_json(found)
+    else:
+        output.print_table(text.render(found))
+    if isinstance(error, KeyboardInterrupt):
+        from cosim.machine import interrupts
+
+        interrupts.over()
+        output.note("cosim: interrupted")
+        return _INTERRUPTED
+    if error is not None:
+        raise error
+    return int(bool(found["findings"]))
+
+
+def _refuse_with_trace(
+    scenario: str | None, slots: int | None, given: dict[str, Any], from_: str | None
+) -> None:
+    options = {"scenario": scenario, "filter": slots, "from": from_, **given}
+    for key, value in options.items():
+        if value is not None:
+            name = key.replace("_", "-")
+            raise UsageError(f"--{name} describes a run, and a trace was run already; leave it out")
+
+
+def _spec(
+    guest: str | None, scenario: str | None, slots: int | None, given: dict[str, Any]
+) -> RunSpec:
+    if given.get("backend") not in (None, "plugin"):
+        raise UsageError("--backend: the check needs every access, which only the plugin sees")
+    if scenario is not None:
+        if guest not in ("micro", "micro-m"):
+            raise UsageError("--scenario works only with the guests micro and micro-m")
+        if given.get("workload") is not None:
+            raise UsageError("--scenario and --workload exclude each other")
+        given["workload"] = f"scenario={scenario}"
+    given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
+    return spec_from(guest, "plugin", **given)
+
+
+def _checker(origin: Origin, legal: bool) -> FenceChecker:
+    from cosim.output import progress
+    from hypervisor_model.events import Kind, empty
+    from hypervisor_model.fences import FenceChecker
+
+    with progress("loading the checker (the first time compiles it: half a minute)"):
+        first = empty(1)
+        first["kind"] = Kind.MARK
+        FenceChecker(origin.machine).feed(first)
+        return FenceChecker(origin.machine, legal=legal)
+
+
+def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Ending]:
+    from cosim.output import progress
+    from cosim.trace.reader import TraceReader
+
+    trace = TraceReader(folder)
+    if trace.origin.stream.accesses == "none":
+        raise UsageError(f"{folder} has no accesses to check; capture it with the plugin")
+    checker = _checker(trace.origin, legal)
+    with progress("check") as step:
+        done = 0
+        for batch in trace.batches():
+            checker.feed(batch)
+            done += len(batch)
+            step(done, trace.events)
+    return checker, trace.origin, trace.ending
+
+
+def _check_run(
+    spec: RunSpec, legal: bool
+) -> tuple[FenceChecker, Origin, Ending, BaseException | None]:
+    from cosim import output
+    from cosim.models.pipeline import Pipeline
+    from cosim.run.plan import resolve
+    from cosim.session.execution import available, execute
+    from cosim.session.origin import origin
+    from cosim.session.protocol import Watchers
+    from cosim.session.view import live_view
+
+    plan = resolve(available(spec, output.note))
+    about = origin(plan)
+    checker = _checker(about, legal)
+    folder = _folder()
+    with live_view() as view:
+        watchers = Watchers(keep=checker.feed, view=view, note=output.note)
+        outcome = execute(plan, folder, Pipeline(about, {}), watchers=watchers)
+    if outcome.error is None or not any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif isinstance(outcome.error, CosimError) and outcome.error.log is None:
+        outcome.error.log = str(folder)
+    if outcome.ending is None:
+        assert outcome.error is not None
+        raise outcome.error
+    return checker, about, outcome.ending, outcome.error
+
+
+def _folder() -> Path:
+    from cosim import paths
+
+    parent = paths.cache() / "sessions"
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
+    except OSError as error:
+        raise StorageError(f"cannot write {parent}: {error.strerror}; free space") from None
+
+
+command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -1,0 +1,27 @@
+"""The scenarios of ``micro``, read from its own table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_TABLE = Path(__file__).resolve().parent / "scenario_list.c"
+_ROW = re.compile(r'\{"([\w-]+)", ([01]), \w+, \w+, (?:"([\w-]+)"|0)\},')
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scenario."""
+
+    name: str
+    in_all: bool
+    """True if ``scenario=all`` runs it."""
+    seeded_bug: str | None
+    """The kind of finding that ``cosim check`` must give; None if it must give none."""
+
+
+def scenarios() -> list[Scenario]:
+    """Return the scenarios in the order in which the guest runs them."""
+    rows = _ROW.findall(_TABLE.read_text(encoding="utf-8"))
+    return [Scenario(name, in_all == "1", bug or None) for name, in_all, bug in rows]

@@ -1,0 +1,148 @@
+"""Remove each fence of a trace in turn, and see if the fence checker notices.
+
+QEMU drops every translation at every fence, so a run without one of them is the same run.  Of each
+fence that is not missed, the script says why: nothing that it covers was owed, only changes that
+the specification lets go without a fence were owed, or no access came that could go wrong.
+
+Example: python scripts/mutate_fences.py DIR --every 10 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosim.trace.reader import TraceReader
+from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv, empty
+from hypervisor_model.fences import LEGAL, FenceChecker
+from hypervisor_model.policies.machine import MachineModel
+
+_PROBED = 256
+"""Stores before a fence whose pages are probed."""
+_FORMS = {Fence.ALL: "all", Fence.VA: "va", Fence.ASID: "asid", Fence.VA_ASID: "va+asid"}
+NOTICED = "noticed"
+NO_ACCESS = "a harmful change was owed, but nothing accessed it before the next fence"
+ONLY_LEGAL = "only changes that need no fence were owed"
+NOTHING = "no change was owed (with Svvptc, making an entry valid owes none)"
+
+
+def run(machine: MachineModel, parts: list[EventBatch], legal: bool = False) -> FenceChecker:
+    """Return the checker after the parts of a stream."""
+    checker = FenceChecker(machine, legal=legal)
+    for part in parts:
+        checker.feed(part)
+    return checker
+
+
+def addresses(events: EventBatch) -> list[tuple[int, int]]:
+    """Return (number of the event, address) for each table store: the first address that the entry
+    translates."""
+    level: dict[int, int] = {}
+    prefix: dict[int, int] = {}
+    found = []
+    kinds = (Kind.TABLE_ADD, Kind.TABLE_ENTRY, Kind.PTE_WRITE)
+    for i in np.flatnonzero(np.isin(events["kind"], kinds)).tolist():
+        event = events[i]
+        pa, page = int(event["a"]), int(event["a"]) >> 12
+        if event["kind"] == Kind.TABLE_ADD:
+            level[page] = int(event["b"])
+            prefix.setdefault(page, 0)
+            continue
+        at = level.get(page, 0)
+        va = prefix.get(page, 0) | (pa >> 3 & 511) << 12 + 9 * at
+        value = int(event["c"])
+        if at and value & 15 == 1:
+            prefix[value >> 10 & (1 << 44) - 1] = va
+        if event["kind"] == Kind.PTE_WRITE:
+            found.append((i, va))
+    return found
+
+
+def probes(vas: set[int], hart: int, bits: int) -> EventBatch:
+    """Return accesses of every sort to each address."""
+    rows = [
+        (va, sub, priv, flags)
+        for va in sorted(vas)
+        for sub in Access
+        for priv, flags in ((Priv.S, FLAG_SUM | FLAG_MXR), (Priv.U, 0))
+    ]
+    batch = empty(len(rows))
+    for at, (va, sub, priv, flags) in enumerate(rows):
+        wide = va | ~((1 << bits) - 1) if va >> (bits - 1) & 1 else va
+        batch[at]["kind"], batch[at]["a"], batch[at]["sub"] = Kind.ACCESS, wide, sub
+        batch[at]["priv"], batch[at]["flags"], batch[at]["hart"] = priv, flags, hart
+        batch[at]["b"] = -1
+    return batch
+
+
+def explain(
+    machine: MachineModel, events: EventBatch, fence: int, stores: list[tuple[int, int]]
+) -> str:
+    """Return why nobody missed the fence ``fence`` of ``events``."""
+    before = [va for i, va in stores if i < fence][-_PROBED:]
+    vas = set(before)
+    if int(events[fence]["sub"]) & Fence.VA:
+        vas.add(int(events[fence]["a"]) & (1 << 57) - 1 & ~0xFFF)
+    satps = events["b"][:fence][events["kind"][:fence] == Kind.SATP_WRITE]
+    mode = int(satps[-1]) >> 60 & 15 if len(satps) else 8
+    sampled = probes(vas, int(events[fence]["hart"]), 12 + 9 * (mode - 5) if mode else 39)
+    found: Counter[bool] = Counter()
+    for legal in (False, True):
+        without = run(machine, [events[:fence], sampled], legal)
+        with_it = run(machine, [events[: fence + 1], sampled], legal)
+        more = sum(f.accesses for f in without.findings if (f.kind in LEGAL) == legal)
+        found[legal] = more > sum(
+            f.accesses for f in with_it.findings if (f.kind in LEGAL) == legal
+        )
+    return NO_ACCESS if found[False] else ONLY_LEGAL if found[True] else NOTHING
+
+
+def mutate(folder: Path, every: int) -> dict[str, Any]:
+    """Return what became of each removal."""
+    trace = TraceReader(folder)
+    machine = trace.origin.machine
+    events = np.concatenate(list(trace.batches()))
+    fences = np.flatnonzero(events["kind"] == Kind.FENCE).tolist()
+    original = run(machine, [events])
+    stores = addresses(events)
+    outcomes: Counter[tuple[str, str]] = Counter()
+    for fence in fences[::every]:
+        form = _FORMS[Fence(int(events[fence]["sub"]) & Fence.FORM)]
+        without = run(machine, [events[:fence], events[fence + 1 :]])
+        noticed = without.hazards > original.hazards
+        outcomes[form, NOTICED if noticed else explain(machine, events, fence, stores)] += 1
+    return {
+        "trace": str(folder),
+        "fences": len(fences),
+        "removed": sum(outcomes.values()),
+        "hazards_before": original.hazards,
+        "outcomes": [
+            {"form": form, "outcome": outcome, "fences": count}
+            for (form, outcome), count in sorted(outcomes.items())
+        ],
+    }
+
+
+def main() -> None:
+    """Print the outcome for the trace that the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="remove each Nth fence only")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    result = mutate(arguments.folder, arguments.every)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{result['removed']} of {result['fences']} fences removed, one at a time")
+    for row in result["outcomes"]:
+        print(f"{row['fences']:6}  {row['form']:8} {row['outcome']}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Verdicts, suppressions and forms of output, on streams written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cosim.check import exchange, suppress, text
+from cosim.check.document import KINDS, build
+from cosim.check.places import Places
+from cosim.check.verdict import judge
+from cosim.cli import cosim
+from cosim.errors import UsageError
+from cosim.models.result import Ending, Origin
+from hypervisor_model.events import Access
+from hypervisor_model.fences import FenceChecker, Finding
+from hypervisor_model.policies import MachineModel, Stream
+from tests.hypervisor_model.guests import KERNEL, PAGE, G, Guest, leaf
+from tests.hypervisor_model.test_fences import NEW, OLD, SIZE, VA, started, used
+
+MACHINE = MachineModel(ram_size=SIZE)
+ORIGIN = Origin(
+    guest={"name": "hand-made", "kernel": "/nowhere"},
+    backend="plugin",
+    region={"from": "boot", "to": "power-off"},
+    stream=Stream(filter=1),
+    machine=MACHINE,
+)
+
+
+def checker_of(guest: Guest, harts: int = 1) -> FenceChecker:
+    batch = guest.batch()
+    batch["pc"] = 0x1000 + 4 * np.arange(len(batch))
+    batch["icount"] = 10 * np.arange(len(batch))
+    checker = FenceChecker(MachineModel(ram_size=SIZE, harts=harts))
+    checker.feed(batch)
+    return checker
+
+
+def only(guest: Guest, harts: int = 1) -> Finding:
+    (finding,) = checker_of(guest, harts).findings
+    return finding
+
+
+def document(guest: Guest, *known: suppress.Suppression) -> dict[str, Any]:
+    return build(checker_of(guest), ORIGIN, Ending(complete=True), Places(None), known)
+
+
+def moved() -> Guest:
+    guest, entry = started()
+    used(guest)
+    guest.access(VA)
+    guest.store(entry, leaf(NEW))
+    return guest
+
+
+@pytest.mark.parametrize(
+    "va, asid, name",
+    [(VA + PAGE, None, "wrong-address"), (VA, 2, "wrong-asid"), (None, 2, "wrong-asid")],
+)
+def test_a_fence_that_is_too_narrow_is_named(va: int | None, asid: int | None, name: str) -> None:
+    guest = moved()
+    guest.fence(va, asid)
+    fence = len(guest.events) - 1
+    guest.access(VA)
+    guest.fence()
+    verdict = judge(only(guest))
+    assert verdict.name == name
+    assert verdict.fence is not None and verdict.fence.event == fence
+
+
+def test_a_fence_that_comes_late_or_never_is_named() -> None:
+    guest = moved()
+    guest.access(VA)
+    assert judge(only(guest)).name == "never"
+    guest.fence(VA)
+    assert judge(only(guest)).name == "late"
+
+
+def test_a_fence_with_an_asid_spares_a_global_page() -> None:
+    guest, entry = started()
+    guest.store(entry, leaf(OLD, KERNEL | G))
+    guest.fence()
+    guest.store(entry, leaf(NEW, KERNEL | G))
+    guest.fence(VA, 1)
+    guest.access(VA)
+    assert judge(only(guest)).name == "spares-global"
+
+
+def test_a_fence_of_another_hart_is_named() -> None:
+    guest, entry = started(harts=2)
+    guest.fence(hart=0)
+    guest.fence(hart=1)
+    guest.store(entry, leaf(NEW))
+    guest.fence(VA, hart=1)
+    guest.access(VA)
+    assert judge(only(guest, harts=2)).name == "other-hart"
+
+
+def test_a_fence_before_the_store_is_the_kind_order() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.fence(VA)
+    guest.store(entry, leaf(NEW))
+    guest.access(VA)
+    (row,) = document(guest)["findings"]
+    assert (row["kind"], row["fence"]["verdict"]) == ("order", "before")
+
+
+def test_the_fence_of_the_old_value_is_not_taken_for_one_before_the_store() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(NEW))
+    guest.access(VA)
+    (row,) = document(guest)["findings"]
+    assert (row["kind"], row["fence"]["verdict"]) == ("frame-changed", "never")
+
+
+def test_a_suppression_needs_a_reason_and_takes_a_finding_out(tmp_path: Path) -> None:
+    file = tmp_path / "known.toml"
+    file.write_text(
+        '[[suppress]]\nkind = "frame-changed"\nreason = "known"\n'
+        '[[suppress]]\nkind = "order"\nreason = "gone"\n'
+    )
+    guest = moved()
+    guest.access(VA)
+    found = document(guest, *suppress.read(file, KINDS))
+    assert found["findings"] == []
+    assert [row["reason"] for row in found["suppressed"]] == ["known"]
+    assert found["unused_suppressions"] == ["order"]
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        ('[[suppress]]\nkind = "order"\n', "gives no reason"),
+        ('[[suppress]]\nreason = "all"\n', "would accept every finding"),
+        ('[[suppress]]\nkind = "odd"\nreason = "x"\n', "unknown kind odd"),
+        ('[[suppress]]\nknd = "order"\nreason = "x"\n', "unknown key knd"),
+        ("suppress = 3\n", "[[suppress]] tables"),
+        ("= =\n", "no TOML file"),
+    ],
+)
+def test_a_malformed_suppression_is_refused(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "known.toml"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=r"--suppress") as caught:
+        suppress.read(file, KINDS)
+    assert says in str(caught.value)
+
+
+def test_sarif_and_junit_say_the_same_as_the_document() -> None:
+    guest = moved()
+    guest.access(VA, Access.WRITE)
+    found = document(guest)
+    (result,) = json.loads(exchange.sarif(found))["runs"][0]["results"]
+    assert (result["ruleId"], result["level"]) == ("frame-changed", "error")
+    suite = ElementTree.fromstring(exchange.junit(found))
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    nothing = document(started()[0])
+    assert json.loads(exchange.sarif(nothing))["runs"][0]["results"] == []
+    assert ElementTree.fromstring(exchange.junit(nothing)).get("failures") == "0"
+
+
+def test_the_text_names_store_access_and_what_is_hidden() -> None:
+    guest = moved()
+    guest.access(VA)
+    printed = text.render(document(guest)).plain
+    assert f"frame-changed at {VA:#x}" in printed
+    assert f"{leaf(OLD):#x} -> {leaf(NEW):#x}" in printed
+    assert "filter of 1 slots" in printed
+    assert "1 store site owed a fence" in printed
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["linux", "--scenario", "map"], "--scenario works only"),
+        (["micro", "--scenario", "map", "--workload", "x"], "exclude each other"),
+        (["micro", "--backend", "gdb"], "--backend"),
+        (["micro", "--filter", "3"], "--filter"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(words: list[str], says: str) -> None:
+    result = CliRunner().invoke(cosim, ["check", *words])
+    assert isinstance(result.exception, UsageError)
+    assert says in str(result.exception)

@@ -1,0 +1,138 @@
+"""What a hart may hold, by the words of the privileged specification, kept as a set.
+
+A :class:`HartCache` holds everything that a hart may have read, for a few addresses.  After each
+action of the guest it reads all that the specification allows it to read; a fence drops what the
+specification says it drops.  So a translation is possible if, and only if, it can be made of what
+is in the set.  Nothing here is taken from ``hypervisor_model`` but the layout of events.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hypervisor_model.events import Fence, Priv
+from tests.hypervisor_model.brute_legality import (
+    BASE,
+    LEVELS,
+    NAMES,
+    SIZE,
+    Ask,
+    G,
+    Guest,
+    V,
+    is_link,
+    link,
+    target,
+)
+from tests.hypervisor_model.reference_mmu import Hart, Memory, translate
+
+
+class Pointer(NamedTuple):
+    """The address of a table, as read from an entry above it."""
+
+    asid: int
+    is_global: bool
+    level: int
+    """Of the table."""
+    prefix: int
+    """The bits of the address above what the table translates."""
+    table: int
+
+
+class Leaf(NamedTuple):
+    asid: int
+    is_global: bool
+    level: int
+    prefix: int
+    value: int
+
+
+class HartCache:
+    """Everything that a hart may hold for the addresses ``watched``."""
+
+    def __init__(self, guest: Guest, hart: int, watched: list[int]) -> None:
+        self._guest = guest
+        self._hart = hart
+        self._watched = watched
+        self.pointers: set[Pointer] = set()
+        self.leaves: set[Leaf] = set()
+
+    @property
+    def _satp(self) -> int:
+        return self._guest.satp[self._hart]
+
+    @property
+    def _asid(self) -> int:
+        return self._satp >> 44 & 0xFFFF
+
+    def read_all(self) -> None:
+        """Read whatever may be read now, for every watched address."""
+        if self._satp >> 60 == 0:
+            return
+        levels = LEVELS[self._satp >> 60]
+        for va in self._watched:
+            width = 12 + 9 * levels
+            if va >> (width - 1) in (0, (1 << (65 - width)) - 1):
+                self._read(va, levels - 1, (self._satp & (1 << 44) - 1) << 12, False)
+            for pointer in list(self.pointers):
+                if self._usable(pointer) and pointer.prefix == va >> 21 + 9 * pointer.level:
+                    self._read(va, pointer.level, pointer.table, pointer.is_global)
+
+    def _usable(self, item: Pointer | Leaf) -> bool:
+        return item.is_global or item.asid == self._asid
+
+    def _read(self, va: int, level: int, table: int, is_global: bool) -> None:
+        if table not in self._guest.raw:
+            return
+        index = va >> 12 + 9 * level & 511
+        entry = self._guest.raw[table].get(index, 0)
+        below = is_global or bool(entry & G)
+        if is_link(entry, level):
+            pointer = Pointer(self._asid, below, level - 1, va >> 12 + 9 * level, target(entry))
+            if pointer not in self.pointers:
+                self.pointers.add(pointer)
+                self._read(va, level - 1, target(entry), below)
+        elif entry & V:
+            self.leaves.add(Leaf(self._asid, below, level, va >> 12 + 9 * level, entry))
+
+    def fence(self, form: Fence, va: int, asid: int) -> None:
+        """Drop what a fence of this hart drops."""
+
+        def spared(item: Pointer | Leaf) -> bool:
+            return bool(form & Fence.ASID) and (item.is_global or item.asid != asid)
+
+        def elsewhere(leaf: Leaf) -> bool:
+            return bool(form & Fence.VA) and leaf.prefix != va >> 12 + 9 * leaf.level
+
+        self.leaves = {one for one in self.leaves if spared(one) or elsewhere(one)}
+        if not form & Fence.VA:
+            self.pointers = {one for one in self.pointers if spared(one)}
+
+    def answers(self, ask: Ask) -> set[int]:
+        """The physical addresses that the access could go to by what the hart holds."""
+        found = set()
+        for one in self.leaves:
+            if self._usable(one) and one.prefix == ask.va >> 12 + 9 * one.level:
+                pa = self._outcome(ask, one)
+                if pa is not None:
+                    found.add(pa)
+        return found
+
+    def _outcome(self, ask: Ask, leaf: Leaf) -> int | None:
+        """What the access comes to if the last entry of its walk is this one."""
+        words = {}
+        wide = leaf.level > 2 or ask.va >> 38 not in (0, (1 << 26) - 1)
+        top = LEVELS[9 if wide else 8] - 1
+        for level in range(top, leaf.level - 1, -1):
+            where = BASE + 4096 * level + 8 * (ask.va >> 12 + 9 * level & 511)
+            words[where] = leaf.value if level == leaf.level else link(BASE + 4096 * (level - 1))
+        hart = Hart(
+            Memory(BASE, SIZE, words),
+            satp=(top + 6) << 60 | (BASE + 4096 * top) >> 12,
+            supervisor=ask.priv == Priv.S,
+            sum=ask.sum,
+            mxr_first=ask.mxr,
+            adue=self._guest.svadu,
+        )
+        out = translate(hart, ask.va, NAMES[ask.access])
+        return None if out.cause is not None else out.pa

@@ -1,0 +1,322 @@
+"""What the fence checker reports, kind by kind, on guests written by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hypervisor_model.events import Access, EventBatch, Fence, Kind, Priv
+from hypervisor_model.fences import FenceChecker, Finding, Hazard
+from hypervisor_model.policies.machine import MachineModel
+from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, G, Guest, R, V, leaf
+
+VA = 0x4000_0000
+SIZE = 64 << 20
+OLD, NEW = 0x8200_0000, 0x8200_1000
+
+
+def started(asid: int = 1, *, harts: int = 1, svadu: bool = False) -> tuple[Guest, int]:
+    """A guest with one page at VA that is mapped, fenced and used."""
+    guest = Guest(size=SIZE, harts=harts, svadu=svadu)
+    root = guest.page()
+    for hart in range(harts):
+        guest.load(root, asid, hart=hart)
+    return guest, guest.map(root, VA, OLD)
+
+
+def check(batch: EventBatch, *, legal: bool = False, **machine: object) -> list[Finding]:
+    batch = batch.copy()
+    batch["pc"] = 0x1000 + 4 * np.arange(len(batch))
+    fields = {"ram_size": SIZE, "svadu": False, **machine}
+    checker = FenceChecker(MachineModel(**fields), legal=legal)  # type: ignore[arg-type]
+    checker.feed(batch)
+    return checker.findings
+
+
+def kinds(guest: Guest, **options: object) -> list[Hazard]:
+    return [finding.kind for finding in check(guest.batch(), **options)]  # type: ignore[arg-type]
+
+
+def used(guest: Guest) -> None:
+    guest.fence(VA)
+    guest.access(VA)
+
+
+def test_another_frame_is_reported_with_its_store_and_access() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(NEW))
+    store = len(guest.events) - 1
+    guest.access(VA + 8)
+    guest.fence(VA)
+    (finding,) = check(guest.batch())
+    assert finding.kind is Hazard.FRAME_CHANGED
+    culprit = finding.culprit
+    assert (culprit.event, culprit.pc) == (store, 0x1000 + 4 * store)
+    assert (culprit.entry, culprit.level) == (entry, 0)
+    assert (culprit.old, culprit.new) == (leaf(OLD), leaf(NEW))
+    assert (finding.event, finding.va) == (store + 1, VA + 8)
+    assert (finding.today, finding.stale) == (NEW + 8, OLD + 8)
+    assert finding.late is not None and finding.late.event == store + 2
+    assert finding.late.va == VA
+
+
+@pytest.mark.parametrize("value", [0, leaf(OLD, V | R | A | D)])
+def test_lost_permissions_are_reported(value: int) -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, value)
+    guest.access(VA, Access.WRITE)
+    (finding,) = check(guest.batch())
+    assert finding.kind is Hazard.PERMISSION_LOST
+    assert (finding.stale, finding.today) == (OLD, -16)
+    assert finding.late is None
+
+
+def test_a_permission_that_an_access_does_not_need_is_not_missed() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(OLD, V | R | A | D))
+    guest.access(VA)
+    assert kinds(guest) == []
+
+
+def test_accesses_and_stores_of_a_site_are_counted_once_reported() -> None:
+    guest, entry = started()
+    used(guest)
+    for frame in (NEW, OLD):
+        guest.store(entry, leaf(frame))
+        guest.access(VA)
+        guest.access(VA)
+        guest.fence(VA)
+    batch = guest.batch()
+    batch["pc"] = np.where(batch["kind"] == Kind.PTE_WRITE, 0x2000, 0x1000)
+    checker = FenceChecker(MachineModel(ram_size=SIZE))
+    checker.feed(batch)
+    (finding,) = checker.findings
+    assert (finding.stores, finding.accesses, checker.hazards) == (2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "va, asid, enough",
+    [
+        (None, None, True),
+        (VA, None, True),
+        (VA + PAGE, None, False),
+        (None, 1, True),
+        (None, 2, False),
+        (VA, 1, True),
+        (VA, 2, False),
+    ],
+)
+def test_only_a_fence_that_covers_the_page_is_enough(
+    va: int | None, asid: int | None, enough: bool
+) -> None:
+    guest, entry = started(asid=1)
+    used(guest)
+    guest.store(entry, leaf(NEW))
+    guest.fence(va, asid)
+    guest.access(VA)
+    assert kinds(guest) == ([] if enough else [Hazard.FRAME_CHANGED])
+
+
+def test_sinval_counts_as_a_fence() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(NEW))
+    guest.fence(VA, 1, instruction=Fence.SINVAL_VMA)
+    guest.access(VA)
+    assert kinds(guest) == []
+
+
+def test_a_global_page_outlives_a_fence_with_an_asid() -> None:
+    guest, entry = started(asid=1)
+    guest.store(entry, leaf(OLD, KERNEL | G))
+    guest.fence()
+    guest.store(entry, leaf(NEW, KERNEL | G))
+    guest.fence(VA, 1)
+    guest.fence(None, 1)
+    guest.access(VA)
+    assert kinds(guest) == [Hazard.FRAME_CHANGED]
+
+
+def test_each_hart_needs_its_own_fence() -> None:
+    guest, entry = started(harts=2)
+    guest.fence(hart=0)
+    guest.fence(hart=1)
+    guest.store(entry, leaf(NEW))
+    guest.fence(VA, hart=0)
+    guest.access(VA, hart=0)
+    guest.access(VA, hart=1)
+    (finding,) = check(guest.batch(), harts=2)
+    assert int(finding.access["hart"]) == 1
+
+
+def test_any_address_of_a_superpage_fences_it() -> None:
+    guest = Guest(size=SIZE)
+    root = guest.page()
+    guest.load(root, 1)
+    entry = guest.map(root, VA, OLD, level=1)
+    guest.fence()
+    for fence, expected in ((VA + (1 << 20), []), (VA + (2 << 20), [Hazard.FRAME_CHANGED])):
+        guest.store(entry, leaf(0x8220_0000 if fence < VA + (2 << 20) else OLD))
+        guest.fence(fence)
+        guest.access(VA)
+        assert kinds(guest) == expected
+
+
+def test_a_napot_entry_is_held_for_each_page_of_its_range() -> None:
+    napot = 1 << 63 | leaf(0x8200_8000)
+    guest = Guest(size=SIZE)
+    root = guest.page()
+    guest.load(root, 1)
+    first = guest.entry(root, VA)
+    for i in range(16):
+        guest.store(first + 8 * i, napot)
+    guest.fence()
+    for i in range(16):
+        guest.store(first + 8 * i, leaf(NEW))
+    for i in (*range(3), *range(4, 16)):
+        guest.fence(VA + i * PAGE)
+    guest.access(VA + 2 * PAGE)
+    assert kinds(guest) == []
+    guest.access(VA + 3 * PAGE)
+    (finding,) = check(guest.batch())
+    assert finding.kind is Hazard.FRAME_CHANGED
+    assert finding.va == VA + 3 * PAGE
+
+
+def test_a_napot_entry_that_is_left_may_be_cached_for_a_page_whose_own_was_fenced() -> None:
+    napot = 1 << 63 | leaf(0x8200_8000)
+    guest = Guest(size=SIZE)
+    root = guest.page()
+    guest.load(root, 1)
+    first = guest.entry(root, VA)
+    for i in range(16):
+        guest.store(first + 8 * i, napot)
+    guest.fence()
+    for i in range(2):
+        guest.store(first + 8 * i, leaf(NEW))
+        guest.fence(VA + i * PAGE)
+    guest.access(VA)
+    (finding,) = check(guest.batch())
+    assert finding.culprit.entry == first + 8
+
+
+def test_a_fence_by_address_leaves_the_pointer_to_a_table() -> None:
+    for enough in (False, True):
+        guest, _ = started()
+        used(guest)
+        directory = guest.entry(guest.satp[0] << 12 & (1 << 56) - 1, VA, 1)
+        table = guest.page()
+        guest.words[table] = leaf(NEW)
+        guest.store(directory, leaf(table, V))
+        guest.fence(None if enough else VA)
+        guest.access(VA)
+        assert kinds(guest) == ([] if enough else [Hazard.LINK_CHANGED])
+
+
+def test_a_freed_table_is_reported_when_its_page_is_written_to() -> None:
+    for enough in (False, True):
+        guest, entry = started()
+        used(guest)
+        directory = guest.entry(guest.satp[0] << 12 & (1 << 56) - 1, VA, 1)
+        guest.map(guest.satp[0] << 12 & (1 << 56) - 1, 0x9000_0000, entry & ~0xFFF)
+        guest.store(directory, 0)
+        store = len(guest.events) - 2
+        if enough:
+            guest.fence()
+        guest.access(0x9000_0000, Access.WRITE)
+        found = check(guest.batch())
+        if enough:
+            assert found == []
+            continue
+        (finding,) = found
+        assert finding.kind is Hazard.FREED_REACHABLE
+        assert (finding.culprit.event, finding.va) == (store, VA)
+
+
+def test_a_root_with_a_used_asid_needs_a_fence() -> None:
+    for enough in (False, True):
+        guest, _ = started(asid=7)
+        used(guest)
+        other = guest.page()
+        guest.map(other, VA, NEW)
+        guest.load(other, 7)
+        if enough:
+            guest.fence(None, 7)
+        guest.access(VA)
+        assert kinds(guest) == ([] if enough else [Hazard.ASID_REUSED])
+
+
+def test_edits_of_a_space_that_was_not_loaded_since_its_fence_need_none() -> None:
+    guest, entry = started(asid=1)
+    used(guest)
+    other = guest.page()
+    guest.load(other, 2)
+    guest.fence(VA)
+    guest.store(entry, leaf(NEW))
+    guest.load(guest.satp[0] << 12 & 0, 0)
+    first = next(iter(guest.roots - {other}))
+    guest.load(first, 1)
+    guest.access(VA)
+    assert kinds(guest) == []
+
+
+@pytest.mark.parametrize(
+    "cleared, access, kind",
+    [(D, Access.WRITE, Hazard.DIRTY_CLEARED), (A, Access.READ, Hazard.ACCESSED_CLEARED)],
+)
+def test_cleared_a_and_d_matter_with_svade_only(cleared: int, access: Access, kind: Hazard) -> None:
+    for svadu in (False, True):
+        guest, entry = started(svadu=svadu)
+        used(guest)
+        guest.store(entry, leaf(OLD, KERNEL & ~cleared))
+        guest.access(VA, access)
+        assert kinds(guest, svadu=svadu) == ([] if svadu else [kind])
+
+
+def test_what_is_legal_is_listed_only_on_request() -> None:
+    guest, entry = started()
+    guest.fence()
+    guest.store(entry + 8, leaf(NEW))
+    guest.access(VA + PAGE)
+    guest.store(entry, leaf(OLD, USER))
+    guest.fence()
+    guest.store(entry, leaf(OLD, KERNEL))
+    guest.access(VA)
+    assert kinds(guest) == []
+    assert kinds(guest, legal=True) == [Hazard.MADE_VALID, Hazard.PERMISSION_GAINED]
+    assert kinds(guest, legal=True, svvptc=True) == [Hazard.PERMISSION_GAINED]
+
+
+def test_batches_of_any_size_give_the_same() -> None:
+    guest, entry = started()
+    used(guest)
+    for i in range(20):
+        guest.store(entry, leaf(NEW if i % 2 else OLD, KERNEL if i % 3 else V | R | A))
+        guest.access(VA, Access.WRITE if i % 4 else Access.READ)
+        if i % 5 == 0:
+            guest.fence(VA)
+    batch = guest.batch()
+    batch["pc"] = np.arange(len(batch)) // 3
+    results = []
+    for size in (1, 7, len(batch)):
+        checker = FenceChecker(MachineModel(ram_size=SIZE))
+        for at in range(0, len(batch), size):
+            checker.feed(batch[at : at + size])
+        results.append(
+            [(f.kind, f.culprit, f.event, f.stores, f.accesses, f.late) for f in checker.findings]
+        )
+    assert results[0] == results[1] == results[2]
+    assert len(results[0]) > 3
+
+
+def test_machine_mode_and_bare_addresses_are_not_judged() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(NEW))
+    guest.access(VA, priv=Priv.M)
+    guest.load(0)
+    guest.access(VA)
+    assert kinds(guest) == []

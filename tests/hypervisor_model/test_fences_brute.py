@@ -1,0 +1,126 @@
+"""The fence checker against the definition, on random small guests that forget fences."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervisor_model.events import Access, EventBatch, Fence, Priv
+from hypervisor_model.fences import FenceChecker, Limits
+from hypervisor_model.policies.machine import MachineModel
+from tests.hypervisor_model.brute_fences import HartCache
+from tests.hypervisor_model.brute_legality import BASE, SIZE, Ask
+from tests.hypervisor_model.test_legality_brute import LEVELS, Player
+
+
+class Checked(Player):
+    """Plays a random guest (:class:`Player`) and asks the checker instead of the tracker."""
+
+    def __init__(self, seed: int, limits: Limits | None = None) -> None:
+        super().__init__(seed)
+        guest = self.guest
+        machine = MachineModel(
+            ram_base=BASE,
+            ram_size=SIZE,
+            harts=guest.harts,
+            svadu=guest.svadu,
+            svvptc=guest.svvptc,
+            svnapot=False,
+        )
+        self.checker = FenceChecker(machine, limits=limits)
+        self.limited = limits is not None
+        addresses = {self.va() & ~0xFFF for _ in range(6)}
+        self.watched = sorted(addresses)
+        self.caches = [HartCache(guest, hart, self.watched) for hart in range(guest.harts)]
+        self.asked: Counter[tuple[bool, bool]] = Counter()
+
+    def va(self) -> int:
+        if hasattr(self, "watched") and self.rng.random() < 0.9:
+            return self.rng.choice(self.watched) | 8 * self.rng.randrange(4)
+        return super().va()
+
+    def feed(self, events: list[EventBatch]) -> None:
+        if events:
+            self.checker.feed(np.concatenate(events))
+        for cache in self.caches:
+            cache.read_all()
+
+    def entry(self, level: int) -> int:
+        while True:
+            value = super().entry(level)
+            # NAPOT has tests of its own.
+            if not value >> 63:
+                return value
+
+    def store(self) -> None:
+        pages = [page for page in LEVELS if page in self.guest.live]
+        if not pages:
+            return
+        page = self.rng.choice(pages)
+        level = LEVELS[page]
+        places = {0: self.pages, 1: self.places, 2: self.top, 3: self.places}[level]
+        self.feed(self.guest.store(page, self.rng.choice(places), self.entry(level)))
+
+    def fence(self, hart: int) -> None:
+        form = self.rng.choice((Fence.VA, Fence.VA_ASID, Fence.VA_ASID, Fence.ASID, Fence.ALL))
+        va, asid = self.va(), self.rng.choice((1, 2))
+        self.caches[hart].fence(form, va, asid)
+        self.feed(self.guest.fence(hart, form, va, asid))
+
+    def ask(self, hart: int) -> None:
+        rng = self.rng
+        ask = Ask(
+            hart=hart,
+            va=rng.choice(self.watched) | 8 * rng.randrange(4),
+            access=rng.choice(list(Access)),
+            priv=rng.choice((Priv.S, Priv.S, Priv.U)),
+            sum=rng.random() < 0.3,
+            mxr=rng.random() < 0.2,
+        )
+        today = self.guest.judge(ask).today
+        before, doubts = self.checker.hazards, self.checker.undecided
+        self.checker.feed(self.guest.access(ask))
+        found = self.checker.hazards > before
+        expected = False
+        if self.guest.satp[hart] >> 60:
+            expected = bool(self.caches[hart].answers(ask) - {today})
+        if self.limited and self.checker.undecided > doubts:
+            assert expected or not found, (ask, self.checker.findings)
+        else:
+            assert found == expected, (ask, hex(today), self.checker.findings)
+        self.asked[expected, today < 0] += 1
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_checker_finds_what_the_definition_finds(seed: int) -> None:
+    Checked(seed).play(60)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.builds(
+        Limits,
+        records=st.integers(1, 40),
+        fences=st.integers(1, 12),
+        loads=st.integers(1, 8),
+    ),
+)
+def test_limits_cost_certainty_and_never_the_truth(seed: int, limits: Limits) -> None:
+    Checked(seed, limits).play(60)
+
+
+def test_random_guests_are_worth_the_name() -> None:
+    """The guests above have accesses of all four sorts often enough to mean something."""
+    asked: Counter[tuple[bool, bool]] = Counter()
+    for seed in range(60):
+        player = Checked(seed)
+        player.play(60)
+        asked += player.asked
+    for hazard in (True, False):
+        for fault in (True, False):
+            assert asked[hazard, fault] > 30, asked
