@@ -54,7 +54,7 @@ def build(result: ResultDocument) -> Report:
         sections=(
             *_findings(result),
             *_profile(result),
-            *_plots("kinds", "VM exits by kind", _totals(policies), _kinds(policies)),
+            *_plots("exits", "VM exits by kind", _totals(policies), _kinds(policies)),
             *_plots("tlb", "TLB misses", _misses(policies), _references(policies)),
             Section("counts", "All counts", tuple(_counts(result)), data=dict(result), detail=True),
             Section("set-up", "Set-up", tuple(_set_up(result)), detail=True),

@@ -267,7 +267,7 @@ def profiled() -> Any:
 
 def test_the_page_shows_when_and_where_policies_exit() -> None:
     text = page.render(from_result.build(profiled()))
-    section = text[text.index('<section id="time"') : text.index('<section id="kinds"')]
+    section = text[text.index('<section id="time"') : text.index('<section id="exits"')]
     # Drawn for wide and for narrow columns.
     assert section.count('class="place"') == 4
     assert 'data-label="init" data-x="0"' in section
