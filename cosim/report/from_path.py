@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import UsageError
+from cosim.files import read_regular
 from cosim.models.model_options import make_pipeline
 from cosim.models.result import FORMAT, VERSION, backend_name
 from cosim.output import Step
@@ -75,9 +76,13 @@ def _of_result(data: Any, path: Path) -> Report:
         raise UsageError(f"{path}: a damaged result: {type(error).__name__} {error}") from None
 
 
+_LARGEST = 256 << 20
+"""Bytes of a document that are read."""
+
+
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_regular(path, _LARGEST))
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file or folder") from None
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cosim.errors import StorageError
-from cosim.files import write_atomically
+from cosim.files import read_regular, write_atomically
 
 _LIMITED = """
 import resource, signal, sys
@@ -74,3 +74,19 @@ def test_a_folder_that_is_missing_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(StorageError, match="Not a directory"):
         write_atomically(tmp_path / "taken/file", b"")
+
+
+def test_only_regular_files_of_a_bounded_size_are_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_regular(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(OSError, match="more than 4 bytes"):
+        read_regular(tmp_path / "file", 4)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("fifo", "endless"):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(tmp_path / name, 5)
+    for name in (".", "none", "a\0b"):
+        with pytest.raises(OSError):
+            read_regular(tmp_path / name, 5)
