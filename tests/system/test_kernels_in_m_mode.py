@@ -28,14 +28,22 @@ _BACKENDS = ["gdb", "plugin", "gdb+plugin"]
 _BOARD = ("--bios", "none", "--memory", "128M")
 
 
-def _capture(name: str, backend: str, folder: Path) -> dict[str, Any]:
-    return _capture_file(bare_kernel.build(name, folder, bare_kernel.M_MODE), backend, folder)
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """One cache for all, so that the plugin is compiled once."""
+    return Home(tmp_path_factory.mktemp("home"))
 
 
-def _capture_file(kernel: Path, backend: str, folder: Path, begin: str = "boot") -> dict[str, Any]:
+def _capture(name: str, backend: str, folder: Path, home: Home) -> dict[str, Any]:
+    return _capture_file(bare_kernel.build(name, folder, bare_kernel.M_MODE), backend, folder, home)
+
+
+def _capture_file(
+    kernel: Path, backend: str, folder: Path, home: Home, begin: str = "boot"
+) -> dict[str, Any]:
     words: list[str | Path] = ["capture", "--kernel", kernel, *_BOARD]
     words += ["--backend", backend, "--from", begin, "--json", "-o", folder / "trace"]
-    ended = run(words, Home(folder / "home").environment())
+    ended = run(words, home.environment())
     assert ended.status == 0, ended.stderr
     document: dict[str, Any] = ended.document
     assert document["complete"]
@@ -43,21 +51,23 @@ def _capture_file(kernel: Path, backend: str, folder: Path, begin: str = "boot")
 
 
 @pytest.mark.parametrize("backend", _BACKENDS)
-def test_the_fence_behind_a_wait_is_seen(backend: str, tmp_path: Path) -> None:
-    document = _capture("waits", backend, tmp_path)
+def test_the_fence_behind_a_wait_is_seen(backend: str, tmp_path: Path, home: Home) -> None:
+    document = _capture("waits", backend, tmp_path, home)
     assert document["events"]["fence"] == {"va": 0, "va_asid": 0, "asid": 0, "all": 1}
 
 
 @pytest.mark.parametrize("backend", _BACKENDS)
-def test_stores_of_machine_mode_and_a_satp_that_traps(backend: str, tmp_path: Path) -> None:
-    document = _capture("m_mode_stores", backend, tmp_path)
+def test_stores_of_machine_mode_and_a_satp_that_traps(
+    backend: str, tmp_path: Path, home: Home
+) -> None:
+    document = _capture("m_mode_stores", backend, tmp_path, home)
     events = document["events"]
     assert events["fence"]["all"] == 3
     assert (events["pte_write"], events["satp_write"]) == (4, 1)
     assert document["audit"]["missed_writes"] == 0
 
 
-def test_text_without_a_flag_is_text(tmp_path: Path) -> None:
+def test_text_without_a_flag_is_text(tmp_path: Path, home: Home) -> None:
     kernel = bare_kernel.build("m_mode_stores", tmp_path, bare_kernel.M_MODE)
     data = bytearray(kernel.read_bytes())
     (first,), (size, count) = (
@@ -68,16 +78,18 @@ def test_text_without_a_flag_is_text(tmp_path: Path) -> None:
         (flags,) = struct.unpack_from("<I", data, header + 4)
         struct.pack_into("<I", data, header + 4, flags & ~_PF_X)
     kernel.write_bytes(data)
-    document = _capture_file(kernel, "gdb", tmp_path)
+    document = _capture_file(kernel, "gdb", tmp_path, home)
     assert document["events"]["fence"]["all"] == 3
     assert document["events"]["pte_write"] == 4
     assert document["audit"]["late_sites"] == 0
 
 
 @pytest.mark.parametrize("backend", ["gdb", "gdb+plugin"])
-def test_a_wait_in_code_that_came_later_is_counted(backend: str, tmp_path: Path) -> None:
+def test_a_wait_in_code_that_came_later_is_counted(
+    backend: str, tmp_path: Path, home: Home
+) -> None:
     kernel = bare_kernel.build("moved_wait", tmp_path, bare_kernel.M_MODE)
-    document = _capture_file(kernel, backend, tmp_path, begin="moved")
+    document = _capture_file(kernel, backend, tmp_path, home, begin="moved")
     assert document["events"]["fence"]["all"] == 2
     assert document["audit"]["late_sites"] == 0
 

@@ -16,17 +16,25 @@ _LIMIT = 45
 _BACKENDS = ["gdb", "plugin", "gdb+plugin"]
 
 
-def _capture(name: str, backend: str, folder: Path, *options: str) -> tuple[Ended, dict[str, Any]]:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """One cache for all, so that the plugin is compiled once."""
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+def _capture(
+    name: str, backend: str, folder: Path, home: Home, *options: str
+) -> tuple[Ended, dict[str, Any]]:
     kernel = bare_kernel.build(name, folder, bare_kernel.M_MODE)
     words: list[str | Path] = ["capture", "--kernel", kernel, "--bios", "none", "--memory", "128M"]
     words += ["--backend", backend, "--from", "boot", "--time-limit", str(_LIMIT), *options]
-    ended = run([*words, "--json", "-o", folder / "trace"], Home(folder / "home").environment())
+    ended = run([*words, "--json", "-o", folder / "trace"], home.environment())
     return ended, ended.document
 
 
 @pytest.mark.parametrize("backend", _BACKENDS)
-def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path) -> None:
-    ended, document = _capture("trap_loop", backend, tmp_path)
+def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path, home: Home) -> None:
+    ended, document = _capture("trap_loop", backend, tmp_path, home)
     assert ended.status == 3
     assert (
         "the guest traps without end, at its own trap vector 0x0000000080000074 (strap) "
@@ -41,8 +49,8 @@ def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", _BACKENDS)
-def test_no_vector_at_all(backend: str, tmp_path: Path) -> None:
-    ended, document = _capture("trap_loop_m", backend, tmp_path)
+def test_no_vector_at_all(backend: str, tmp_path: Path, home: Home) -> None:
+    ended, document = _capture("trap_loop_m", backend, tmp_path, home)
     assert ended.status == 3
     assert "at its own trap vector 0x0000000000000000" in ended.line
     assert "(mcause 1, instruction access fault; mtval 0x0)" in ended.line
@@ -50,8 +58,8 @@ def test_no_vector_at_all(backend: str, tmp_path: Path) -> None:
     assert document["events"]["fence"]["all"] == 1
 
 
-def test_the_hint_helps(tmp_path: Path) -> None:
+def test_the_hint_helps(tmp_path: Path, home: Home) -> None:
     """With the CPU that it names, the same kernel spins in S-mode up to the limit."""
-    ended, _ = _capture("trap_loop", "plugin", tmp_path, "--cpu", "rv64", "--time-limit", "3")
+    ended, _ = _capture("trap_loop", "plugin", tmp_path, home, "--cpu", "rv64", "--time-limit", "3")
     assert "3 s passed" in ended.line
     assert "traps" not in ended.line
