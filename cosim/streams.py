@@ -16,7 +16,8 @@ import os
 import sys
 from typing import TextIO
 
-_ERRORS = "cosim.shown"
+SHOWN = "cosim.shown"
+r"""How to encode text with names in it: the odd byte of a name becomes ``\xff``."""
 
 
 def _shown(error: UnicodeError) -> tuple[str, int]:
@@ -31,6 +32,9 @@ def _shown(error: UnicodeError) -> tuple[str, int]:
         for c in bad
     )
     return text, error.end
+
+
+codecs.register_error(SHOWN, _shown)
 
 
 class _Messages(io.TextIOWrapper):
@@ -52,7 +56,6 @@ class _Messages(io.TextIOWrapper):
 
 def prepare() -> None:
     """Prepare stdin, stdout and stderr of this process."""
-    codecs.register_error(_ERRORS, _shown)
     for number, mode in enumerate("rww"):
         try:
             os.fstat(number)
@@ -62,11 +65,11 @@ def prepare() -> None:
             name = ("stdin", "stdout", "stderr")[number]
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors=_ERRORS)
+        sys.stdout.reconfigure(errors=SHOWN)
     if isinstance(sys.stderr, io.TextIOWrapper):
         encoding = sys.stderr.encoding
         buffer = sys.stderr.detach()
-        sys.stderr = _Messages(buffer, encoding, _ERRORS, line_buffering=True)
+        sys.stderr = _Messages(buffer, encoding, SHOWN, line_buffering=True)
 
 
 def finish() -> None:

@@ -114,6 +114,7 @@ class GdbMi:
                 f"cannot start {self.gdb}: {error.strerror}; install gdb-multiarch"
             ) from None
         self._input, self._output = _pipes(self._process)
+        self._symbols = contextlib.ExitStack()
         self._reader = threading.Thread(target=self._read, name="gdb-mi", daemon=True)
         self._reader.start()
         try:
@@ -162,6 +163,7 @@ class GdbMi:
         with contextlib.suppress(OSError, ValueError):
             self._input.close()
         process.end(self._process)
+        self._symbols.close()
         self._reader.join(5)
         with contextlib.suppress(OSError):
             if not self._reader.is_alive():
@@ -364,9 +366,16 @@ class GdbMi:
     def load_symbols(self, elf: Path | str) -> None:
         """Give gdb the symbols of ``elf``.
 
-        :raises GdbError: when it is no ELF file.
+        :raises GdbError: when it is no ELF file, or cannot be read.
         """
-        self.command(f"-file-symbol-file {quote(os.fspath(elf))}", 3 * _ANSWER_SECONDS)
+        # gdb splits this name at spaces and takes only UTF-8, so it gets the file by its number.
+        try:
+            file = Path(elf).open("rb")  # noqa: SIM115
+        except OSError as error:
+            raise GdbError(f"cannot read {elf}: {error.strerror}") from None
+        self._symbols.push(file)
+        name = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        self.command(f"-file-symbol-file {quote(name)}", 3 * _ANSWER_SECONDS)
 
     @guest_stopped
     def break_insert(self, address: int, *, hardware: bool = True) -> int:

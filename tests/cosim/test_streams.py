@@ -102,10 +102,15 @@ def test_no_file_gets_the_number_of_a_closed_stream(number: int, tmp_path: Path)
 
 def test_a_name_that_is_no_utf8_is_shown(tmp_path: Path) -> None:
     name = b"bad\xff.elf"
-    for words in (["run", "--kernel", name], ["trace", "info", name], ["walk", "--ram", name]):
-        more = ["--satp", "0", "0"] if words[0] == "walk" else []
+    walk = ["--base", "0x80000000", "--satp", "0", "0"]
+    every: list[list[str | bytes]] = [
+        ["run", "--kernel", name],
+        ["trace", "info", name],
+        ["walk", "--ram", name, *walk],
+    ]
+    for words in every:
         ended = subprocess.run(
-            [*COSIM, *words, *more],
+            [*COSIM, *words],
             capture_output=True,
             timeout=60,
             check=False,

@@ -15,6 +15,7 @@ from typing import Protocol, cast
 from cosim.errors import UsageError
 from cosim.files import write_atomically
 from cosim.report.content import Report
+from cosim.streams import SHOWN
 
 
 class FileRenderer(Protocol):
@@ -35,7 +36,7 @@ def write(report: Report, path: Path) -> int:
     :raises UsageError: when no renderer has that suffix.
     :raises StorageError: when the file cannot be written.
     """
-    data = for_file(path).render(report).encode()
+    data = for_file(path).render(report).encode(errors=SHOWN)
     write_atomically(path, data)
     return len(data)
 
