@@ -27,7 +27,15 @@ def _kernel(folder: Path, name: bytes) -> Path:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_kernel_of_this_name_runs(name: bytes, backend: str, tmp_path: Path) -> None:
     kernel = _kernel(tmp_path, name)
-    words = ["run", "--kernel", kernel, "--append", "scenario=map", "--model", "native"]
+    words: list[str | Path] = [
+        "run",
+        "--kernel",
+        kernel,
+        "--append",
+        "scenario=map",
+        "--model",
+        "native",
+    ]
     environment = Home(tmp_path / "home").environment()
     ended = run([*words, "--backend", backend, "--json"], environment)
     assert ended.status == 0, ended.stderr
@@ -41,7 +49,14 @@ def test_a_kernel_of_this_name_runs(name: bytes, backend: str, tmp_path: Path) -
 def test_a_trace_in_a_folder_of_this_name(name: bytes, tmp_path: Path) -> None:
     environment = Home(tmp_path / "home").environment()
     kernel, trace = _kernel(tmp_path, NAMES[0]), tmp_path / os.fsdecode(name)
-    words = ["--kernel", kernel, "--append", "scenario=map", "--backend", "plugin"]
+    words: list[str | Path] = [
+        "--kernel",
+        kernel,
+        "--append",
+        "scenario=map",
+        "--backend",
+        "plugin",
+    ]
     ended = run(["capture", *words, "-o", trace, "--json"], environment)
     assert ended.status == 0, ended.stderr
     total = ended.document["events"]["total"]
