@@ -98,7 +98,6 @@ class GdbMi:
         self._log_size = 0
         self._log_path = transcript
         self._log: IO[bytes] | None = None
-        self._symbols: IO[bytes] | None = None
         try:
             self._log = transcript.open("wb", buffering=0) if transcript else None
         except OSError as error:
@@ -115,6 +114,7 @@ class GdbMi:
                 f"cannot start {self.gdb}: {error.strerror}; install gdb-multiarch"
             ) from None
         self._input, self._output = _pipes(self._process)
+        self._symbols = contextlib.ExitStack()
         self._reader = threading.Thread(target=self._read, name="gdb-mi", daemon=True)
         self._reader.start()
         try:
@@ -163,8 +163,7 @@ class GdbMi:
         with contextlib.suppress(OSError, ValueError):
             self._input.close()
         process.end(self._process)
-        if self._symbols is not None:
-            self._symbols.close()
+        self._symbols.close()
         self._reader.join(5)
         with contextlib.suppress(OSError):
             if not self._reader.is_alive():
@@ -367,13 +366,16 @@ class GdbMi:
     def load_symbols(self, elf: Path | str) -> None:
         """Give gdb the symbols of ``elf``, whatever its name is.
 
-        :raises GdbError: when it is no ELF file.
-        :raises OSError: when it cannot be read.
+        :raises GdbError: when it is no ELF file, or cannot be read.
         """
-        # gdb takes a name for an option, and MI has no way to write some bytes.
-        self._symbols = Path(elf).open("rb")  # noqa: SIM115
-        path = f"/proc/{os.getpid()}/fd/{self._symbols.fileno()}"
-        self.command(f"-file-symbol-file {quote(path)}", 3 * _ANSWER_SECONDS)
+        # gdb splits this name at spaces and takes only UTF-8, so it gets the file by its number.
+        try:
+            file = Path(elf).open("rb")  # noqa: SIM115
+        except OSError as error:
+            raise GdbError(f"cannot read {elf}: {error.strerror}") from None
+        self._symbols.push(file)
+        name = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        self.command(f"-file-symbol-file {quote(name)}", 3 * _ANSWER_SECONDS)
 
     @guest_stopped
     def break_insert(self, address: int, *, hardware: bool = True) -> int:

@@ -8,7 +8,9 @@ event.  :data:`hypervisor_model.events.KINDS` gives their columns names that say
 from __future__ import annotations
 
 import math
+import os
 import re
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import duckdb
@@ -109,7 +111,8 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     :raises UsageError: when the SQL is wrong or would do more than read.
     :raises TraceDamage: when a segment is damaged.
     """
-    connection = _connect(trace)
+    folder = ExitStack()
+    connection = _connect(trace, folder)
     try:
         statements = connection.extract_statements(_decimal(sql))
         if len(statements) != 1 or statements[0].type not in (
@@ -133,15 +136,20 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
         raise UsageError(text) from error
     finally:
         connection.close()
+        folder.close()
     shown = rows if limit is None else rows[:limit]
     plain = [[_plain(value) for value in row] for row in shown]
     return Rows(columns, addresses, plain, more=len(rows) > len(shown))
 
 
-def _connect(trace: TraceReader) -> Any:
+def _connect(trace: TraceReader, folder: ExitStack) -> Any:
     for segment in trace.segments:
         segment.load()  # DuckDB could skip rows silently if a footer is damaged.
-    files = [str(segment.path) for segment in trace.segments]
+    # pyarrow takes only names in UTF-8, so it gets the folder by its number.
+    numbers = {path: os.open(path, os.O_PATH) for path in {x.path.parent for x in trace.segments}}
+    for number in numbers.values():
+        folder.callback(os.close, number)
+    files = [f"/proc/self/fd/{numbers[x.path.parent]}/{x.path.name}" for x in trace.segments]
     # In a trace of an older version the columns that it lacks are null.
     columns = pa.schema([column.with_nullable(True) for column in schema.CURRENT.schema])
     events = ds.dataset(files, schema=columns, format="parquet")
