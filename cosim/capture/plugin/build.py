@@ -46,7 +46,10 @@ def build() -> Path:
             _compile(compiler.path, [f"-I{scratch}", *map(str, sources)], fresh)
             fresh.replace(library)
     except OSError as error:
-        raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+        raise StorageError(
+            f"cannot write {error.filename or folder}: {error.strerror}; "
+            "free space, or choose a folder with COSIM_CACHE"
+        ) from None
     return library
 
 
