@@ -91,6 +91,11 @@ class Heard:
             reader.join(_END_SECONDS)
             if self._problem is not None:
                 raise self._problem
+        except CosimError:
+            if isinstance(self._problem, StorageError):
+                # The cause of whatever failed then.
+                raise self._problem from None
+            raise
         finally:
             self._ended.set()
 
@@ -113,6 +118,8 @@ class Heard:
                 f"no space for the plugin's events in {self._folder} ({error.strerror}); "
                 "free space, or choose a folder with --logs or COSIM_CACHE"
             )
+            # QEMU would wait for a reader.
+            self._plugin.close()
         finally:
             self._ended.set()
 
