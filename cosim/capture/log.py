@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import numpy as np
 
 from hypervisor_model.events import EVENT, SIZE_MORE, EventBatch
@@ -11,6 +13,12 @@ _NAMES = EVENT.names or ()
 _UNSIGNED = np.dtype([(name, EVENT[name].str.replace("i", "u")) for name in _NAMES], align=True)
 """An event as the bits that it is collected with."""
 
+_ADDED = (
+    *("icount", "pc", "a", "b", "c", "kind", "sub", "hart", "priv", "flags", "size"),
+    "nothing",
+)
+"""The order in which :meth:`EventLog.add` names the fields; what it does not name is 0."""
+_in_order = itemgetter(*(_ADDED.index(name if name in _ADDED else "nothing") for name in _NAMES))
 Record = tuple[int, ...]
 """The fields of one event in order, each unsigned."""
 
@@ -43,20 +51,21 @@ class EventLog:
     ) -> None:  # fmt: skip
         """Append one event (fields as in :mod:`hypervisor_model.events`; any 64-bit pattern, and
         any ``size``)."""
-        values = {
-            "icount": _MASK,
-            "pc": self.pc & _MASK,
-            "a": a & _MASK,
-            "b": b & _MASK,
-            "c": c & _MASK,
-            "kind": kind,
-            "sub": sub,
-            "hart": self.hart,
-            "priv": self.priv if priv is None else priv,
-            "flags": flags,
-            "size": min(size, SIZE_MORE),
-        }
-        self._records.append(tuple(values.get(name, 0) for name in _NAMES))
+        values = (
+            _MASK,
+            self.pc & _MASK,
+            a & _MASK,
+            b & _MASK,
+            c & _MASK,
+            kind,
+            sub,
+            self.hart,
+            self.priv if priv is None else priv,
+            flags,
+            min(size, SIZE_MORE),
+            0,
+        )
+        self._records.append(_in_order(values))
 
     def since(self, length: int) -> list[Record]:
         """Return the events that were added after the log had ``length`` of them."""

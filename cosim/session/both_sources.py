@@ -58,6 +58,7 @@ class Heard:
     def __init__(self, plan: Plan, plugin: PluginSource, folder: Path) -> None:
         self._plan = plan
         self._plugin = plugin
+        self._folder = folder
         self._began = threading.Event()
         self._ended = threading.Event()
         self._problem: CosimError | None = None
@@ -93,6 +94,11 @@ class Heard:
                 self._keep(self._unsent)
             elif self._problem is not None:
                 raise self._problem
+        except CosimError:
+            if isinstance(self._problem, StorageError):
+                # The cause of whatever failed then.
+                raise self._problem from None
+            raise
         finally:
             self._ended.set()
 
@@ -122,7 +128,12 @@ class Heard:
         except MachineError as problem:
             self._problem = problem
         except OSError as error:
-            self._problem = StorageError(f"cannot keep the plugin's events: {error.strerror}")
+            self._problem = StorageError(
+                f"no space for the plugin's events in {self._folder} ({error.strerror}); "
+                "free space, or choose a folder with --logs or COSIM_CACHE"
+            )
+            # QEMU would wait for a reader.
+            self._plugin.close()
         finally:
             self._ended.set()
 

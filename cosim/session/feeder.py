@@ -15,13 +15,15 @@ _WAITING = 4
 class Feeder:
     """Gives batches to ``take``, in order, from a thread of its own.
 
-    :param take: takes a batch.  What it raises is raised by the next call here.
+    :param take: takes a batch.  What it raises is raised by the next call here, once; what is put
+        behind that is dropped.
     """
 
     def __init__(self, take: Callable[[EventBatch], None]) -> None:
         self._take = take
         self._queue: queue.Queue[EventBatch | None] = queue.Queue(_WAITING)
         self._problem: BaseException | None = None
+        self._failed = False
         self._thread = threading.Thread(target=self._work, name="feeder", daemon=True)
         self._thread.start()
 
@@ -39,11 +41,11 @@ class Feeder:
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
-            if self._problem is None:
+            if not self._failed:
                 try:
                     self._take(batch)
                 except BaseException as problem:
-                    self._problem = problem
+                    self._problem, self._failed = problem, True
 
     def _raise(self) -> None:
         problem, self._problem = self._problem, None

@@ -31,7 +31,8 @@ from tests.system.cosim_process import Home, run
 pytestmark = pytest.mark.system
 
 SHORT = "scenario=lsp-bench pages=16 ops=60 share=50"
-TRUE = "cosim-mark begin; true; cosim-mark end"
+SPINS = "cosim-mark begin; true; cosim-mark end; while :; do :; done"
+"""The guest never ends: its recording ends with the region."""
 
 
 def session(
@@ -85,13 +86,11 @@ def test_linux(tmp_path: Path) -> None:
     document, stream = session(
         "linux",
         tmp_path,
-        workload=TRUE,
+        workload=SPINS,
         **{"from": "mark:begin", "to": "mark:end"},  # type: ignore[arg-type]
     )
     assert_agreed(document, 100)
     assert np.count_nonzero(stream["kind"] == Kind.ACCESS) > 1000
-    # The recording ended with the region: the guest had not powered off.
-    assert "Power down" not in (tmp_path / "record.console.log").read_text()
 
 
 @pytest.fixture

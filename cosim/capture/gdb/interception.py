@@ -233,7 +233,7 @@ class Interception:
         if again:
             # A further watchpoint has stopped the instruction before it did anything.
             self._points.sync()
-            return not self.execute(state) or True
+            return False
         self.stops += 1
         self.pc = state.pc
         self._begin_stop(state)

@@ -27,6 +27,8 @@ _POLL_SECONDS = 0.05
 _CLOSE_SECONDS = 25.0
 """Longer than any wait of the thread, which may also be compiling the models."""
 _STOP_SECONDS = 10.0
+_ASKED_EVERY = 16
+"""After so many stops that were foretold, look if the guest is to stop."""
 _TRAP = StopReply(b"T05thread:01;", 5)
 _INTERRUPTED = StopReply(b"T02thread:01;", 2)
 _ENDED = StopReply(b"W00", None)
@@ -227,7 +229,7 @@ class _Client:
         interception = self._interception
         state = interception.state()
         stop: StopReply | None = None
-        first = True
+        first, asked = True, 0
         while True:
             mine = interception.owns(stop, state.pc) or interception.stepping
             if mine and (first or state.pc not in self._breaks):
@@ -255,7 +257,9 @@ class _Client:
                     break
                 if interception.halted:
                     return _TRAP
-                if self._interrupted():
+                # It costs as much as the rest of such a stop, so not each of them asks.
+                asked += 1
+                if asked % _ASKED_EVERY == 0 and self._interrupted():
                     return _INTERRUPTED
             state, first = interception.state(), False
             if one and stop.watch is None:

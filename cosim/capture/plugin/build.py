@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import platform
 import subprocess
 import tempfile
@@ -46,7 +48,10 @@ def build() -> Path:
             _compile(compiler.path, [f"-I{scratch}", *map(str, sources)], fresh)
             fresh.replace(library)
     except OSError as error:
-        raise StorageError(f"cannot write {error.filename or folder}: {error.strerror}") from None
+        raise StorageError(
+            f"cannot write {error.filename or folder}: {error.strerror}; "
+            "free space, or choose a folder with COSIM_CACHE"
+        ) from None
     return library
 
 
@@ -60,6 +65,12 @@ def _compile(compiler: Path, arguments: list[str], library: Path) -> None:
         raise MissingTool(
             f"{compiler} did not compile the TCG plugin within {_SECONDS:.0f} s"
         ) from None
+    full = os.strerror(errno.ENOSPC)
+    if answer.returncode != 0 and full in answer.stderr:
+        raise StorageError(
+            f"cannot write the compiled TCG plugin to {library.parent}: {full}; "
+            "free space, or choose a folder with COSIM_CACHE"
+        )
     if answer.returncode != 0:
         said = next((x for x in answer.stderr.splitlines() if "error" in x), "no message")
         raise MissingTool(f"{compiler} cannot compile the TCG plugin: {said.strip()}")
