@@ -70,6 +70,7 @@ def command(
     from cosim import output
     from cosim.check import document, exchange, text
     from cosim.check import suppress as suppressions
+    from cosim.check.places import Places
     from cosim.files import write_atomically
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
@@ -80,7 +81,7 @@ def command(
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
         checker, origin, ending, error = _check_run(spec, legal)
-    places = document.Places(document.kernel_of(origin))
+    places = Places(document.kernel_of(origin))
     found = document.build(checker, origin, ending, places, known)
     if sarif is not None:
         write_atomically(sarif, exchange.sarif(found))
