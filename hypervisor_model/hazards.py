@@ -930,6 +930,9 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
             c.state.epoch += 1
             before = h.state.records
             table.level = event.b
+            if table.freed:
+                # Nobody wrote to it, so it held its entries while it was no live table.
+                h.pages[_page(h, event.a)].dropped = 0
             table.freed = 0
             table.reused = 0
             if event.sub & 1:
