@@ -19,7 +19,8 @@ import numpy as np
 
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv, empty
-from hypervisor_model.fences import LEGAL, FenceChecker
+from hypervisor_model.fences import FenceChecker
+from hypervisor_model.hazards import LEGAL
 from hypervisor_model.policies.machine import MachineModel
 
 _PROBED = 256

@@ -12,7 +12,8 @@ from cosim.check.verdict import Verdict, judge
 from cosim.models.result import Ending, Origin
 from guest.spec import checksum
 from hypervisor_model.events import Access, Fence, Kind, priv_name
-from hypervisor_model.fences import LEGAL, Culprit, FenceChecker, FenceSeen, Finding, Hazard
+from hypervisor_model.fences import Culprit, FenceChecker, FenceSeen, Finding
+from hypervisor_model.hazards import LEGAL, Hazard
 from hypervisor_model.isa.causes import NAMES
 from hypervisor_model.jit import unsigned
 

@@ -44,7 +44,7 @@ def read(path: Path, kinds: tuple[str, ...]) -> list[Suppression]:
 
         [[suppress]]
         kind = "svade-ad"
-        store = "ptep_test_and_clear_young"
+        store = "folio_referenced_one"
         reason = "clearing A without a fence only makes aging less exact"
 
     :param kinds: the kinds of findings that there are.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hypervisor_model.events import Fence
-from hypervisor_model.fences import FenceSeen, Finding, Hazard
+from hypervisor_model.fences import FenceSeen, Finding
+from hypervisor_model.hazards import Hazard
 
 _NEAR_INSTRUCTIONS = 64
 _NEAR_EVENTS = 16

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hypervisor_model.events import Access, EventBatch, Fence, Kind, Priv
-from hypervisor_model.fences import FenceChecker, Finding, Hazard
+from hypervisor_model.fences import FenceChecker, Finding
+from hypervisor_model.hazards import Hazard
 from hypervisor_model.policies.machine import MachineModel
 from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, G, Guest, R, V, leaf
 

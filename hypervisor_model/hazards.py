@@ -1,0 +1,947 @@
+"""Kernels of the fence checker: what a hart may hold, and if an access depends on it.
+
+:mod:`hypervisor_model.fences` says what is looked for and has the class that people use.  This
+module keeps the state and follows the stream, on top of the history of the tables
+(:mod:`hypervisor_model.table_history`).
+
+A search starts at each root that the hart had in ``satp`` and follows every value that an entry
+had, as long as the hart can have read it: while it was in its table, while ``satp`` led there, and
+after the fences that would have dropped it.  Times are those of the history.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervisor_model import table_history as history
+from hypervisor_model.events import (
+    FLAG_MXR,
+    FLAG_STOP,
+    FLAG_SUM,
+    Access,
+    EventBatch,
+    Fence,
+    Kind,
+)
+from hypervisor_model.isa import atp, pte
+from hypervisor_model.jit import inner, kernel
+from hypervisor_model.memory import holds, load
+from hypervisor_model.policies.event_fields import Event, event_at
+from hypervisor_model.policies.hart import is_untranslated
+from hypervisor_model.table_history import ANY_ASID, NEVER, NOW, START, History
+from hypervisor_model.walk import (
+    ADUE,
+    NO_SVNAPOT,
+    OK,
+    POINTS_ON,
+    PROBE,
+    Request,
+    Walk,
+    is_canonical,
+    outcome_of,
+    walk1,
+)
+from hypervisor_model.walk_cache import WalkCache
+
+
+class Hazard(IntEnum):
+    """What hardware could get wrong, and which change made it possible."""
+
+    FRAME_CHANGED = 0
+    """The page maps another frame now; the old one could be used."""
+    PERMISSION_LOST = 1
+    """The access faults now; it could go through."""
+    LINK_CHANGED = 2
+    """A pointer to a table was replaced; a walk could still use the old table."""
+    FREED_REACHABLE = 3
+    """A page was a table and holds something else now; a walk could still take it for a table."""
+    ASID_REUSED = 4
+    """``satp`` got another root with an ASID whose old translations could still be used."""
+    GLOBAL_DIFFERS = 5
+    """A page is global in a space that was loaded before, and this space maps it otherwise."""
+    DIRTY_CLEARED = 6
+    """Software cleared D; a store could leave it clear (Svade)."""
+    ACCESSED_CLEARED = 7
+    """Software cleared A; an access could leave it clear (Svade)."""
+    MADE_VALID = 8
+    """Legal: an entry became valid; the access could fault once more."""
+    PERMISSION_GAINED = 9
+    """Legal: an entry allows more than before; the access could fault once more."""
+
+
+LEGAL = frozenset({Hazard.MADE_VALID, Hazard.PERMISSION_GAINED})
+"""What the specification allows to leave unfenced."""
+
+(
+    _FRAME_CHANGED,
+    _PERMISSION_LOST,
+    _LINK_CHANGED,
+    _FREED,
+    _ASID_REUSED,
+    _GLOBAL_DIFFERS,
+    _DIRTY_CLEARED,
+    _ACCESSED_CLEARED,
+    _MADE_VALID,
+    _PERMISSION_GAINED,
+) = (int(kind) for kind in Hazard)
+
+_TABLE_ADD = int(Kind.TABLE_ADD)
+_TABLE_ENTRY = int(Kind.TABLE_ENTRY)
+_TABLE_DROP = int(Kind.TABLE_DROP)
+_PTE_WRITE = int(Kind.PTE_WRITE)
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+_ACCESS = int(Kind.ACCESS)
+_WRITE = int(Access.WRITE)
+_READ = int(Access.READ)
+_FORM = int(Fence.FORM)
+_FORM_VA = int(Fence.VA)
+_FORM_ASID = int(Fence.ASID)
+_RIGHTS = FLAG_SUM | FLAG_MXR
+_SAMPLE = FLAG_STOP
+_NAPOT_ENTRIES = 16
+MEMO = 1 << 14
+FENCED = 1 << 14
+SITES = 1 << 12
+
+_OWN, _GLOBAL = range(2)
+_BY_ROOT, _BY_ASID, _BY_ANY = range(3)
+
+_wide: Any = np.int64
+
+
+def _record(*names: str) -> Any:
+    return np.dtype((np.record, [(name, np.int64) for name in names]))
+
+
+STORE = _record("event", "pc", "hart", "icount", "pa", "new", "level")
+"""The store that made a record of the history; ``event`` is -1 if none did."""
+LOG = _record("time", "hart", "sub", "va", "asid", "pc", "icount")
+"""A fence."""
+LOAD = _record("time", "satp", "pc", "icount")
+"""A write of ``satp``."""
+PAGE_FENCE = _record("page", "asid", "time")
+"""The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
+TABLE = _record("level", "prefix", "freed", "reused", "napot")
+"""Of a page: the level at which it was last linked, and the first address that it translates; 1 if
+it was dropped and nothing has been written to it since; when it was written to after it was dropped
+(0: not); 1 if a NAPOT entry ever was in it."""
+REACHED = _record("level", "table", "since", "is_global", "asid", "stale", "blame", "limit")
+"""A table that a walk may reach: its level and address; when a hart can first have read the pointer
+to it; 1 if below a global entry; the ASID; how many replaced entries led there, and the record of
+the first; until when the pointer can be used."""
+BEST = _record(
+    "kind", "cost", "outcome", "value", "level", "blame", "pa", "satp", "is_own", "today"
+)
+"""The worst translation found for an access, and what the tables say today."""
+SITE = _record(
+    "pc",
+    "kind",
+    "accesses",
+    "stores",
+    "last",
+    "waiting",
+    "hart",
+    "va",
+    "bits",
+    "asid",
+    "link",
+    "late",
+)
+"""A store site with hazards: how many accesses and stores; the store counted last.  If it waits for
+a fence: for whom, and the number of that fence + 1 when it has come."""
+STATE = _record(
+    "states",
+    "doubt",
+    "log",
+    "sites",
+    "epoch",
+    "legal",
+    "svvptc",
+    "accesses",
+    "hazards",
+    "undecided",
+    "waiting",
+    "found_at",
+)
+"""States of the running search, and 1 if it would have needed more history; fences ever logged;
+sites; a number that changes when tables do; 1 if legal kinds count; 1 if the machine has Svvptc;
+counts of accesses; sites that wait for a fence; the index in the batch of the event that showed the
+newest site."""
+
+
+class Checker(NamedTuple):
+    """State inside kernels, besides the history of the tables."""
+
+    stores: NDArray[Any]
+    """As many as the history has records; see :data:`STORE`."""
+    log: NDArray[Any]
+    """A ring; see :data:`LOG`."""
+    loads: NDArray[Any]
+    """(harts, n): rings; see :data:`LOAD`."""
+    loaded: NDArray[np.int64]
+    """Writes of ``satp`` ever seen, by hart."""
+    fenced: NDArray[Any]
+    """(harts, n): the last fence of a page; see :data:`PAGE_FENCE`."""
+    ends: NDArray[np.int64]
+    """(harts, rows), as the history's spaces: the first fence of its ASID since the space was last
+    in ``satp``; 0 if there was none."""
+    tables: NDArray[Any]
+    """By page of RAM; see :data:`TABLE`."""
+    states: NDArray[Any]
+    """See :data:`REACHED`."""
+    best: Any
+    """See :data:`BEST`."""
+    sites: NDArray[Any]
+    """Open addressing; see :data:`SITE`."""
+    order: NDArray[np.int64]
+    """The places of the sites in the order in which they were found."""
+    memo: NDArray[np.int64]
+    """(n, 2): accesses that were found right, and the epoch in which they were."""
+    state: Any
+    """See :data:`STATE`."""
+    no_entries: NDArray[np.int64]
+    no_clock: NDArray[np.int64]
+    no_trace: NDArray[np.int64]
+
+
+class _Ask(NamedTuple):
+    """An access, or the search for walks to a table."""
+
+    hart: int
+    va: int
+    access: int
+    priv: int
+    flags: int
+    today: int
+    """A PA, or ``fault_pa(cause)``."""
+    today_leaf: int
+    """The entry that decides."""
+    today_ad: int
+    """The PA if A and D were set, or the fault."""
+    find: int
+    """The table to find; -1: judge the access."""
+
+
+# -- finding what a hart may hold ------------------------------------------------------------------
+
+
+@inner
+def _first_loaded(h: History, c: Checker, hart: int, by: int, satp: int, a: int, b: int) -> int:
+    """The first moment from ``a`` on and before ``b`` at which ``satp`` was this value (by root),
+    or had its ASID (by ASID), or was not Bare (by any); NEVER if there is none."""
+    found = NEVER
+    total = c.loaded[hart]
+    size = c.loads.shape[1]
+    end = b
+    for back in range(min(total, size)):
+        row = c.loads[hart, (total - 1 - back) % size]
+        begin = max(row.time, a)
+        if begin < end:
+            fits = row.satp == satp
+            if by == _BY_ASID:
+                fits = atp.mode(row.satp) != 0 and atp.asid(row.satp) == atp.asid(satp)
+            elif by == _BY_ANY:
+                fits = atp.mode(row.satp) != 0
+            if fits:
+                found = begin
+        if row.time <= a:
+            return found
+        end = min(end, row.time)
+    if total > size:
+        c.state.doubt = 1
+    return found
+
+
+@inner
+def _first_read(
+    h: History,
+    c: Checker,
+    hart: int,
+    by: int,
+    satp: int,
+    reached: int,
+    since: int,
+    until: int,
+) -> int:
+    """When a hart can first have read a value that its entry held in [since, until), if it could
+    read the table from ``reached`` on; NEVER if it could not."""
+    if since <= reached:
+        return reached if reached < until else NEVER
+    if since >= until:
+        return NEVER
+    return _first_loaded(h, c, hart, by, satp, since, until)
+
+
+@inner
+def _last_loaded(h: History, c: Checker, hart: int, by: int, satp: int, before: int) -> int:
+    """The last moment before ``before`` at which ``satp`` was as in :func:`_first_loaded`."""
+    total = c.loaded[hart]
+    size = c.loads.shape[1]
+    end = before
+    for back in range(min(total, size)):
+        row = c.loads[hart, (total - 1 - back) % size]
+        if row.time < end:
+            fits = row.satp == satp
+            if by == _BY_ASID:
+                fits = atp.mode(row.satp) != 0 and atp.asid(row.satp) == atp.asid(satp)
+            if fits:
+                return end - 1
+            end = row.time
+    if total > size:
+        c.state.doubt = 1
+    return before
+
+
+@inner
+def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
+    """The time of the first fence of a whole ASID after a time; NEVER if there was none."""
+    found = NEVER
+    count = min(c.state.log, c.log.shape[0])
+    for back in range(count):
+        row = c.log[(c.state.log - 1 - back) % c.log.shape[0]]
+        if row.time <= after:
+            return found
+        if row.hart == hart and row.sub & _FORM == _FORM_ASID and row.asid == asid:
+            found = row.time
+    if c.state.log > count:
+        c.state.doubt = 1
+    return found
+
+
+@inner
+def _fenced_slot(c: Checker, hart: int, page: int, asid: int) -> Any:
+    """The slot of the last fence of a page with this ASID (or ANY_ASID)."""
+    return c.fenced[hart, (page ^ page >> 14 ^ asid * 0x9E5) & (FENCED - 1)]
+
+
+@inner
+def _last_page_fence(h: History, c: Checker, q: _Ask, asid: int) -> int:
+    """The time of the last fence of the access's page with this ASID; 0: none; -1: not known."""
+    slot = _fenced_slot(c, q.hart, q.va >> 12, asid)
+    if slot.time == 0 or (slot.page == q.va >> 12 and slot.asid == asid):
+        return slot.time  # type: ignore[no-any-return]
+    return -1
+
+
+@inner
+def _last_fence(h: History, c: Checker, q: _Ask, kind: int, bits: int, after: int) -> int:
+    """The time of the last fence by address that covers the access, if it was after a time."""
+    asid = atp.asid(h.harts[q.hart].satp)
+    if bits == pte.PAGE_BITS:
+        any_asid = _last_page_fence(h, c, q, ANY_ASID)
+        own = _last_page_fence(h, c, q, asid) if kind == _OWN else _wide(0)
+        if any_asid >= 0 and own >= 0:
+            return max(any_asid, own, after)
+    count = min(h.state.fences, h.fences.shape[0])
+    for back in range(count):
+        fence = h.fences[(h.state.fences - 1 - back) % h.fences.shape[0]]
+        if fence.time <= after:
+            return after
+        if (
+            fence.hart == q.hart
+            and fence.va >> bits == q.va >> bits
+            and (fence.asid == ANY_ASID or (kind == _OWN and fence.asid == asid))
+        ):
+            return fence.time  # type: ignore[no-any-return]
+    if h.state.fences > count:
+        c.state.doubt = 1
+        return NOW
+    return after
+
+
+@inner
+def _search(h: History, c: Checker, q: _Ask) -> None:
+    """Put the worst translation that the hart may hold into ``best``."""
+    c.best.kind = -1
+    c.best.cost = NOW
+    c.best.today = q.today
+    c.state.doubt = h.harts[q.hart].lost
+    loaded = h.harts[q.hart].satp
+    asid = atp.asid(loaded)
+    c.state.states = 1
+    at = h.first_space[q.hart, asid] - 1
+    while at >= 0:
+        space = h.spaces[q.hart, at]
+        if space.since != NEVER:
+            _walk_space(h, c, q, _OWN, space.satp, space.since, NOW)
+        at = space.next
+    c.state.states = 1
+    for row in range(h.harts[q.hart].spaces):
+        space = h.spaces[q.hart, row]
+        end = c.ends[q.hart, row]
+        _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, end if end else NOW)
+
+
+@inner
+def _walk_space(
+    h: History, c: Checker, q: _Ask, kind: int, satp: int, since: int, limit: int
+) -> None:
+    levels = atp.levels(atp.mode(satp))
+    if not is_canonical(q.va, levels):
+        return
+    at = c.state.states
+    root = c.states[0]
+    root.level = levels - 1
+    root.table = atp.root(satp)
+    root.since = since
+    root.is_global = 0
+    root.stale = 0
+    root.blame = 0
+    root.asid = atp.asid(satp)
+    root.limit = limit
+    _read(h, c, q, kind, satp, 0)
+    while at < c.state.states:
+        _read(h, c, q, kind, satp, at)
+        at += 1
+
+
+@inner
+def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> None:
+    """Follow all values of the entry that translates the address in a reached table."""
+    state = c.states[at]
+    index = (q.va >> pte.level_bits(state.level)) & (pte.ENTRIES - 1)
+    pa = state.table + index * 8
+    if not holds(h.ram, pa):
+        return
+    table = c.tables[(pa - h.ram.base) >> 12]
+    if table.reused:
+        if state.stale and q.find < 0 and (kind == _OWN or state.is_global):
+            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0, False)
+        return
+    _values(h, c, q, kind, satp, at, pa, False)
+    if state.level == 0 and table.napot and not h.flags & NO_SVNAPOT:
+        first = pa & ~(_NAPOT_ENTRIES * 8 - 1)
+        for other in range(first, first + _NAPOT_ENTRIES * 8, 8):
+            if other != pa:
+                _values(h, c, q, kind, satp, at, other, True)
+
+
+@inner
+def _values(
+    h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int, pa: int, sibling: bool
+) -> None:
+    floor = c.states[at].since
+    if c.states[at].level == 0 and h.newest[(pa - h.ram.base) >> 3]:
+        # An entry that is stored to often, and fenced each time, has a long past that is over.
+        doubt = c.state.doubt
+        last = _last_fence(h, c, q, kind, _wide(pte.PAGE_BITS), floor)
+        if last == NOW:
+            c.state.doubt = doubt
+        else:
+            floor = last
+    value = load(h.ram, pa)
+    since = history.since_when(h, pa)
+    # A sibling counts only if it was replaced: if it is there now, the entries contradict each
+    # other, which no fence could mend.
+    if not sibling:
+        _follow(h, c, q, kind, satp, at, pa, value, since, NOW, 0, sibling)
+    number = h.newest[(pa - h.ram.base) >> 3]
+    while number:
+        if not history.is_kept(h, number):
+            if min(since, h.state.overwritten) > floor:
+                c.state.doubt = 1
+            return
+        row = (number - 1) % h.records.shape[0]
+        record = h.records[row]
+        if record.until <= floor:
+            return
+        since = record.since
+        by = number if c.stores[row].event >= 0 else 0
+        _follow(h, c, q, kind, satp, at, pa, record.value, since, record.until, by, sibling)
+        number = record.before
+
+
+@inner
+def _follow(
+    h: History,
+    c: Checker,
+    q: _Ask,
+    kind: int,
+    satp: int,
+    at: int,
+    pa: int,
+    value: int,
+    since: int,
+    until: int,
+    by: int,
+    sibling: bool,
+) -> None:
+    """Follow one value of an entry; ``by``: the record of it if a store replaced it, or 0."""
+    state = c.states[at]
+    level = state.level
+    outcome = outcome_of(value, level, q.va, q.access, q.priv, q.flags)
+    is_leaf = pte.is_leaf(value)
+    if sibling and not (is_leaf and value & pte.N):
+        return
+    if outcome != POINTS_ON:
+        if q.find >= 0 or outcome == q.today:
+            return
+        if outcome < 0 and (q.today < 0 or not c.state.legal):
+            return
+        if kind == _GLOBAL and not state.is_global and not (is_leaf and value & pte.G):
+            return
+    asking = _BY_ROOT if at == 0 else (_BY_ANY if state.is_global else _BY_ASID)
+    end = min(until, state.limit)
+    read = _first_read(h, c, q.hart, asking, satp, state.since, since, end)
+    if read == NEVER:
+        return
+    if outcome == POINTS_ON:
+        _reach(h, c, q, kind, satp, at, value, read, until, by)
+        return
+    if c.state.svvptc and not value & pte.V:
+        return
+    fenced = _last_fence(h, c, q, kind, pte.level_bits(level), read)
+    if fenced > read and (
+        fenced >= end or _first_loaded(h, c, q.hart, asking, satp, fenced, end) == NEVER
+    ):
+        return
+    hazard = _classify(h, c, q, kind, satp, at, value, outcome, by)
+    if hazard >= 0:
+        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by, until != NOW)
+
+
+@inner
+def _reach(
+    h: History,
+    c: Checker,
+    q: _Ask,
+    kind: int,
+    satp: int,
+    at: int,
+    value: int,
+    read: int,
+    until: int,
+    by: int,
+) -> None:
+    """Note a table that walks may reach, unless a state that allows more has it."""
+    above = c.states[at]
+    level = above.level - 1
+    table = pte.target(value)
+    is_global = above.is_global | _wide(value & pte.G != 0)
+    stale = above.stale + _wide(by != 0)
+    blame = above.blame if above.blame else by
+    limit = above.limit
+    if is_global and not above.is_global:
+        # A pointer with G outlives the fences of the ASID.
+        limit = NOW
+    elif kind == _GLOBAL and not is_global and until != NOW:
+        asking = _BY_ROOT if at == 0 else _BY_ASID
+        last = _last_loaded(h, c, q.hart, asking, satp, until)
+        limit = min(limit, _next_fence(c, q.hart, above.asid, last))
+    if table == q.find and stale and (kind == _OWN or is_global) and stale < c.best.cost:
+        c.best.kind = _FREED
+        c.best.cost = stale
+        c.best.outcome = -1
+        c.best.value = value
+        c.best.level = level
+        c.best.blame = blame
+        c.best.pa = table
+        c.best.satp = satp
+        c.best.is_own = _wide(kind == _OWN)
+    for other in range(1, c.state.states):
+        known = c.states[other]
+        if (
+            known.table == table
+            and known.level == level
+            and known.since <= read
+            and known.is_global >= is_global
+            and known.stale <= stale
+            and known.limit >= limit
+            and (known.asid == above.asid or known.is_global)
+        ):
+            return
+    if c.state.states == c.states.shape[0]:
+        c.state.doubt = 1
+        return
+    state = c.states[c.state.states]
+    c.state.states += 1
+    state.level = level
+    state.table = table
+    state.since = read
+    state.is_global = is_global
+    state.asid = above.asid
+    state.stale = stale
+    state.blame = blame
+    state.limit = limit
+
+
+@inner
+def _classify(
+    h: History,
+    c: Checker,
+    q: _Ask,
+    kind: int,
+    satp: int,
+    at: int,
+    value: int,
+    outcome: int,
+    by: int,
+) -> int:
+    blame = c.states[at].blame if c.states[at].blame else by
+    if blame == 0:
+        if satp == h.harts[q.hart].satp:
+            return -1
+        if outcome < 0:
+            return _PERMISSION_GAINED if value & pte.V else _MADE_VALID
+        return _ASID_REUSED if kind == _OWN else _GLOBAL_DIFFERS
+    old = h.records[(blame - 1) % h.records.shape[0]].value
+    if outcome < 0:
+        return _PERMISSION_GAINED if old & pte.V else _MADE_VALID
+    if pte.is_link(old) and c.stores[(blame - 1) % h.records.shape[0]].level != 0:
+        return _LINK_CHANGED
+    if q.today >= 0:
+        return _FRAME_CHANGED
+    if q.today_ad == outcome:
+        return _DIRTY_CLEARED if q.today_leaf & pte.A else _ACCESSED_CLEARED
+    return _PERMISSION_LOST
+
+
+@inner
+def _offer(
+    c: Checker,
+    q: _Ask,
+    kind: int,
+    satp: int,
+    at: int,
+    hazard: int,
+    outcome: int,
+    value: int,
+    pa: int,
+    by: int,
+    replaced: bool,
+) -> None:
+    """Take a translation as the worst one if it is worse, or needs fewer old entries."""
+    state = c.states[at]
+    cost = state.stale + _wide(by != 0)
+    blame = state.blame if state.blame else by
+    if blame == 0:
+        cost = _wide(1)
+    if hazard >= _MADE_VALID:
+        cost += 1 << 20
+    elif hazard == _ACCESSED_CLEARED:
+        cost += 1 << 10
+    if cost >= c.best.cost:
+        return
+    c.best.kind = hazard
+    c.best.cost = cost
+    c.best.outcome = outcome
+    c.best.value = value
+    c.best.level = state.level
+    c.best.blame = blame
+    c.best.pa = pa
+    c.best.satp = satp
+    c.best.is_own = _wide(kind == _OWN)
+
+
+# -- following the stream --------------------------------------------------------------------------
+
+
+@inner
+def _page(h: History, pa: int) -> int:
+    return (pa - h.ram.base) >> 12
+
+
+@inner
+def _linked(h: History, c: Checker, pa: int, value: int) -> None:
+    """An entry of a live table holds ``value`` now."""
+    table = c.tables[_page(h, pa)]
+    if value & pte.N:
+        table.napot = 1
+    target = pte.target(value)
+    if table.level > 0 and pte.is_link(value) and holds(h.ram, target):
+        index = (pa >> 3) & (pte.ENTRIES - 1)
+        c.tables[_page(h, target)].prefix = table.prefix | index << pte.level_bits(table.level)
+
+
+@inner
+def _note_records(
+    h: History,
+    c: Checker,
+    before: int,
+    event: int,
+    pc: int,
+    hart: int,
+    icount: int,
+    pa: int,
+    new: int,
+) -> None:
+    """Note which store made the records since ``before``; ``event`` -1: none did."""
+    for number in range(before, h.state.records):
+        row = c.stores[number % c.stores.shape[0]]
+        row.event = event
+        row.pc = pc
+        row.hart = hart
+        row.icount = icount
+        row.pa = pa
+        row.new = new
+        row.level = c.tables[_page(h, pa)].level
+
+
+@inner
+def _site(c: Checker, pc: int, kind: int) -> int:
+    """The place of a site; that of a free one if it is new, -1 if there is no room."""
+    at = (pc * 31 + kind) & (SITES - 1)
+    for _ in range(SITES):
+        site = c.sites[at]
+        if site.accesses == 0:
+            return at if c.state.sites < SITES // 2 else -1
+        if site.pc == pc and site.kind == kind:
+            return at
+        at = (at + 1) & (SITES - 1)
+    return -1
+
+
+@inner
+def _blame(h: History, c: Checker, q: _Ask) -> int:
+    """Count the hazard in ``best``; its site if that is new, else -1."""
+    kind = c.best.kind
+    number = c.best.blame
+    pc = _wide(-1)
+    event = _wide(-1)
+    if number:
+        store = c.stores[(number - 1) % c.stores.shape[0]]
+        pc, event = store.pc, store.event
+    else:
+        row = c.loads[q.hart, (c.loaded[q.hart] - 1) % c.loads.shape[1]]
+        pc, event = row.pc, row.time
+    at = _site(c, pc, kind)
+    if kind < _MADE_VALID:
+        c.state.hazards += 1
+    if at < 0:
+        c.state.doubt = 1
+        return -1
+    site = c.sites[at]
+    is_new = site.accesses == 0
+    site.accesses += 1
+    if is_new or site.last != event:
+        site.stores += 1
+        site.last = event
+    if not is_new:
+        return -1
+    site.pc = pc
+    site.kind = kind
+    site.waiting = 1
+    site.hart = q.hart
+    site.va = q.va
+    site.bits = pte.level_bits(c.best.level)
+    site.asid = atp.asid(c.best.satp) if c.best.is_own else ANY_ASID
+    site.link = _wide(kind in (_LINK_CHANGED, _FREED))
+    c.order[c.state.sites] = at
+    c.state.sites += 1
+    c.state.waiting += site.waiting
+    return at
+
+
+@inner
+def _spaces_fenced(h: History, c: Checker, hart: int, form: int, asid: int) -> None:
+    """Note that pointers of spaces that are not loaded were dropped."""
+    if form & _FORM_VA:
+        return
+    if not form & _FORM_ASID:
+        c.ends[hart, 0] = 0
+        return
+    at = h.first_space[hart, asid] - 1
+    while at >= 0:
+        if h.spaces[hart, at].satp != h.harts[hart].satp and c.ends[hart, at] == 0:
+            c.ends[hart, at] = h.state.time
+        at = h.spaces[hart, at].next
+
+
+@inner
+def _space_loaded(h: History, c: Checker, hart: int, satp: int) -> None:
+    if atp.mode(satp) == 0:
+        return
+    at = h.first_space[hart, atp.asid(satp)] - 1
+    while at >= 0:
+        if h.spaces[hart, at].satp == satp:
+            c.ends[hart, at] = 0
+        at = h.spaces[hart, at].next
+
+
+@inner
+def _fence_came(c: Checker, hart: int, form: int, va: int, asid: int) -> None:
+    """Note the first fence that covers what a site was waiting for."""
+    if c.state.waiting == 0:
+        return
+    for number in range(c.state.sites):
+        site = c.sites[c.order[number]]
+        if not site.waiting or site.hart != hart:
+            continue
+        if form & _FORM_ASID and (site.asid == ANY_ASID or site.asid != asid):
+            continue
+        if form & _FORM_VA and (site.link or va >> site.bits != site.va >> site.bits):
+            continue
+        site.waiting = 0
+        site.late = c.state.log
+        c.state.waiting -= 1
+
+
+@inner
+def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -> Walk:
+    flags = h.flags | (event.flags & _RIGHTS) | PROBE | more
+    cache = WalkCache(c.no_entries, c.no_clock)
+    return walk1(h.ram, cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
+
+
+@inner
+def _answer(walk: Walk) -> int:
+    return walk.pa if walk.cause == OK else -1 - walk.cause
+
+
+@inner
+def _judge(h: History, c: Checker, event: Event) -> int:
+    """Judge an access; return the place of a site that is new, else -1."""
+    c.state.accesses += 1
+    satp = h.harts[event.hart].satp
+    if is_untranslated(satp, event.priv):
+        return -1
+    key = ((event.a >> 12) << 6 | event.hart) << 6
+    key |= event.sub << 4 | (event.priv & 3) << 2 | (event.flags & _RIGHTS) >> 1
+    slot = c.memo[((event.a >> 12) ^ (event.a >> 26) ^ event.sub << 10) & (MEMO - 1)]
+    if slot[0] == key and slot[1] == c.state.epoch:
+        return -1
+    walk = _walk(h, c, satp, event.a, event, 0)
+    today = _answer(walk)
+    with_ad = today
+    if today < 0:
+        with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
+    flags = h.flags | (event.flags & _RIGHTS)
+    q = _Ask(event.hart, event.a, event.sub, event.priv, flags, today, walk.entry, with_ad, -1)
+    _search(h, c, q)
+    if c.state.doubt:
+        c.state.undecided += 1
+    if c.best.kind < 0:
+        if not c.state.doubt:
+            slot[0] = key
+            slot[1] = c.state.epoch
+        return -1
+    return _blame(h, c, q)
+
+
+@inner
+def _written(h: History, c: Checker, pa: int) -> int:
+    """A page that was a table is written to, or becomes another table; a new site, or -1."""
+    table = c.tables[_page(h, pa)]
+    table.freed = 0
+    table.reused = h.state.time
+    c.state.epoch += 1
+    for hart in range(h.harts.shape[0]):
+        satp = h.harts[hart].satp
+        levels = atp.levels(atp.mode(satp))
+        if levels <= 0:
+            continue
+        unused = 64 - pte.level_bits(levels)
+        va = table.prefix << unused >> unused
+        page = pa >> 12 << 12
+        q = _Ask(_wide(hart), va, _READ, _wide(1), h.flags, -1, 0, -1, page)
+        _search(h, c, q)
+        if c.best.kind == _FREED:
+            new = _blame(h, c, q)
+            if new >= 0:
+                return new
+    return -1
+
+
+@kernel
+def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -> int:
+    """Consume from ``start`` on; ``first`` is the number in the stream of ``batch[0]``.
+
+    Returns the index of the next event: after the batch, after an event with a hazard at a new
+    site, or -1-index of the event that there is no room for.
+    """
+    for i in range(start, batch.shape[0]):
+        event = event_at(batch, i)
+        kind = event.kind
+        if kind == _ACCESS:
+            if event.flags & _SAMPLE:
+                continue
+            pa = event.b
+            if (
+                event.sub == _WRITE
+                and pa >= 0
+                and holds(h.ram, pa)
+                and c.tables[_page(h, pa)].freed
+                and _written(h, c, pa) >= 0
+            ):
+                c.state.found_at = i
+                # The access itself is judged when we go on.
+                return i
+            if _judge(h, c, event) >= 0:
+                c.state.found_at = i
+                return i + 1
+        elif kind == _PTE_WRITE:
+            h.state.time = first + i + 1 + START
+            c.state.epoch += 1
+            if holds(h.ram, event.a):
+                before = h.state.records
+                history.pte_written(h, event.a, event.c)
+                _note_records(
+                    h, c, before, first + i, batch[i]["pc"], event.hart, batch[i]["icount"],
+                    event.a, event.c,
+                )  # fmt: skip
+                _linked(h, c, event.a, event.c)
+        elif kind == _FENCE:
+            h.state.time = first + i + 1 + START
+            form = event.sub & _FORM
+            history.fenced(h, event.hart, form, event.a, event.b)
+            _spaces_fenced(h, c, event.hart, form, event.b)
+            if form & _FORM_VA:
+                asid = event.b if form & _FORM_ASID else _wide(ANY_ASID)
+                slot = _fenced_slot(c, event.hart, event.a >> 12, asid)
+                slot.page = event.a >> 12
+                slot.asid = asid
+                slot.time = h.state.time
+            row = c.log[c.state.log % c.log.shape[0]]
+            row.time = h.state.time
+            row.hart = event.hart
+            row.sub = event.sub
+            row.va = event.a
+            row.asid = event.b
+            row.pc = batch[i]["pc"]
+            row.icount = batch[i]["icount"]
+            c.state.log += 1
+            _fence_came(c, event.hart, form, event.a, event.b)
+        elif kind == _SATP_WRITE:
+            if not history.has_room(h, event.hart):
+                return -1 - i
+            h.state.time = first + i + 1 + START
+            c.state.epoch += 1
+            history.satp_written(h, event.hart, event.b)
+            _space_loaded(h, c, event.hart, event.b)
+            load_row = c.loads[event.hart, c.loaded[event.hart] % c.loads.shape[1]]
+            load_row.time = h.state.time
+            load_row.satp = event.b
+            load_row.pc = batch[i]["pc"]
+            load_row.icount = batch[i]["icount"]
+            c.loaded[event.hart] += 1
+        elif kind == _TABLE_ENTRY:
+            history.table_entry(h, event.a, event.c)
+            if holds(h.ram, event.a):
+                _linked(h, c, event.a, event.c)
+        elif kind == _TABLE_ADD:
+            if not holds(h.ram, event.a):
+                continue
+            table = c.tables[_page(h, event.a)]
+            c.state.epoch += 1
+            before = h.state.records
+            table.level = event.b
+            if table.freed:
+                # Nobody wrote to it, so it held its entries while it was no live table.
+                h.pages[_page(h, event.a)].dropped = 0
+            table.freed = 0
+            table.reused = 0
+            if event.sub & 1:
+                table.prefix = 0
+            history.table_added(h, event.a)
+            _note_records(h, c, before, -1, -1, event.hart, -1, event.a, 0)
+        elif kind == _TABLE_DROP:
+            c.state.epoch += 1
+            history.table_dropped(h, event.a)
+            if holds(h.ram, event.a):
+                c.tables[_page(h, event.a)].freed = 1
+    return batch.shape[0]  # type: ignore[no-any-return]
