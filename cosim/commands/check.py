@@ -75,7 +75,7 @@ def command(
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
     error: BaseException | None = None
-    if guest is not None and (Path(guest) / "_manifest.jsonl").exists():
+    if guest is not None and _is_trace(guest):
         _refuse_with_trace(scenario, slots, given, from_)
         checker, origin, ending = _check_trace(Path(guest), legal)
     else:
@@ -102,6 +102,12 @@ def command(
     return int(bool(found["findings"]))
 
 
+def _is_trace(text: str) -> bool:
+    """Return True if a folder is meant; a guest's name is one unless it holds a trace."""
+    path = Path(text)
+    return (path / "_manifest.jsonl").exists() or ("/" in text and path.is_dir())
+
+
 def _refuse_with_trace(
     scenario: str | None, slots: int | None, given: dict[str, Any], from_: str | None
 ) -> None:
@@ -122,9 +128,19 @@ def _spec(
             raise UsageError("--scenario works only with the guests micro and micro-m")
         if given.get("workload") is not None:
             raise UsageError("--scenario and --workload exclude each other")
+        _check_scenario(scenario)
         given["workload"] = f"scenario={scenario}"
     given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
     return spec_from(guest, "plugin", **given)
+
+
+def _check_scenario(text: str) -> None:
+    from guest.micro.scenarios import scenarios
+
+    known = ["all", *(one.name for one in scenarios())]
+    for name in text.split(","):
+        if name not in known:
+            raise UsageError(f"--scenario: there is no {name!r}; scenarios: {', '.join(known)}")
 
 
 def _checker(origin: Origin, legal: bool) -> FenceChecker:

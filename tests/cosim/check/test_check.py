@@ -185,6 +185,8 @@ def test_the_text_names_store_access_and_what_is_hidden() -> None:
         (["micro", "--scenario", "map", "--workload", "x"], "exclude each other"),
         (["micro", "--backend", "gdb"], "--backend"),
         (["micro", "--filter", "3"], "--filter"),
+        (["micro", "--scenario", "nosuch"], "there is no 'nosuch'"),
+        (["/"], "/"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(words: list[str], says: str) -> None:
