@@ -31,7 +31,7 @@ from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import holds, load
 from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import is_untranslated
+from hypervisor_model.policies.hart import is_untranslated, switched
 from hypervisor_model.table_history import ANY_ASID, NEVER, NOW, START, History
 from hypervisor_model.walk import (
     ADUE,
@@ -95,6 +95,7 @@ _TABLE_DROP = int(Kind.TABLE_DROP)
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _WRITE = int(Access.WRITE)
 _READ = int(Access.READ)
@@ -782,8 +783,13 @@ def _fence_came(c: Checker, hart: int, form: int, va: int, asid: int) -> None:
 
 
 @inner
+def _flags(h: History, event: Event) -> int:
+    return h.flags | h.harts[event.hart].paging | (event.flags & _RIGHTS)  # type: ignore[no-any-return]
+
+
+@inner
 def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -> Walk:
-    flags = h.flags | (event.flags & _RIGHTS) | PROBE | more
+    flags = _flags(h, event) | PROBE | more
     cache = WalkCache(c.no_entries, c.no_clock)
     return walk1(h.ram, cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
 
@@ -810,8 +816,9 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     with_ad = today
     if today < 0:
         with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
-    flags = h.flags | (event.flags & _RIGHTS)
-    q = _Ask(event.hart, event.a, event.sub, event.priv, flags, today, walk.entry, with_ad, -1)
+    q = _Ask(
+        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad, -1
+    )
     _search(h, c, q)
     if c.state.doubt:
         c.state.undecided += 1
@@ -838,7 +845,8 @@ def _written(h: History, c: Checker, pa: int) -> int:
         unused = 64 - pte.level_bits(levels)
         va = table.prefix << unused >> unused
         page = pa >> 12 << 12
-        q = _Ask(_wide(hart), va, _READ, _wide(1), h.flags, -1, 0, -1, page)
+        flags = h.flags | h.harts[hart].paging
+        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page)
         _search(h, c, q)
         if c.best.kind == _FREED:
             new = _blame(h, c, q)
@@ -919,6 +927,10 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
             load_row.pc = batch[i]["pc"]
             load_row.icount = batch[i]["icount"]
             c.loaded[event.hart] += 1
+        elif kind == _ENVCFG_WRITE:
+            c.state.epoch += 1
+            paging = switched(h.harts[event.hart].paging, event.b, event.c)
+            history.paging_switched(h, event.hart, paging)
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
             if holds(h.ram, event.a):
