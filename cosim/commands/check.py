@@ -55,6 +55,7 @@ def command(
     junit: Path | None,
     as_json: bool,
     from_: str | None,
+    offline: bool,
     **given: Any,
 ) -> int:
     """Find the stores to page tables whose fence is missing, late or too narrow.
@@ -80,7 +81,7 @@ def command(
         checker, origin, ending = _check_trace(Path(guest), legal)
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
-        checker, origin, ending, error = _check_run(spec, legal)
+        checker, origin, ending, error = _check_run(spec, legal, offline)
     places = Places(document.kernel_of(origin))
     found = document.build(checker, origin, ending, places, known)
     if sarif is not None:
@@ -113,7 +114,8 @@ def _refuse_with_trace(
 ) -> None:
     options = {"scenario": scenario, "filter": slots, "from": from_, **given}
     for key, value in options.items():
-        if value is not None:
+        # An option that may be repeated is empty if it is not given.
+        if value is not None and value != ():
             name = key.replace("_", "-")
             raise UsageError(f"--{name} describes a run, and a trace was run already; leave it out")
 
@@ -173,9 +175,10 @@ def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Endin
 
 
 def _check_run(
-    spec: RunSpec, legal: bool
+    spec: RunSpec, legal: bool, offline: bool
 ) -> tuple[FenceChecker, Origin, Ending, BaseException | None]:
     from cosim import output
+    from cosim.commands.one_run import make_guest
     from cosim.models.pipeline import Pipeline
     from cosim.run.plan import resolve
     from cosim.session.execution import available, execute
@@ -183,6 +186,7 @@ def _check_run(
     from cosim.session.protocol import Watchers
     from cosim.session.view import live_view
 
+    make_guest(spec, offline=offline)
     plan = resolve(available(spec, output.note))
     about = origin(plan)
     checker = _checker(about, legal)
