@@ -186,7 +186,9 @@ def test_the_text_names_store_access_and_what_is_hidden() -> None:
         (["micro", "--backend", "gdb"], "--backend"),
         (["micro", "--filter", "3"], "--filter"),
         (["micro", "--scenario", "nosuch"], "there is no 'nosuch'"),
-        (["/"], "/"),
+        (["/"], "/: holds no _manifest.jsonl"),
+        (["/", "--from", "boot"], "--from describes a run"),
+        (["/", "--expect", "# ", "--send", "x"], "--expect describes a run"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(words: list[str], says: str) -> None:
