@@ -114,8 +114,8 @@ def _refuse_with_trace(
 ) -> None:
     options = {"scenario": scenario, "filter": slots, "from": from_, **given}
     for key, value in options.items():
-        # An option that may be repeated is empty if it is not given.
-        if value is not None and value != ():
+        # What can be given several times is empty if it is not given.
+        if value not in (None, ()):
             name = key.replace("_", "-")
             raise UsageError(f"--{name} describes a run, and a trace was run already; leave it out")
 

@@ -141,6 +141,10 @@ class Guest:
         self._emit(Kind.ACCESS, signed(va), pa, **fields)
         return pa
 
+    def envcfg(self, value: int, switches: int, *, hart: int = 0) -> None:
+        """Let ``menvcfg`` of a hart hold ``value``; the walk of :meth:`access` is the same."""
+        self._emit(Kind.ENVCFG_WRITE, 0, signed(value), signed(switches), hart=hart)
+
     def page_fault(self, tval: int, cause: int, *, hart: int = 0) -> None:
         self._emit(Kind.PAGE_FAULT, signed(tval), cause, hart=hart)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervisor_model.events import Access, EventBatch, Fence, Kind, Priv
+from hypervisor_model.events import (
+    ENVCFG_ADUE,
+    ENVCFG_PBMTE,
+    Access,
+    EventBatch,
+    Fence,
+    Kind,
+    Priv,
+)
 from hypervisor_model.fences import FenceChecker, Finding
 from hypervisor_model.hazards import Hazard
 from hypervisor_model.policies.machine import MachineModel
@@ -321,3 +329,39 @@ def test_machine_mode_and_bare_addresses_are_not_judged() -> None:
     guest.load(0)
     guest.access(VA)
     assert kinds(guest) == []
+
+
+NC = 1 << 61
+"""PBMT = 1."""
+NO_A = leaf(OLD) & ~(A | D)
+
+
+@pytest.mark.parametrize(("bit", "old"), [(ENVCFG_PBMTE, leaf(OLD) | NC), (ENVCFG_ADUE, NO_A)])
+def test_what_a_hart_may_hold_follows_its_paging_features(bit: int, old: int) -> None:
+    """With the feature off the old entry only faults, which is legal; with it on it translates."""
+
+    def found(*harts: int) -> list[Hazard]:
+        guest, entry = started(harts=2)
+        for hart in harts:
+            guest.envcfg(bit, bit, hart=hart)
+        guest.store(entry, old)
+        guest.fence(VA)
+        guest.store(entry, leaf(NEW))
+        guest.access(VA)
+        return kinds(guest, harts=2)
+
+    assert found() == found(1) == []
+    assert found(0) == found(0, 1) == [Hazard.FRAME_CHANGED]
+
+
+def test_an_access_is_judged_anew_after_a_switch() -> None:
+    """The access that was found right before is not taken from memory."""
+    guest, entry = started()
+    guest.store(entry, leaf(OLD) | NC)
+    guest.fence(VA)
+    guest.store(entry, leaf(NEW))
+    guest.access(VA)
+    assert kinds(guest) == []
+    guest.envcfg(ENVCFG_PBMTE, ENVCFG_PBMTE)
+    guest.access(VA)
+    assert kinds(guest) == [Hazard.FRAME_CHANGED]
