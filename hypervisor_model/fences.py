@@ -34,7 +34,9 @@ Choices (ours):
   it names.
 - If several old entries lead to a wrong translation, the walk with the fewest of them counts, and
   of these entries the one nearest to the root.
-- With Svadu, hardware sets A and D, and old values of them are not looked at.
+- If hardware sets A and D (Svadu, ``menvcfg.ADUE``), old values of them are not looked at.
+- What a hart may hold is judged by the paging features (ADUE, PBMTE) that are on now.  That a
+  switch of them owes a fence too is not checked.
 - At most ``Limits.records`` replaced entries, ``Limits.fences`` fences and ``Limits.loads`` writes
   of ``satp`` for each hart are kept.  An access that would need more is counted as undecided.
 """
@@ -322,7 +324,7 @@ def _known(icount: Any) -> int | None:
 
 
 def _event_at(time: int) -> int:
-    """The number of the event at a time of the history; -1 for the time before all."""
+    """Return the number of the event at a time of the history; -1 for the time before all."""
     return max(time - START - 1, -1)
 
 

@@ -31,7 +31,7 @@ from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.memory import holds, load
 from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import is_untranslated
+from hypervisor_model.policies.hart import is_untranslated, switched
 from hypervisor_model.table_history import ANY_ASID, NEVER, NOW, START, History
 from hypervisor_model.walk import (
     ADUE,
@@ -95,6 +95,7 @@ _TABLE_DROP = int(Kind.TABLE_DROP)
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
+_ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _WRITE = int(Access.WRITE)
 _READ = int(Access.READ)
@@ -232,8 +233,8 @@ class _Ask(NamedTuple):
 
 @inner
 def _first_loaded(h: History, c: Checker, hart: int, by: int, satp: int, a: int, b: int) -> int:
-    """The first moment from ``a`` on and before ``b`` at which ``satp`` was this value (by root),
-    or had its ASID (by ASID), or was not Bare (by any); NEVER if there is none."""
+    """Return the first moment from ``a`` on and before ``b`` at which ``satp`` was this value (by
+    root), or had its ASID (by ASID), or was not Bare (by any); NEVER if there is none."""
     found = NEVER
     total = c.loaded[hart]
     size = c.loads.shape[1]
@@ -268,8 +269,8 @@ def _first_read(
     since: int,
     until: int,
 ) -> int:
-    """When a hart can first have read a value that its entry held in [since, until), if it could
-    read the table from ``reached`` on; NEVER if it could not."""
+    """Return when a hart can first have read a value that its entry held in [since, until), if it
+    could read the table from ``reached`` on; NEVER if it could not."""
     if since <= reached:
         return reached if reached < until else NEVER
     if since >= until:
@@ -279,7 +280,8 @@ def _first_read(
 
 @inner
 def _last_loaded(h: History, c: Checker, hart: int, by: int, satp: int, before: int) -> int:
-    """The last moment before ``before`` at which ``satp`` was as in :func:`_first_loaded`."""
+    """Return the last moment before ``before`` at which ``satp`` was as in
+    :func:`_first_loaded`."""
     total = c.loaded[hart]
     size = c.loads.shape[1]
     end = before
@@ -299,7 +301,7 @@ def _last_loaded(h: History, c: Checker, hart: int, by: int, satp: int, before: 
 
 @inner
 def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
-    """The time of the first fence of a whole ASID after a time; NEVER if there was none."""
+    """Return the time of the first fence of a whole ASID after a time; NEVER if there was none."""
     found = NEVER
     count = min(c.state.log, c.log.shape[0])
     for back in range(count):
@@ -315,13 +317,14 @@ def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
 
 @inner
 def _fenced_slot(c: Checker, hart: int, page: int, asid: int) -> Any:
-    """The slot of the last fence of a page with this ASID (or ANY_ASID)."""
+    """Return the slot of the last fence of a page with this ASID (or ANY_ASID)."""
     return c.fenced[hart, (page ^ page >> 14 ^ asid * 0x9E5) & (FENCED - 1)]
 
 
 @inner
 def _last_page_fence(h: History, c: Checker, q: _Ask, asid: int) -> int:
-    """The time of the last fence of the access's page with this ASID; 0: none; -1: not known."""
+    """Return the time of the last fence of the access's page with this ASID; 0 if there was none,
+    -1 if it is not known."""
     slot = _fenced_slot(c, q.hart, q.va >> 12, asid)
     if slot.time == 0 or (slot.page == q.va >> 12 and slot.asid == asid):
         return slot.time  # type: ignore[no-any-return]
@@ -330,7 +333,8 @@ def _last_page_fence(h: History, c: Checker, q: _Ask, asid: int) -> int:
 
 @inner
 def _last_fence(h: History, c: Checker, q: _Ask, kind: int, bits: int, after: int) -> int:
-    """The time of the last fence by address that covers the access, if it was after a time."""
+    """Return the time of the last fence by address that covers the access, but at least
+    ``after``; NOW if it would need more fences than are kept."""
     asid = atp.asid(h.harts[q.hart].satp)
     if bits == pte.PAGE_BITS:
         any_asid = _last_page_fence(h, c, q, ANY_ASID)
@@ -648,7 +652,7 @@ def _page(h: History, pa: int) -> int:
 
 @inner
 def _linked(h: History, c: Checker, pa: int, value: int) -> None:
-    """An entry of a live table holds ``value`` now."""
+    """Note that an entry of a live table holds ``value`` now."""
     table = c.tables[_page(h, pa)]
     if value & pte.N:
         table.napot = 1
@@ -684,7 +688,7 @@ def _note_records(
 
 @inner
 def _site(c: Checker, pc: int, kind: int) -> int:
-    """The place of a site; that of a free one if it is new, -1 if there is no room."""
+    """Return the place of a site; that of a free one if it is new, -1 if there is no room."""
     at = (pc * 31 + kind) & (SITES - 1)
     for _ in range(SITES):
         site = c.sites[at]
@@ -698,7 +702,7 @@ def _site(c: Checker, pc: int, kind: int) -> int:
 
 @inner
 def _blame(h: History, c: Checker, q: _Ask) -> int:
-    """Count the hazard in ``best``; its site if that is new, else -1."""
+    """Count the hazard in ``best``; return its site if that is new, else -1."""
     kind = c.best.kind
     number = c.best.blame
     pc = _wide(-1)
@@ -782,8 +786,13 @@ def _fence_came(c: Checker, hart: int, form: int, va: int, asid: int) -> None:
 
 
 @inner
+def _flags(h: History, event: Event) -> int:
+    return h.flags | h.harts[event.hart].paging | (event.flags & _RIGHTS)  # type: ignore[no-any-return]
+
+
+@inner
 def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -> Walk:
-    flags = h.flags | (event.flags & _RIGHTS) | PROBE | more
+    flags = _flags(h, event) | PROBE | more
     cache = WalkCache(c.no_entries, c.no_clock)
     return walk1(h.ram, cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
 
@@ -810,8 +819,9 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     with_ad = today
     if today < 0:
         with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
-    flags = h.flags | (event.flags & _RIGHTS)
-    q = _Ask(event.hart, event.a, event.sub, event.priv, flags, today, walk.entry, with_ad, -1)
+    q = _Ask(
+        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad, -1
+    )
     _search(h, c, q)
     if c.state.doubt:
         c.state.undecided += 1
@@ -825,7 +835,8 @@ def _judge(h: History, c: Checker, event: Event) -> int:
 
 @inner
 def _written(h: History, c: Checker, pa: int) -> int:
-    """A page that was a table is written to, or becomes another table; a new site, or -1."""
+    """Note that a page that was a table is written to, or becomes another table; return a new site,
+    or -1."""
     table = c.tables[_page(h, pa)]
     table.freed = 0
     table.reused = h.state.time
@@ -838,7 +849,8 @@ def _written(h: History, c: Checker, pa: int) -> int:
         unused = 64 - pte.level_bits(levels)
         va = table.prefix << unused >> unused
         page = pa >> 12 << 12
-        q = _Ask(_wide(hart), va, _READ, _wide(1), h.flags, -1, 0, -1, page)
+        flags = h.flags | h.harts[hart].paging
+        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page)
         _search(h, c, q)
         if c.best.kind == _FREED:
             new = _blame(h, c, q)
@@ -919,6 +931,10 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
             load_row.pc = batch[i]["pc"]
             load_row.icount = batch[i]["icount"]
             c.loaded[event.hart] += 1
+        elif kind == _ENVCFG_WRITE:
+            c.state.epoch += 1
+            paging = switched(h.harts[event.hart].paging, event.b, event.c)
+            history.paging_switched(h, event.hart, paging)
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
             if holds(h.ram, event.a):

@@ -165,7 +165,7 @@ def _inner(function: Callable[..., Any]) -> Any:
 
 
 def _outer(function: Callable[..., Any]) -> Any:
-    """The form that Python calls; the caller holds :data:`_FOLDER_LOCK`."""
+    """Return the form that Python calls; the caller holds :data:`_FOLDER_LOCK`."""
     folder = cache_folder(function.__module__)
     if folder is None:
         return numba.njit(**_OPTIONS)(function)
@@ -196,7 +196,7 @@ def _one_version(dispatcher: Any) -> Any:
 
 @functools.cache
 def cache_folder(module: str) -> Path | None:
-    """The folder for the compiled code of a module; None if nothing is compiled, or kept."""
+    """Return the folder for the compiled code of a module; None if nothing is compiled, or kept."""
     base = None if numba.config.DISABLE_JIT else _cache_base()
     if base is None:
         return None
@@ -210,7 +210,8 @@ def cache_folder(module: str) -> Path | None:
 
 @functools.cache
 def _cache_base() -> Path | None:
-    """The folder for all compiled code; None, after a warning, if there is no place for one."""
+    """Return the folder for all compiled code; None, after a warning, if there is no place for
+    one."""
     for folder in _places():
         if _is_writable(folder):
             return folder

@@ -74,7 +74,7 @@ def main(names: list[str]) -> None:
 
 
 def missing(specs: Iterable[str]) -> list[str]:
-    """The names of what the cache lacks of some models, and of the legality tracker.
+    """Return the names of what the cache lacks of some models, and of the legality tracker.
 
     :param specs: of policies, as :func:`hypervisor_model.policies.make` takes them.
     """

@@ -280,7 +280,7 @@ def is_kept(h: History, number: int) -> bool:
 
 @inner
 def since_when(h: History, pa: int) -> int:
-    """When the present value of an entry came there.  If the record of the value before is
+    """Return when the present value of an entry came there.  If the record of the value before is
     overwritten, the latest time that this can have been."""
     since = h.pages[(pa - h.ram.base) >> 12].added
     number = h.newest[(pa - h.ram.base) >> 3]
@@ -340,8 +340,8 @@ def paging_of(number: int) -> int:
 
 @inner
 def paging_switched(h: History, hart: int, paging: int) -> None:
-    """The paging features of a hart are switched.  The hart may go on with what was on before,
-    until it fences everything."""
+    """Note that the paging features of a hart are switched.  The hart may go on with what was on
+    before, until it fences everything."""
     h.harts[hart].paging = paging
     h.harts[hart].unfenced |= set_of(paging)
     if not paging & ADUE:

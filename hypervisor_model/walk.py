@@ -271,7 +271,7 @@ def is_physical(address: int) -> bool:
 
 @kernel
 def untranslated(address: int, access: int) -> int:
-    """What an access without translation (Bare, M-mode) comes to: the address itself, or
+    """Return what an access without translation (Bare, M-mode) comes to: the address itself, or
     ``fault_pa`` of an access fault if it is above the physical address space."""
     return address if is_physical(address) else -1 - access_fault(access)
 

@@ -54,8 +54,8 @@ def command(
     sarif: Path | None,
     junit: Path | None,
     as_json: bool,
-    from_: str | None,
     offline: bool,
+    from_: str | None,
     **given: Any,
 ) -> int:
     """Find the stores to page tables whose fence is missing, late or too narrow.
@@ -77,11 +77,11 @@ def command(
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
     error: BaseException | None = None
     if guest is not None and _is_trace(guest):
-        _refuse_with_trace(scenario, slots, given, from_)
+        _refuse_with_trace(scenario, slots, given | {"offline": offline or None}, from_)
         checker, origin, ending = _check_trace(Path(guest), legal)
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
-        checker, origin, ending, error = _check_run(spec, legal, offline)
+        checker, origin, ending, error = _check_run(spec, legal, offline=offline)
     places = Places(document.kernel_of(origin))
     found = document.build(checker, origin, ending, places, known)
     if sarif is not None:
@@ -175,7 +175,7 @@ def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Endin
 
 
 def _check_run(
-    spec: RunSpec, legal: bool, offline: bool
+    spec: RunSpec, legal: bool, *, offline: bool
 ) -> tuple[FenceChecker, Origin, Ending, BaseException | None]:
     from cosim import output
     from cosim.commands.one_run import make_guest

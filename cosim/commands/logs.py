@@ -43,8 +43,6 @@ def folder_for(asked: Path | None) -> Iterator[Path]:
                 folder.mkdir(mode=0o700)
                 # The umask may have taken away more.
                 folder.chmod(0o700)
-            if not folder.is_dir():
-                raise NotADirectoryError(20, os.strerror(20))
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise StorageError(

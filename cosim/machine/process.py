@@ -40,7 +40,8 @@ def spawn(
     The new session keeps Ctrl-C in our terminal from reaching the child before our teardown does.
 
     :param umask: of the child; -1: ours.
-    :raises OSError: when the program cannot be started.
+    :raises FileNotFoundError: when there is no such program.
+    :raises OSError: when the program cannot be started for another reason.
     """
     words = [os.fspath(word) for word in argv]
     if shutil.which(words[0]) is None:

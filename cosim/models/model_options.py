@@ -150,7 +150,7 @@ def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
 
     The first time takes up to half a minute.  It must not happen between two stops of a guest.
 
-    :raises UsageError: as :func:`make_models` does.
+    :raises UsageError: when a model or an option is not as it must be.
     """
     pipeline = make_pipeline(origin, models)
     _compile_side_by_side(models or DEFAULT_MODELS)

@@ -79,7 +79,7 @@ class Heard:
     def listen(self, machine: Machine) -> Iterator[None]:
         """Take in the plugin's stream, and ask it for the edges that the console shows.
 
-        :raises CosimError: on leaving, when the stream is not whole.
+        :raises CosimError: when the stream is not whole; this is known on leaving.
         """
         self._plugin.started()
         reader = threading.Thread(target=self._read, name="plugin", daemon=True)
@@ -151,7 +151,10 @@ class Heard:
 
     @property
     def summary(self) -> Summary:
-        """What the plugin said at the end; if it was killed, only what is known without it."""
+        """What the plugin said at the end; if it was killed, only what is known without it.
+
+        :raises MachineError: when the plugin ended without saying it.
+        """
         summary = self._plugin.summary
         if summary is None and self.killed:
             return Summary(False, not self._began.is_set(), self._count, 0, 0, 0, 0, 0)

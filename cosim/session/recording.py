@@ -180,7 +180,10 @@ def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
 
 @contextmanager
 def nameless_file(folder: Path) -> Iterator[Path]:
-    """Yield the path of a file on the disk of ``folder`` that disappears when this process ends."""
+    """Yield the path of a file on the disk of ``folder`` that disappears when this process ends.
+
+    :raises StorageError: when the file cannot be made.
+    """
     try:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     except OSError as error:

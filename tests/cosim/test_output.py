@@ -291,14 +291,14 @@ def test_a_terminal_that_has_gone(words: list[str], status: int, tmp_path: Path)
 
 _WAITS = """
 import time
-import cosim.commands.batch
+import cosim.commands.many_runs
 from cosim.start import main
 
 def waits(*words, **options):
     print("ready", flush=True)
     time.sleep(60)
 
-cosim.commands.batch.do_runs = waits
+cosim.commands.many_runs.do_runs = waits
 main()
 """
 

@@ -52,7 +52,7 @@ class Interception:
     :param stepping: which instructions are stepped for their accesses.
     :param one_by_one: hand the events over after each stop, before the guest goes on.
     :param foretold: the events to come, if they are known.
-    :raises RemoteError: from each method, when the stub refuses, is gone or does not answer.
+    :raises RemoteError: when the stub refuses, is gone or does not answer; each method raises it.
     """
 
     def __init__(

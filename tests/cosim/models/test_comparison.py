@@ -89,6 +89,10 @@ class Liar:
         answers[-1] = self.lie
         return answers
 
+    @property
+    def exits_taken(self) -> NDArray[np.int64]:
+        return self.real.exits_taken
+
     def result(self) -> policies.PolicyResult:
         return self.real.result()
 
