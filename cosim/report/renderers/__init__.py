@@ -35,7 +35,7 @@ def write(report: Report, path: Path) -> int:
     :raises UsageError: when no renderer has that suffix.
     :raises StorageError: when the file cannot be written.
     """
-    data = for_file(path).render(report).encode(errors="backslashreplace")
+    data = for_file(path).render(report).encode()
     write_atomically(path, data)
     return len(data)
 

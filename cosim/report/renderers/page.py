@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from cosim.output import safe
 from cosim.report import number_text, plot_tables
 from cosim.report.content import Bars, Lines, Part, PlotGroup, Report, Table
 from cosim.report.renderers import plots
@@ -50,7 +51,9 @@ def render(report: Report) -> str:
     environment.globals["has_room_beside"] = _has_room_beside
     environment.globals["drawings"] = _drawings
     style = Markup(_colours() + loader.get_source(environment, "page.css")[0])
-    return environment.get_template("page.html.j2").render(page=report, style=style)
+    page = environment.get_template("page.html.j2").render(page=report, style=style)
+    # Names of files may have bytes that are no UTF-8.  The data is ASCII already.
+    return safe(page)
 
 
 def _colours() -> str:
