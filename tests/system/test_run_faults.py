@@ -406,11 +406,19 @@ def test_ctrl_c_while_it_starts(delay: float, home: Home) -> None:
     assert home.leftovers() == []
 
 
-@pytest.mark.parametrize("words", [("rr=record",), ("rr=replay",), ("--interpreter=mi3",)])
-def test_ctrl_c_before_the_region(words: tuple[str, ...], home: Home) -> None:
-    line = [*MICRO, "--workload", LONG, "--from", "mark:never"]
+@pytest.mark.parametrize(
+    ("backend", "word"),
+    [
+        ("gdb+plugin", "rr=record"),  # knows after the recording that the region never begins
+        ("gdb", "rr=record"),
+        ("gdb", "rr=replay"),
+        ("gdb", "--interpreter=mi3"),
+    ],
+)
+def test_ctrl_c_before_the_region(backend: str, word: str, home: Home) -> None:
+    line = [*MICRO, "--workload", LONG, "--from", "mark:never", "--backend", backend]
     with Command(line, home.environment()) as command:
-        command.await_child(*words)
+        command.await_child(word)
         command.send(signal.SIGINT)
         _refused(ended := command.end(20), INTERRUPTED, "interrupted")
     _logs(ended, home)
