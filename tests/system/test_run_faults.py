@@ -485,6 +485,8 @@ def test_a_full_disk(place: str, filled: bool, small_disk: Path, home: Home) -> 
     _refused(ended, ENVIRONMENT, "free space", "No space left on device")
     assert home.leftovers() == []
     kept = [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".log"]
+    # The compiled plugin is for the next run.
+    kept = [path for path in kept if not path.match("plugin/cosim-*.so")]
     assert kept == ([small_disk / "ballast"] if filled else [])
 
 
