@@ -70,8 +70,10 @@ class MachineModel:
     def __post_init__(self) -> None:
         if self.ram_base % 4096 or self.ram_base < 0:
             raise ModelError(f"machine: ram_base {self.ram_base:#x} is no page address")
-        if self.ram_size % 4096 or not 0 < self.ram_size <= 1 << 40:
+        if self.ram_size % 4096 or self.ram_size <= 0:
             raise ModelError(f"machine: ram_size {self.ram_size:#x} is no number of 4 KiB pages")
+        if self.ram_size > 1 << 40:
+            raise ModelError(f"machine: ram_size {self.ram_size:#x} is more than 1 TiB")
         if not 1 <= self.harts <= 64:
             raise ModelError(f"machine: harts {self.harts} is not in 1..64")
         if self.setup not in ("base", "h"):
