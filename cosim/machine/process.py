@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-_TIED = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Asks for the parent-death signal, which outlives exec.
+_TIED = ("--pdeathsig", "KILL", "--")
+"""With these options, setpriv asks for the parent-death signal, which outlives exec.
 
 Asked for by Python between fork and exec (``preexec_fn``), it would need a real fork.  The host
 refuses that to a process that has mapped more than there is memory, as the models' RAM may be.
@@ -46,8 +46,12 @@ def spawn(
     words = [os.fspath(word) for word in argv]
     if shutil.which(words[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+    # A part of every Debian, wherever the user's PATH leads.
+    setpriv = shutil.which("setpriv") or shutil.which("setpriv", path=os.defpath)
+    if setpriv is None:
+        raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
     return subprocess.Popen(
-        [*_TIED, *words],
+        [setpriv, *_TIED, *words],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
