@@ -64,14 +64,17 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             ["run", "micro", "--backend", "plugin", "--step-all"],
-            "--step-all works only with the gdb backend; this run uses plugin",
+            "--step-all works only with the gdb+plugin or gdb backend; this run uses plugin",
         ),
         (
             ["run", "micro", "--backend", "plugin", "--rsp-log", "x"],
-            "--rsp-log works only with the gdb backend; this run uses plugin",
+            "--rsp-log works only with the gdb+plugin or gdb backend; this run uses plugin",
         ),
         (["run", "micro", "--gdb", "x"], "--gdb works only with the plugin backend"),
-        (["run", "micro", "--backend", "kvm"], "--backend is 'kvm'; the backends are gdb, plugin"),
+        (
+            ["run", "micro", "--backend", "kvm"],
+            "--backend is 'kvm'; the backends are gdb+plugin, gdb, plugin",
+        ),
         (["run", "micro", "--from", "power-off"], "--from cannot be power-off; only --to can"),
         (["run", "micro", "--to", "boot"], "--to cannot be boot; only --from can"),
         (["run", "micro", "--from", "0x80", "--to", "0x80"], "--to is the same place as --from"),

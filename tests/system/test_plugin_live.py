@@ -116,7 +116,7 @@ def test_edges_on_the_console(tmp_path: Path) -> None:
 def test_what_only_gdb_does_is_refused(tmp_path: Path, words: list[str]) -> None:
     ended = run([*PLUGIN, *words], Home(tmp_path / "home", "micro").environment())
     assert ended.status == 2
-    assert "works only with the gdb backend; this run uses plugin" in ended.line
+    assert "works only with the gdb+plugin or gdb backend; this run uses plugin" in ended.line
 
 
 def test_a_gdb_beside_gdb_is_refused(tmp_path: Path) -> None:

@@ -174,9 +174,12 @@ def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
     monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "f.toml"
     path.write_text('guest = "micro"\nfrom = "mark:a"\n')
-    assert do_runs(path, tmp_path / "out", as_json=True, trace=False) == 2
+    assert do_runs(path, tmp_path / "out", as_json=True, trace=False, offline=True) == 2
     (run,) = json.loads(capsys.readouterr().out)["runs"]
-    assert run["error"] == "guest micro is not there yet: type `cosim guest build micro`"
+    assert run["error"] == (
+        "guest micro is not there yet, and with --offline it is not made; "
+        "type `cosim guest build micro`"
+    )
 
 
 def test_nothing_starts_when_the_file_is_wrong(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from cosim.run import run_file, toml_lines
 from cosim.run.run_file import RunFile
 from cosim.run.spec import Exchange, RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
+from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 
@@ -78,11 +79,14 @@ within = 2
 def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
     path = tmp_path / "file.toml"
     path.write_text('guest = "micro"\n[[run]]\nname = "a"\n[[run]]\nname = "b"\nstep = 2\n')
-    assert [run.backend for run in load_file(path).runs] == [Gdb(), Gdb(step=2)]
-    assert [run.backend for run in load_file(path, FOR_CAPTURE).runs] == [Plugin(), Gdb(step=2)]
+    assert [run.backend for run in load_file(path).runs] == [Both(), Both(step=2)]
+    assert [run.backend for run in load_file(path, FOR_CAPTURE).runs] == [Plugin(), Both(step=2)]
     path.write_text('guest = "micro"\nfilter = 8\n')
     assert load_file(path, FOR_CAPTURE).runs[0].backend == Plugin(filter=8)
-    with pytest.raises(RunFileError, match=r":2: filter: works only with the plugin backend; this"):
+    assert load_file(path).runs[0].backend == Both(filter=8)
+    path.write_text('guest = "micro"\nbackend = "gdb"\nfilter = 8\n')
+    message = r":3: filter: works only with the gdb\+plugin or plugin backend; this"
+    with pytest.raises(RunFileError, match=message):
         load_file(path)
 
 
@@ -169,7 +173,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ('guest = "linux"\nbackedn = "mi"', r":2: backedn: unknown key; known: guest, kernel"),
         (
             'guest = "linux"\nbackend = "kvm"',
-            r":2: backend: is 'kvm'; the backends are gdb, plugin",
+            r":2: backend: is 'kvm'; the backends are gdb\+plugin, gdb, plugin",
         ),
         ('guest = "linux"\n[append]\nx = 1', r":3: append\.x: append is not a table"),
         ('guest = "linux"\nmemory = "lots"', r":2: memory: 'lots' is not a memory size"),
@@ -191,7 +195,7 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: needs kernel; a named guest has"),
         (
             'guest = "linux"\nbackend = "plugin"\nstep = 3',
-            r":3: step: works only with the gdb backend; this run uses plugin",
+            r":3: step: works only with the gdb\+plugin or gdb backend; this run uses plugin",
         ),
         (
             'guest = "linux"\n[machine]\nsetup = "x"',
