@@ -55,12 +55,12 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run"], "GUEST is missing; name a guest or give --kernel\n"),
         (
-            ["run", "micro", "--filter", "8"],
-            "--filter works only with the plugin backend; this run uses gdb",
+            ["run", "micro", "--backend", "gdb", "--filter", "8"],
+            "--filter works only with the gdb+plugin or plugin backend; this run uses gdb",
         ),
         (
-            ["capture", "micro", "-o", "t", "--step", "2", "--no-accesses"],
-            "--no-accesses works only with the plugin backend; this run uses gdb",
+            ["capture", "micro", "-o", "t", "--backend", "gdb", "--no-accesses"],
+            "--no-accesses works only with the gdb+plugin or plugin backend; this run uses gdb",
         ),
         (
             ["run", "micro", "--backend", "plugin", "--step-all"],
