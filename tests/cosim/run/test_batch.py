@@ -176,8 +176,9 @@ def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
     path.write_text('guest = "micro"\nfrom = "mark:a"\n')
     assert do_runs(path, tmp_path / "out", as_json=True, trace=False, offline=True) == 2
     (run,) = json.loads(capsys.readouterr().out)["runs"]
-    assert run["error"].startswith(
-        "guest micro is not there yet, and with --offline it is not made"
+    assert run["error"] == (
+        "guest micro is not there yet, and with --offline it is not made; "
+        "type `cosim guest build micro`"
     )
 
 

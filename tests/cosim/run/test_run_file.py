@@ -88,7 +88,8 @@ def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
     assert load_file(path, FOR_CAPTURE).runs[0].backend == Plugin(filter=8)
     assert load_file(path).runs[0].backend == Both(filter=8)
     path.write_text('guest = "micro"\nbackend = "gdb"\nfilter = 8\n')
-    with pytest.raises(RunFileError, match=r":3: filter: works only with the gdb\+plugin or"):
+    message = r":3: filter: works only with the gdb\+plugin or plugin backend; this"
+    with pytest.raises(RunFileError, match=message):
         load_file(path)
 
 
