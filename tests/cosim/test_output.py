@@ -7,6 +7,7 @@ import io
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -306,6 +307,8 @@ main()
 def test_a_window_that_is_closed_interrupts() -> None:
     pid, master = pty.fork()
     if pid == 0:
+        # The tests may run where it is ignored.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, "-c", _WAITS, "run", "x.toml"])
     said = b""
     while b"ready" not in said:
