@@ -145,6 +145,7 @@ def test_an_interruption_keeps_what_there_is(tmp_path: Path) -> None:
         command.until(lambda: processor_seconds(command.await_child("-plugin")) > 2.0, "some work")
         command.send(signal.SIGINT)
         ended = command.end(20)
-    assert ended.status == 130
-    assert ended.document["complete"] is False
+    assert ended.status == 130, ended.stderr
+    assert ended.stdout, ended.stderr
+    assert ended.document["complete"] is False, ended.stderr
     assert ended.document["events"]["pte_write"] > 0
