@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -170,4 +171,6 @@ def _compile_side_by_side(models: Sequence[str]) -> None:
         # -P: a folder that happens to be called as a package here is not the package.
         command = [sys.executable, "-P", "-m", precompile.__name__, *cold]
         nowhere = subprocess.DEVNULL
-        subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)
+        # It cannot be started if this user may not execute the interpreter, for example.
+        with contextlib.suppress(OSError):
+            subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)
