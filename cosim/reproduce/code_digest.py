@@ -14,7 +14,7 @@ from cosim import paths
 from guest import spec as guests
 
 _TOOL = ("cosim", "hypervisor_model")
-"""Packages that are followed.  What guests are made of has checksums of its own."""
+"""The packages to follow.  Guests have their own checksums."""
 
 
 @cache

@@ -15,7 +15,7 @@ from cosim.session.backends.plugin import Plugin
 
 NAME = "fig5"
 LINUX = "fig5-linux"
-"""The Linux program has a document of its own, so that ``fig5`` holds one program."""
+"""The Linux program has its own document, so that ``fig5`` holds one program."""
 
 NEIGHBOURS = tuple(model for model in BASE_MODELS if model not in ("shadow", "lsp"))
 """Published policies beside the paper's."""

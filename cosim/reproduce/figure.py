@@ -63,7 +63,7 @@ class Figure:
     quick: bool = False
     """Small sizes were measured."""
     also: Sequence[Figure] = ()
-    """Further figures of the same experiment, each with a document of its own."""
+    """Further figures of the same experiment, each with its own document."""
     made_of: Sequence[str] | None = None
     """Names of the measurements that it is made of; None: all of the experiment."""
 
