@@ -20,7 +20,7 @@ def main() -> None:
         command()
     finally:
         # While Python exits, a signal would kill us and so change our exit status.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
             signal.signal(number, signal.SIG_IGN)
 
 

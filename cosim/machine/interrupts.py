@@ -4,14 +4,23 @@ Each signal ends a command: it raises :class:`KeyboardInterrupt` wherever the ma
 that every teardown runs.  Inside :func:`deferred` the signal waits until that part ends, or until
 the next :func:`check` or :func:`allowed` part.  So no process is left half started, and no teardown
 is left half done.
+
+Python drops an exception that is raised in a finaliser or in the callback of a weak reference, as
+an import has them, and a module may answer one with an error of its own while it is imported.  So a
+signal that meets an import comes again after :data:`_AGAIN`, and so does one that was dropped.
 """
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+
+_AGAIN = 0.02
+"""Seconds after which a signal is tried again."""
 
 _held = False
 _pending = False
@@ -22,20 +31,41 @@ def install() -> None:
     """Handle SIGINT, SIGTERM and SIGHUP from now on; call it first, in the main thread."""
     global _pending, _over
     _pending, _over = False, False
+    signal.signal(signal.SIGALRM, _arrived)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Keep a signal ignored if the parent ignored it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _arrived)
+    sys.unraisablehook = _dropped
 
 
-def _arrived(signum: int, frame: object) -> None:
+def _arrived(signum: int, frame: FrameType | None) -> None:
     global _pending
     if _over:
         return
     if _held:
         _pending = True
+    elif _imports(frame):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
     else:
         raise KeyboardInterrupt
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Return True if ``frame`` runs while a module is imported."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _dropped(unraisable: sys.UnraisableHookArgs) -> None:
+    """Try again if Python could not raise an interruption where it came."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def check() -> None:

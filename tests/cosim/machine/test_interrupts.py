@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +21,11 @@ from cosim.machine import interrupts
 def _handlers() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    hook = sys.unraisablehook
     interrupts.install()
     yield
     interrupts.over()
+    sys.unraisablehook = hook
     for number, handler in zip(numbers, before, strict=True):
         signal.signal(number, handler)
 
@@ -43,6 +50,35 @@ def test_a_deferred_part_is_finished_first(number: signal.Signals) -> None:
         done.append("outer")
     assert done == ["inner", "outer"]
     interrupts.check()
+
+
+def test_an_import_is_finished_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As numba's modules do: one that cannot be loaded is reported as a broken package.
+    (tmp_path / "interrupted_module.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    whole = True\n"
+        "except KeyboardInterrupt:\n"
+        "    raise ImportError('failed to import')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("interrupted_module")
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(10)
+    assert module.whole
+
+
+def test_one_that_python_drops_comes_again() -> None:
+    class Part:
+        pass
+
+    part = Part()
+    reference = weakref.ref(part, lambda gone: _arrive(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        del part
+        time.sleep(10)
+    assert reference() is None
 
 
 def test_a_check_acts_once() -> None:
