@@ -95,6 +95,10 @@ class Symbols:
         index = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
         return f"{self._names[index]}+0x{offset:x}" if offset else self._names[index]
 
+    def pairs(self) -> list[tuple[int, str]]:
+        """Return each address and its name, the lowest address first."""
+        return list(zip(self._addresses.tolist(), self._names, strict=True))
+
     def describe(self, address: int) -> str:
         """Return ``0xffffffff80002000 (name+0x12)``, or the number alone if it has no name."""
         name = self.lookup(address)
@@ -111,20 +115,21 @@ def load(path: Path | str) -> Symbols:
             try:
                 return _from_elf(ELFFile(file))
             except (ELFError, ValueError):
-                return _empty()
+                return none()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
             found = kallsyms.find(bytes(image))
-    return Symbols(found.addresses, found.names) if found else _empty()
+    return Symbols(found.addresses, found.names) if found else none()
 
 
-def _empty() -> Symbols:
+def none() -> Symbols:
+    """Return an empty table."""
     return Symbols(np.empty(0, dtype=np.uint64), ())
 
 
 def _from_elf(elf: ELFFile) -> Symbols:
     section = cast(Section | None, elf.get_section_by_name(".symtab"))
     if section is None:
-        return _empty()
+        return none()
     strings = elf.get_section(section["sh_link"]).data()
     # As an array, because a kernel has some 200,000 symbols.
     table = np.frombuffer(section.data(), dtype=_ENTRY)
