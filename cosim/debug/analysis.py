@@ -1,4 +1,4 @@
-"""What the fence checker and the models say of the whole recorded run, computed when it is asked."""
+"""What the fence checker and the models say of the recorded run, computed when it is asked."""
 
 from __future__ import annotations
 
@@ -49,11 +49,10 @@ class Analysis:
 
     @cached_property
     def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
-        """The illegal translations, and the exits that each policy has taken before each event."""
-        policies = model_options.make_models(
-            self._models, self._origin.machine, self._origin.stream
-        )
-        comparison = Comparison(self._origin.machine, list(policies))
+        """The illegal translations, and how often each policy had exited before each event."""
+        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+        policies = model_options.make_models(models, origin.machine, origin.stream)
+        comparison = Comparison(origin.machine, list(policies))
         taken: dict[str, list[NDArray[np.int64]]] = {name: [] for name in policies}
         for first in range(0, len(self._events), _CHUNK):
             batch = self._events[first : first + _CHUNK]
