@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cosim.models.causes import ROWS, Lookup
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
-from cosim.models.profile import Lookup, Profiler
+from cosim.models.profile import Profiler
 from cosim.models.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
 from hypervisor_model.policies import Policy
@@ -30,9 +31,11 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
-        self._profiler = Profiler(list(policies))
+        self._profiler = Profiler(list(policies), origin.machine.harts)
         self.lookup: Callable[[], Lookup | None] = lambda: None
         """Returns what names the guest's addresses in the profile of exits, if there is such."""
+        self.rows = ROWS
+        """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
         """Returns the labels of the guest's marks, by number."""
         # Kernels release the interpreter's lock, and policies share nothing.
@@ -44,7 +47,12 @@ class Pipeline:
         answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
         self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
         if self._policies:
-            self._profiler.feed(batch, [one.exits_taken for one in self._policies.values()])
+            policies = self._policies.values()
+            self._profiler.feed(
+                batch,
+                [policy.exits_taken for policy in policies],
+                [policy.misses_taken for policy in policies],
+            )
 
     @property
     def illegal(self) -> int:
@@ -67,6 +75,7 @@ class Pipeline:
             self._comparison.findings(),
         )
         if results:
-            totals = {name: result.at_least for name, result in results.items()}
-            made["profile"] = self._profiler.profile(totals, self.lookup(), self.labels())
+            made["profile"] = self._profiler.profile(
+                results, self.lookup(), self.labels(), self.rows
+            )
         return made

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cosim.errors import GuestImageError
 from cosim.kernel import symbols
+from cosim.models.causes import Lookup
 from cosim.models.pipeline import Pipeline
-from cosim.models.profile import Lookup
 from cosim.models.result import Json, ResultDocument
 from cosim.output import Step
 from cosim.trace.reader import TraceReader

@@ -25,8 +25,8 @@ _MODES = frozenset(int(mode) for mode in Mode)
 Accesses = Literal["all", "partial", "none"]
 
 ANSWER, EXITS, MISSES = range(3)
-"""Rows of what a kernel gives for each event: the translation of an ACCESS; the exits taken; the TLB
-misses."""
+"""Rows of what a kernel gives for each event: the translation of an ACCESS; the exits taken; the
+TLB misses."""
 
 _HARDWARE = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
 """Counts of the hart's own, by their names in a result."""
