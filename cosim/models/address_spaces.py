@@ -45,7 +45,7 @@ class AddressSpaces:
         for hart, loaded in enumerate(self._current):
             mine = np.flatnonzero(batch["hart"] == hart)
             own = writes[batch["hart"][writes] == hart]
-            known = [loaded, *map(self._number, batch["b"][own].tolist())]
+            known = [loaded, *map(self.number, batch["b"][own].tolist())]
             numbers[mine] = np.array(known)[np.searchsorted(own, mine)]
             self._current[hart] = known[-1]
         self._with_user.update(np.unique(numbers[batch["priv"] == Priv.U]).tolist())
@@ -59,7 +59,8 @@ class AddressSpaces:
         """Return what people call this address space."""
         return "other address spaces" if number == OTHERS else space_name(self.satps[number])
 
-    def _number(self, satp: int) -> int:
+    def number(self, satp: int) -> int:
+        """Return the number of the address space of ``satp``, an int64 as events have it."""
         found = self._numbers.get(satp)
         if found is None:
             found = min(len(self._numbers), OTHERS)

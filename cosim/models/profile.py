@@ -143,7 +143,7 @@ class Profiler:
                 kept.misses[name] = index + len(results)
             else:
                 reasons[f"{name}.misses"] = result.reasons["tlb_misses"]
-        over_time, counts = None, self._over_time
+        over_time = None
         if not self._timed or self._start is None:
             reasons["over_time"] = _UNTIMED
         else:

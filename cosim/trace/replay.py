@@ -23,7 +23,7 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument
     :raises ModelError: when the models cannot take the events.
     """
     pipeline.labels = lambda: trace.labels
-    pipeline.lookup = lambda: _symbols(trace.origin.guest)
+    pipeline.lookup = lambda: lookup_of(trace.origin.guest)
     done = 0
     for batch in trace.batches():
         pipeline.feed(batch)
@@ -32,8 +32,8 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument
     return pipeline.document(trace.ending)
 
 
-def _symbols(guest: Json) -> Lookup | None:
-    """Return what names the addresses of a trace's kernel, if its file is still there."""
+def kernel_of(guest: Json) -> Path | None:
+    """Return the kernel of a trace's or result's guest, if its file is still there and the same."""
     path, digests = guest.get("kernel"), guest.get("sha256")
     if not isinstance(path, str) or not isinstance(digests, dict):
         return None
@@ -42,9 +42,16 @@ def _symbols(guest: Json) -> Lookup | None:
             return None
         with Path(path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != digests.get("kernel"):
-            return None
-        found = symbols.load(path)
+    except (OSError, ValueError):
+        return None
+    return Path(path) if digest == digests.get("kernel") else None
+
+
+def lookup_of(guest: Json) -> Lookup | None:
+    """Return what names the addresses of a trace's kernel, if its file is still there."""
+    path = kernel_of(guest)
+    try:
+        found = None if path is None else symbols.load(path)
     except (OSError, ValueError, GuestImageError):
         return None
-    return found.lookup if len(found) else None
+    return found.lookup if found else None
