@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from cosim.models.causes import ROWS, Lookup
+from cosim.models.attribution import ROWS, Lookup
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler

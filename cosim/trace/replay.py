@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cosim.errors import GuestImageError
 from cosim.kernel import symbols
-from cosim.models.causes import Lookup
+from cosim.models.attribution import Lookup
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Json, ResultDocument
 from cosim.output import Step
