@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cosim.models.causes import CausesDocument
+from cosim.models.attribution import CausesDocument
 from cosim.models.profile import OverTime, Profile
 from cosim.output import one_line
 from cosim.report import number_text
