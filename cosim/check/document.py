@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cosim.check.places import Places
 from cosim.check.suppress import Suppression
 from cosim.check.verdict import OUT_OF_ORDER, Verdict, judge
 from cosim.models.result import Ending, Origin
-from guest.spec import checksum
 from hypervisor_model.events import Access, Fence, Kind, priv_name
 from hypervisor_model.fences import Culprit, FenceChecker, FenceSeen, Finding
 from hypervisor_model.hazards import LEGAL, Hazard
@@ -53,15 +51,6 @@ def severity(kind: Hazard) -> str:
     if kind in LEGAL:
         return "note"
     return "warning" if kind is Hazard.ACCESSED_CLEARED else "error"
-
-
-def kernel_of(origin: Origin) -> Path | None:
-    """Return the kernel of a run if it is still there, and the same."""
-    path = Path(str(origin.guest.get("kernel", "")))
-    digest = (origin.guest.get("sha256") or {}).get("kernel")
-    if not path.is_file() or (digest and checksum(path) != digest):
-        return None
-    return path
 
 
 def build(

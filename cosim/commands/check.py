@@ -73,6 +73,7 @@ def command(
     from cosim.check import suppress as suppressions
     from cosim.check.places import Places
     from cosim.files import write_atomically
+    from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
     error: BaseException | None = None
@@ -82,7 +83,7 @@ def command(
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
         checker, origin, ending, error = _check_run(spec, legal, offline=offline)
-    places = Places(document.kernel_of(origin))
+    places = Places(kernel_of(origin.guest))
     found = document.build(checker, origin, ending, places, known)
     if sarif is not None:
         write_atomically(sarif, exchange.sarif(found))
