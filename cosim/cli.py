@@ -22,6 +22,7 @@ _COMMANDS: dict[str, str] = {
     "run": "Boot a guest, intercept its paging, feed the models, compare.",
     "capture": "Record a guest's paging events as a trace.",
     "check": "Find the stores to page tables whose fence is missing, late or too narrow.",
+    "debug": "Debug a guest's paging in gdb, forward and back.",
     "doctor": "Check what is installed, and say how to get what is missing.",
     "guest": "List, fetch and build the guests that the tool makes.",
     "trace": "Show what a trace holds, print its first events, check it.",

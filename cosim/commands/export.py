@@ -68,7 +68,7 @@ def _export(
     from cosim.output import note, progress
     from cosim.trace.perfetto import PerfettoFile
     from cosim.trace.reader import TraceReader
-    from cosim.trace.replay import lookup_of
+    from cosim.trace.run_kernel import symbols_of
     from hypervisor_model.policies.machine import replace_fields
 
     trace = TraceReader(folder)
@@ -79,6 +79,7 @@ def _export(
     policies = make_models(names, replace_fields(origin.machine, fields), origin.stream)
     fresh = {name: policy.result() for name, policy in policies.items()}
     start, instructions = _length(trace)
+    symbols = symbols_of(origin.guest)
     with progress("export") as step, writing(target) as file:
         export = PerfettoFile(
             file,
@@ -88,7 +89,7 @@ def _export(
             timed=start is not None,
             start=start or 0,
             labels=trace.labels,
-            lookup=lookup_of(origin.guest),
+            lookup=symbols.lookup if symbols else None,
             without_misses=[name for name, one in fresh.items() if one.tlb_misses is None],
             harts=origin.machine.harts,
         )

@@ -134,7 +134,7 @@ def _replayed(
 def _add_sources(result: ResultDocument) -> None:
     """Give each call site its source line, if the kernel is still there and has DWARF."""
     from cosim.check.places import Places
-    from cosim.trace.replay import kernel_of
+    from cosim.trace.run_kernel import kernel_of
 
     places = Places(kernel_of(result["guest"]))
     sites: Any = result["profile"]["causes"]["sites"]

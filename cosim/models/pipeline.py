@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from cosim.models.attribution import ROWS, Lookup
+from cosim.kernel.symbols import Symbols, what_stands_at
+from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler
@@ -32,8 +33,8 @@ class Pipeline:
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
         self._profiler = Profiler(list(policies), origin.machine.harts)
-        self.lookup: Callable[[], Lookup | None] = lambda: None
-        """Returns what names the guest's addresses in the profile of exits, if there is such."""
+        self.symbols: Callable[[], Symbols | None] = lambda: None
+        """Returns what names the addresses of the guest's kernel, if there is such."""
         self.rows = ROWS
         """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
@@ -66,16 +67,20 @@ class Pipeline:
     def document(self, ending: Ending) -> ResultDocument:
         """Return the result so far, of a run that ended like ``ending``."""
         results = {name: policy.result() for name, policy in self._policies.items()}
+        illegal = self._comparison.findings()
+        symbols = self.symbols() if results or illegal else None
+        for finding in illegal:
+            place = what_stands_at(finding["pc"], finding["privilege"], symbols)
+            finding["symbol"], finding["instruction"] = place
         made = document(
             self.origin,
             ending,
             self._counter.counts(),
             {name: result.to_json() for name, result in results.items()},
             self._comparison.counts(),
-            self._comparison.findings(),
+            illegal,
         )
         if results:
-            made["profile"] = self._profiler.profile(
-                results, self.lookup(), self.labels(), self.rows
-            )
+            lookup = symbols.lookup if symbols else None
+            made["profile"] = self._profiler.profile(results, lookup, self.labels(), self.rows)
         return made
