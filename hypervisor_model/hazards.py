@@ -68,9 +68,11 @@ class Hazard(IntEnum):
     """Software cleared D; a store could leave it clear (Svade)."""
     ACCESSED_CLEARED = 7
     """Software cleared A; an access could leave it clear (Svade)."""
-    MADE_VALID = 8
+    PAGING_SWITCHED = 8
+    """ADUE or PBMTE of ``menvcfg`` was switched; the setting before could still be used."""
+    MADE_VALID = 9
     """Legal: an entry became valid; the access could fault once more."""
-    PERMISSION_GAINED = 9
+    PERMISSION_GAINED = 10
     """Legal: an entry allows more than before; the access could fault once more."""
 
 
@@ -86,6 +88,7 @@ LEGAL = frozenset({Hazard.MADE_VALID, Hazard.PERMISSION_GAINED})
     _GLOBAL_DIFFERS,
     _DIRTY_CLEARED,
     _ACCESSED_CLEARED,
+    _PAGING_SWITCHED,
     _MADE_VALID,
     _PERMISSION_GAINED,
 ) = (int(kind) for kind in Hazard)
@@ -133,6 +136,8 @@ SVINVAL = _record("ordered", "first")
 that waits for ``sfence.inval.ir`` (0: none does)."""
 LOAD = _record("time", "satp", "pc", "icount")
 """A write of ``satp``."""
+SWITCH = _record("time", "pc", "icount", "old", "new")
+"""The last switch of a hart's paging features (time 0: none), and ``menvcfg`` before and after."""
 PAGE_FENCE = _record("page", "asid", "time")
 """The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
 TABLE = _record("level", "prefix", "freed", "reused", "napot")
@@ -144,9 +149,20 @@ REACHED = _record("level", "table", "since", "is_global", "asid", "stale", "blam
 to it; 1 if below a global entry; the ASID; how many replaced entries led there, and the record of
 the first; until when the pointer can be used."""
 BEST = _record(
-    "kind", "cost", "outcome", "value", "level", "blame", "pa", "satp", "is_own", "today"
+    "kind",
+    "cost",
+    "outcome",
+    "value",
+    "level",
+    "blame",
+    "pa",
+    "satp",
+    "is_own",
+    "today",
+    "switched",
 )
-"""The worst translation found for an access, and what the tables say today."""
+"""The worst translation found for an access, and what the tables say today.  1 if a switch of
+paging features is to blame, and no store."""
 SITE = _record(
     "pc",
     "kind",
@@ -196,6 +212,8 @@ class Checker(NamedTuple):
     """(harts, n): rings; see :data:`LOAD`."""
     loaded: NDArray[np.int64]
     """Writes of ``satp`` ever seen, by hart."""
+    switches: NDArray[Any]
+    """By hart; see :data:`SWITCH`."""
     svinval: NDArray[Any]
     """By hart; see :data:`SVINVAL`."""
     fenced: NDArray[Any]
@@ -238,6 +256,10 @@ class _Ask(NamedTuple):
     """The PA if A and D were set, or the fault."""
     find: int
     """The table to find; -1: judge the access."""
+    before: int
+    """1 if ``flags`` has the paging features from before a switch."""
+    satp: int
+    """Of the hart."""
 
 
 # -- finding what a hart may hold ------------------------------------------------------------------
@@ -385,6 +407,12 @@ def _search(h: History, c: Checker, q: _Ask) -> None:
     c.best.cost = NOW
     c.best.today = q.today
     c.state.doubt = h.harts[q.hart].lost
+    _search_more(h, c, q)
+
+
+@inner
+def _search_more(h: History, c: Checker, q: _Ask) -> None:
+    """As :func:`_search`, on top of what was found before."""
     loaded = h.harts[q.hart].satp
     asid = atp.asid(loaded)
     c.state.states = 1
@@ -435,7 +463,7 @@ def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> Non
     table = c.tables[(pa - h.ram.base) >> 12]
     if table.reused:
         if state.stale and q.find < 0 and (kind == _OWN or state.is_global):
-            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0, False)
+            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0)
         return
     _values(h, c, q, kind, satp, at, pa, False)
     if state.level == 0 and table.napot and not h.flags & NO_SVNAPOT:
@@ -526,7 +554,7 @@ def _follow(
         return
     hazard = _classify(h, c, q, kind, satp, at, value, outcome, by)
     if hazard >= 0:
-        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by, until != NOW)
+        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by)
 
 
 @inner
@@ -567,6 +595,7 @@ def _reach(
         c.best.pa = table
         c.best.satp = satp
         c.best.is_own = _wide(kind == _OWN)
+        c.best.switched = 0
     for other in range(1, c.state.states):
         known = c.states[other]
         if (
@@ -609,6 +638,8 @@ def _classify(
     blame = c.states[at].blame if c.states[at].blame else by
     if blame == 0:
         if satp == h.harts[q.hart].satp:
+            if q.before:
+                return _PAGING_SWITCHED if outcome >= 0 else _PERMISSION_GAINED
             return -1
         if outcome < 0:
             return _PERMISSION_GAINED if value & pte.V else _MADE_VALID
@@ -637,7 +668,6 @@ def _offer(
     value: int,
     pa: int,
     by: int,
-    replaced: bool,
 ) -> None:
     """Take a translation as the worst one if it is worse, or needs fewer old entries."""
     state = c.states[at]
@@ -645,6 +675,7 @@ def _offer(
     blame = state.blame if state.blame else by
     if blame == 0:
         cost = _wide(1)
+    cost += q.before
     if hazard >= _MADE_VALID:
         cost += 1 << 20
     elif hazard == _ACCESSED_CLEARED:
@@ -660,6 +691,7 @@ def _offer(
     c.best.pa = pa
     c.best.satp = satp
     c.best.is_own = _wide(kind == _OWN)
+    c.best.switched = _wide(blame == 0 and q.before and satp == q.satp)
 
 
 # -- following the stream --------------------------------------------------------------------------
@@ -727,13 +759,15 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     number = c.best.blame
     pc = _wide(-1)
     event = _wide(-1)
-    if number:
+    if c.best.switched:
+        pc, event = c.switches[q.hart].pc, c.switches[q.hart].time
+    elif number:
         store = c.stores[(number - 1) % c.stores.shape[0]]
         pc, event = store.pc, store.event
     else:
         row = c.loads[q.hart, (c.loaded[q.hart] - 1) % c.loads.shape[1]]
         pc, event = row.pc, row.time
-    owed = event + 1 + START if number else event
+    owed = event + 1 + START if number and not c.best.switched else event
     at = _site(c, pc, kind)
     if kind < _MADE_VALID:
         c.state.hazards += 1
@@ -754,9 +788,9 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     site.hart = q.hart
     site.va = q.va
     site.bits = pte.level_bits(c.best.level)
-    site.asid = atp.asid(c.best.satp) if c.best.is_own else ANY_ASID
+    site.asid = atp.asid(c.best.satp) if c.best.is_own and not c.best.switched else ANY_ASID
     site.owed = owed
-    site.link = _wide(kind in (_LINK_CHANGED, _FREED))
+    site.link = _wide(kind in (_LINK_CHANGED, _FREED) or c.best.switched)
     c.order[c.state.sites] = at
     c.state.sites += 1
     c.state.waiting += site.waiting
@@ -867,6 +901,9 @@ def _spaces_invalidated(
     total = c.loaded[hart]
     if total == 0:
         return
+    unfenced = h.harts[hart].unfenced
+    if not form & _FORM_ASID and c.switches[hart].time <= covers:
+        unfenced = history.set_of(h.harts[hart].paging)
     if c.loads[hart, (total - 1) % c.loads.shape[1]].time <= covers:
         # The space that is loaded was loaded then, too.
         now = h.state.time
@@ -874,7 +911,9 @@ def _spaces_invalidated(
         history.fenced(h, hart, form, _wide(0), asid)
         _spaces_fenced(h, c, hart, form, asid)
         h.state.time = now
+        h.harts[hart].unfenced = unfenced
         return
+    h.harts[hart].unfenced = unfenced
     c.state.doubt = 0
     for at in range(h.harts[hart].spaces):
         space = h.spaces[hart, at]
@@ -926,6 +965,24 @@ def _fence_came(
 
 
 @inner
+def _paging_switched(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
+    hart = h.harts[event.hart]
+    paging = switched(hart.paging, event.b, event.c)
+    if event.flags & _SAMPLE:
+        # The region begins with it.
+        hart.paging = paging
+        hart.unfenced = history.set_of(paging)
+        return
+    history.paging_switched(h, event.hart, paging)
+    row = c.switches[event.hart]
+    row.time = h.state.time
+    row.pc = pc
+    row.icount = icount
+    row.old = event.a
+    row.new = event.b
+
+
+@inner
 def _flags(h: History, event: Event) -> int:
     return h.flags | h.harts[event.hart].paging | (event.flags & _RIGHTS)  # type: ignore[no-any-return]
 
@@ -940,6 +997,19 @@ def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -
 @inner
 def _answer(walk: Walk) -> int:
     return walk.pa if walk.cause == OK else -1 - walk.cause
+
+
+@inner
+def _search_before(h: History, c: Checker, q: _Ask, event: Event, others: int) -> None:
+    """Search with each of the sets of paging features that may still be used."""
+    for number in range(history.PAGING_SETS):
+        if others >> number & 1:
+            flags = h.flags | history.paging_of(number) | (event.flags & _RIGHTS)
+            before = _Ask(
+                q.hart, q.va, q.access, q.priv, flags, q.today, q.today_leaf, q.today_ad,
+                -1, 1, q.satp,
+            )  # fmt: skip
+            _search_more(h, c, before)
 
 
 @inner
@@ -960,9 +1030,13 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     if today < 0:
         with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
     q = _Ask(
-        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad, -1
-    )
+        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad,
+        -1, 0, satp,
+    )  # fmt: skip
     _search(h, c, q)
+    others = h.harts[event.hart].unfenced & ~history.set_of(h.harts[event.hart].paging)
+    if others:
+        _search_before(h, c, q, event, others)
     if c.state.doubt:
         c.state.undecided += 1
     if c.best.kind < 0:
@@ -990,7 +1064,7 @@ def _written(h: History, c: Checker, pa: int) -> int:
         va = table.prefix << unused >> unused
         page = pa >> 12 << 12
         flags = h.flags | h.harts[hart].paging
-        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page)
+        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page, 0, satp)
         _search(h, c, q)
         if c.best.kind == _FREED:
             new = _blame(h, c, q)
@@ -1060,9 +1134,9 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
             load_row.icount = batch[i]["icount"]
             c.loaded[event.hart] += 1
         elif kind == _ENVCFG_WRITE:
+            h.state.time = first + i + 1 + START
             c.state.epoch += 1
-            paging = switched(h.harts[event.hart].paging, event.b, event.c)
-            history.paging_switched(h, event.hart, paging)
+            _paging_switched(h, c, event, batch[i]["pc"], batch[i]["icount"])
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
             if holds(h.ram, event.a):
