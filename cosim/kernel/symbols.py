@@ -102,6 +102,10 @@ class Symbols:
         index = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
         return f"{self._names[index]}+0x{offset:x}" if offset else self._names[index]
 
+    def pairs(self) -> list[tuple[int, str]]:
+        """Return each address and its name, the lowest address first."""
+        return list(zip(self._addresses.tolist(), self._names, strict=True))
+
     def describe(self, address: int) -> str:
         """Return ``0xffffffff80002000 (name+0x12: ld a5, 0(a4))``, as far as it is known."""
         known = ": ".join(filter(None, (self.lookup(address), self.instruction(address))))
@@ -123,6 +127,11 @@ def load(path: Path | str) -> Symbols:
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
             found = kallsyms.find(bytes(image))
     return Symbols(*((found.addresses, found.names) if found else _NONE), path)
+
+
+def none() -> Symbols:
+    """Return an empty table."""
+    return Symbols(*_NONE)
 
 
 def what_stands_at(

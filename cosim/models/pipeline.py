@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cosim.kernel.symbols import Symbols, what_stands_at
+from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler
@@ -31,9 +32,11 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
-        self._profiler = Profiler(list(policies))
+        self._profiler = Profiler(list(policies), origin.machine.harts)
         self.symbols: Callable[[], Symbols | None] = lambda: None
         """Returns what names the addresses of the guest's kernel, if there is such."""
+        self.rows = ROWS
+        """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
         """Returns the labels of the guest's marks, by number."""
         # Kernels release the interpreter's lock, and policies share nothing.
@@ -45,7 +48,12 @@ class Pipeline:
         answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
         self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
         if self._policies:
-            self._profiler.feed(batch, [one.exits_taken for one in self._policies.values()])
+            policies = self._policies.values()
+            self._profiler.feed(
+                batch,
+                [policy.exits_taken for policy in policies],
+                [policy.misses_taken for policy in policies],
+            )
 
     @property
     def illegal(self) -> int:
@@ -73,7 +81,6 @@ class Pipeline:
             illegal,
         )
         if results:
-            totals = {name: result.at_least for name, result in results.items()}
             lookup = symbols.lookup if symbols else None
-            made["profile"] = self._profiler.profile(totals, lookup, self.labels())
+            made["profile"] = self._profiler.profile(results, lookup, self.labels(), self.rows)
         return made

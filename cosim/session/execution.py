@@ -25,7 +25,8 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
     """Return ``spec`` with a backend that this machine has.
 
     :param note: is told if that is another backend than the one asked for.
-    :raises MissingTool: when there is no QEMU, or ``spec`` needs the backend that is missing.
+    :raises MissingTool: when there is no QEMU, ``spec`` needs the backend that is missing, or what
+        would stand in is missing, too.
     """
     backend = spec.backend
     if not isinstance(backend, Backend):
@@ -35,6 +36,8 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
         return spec
     try:
         found = backend.stand_in(spec.names)
+        if found is not None:
+            found[0].missing()
     except MissingTool as error:
         raise MissingTool(f"{reason}; {error}") from None
     if found is None:

@@ -11,8 +11,8 @@ from cosim.kernel import symbols
 from guest.spec import checksum
 
 
-def symbols_of(guest: Mapping[str, Any]) -> symbols.Symbols | None:
-    """Return the symbols of a run's kernel; None if its file is not there any more or has changed.
+def kernel_of(guest: Mapping[str, Any]) -> Path | None:
+    """Return the kernel of a run; None if its file is not there any more or has changed.
 
     :param guest: the part ``guest`` of the run's result.
     """
@@ -21,7 +21,16 @@ def symbols_of(guest: Mapping[str, Any]) -> symbols.Symbols | None:
         return None
     try:
         if Path(path).is_file() and checksum(Path(path)) == digests.get("kernel"):
-            return symbols.load(path)
-    except (OSError, ValueError, GuestImageError):
+            return Path(path)
+    except (OSError, ValueError):
         pass
     return None
+
+
+def symbols_of(guest: Mapping[str, Any]) -> symbols.Symbols | None:
+    """Return the symbols of a run's kernel; None if there is no :func:`kernel_of` the run."""
+    path = kernel_of(guest)
+    try:
+        return None if path is None else symbols.load(path)
+    except (OSError, GuestImageError):
+        return None

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from cosim.output import safe
 from cosim.report import number_text, plot_tables
 from cosim.report.content import Bars, Lines, Part, PlotGroup, Report, Table
-from cosim.report.renderers import plots
+from cosim.report.renderers import flame, plots
 from cosim.report.renderers.plots import NARROW, WIDE
 from cosim.report.series_looks import Look, looks, palette, policy_label
 
@@ -50,6 +50,7 @@ def render(report: Report) -> str:
     environment.globals["refuse"] = _refuse
     environment.globals["has_room_beside"] = _has_room_beside
     environment.globals["drawings"] = _drawings
+    environment.globals["flame"] = lambda graph, name: Markup(flame.svg(graph, name))
     style = Markup(_colours() + loader.get_source(environment, "page.css")[0])
     page = environment.get_template("page.html.j2").render(page=report, style=style)
     # Names of files may have bytes that are no UTF-8.  The data is ASCII already.
