@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -51,14 +51,8 @@ def spawn(
     :raises FileNotFoundError: when there is no such program.
     :raises OSError: when the program cannot be started for another reason.
     """
-    words = [os.fspath(word) for word in argv]
-    if shutil.which(words[0]) is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
-    starter = setpriv()
-    if starter is None:
-        raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
     return subprocess.Popen(
-        [starter, *_TIED, *words],
+        _tied(argv),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -66,6 +60,39 @@ def spawn(
         start_new_session=True,
         umask=umask,
     )
+
+
+def spawn_in_terminal(
+    argv: Sequence[str | Path],
+    *,
+    pass_fds: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` with our terminal, tied to this process.
+
+    It is in our group of processes, so that it may read from the terminal.
+
+    :param environment: further variables.
+    :raises FileNotFoundError: when there is no such program.
+    :raises OSError: when the program cannot be started for another reason.
+    """
+    return subprocess.Popen(
+        _tied(argv), pass_fds=pass_fds, env={**os.environ, **(environment or {})}
+    )
+
+
+def _tied(argv: Sequence[str | Path]) -> list[str]:
+    """Return the words that start ``argv`` tied to the thread that starts it.
+
+    :raises FileNotFoundError: when there is no such program.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+    starter = setpriv()
+    if starter is None:
+        raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
+    return [starter, *_TIED, *words]
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:

@@ -88,7 +88,7 @@ def execute(
     if short is not None:
         watchers.note(f"cosim: {short}")
     backend = backend_of(plan)
-    pipeline.lookup = lambda: plan.symbols.lookup if len(plan.symbols) else None
+    pipeline.symbols = lambda: plan.symbols
     with ExitStack() as stack:
         pipeline.labels = lambda: dict(enumerate(session.labels))
         if trace is None:
