@@ -104,7 +104,7 @@ def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping
         said = lines[0].removeprefix(f"{path.name}: ") if lines else "it says nothing"
         if os.strerror(errno.ENOMEM) in said:
             raise MissingTool(
-                f"{path.name} does not run: {said}; free some memory, or raise its limit (ulimit -v)"
+                f"{path.name} does not run: {said}; free memory, or raise its limit (ulimit -v)"
             )
         raise UsageError(f"QEMU refuses -cpu {cpu}: {said}")
     return _properties(answer.stdout, names)
