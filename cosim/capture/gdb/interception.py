@@ -316,6 +316,11 @@ class Interception:
         self._points.sync()
         self._came(logged)
 
+    @property
+    def foretells(self) -> bool:
+        """True if the next event is foretold."""
+        return self._to_come() is not None
+
     def _to_come(self) -> Next | None:
         ready = self.active and not self._countdown and self._place is None
         if self._foretold is None or not ready or self._coverage.skips_firmware:
