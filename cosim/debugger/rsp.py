@@ -235,7 +235,12 @@ class Stub:
 
     def answer(self) -> bytes:
         """Return the answer to the oldest request still open."""
-        return self._next(self.deadline)
+        return self.answers(1)[0]
+
+    def answers(self, count: int) -> list[bytes]:
+        """Return the answers to the oldest ``count`` requests still open."""
+        self._settle(count)
+        return [self._packets.popleft() for _ in range(count)]
 
     def request(self, payload: bytes) -> bytes:
         """Send one request and return its answer."""
@@ -245,7 +250,7 @@ class Stub:
     def ask(self, *payloads: bytes) -> list[bytes]:
         """Send several requests in one go and return their answers."""
         self.post(*payloads)
-        return [self.answer() for _ in payloads]
+        return self.answers(len(payloads))
 
     def command(self, payload: bytes) -> None:
         """Send a request whose answer must be ``OK``.
@@ -268,15 +273,15 @@ class Stub:
         self._settle()
         limit = time.monotonic() + timeout
         while True:
+            while self._packets:
+                reply = parse_stop(self._packets.popleft())
+                if reply is not None:
+                    return reply
             try:
-                payload = self._maybe(limit - time.monotonic())
+                if not self._fetch(limit - time.monotonic()):
+                    return None
             except RemoteError:
                 return StopReply(b"W00", None)
-            if payload is None:
-                return None
-            reply = parse_stop(payload)
-            if reply is not None:
-                return reply
 
     def interrupt(self) -> None:
         """Ask a running guest to stop; the stop comes through :meth:`stop`."""
@@ -293,7 +298,7 @@ class Stub:
         """
         text = bytearray()
         while True:
-            payload = self._next(self.deadline)
+            payload = self.answer()
             if payload == b"OK":
                 return text.decode("utf-8", "replace")
             if payload[:1] == b"O":
@@ -330,45 +335,35 @@ class Stub:
             except OSError:
                 raise RemoteError("QEMU closed the debug line") from None
 
-    def _settle(self) -> None:
-        """Take the answers to the deferred requests."""
-        while self._owed:
-            answer = self._receive(self.deadline)
+    def _settle(self, more: int = 0) -> None:
+        """Take the answers to the deferred requests; wait until ``more`` are there behind them."""
+        while len(self._packets) < self._owed + more:
+            if not self._fetch(self.deadline):
+                raise RemoteError(f"QEMU's stub did not answer within {self.deadline:g} s")
+        for _ in range(self._owed):
             self._owed -= 1
+            answer = self._packets.popleft()
             if answer != b"OK":
                 raise RemoteError(f"QEMU's stub refused a request: {readable(answer)}")
 
-    def _next(self, timeout: float) -> bytes:
-        if self._owed:
-            self._settle()
-        return self._packets.popleft() if self._packets else self._receive(timeout)
-
-    def _receive(self, timeout: float) -> bytes:
-        payload = self._maybe(timeout)
-        if payload is None:
-            raise RemoteError(f"QEMU's stub did not answer within {timeout:g} s")
-        return payload
-
-    def _maybe(self, timeout: float) -> bytes | None:
-        if not self._packets:
-            self._fetch(timeout)
-        return self._packets.popleft() if self._packets else None
-
-    def _fetch(self, timeout: float) -> None:
+    def _fetch(self, timeout: float) -> bool:
+        """Read from the line until a packet is whole; return False after ``timeout`` seconds."""
         flags = 0 if timeout > 0 else socket.MSG_DONTWAIT
         limit = time.monotonic() + timeout
-        while not self._packets:
+        while True:
             try:
                 data = self._line.recv(65536, flags)
             except BlockingIOError:
                 if time.monotonic() < limit:
                     continue
-                return
+                return False
             except OSError:
                 data = b""
             if not data:
                 raise RemoteError("QEMU closed the debug line")
             packets = self._decoder.feed(data)
-            if self._log.enabled:
-                self._log.received(*packets)
-            self._packets.extend(packets)
+            if packets:
+                if self._log.enabled:
+                    self._log.received(*packets)
+                self._packets.extend(packets)
+                return True
