@@ -68,6 +68,14 @@ def kernel(function: F) -> F:
     return cast(F, function if numba.config.DISABLE_JIT else _Kernel(function))
 
 
+def plain(function: F) -> F:
+    """Return the Python function that a kernel was made of.
+
+    One call of it from Python takes less time than one of the kernel, if it does little.
+    """
+    return cast(F, getattr(function, "__wrapped__", function))
+
+
 def inner(function: F) -> F:
     """As :func:`kernel`, but callable from kernels only."""
     return cast(F, function if numba.config.DISABLE_JIT else _inner(function))
