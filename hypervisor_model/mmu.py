@@ -18,6 +18,7 @@ the fill.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ _BARE = int(atp.Mode.BARE)
 @kernel
 def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, flags: int) -> Walk:
     """Return a TLB hit as a walk without references (``entry`` is not cached: 0)."""
-    e = tlb.entries[row]
+    entry = tlb.entries[row]
     pa = tlbs.pa_of(tlb, row, va)
     if flags & walks.RAM_ONLY and not holds(ram, pa) and not holds(other, pa):
         # What is at a physical address is asked at every access, not at the fill.
@@ -61,23 +62,23 @@ def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, 
             vs_refs=0,
             g_refs=0,
         )
-    has_vs = e[tlbs.VS_BITS] != walks.BARE_BITS
-    has_g = e[tlbs.G_BITS] != walks.BARE_BITS
-    gpa = pa if e[tlbs.VMID] != tlbs.NO_GUEST else -1
+    has_vs = entry.vs_bits != walks.BARE_BITS
+    has_g = entry.g_bits != walks.BARE_BITS
+    gpa = pa if entry.vmid != tlbs.NO_GUEST else -1
     if has_g:
-        gpa = e[tlbs.GPA] + (va - e[tlbs.VA])
+        gpa = entry.gpa + (va - entry.va)
     return Walk(
         cause=OK,
         pa=pa,
-        level=(e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
-        page_bits=min(e[tlbs.VS_BITS], e[tlbs.G_BITS]),
-        perm=e[tlbs.PERM],
+        level=(entry.vs_bits - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
+        page_bits=min(entry.vs_bits, entry.g_bits),
+        perm=entry.perm,
         entry=0,
         gpa=gpa,
-        g_level=(e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
-        g_page_bits=e[tlbs.G_BITS],
-        vs_page_bits=e[tlbs.VS_BITS],
-        g_perm=e[tlbs.G_PERM],
+        g_level=(entry.g_bits - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
+        g_page_bits=entry.g_bits,
+        vs_page_bits=entry.vs_bits,
+        g_perm=entry.g_perm,
         implicit=0,
         vs_refs=0,
         g_refs=0,
@@ -91,7 +92,7 @@ def translate1(
     ram: Ram,
     satp: int,
     request: Request,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk1`, but through a TLB, which a walk then fills.
 
@@ -120,7 +121,7 @@ def translate2(
     vsatp: int,
     hgatp: int,
     request: Request,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk2`, but through a TLB, which a walk then fills.
 
@@ -150,7 +151,7 @@ def _walk1_batch(
     access: int,
     priv: int,
     flags: int,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
     out: NDArray[np.int64],
 ) -> None:
     for i in range(vas.shape[0]):
@@ -169,7 +170,7 @@ def _walk2_batch(
     access: int,
     priv: int,
     flags: int,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
     out: NDArray[np.int64],
 ) -> None:
     for i in range(vas.shape[0]):
@@ -320,7 +321,7 @@ class Mmu:
         self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))
         self._has_tlb = tlb is not None
         self.walk_cache = walk_cache or walk_caches.make()
-        self._trace = np.zeros((walks.MAX_REFERENCES, 5), np.int64)
+        self._trace = walks.trace_of(walks.MAX_REFERENCES)
 
     def translate(
         self,
@@ -384,11 +385,11 @@ class Mmu:
         first = "VS" if self.two_stage else "S"
         references = tuple(
             Reference(
-                address=unsigned(line[walks.ADDRESS]),
-                stage="G" if line[walks.STAGE] == walk_caches.G_STAGE else first,
-                level=int(line[walks.LEVEL]),
-                update=bool(line[walks.KIND] == walks.UPDATE),
-                entry=unsigned(line[walks.VALUE]),
+                address=unsigned(line.address),
+                stage="G" if line.stage == walk_caches.G_STAGE else first,
+                level=int(line.level),
+                update=bool(line.kind == walks.UPDATE),
+                entry=unsigned(line.entry),
             )
             for line in self._trace[: w.vs_refs + w.g_refs]
         )

@@ -35,7 +35,6 @@ from hypervisor_model.policies.hart import (
     cache_of,
     count_refs,
     envcfg_written,
-    no_cache,
     take_exit,
     tlb_of,
 )
@@ -182,7 +181,7 @@ def _map_device(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> None:
     """Map the device page that an access is to, or that its walk takes for a table."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
-    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
+    walk = walk1(g.guest, hw.no_cache, vsatp, probe, hw.no_trace)
     gpa = walk.pa
     if walk.cause == access_fault(kind) and walk.level >= 0:
         gpa = pte.target(walk.entry) if walk.entry else atp.root(vsatp)
@@ -208,7 +207,7 @@ def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
     """Return what the guest's own tables say; the G-stage never changes an address."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
-    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
+    walk = walk1(g.guest, hw.no_cache, vsatp, probe, hw.no_trace)
     return walk.pa if walk.cause == OK else -1 - walk.cause
 
 
@@ -249,7 +248,7 @@ def _probe(
     """Return the translation that an access would get now; changes and counts nothing."""
     walk = translate2(
         tlb_of(hw, hart),
-        no_cache(hw),
+        hw.no_cache,
         g.guest,
         g.host,
         vsatp,

@@ -185,7 +185,7 @@ def test_a_probe_writes_no_a_or_d_of_either_stage() -> None:
     guest_leaf = bench.map("guest", guest_root, Mode.SV39, va, BASE >> 2 | clean, 2)[-1]
     host_leaf = bench.map("host", host_root, Mode.SV39, BASE, BASE >> 2 | clean | pte.U, 2, g=2)[-1]
     vsatp, hgatp = make(Mode.SV39, guest_root), make(Mode.SV39, host_root)
-    trace = np.zeros((walk.MAX_REFERENCES, 5), np.int64)
+    trace = walk.trace_of(walk.MAX_REFERENCES)
     for flags, written in ((walk.PROBE, False), (0, True)):
         result = walk.walk2(
             bench.guest.ram,
@@ -484,12 +484,12 @@ def test_probes_write_nothing() -> None:
     assert bench.guest.read(entry) == LEAF & ~pte.A
     cache = walk_cache.make(2)
     for flags, references in ((walk.ADUE, 4), (walk.ADUE | walk.PROBE, 3), (walk.ADUE, 1)):
-        before = cache.entries.copy(), cache.clock.copy()
+        before = cache.entries.copy(), cache.state.copy()
         request = walk.Request(GIB, 0, 1, flags)
         result = walk.walk1(bench.guest.ram, cache, mmu.satp, request, trace)
         assert result.vs_refs == references
-        same = np.array_equal(before[0], cache.entries) and np.array_equal(before[1], cache.clock)
-        assert same is bool(flags & walk.PROBE)
+        same = np.array_equal(before[0], cache.entries) and before[1] == cache.state
+        assert bool(same) is bool(flags & walk.PROBE)
 
 
 def test_misuse_is_refused_in_one_line() -> None:

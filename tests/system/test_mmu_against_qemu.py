@@ -25,7 +25,7 @@ from cosim.debugger.rsp import Stub
 from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing
 from cosim.machine.qemu import Machine
-from hypervisor_model import walk
+from hypervisor_model import walk, walk_cache
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM
 from hypervisor_model.isa import atp, causes
 from hypervisor_model.jit import signed, unsigned
@@ -217,8 +217,8 @@ class Bench:
     def leaf_entry(self, ram: NDArray[Any]) -> int:
         """The entry that the access was translated by, as it is in a copy of RAM now."""
         rows = self.probe.trace
-        entry = next(r for r in rows if r[walk.STAGE] == 0 and r[walk.LEVEL] == 0)
-        return unsigned(ram[(int(entry[walk.ADDRESS]) - RAM_BASE) >> 3])
+        entry = next(r for r in rows if r.stage == walk_cache.VS_STAGE and r.level == 0)
+        return unsigned(ram[(int(entry.address) - RAM_BASE) >> 3])
 
 
 @pytest.fixture
