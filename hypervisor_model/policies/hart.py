@@ -16,7 +16,7 @@ from hypervisor_model import walk_cache as caches
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE, FLAG_MXR, FLAG_SUM, Fence, Priv
 from hypervisor_model.exits import M_MODE, Counter, Exit
 from hypervisor_model.isa import atp
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, record_of
 from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.tlb import Tlb
@@ -29,15 +29,7 @@ VIEWS = 3
 GUEST_ID = 1
 """VMID tag of a guest's translations; privilege view v has GUEST_ID + v."""
 
-_HART = np.dtype(
-    [
-        ("satp", np.int64),
-        ("faulted", np.int64),
-        ("fault_va", np.int64),
-        ("fault_cause", np.int64),
-        ("paging", np.int64),
-    ]
-)
+_HART = record_of("satp", "faulted", "fault_va", "fault_cause", "paging")
 """A hart: ``satp`` as the guest wrote it; 1 if the last access faulted, its address and cause; the
 paging features that are on (:data:`PAGING`)."""
 
