@@ -410,7 +410,7 @@ def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> Non
     table = c.tables[(pa - h.ram.base) >> 12]
     if table.reused:
         if state.stale and q.find < 0 and (kind == _OWN or state.is_global):
-            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0, False)
+            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0)
         return
     _values(h, c, q, kind, satp, at, pa, False)
     if state.level == 0 and table.napot and not h.flags & NO_SVNAPOT:
@@ -501,7 +501,7 @@ def _follow(
         return
     hazard = _classify(h, c, q, kind, satp, at, value, outcome, by)
     if hazard >= 0:
-        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by, until != NOW)
+        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by)
 
 
 @inner
@@ -612,7 +612,6 @@ def _offer(
     value: int,
     pa: int,
     by: int,
-    replaced: bool,
 ) -> None:
     """Take a translation as the worst one if it is worse, or needs fewer old entries."""
     state = c.states[at]

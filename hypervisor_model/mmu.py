@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
@@ -140,43 +139,6 @@ def translate2(
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, vmid, access, result)
     return result
-
-
-@kernel
-def _walk1_batch(
-    ram: Ram,
-    cache: WalkCache,
-    satp: int,
-    vas: NDArray[np.int64],
-    access: int,
-    priv: int,
-    flags: int,
-    trace: NDArray[Any],
-    out: NDArray[np.int64],
-) -> None:
-    for i in range(vas.shape[0]):
-        result = walk1(ram, cache, satp, Request(vas[i], access, priv, flags), trace)
-        out[i] = result.pa if result.cause == OK else -1 - result.cause
-
-
-@kernel
-def _walk2_batch(
-    guest: Ram,
-    host: Ram,
-    cache: WalkCache,
-    vsatp: int,
-    hgatp: int,
-    vas: NDArray[np.int64],
-    access: int,
-    priv: int,
-    flags: int,
-    trace: NDArray[Any],
-    out: NDArray[np.int64],
-) -> None:
-    for i in range(vas.shape[0]):
-        request = Request(vas[i], access, priv, flags)
-        result = walk2(guest, host, cache, vsatp, hgatp, request, trace)
-        out[i] = result.pa if result.cause == OK else -1 - result.cause
 
 
 @dataclass(frozen=True)
@@ -356,23 +318,6 @@ class Mmu:
         else:
             w = walk1(ram, cache, satp, request, trace)
         return self._typed(unsigned(va), w)
-
-    def translate_many(
-        self, vas: NDArray[np.int64], access: Access = Access.READ
-    ) -> NDArray[np.int64]:
-        """Return the PA of each address, or ``fault_pa(cause)``, by walks without a TLB."""
-        priv = self.status.effective(access)
-        flags = self.status.flags(two_stage=self.two_stage)
-        satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
-        out = np.empty(len(vas), np.int64)
-        vas = np.ascontiguousarray(vas, dtype=np.int64)
-        a, p, cache, none = int(access), int(priv), self.walk_cache, self._trace[:0]
-        if self.two_stage:
-            ram, host = self.memory.ram, self.host.ram
-            _walk2_batch(ram, host, cache, satp, hgatp, vas, a, p, flags, none, out)
-        else:
-            _walk1_batch(self.memory.ram, cache, satp, vas, a, p, flags, none, out)
-        return out
 
     def fence(self, instruction: int, address: int = 0, identifier: int = 0) -> None:
         """Execute a fence on this hart's TLB and walk cache; arguments as

@@ -62,7 +62,6 @@ _PER_EVENT = 64
 """More tables than one event can need: 7 pages (tables of 5 levels, one to be updated, the page
 itself), each below 4 tables."""
 _LEAF = pte.V | pte.R | pte.W | pte.X | pte.U | pte.A | pte.D
-_SUPERPAGE = 21
 
 
 class _GStage(NamedTuple):

@@ -13,7 +13,6 @@ from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode, make
-from hypervisor_model.jit import signed
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.mmu import Mmu, Status, letters
 
@@ -438,8 +437,6 @@ def test_bare_addresses_above_the_physical_ones_are_access_faults(va: int) -> No
                 assert (result.cause, result.tval, result.pa) == (cause, va, None)
                 assert result.references == ()
         assert mmu.translate((1 << 56) - 8).pa == (1 << 56) - 8
-        answers = mmu.translate_many(np.array([signed(va), BASE], np.int64))
-        assert list(answers) == [-1 - 5, BASE]
     # A G-stage that translates has a width of its own, and faults as a G-stage.
     hgatp = Bench().identity(Mode.SV39)
     assert Mmu(ram, vsatp=0, hgatp=hgatp).translate(va).cause == 21
