@@ -29,6 +29,8 @@ _COMMANDS: dict[str, str] = {
     "replay": "Run the models over a trace.",
     "reproduce": "Run the experiments of the LSP paper on real guests.",
     "report": "Make one HTML page of a run, a trace or the paper's figures.",
+    "top": "Show what causes the exits and TLB misses: functions, call sites, address spaces.",
+    "export": "Write a trace as a file for Perfetto.",
     "query": "Run SQL over a trace.",
     "walk": "Translate addresses by the page tables in a RAM image, level by level.",
 }

@@ -26,6 +26,14 @@ Without it Python uses vfork, which copies nothing.
 """
 
 
+def setpriv() -> str | None:
+    """Return the path of setpriv, which each child is started with; None if it is missing.
+
+    It is a part of every Debian, wherever the user's PATH leads.
+    """
+    return shutil.which("setpriv") or shutil.which("setpriv", path=os.defpath)
+
+
 def spawn(
     argv: Sequence[str | Path],
     *,
@@ -81,11 +89,10 @@ def _tied(argv: Sequence[str | Path]) -> list[str]:
     words = [os.fspath(word) for word in argv]
     if shutil.which(words[0]) is None:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
-    # A part of every Debian, wherever the user's PATH leads.
-    setpriv = shutil.which("setpriv") or shutil.which("setpriv", path=os.defpath)
-    if setpriv is None:
+    starter = setpriv()
+    if starter is None:
         raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
-    return [setpriv, *_TIED, *words]
+    return [starter, *_TIED, *words]
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:

@@ -134,56 +134,69 @@ def maps(scan: Scan, wanted: Filter | None = None, *, coarse: bool = False) -> l
 
 def merged(leaves: NDArray[Any], *, two_stage: bool, coarse: bool = False) -> list[Range]:
     """Return ranges of leaves that are sorted by unsigned address."""
+    return ranges(leaves, joined(leaves, coarse=coarse), two_stage=two_stage, coarse=coarse)
+
+
+def joined(leaves: NDArray[Any], *, coarse: bool) -> NDArray[np.bool_]:
+    """Return for each leaf but the first if it is mapped like the one before, and next to it."""
+    before, after = leaves[:-1], leaves[1:]
+    out = before["va"] + before["size"] == after["va"]
+    # From the last address to the first one, nothing is merged.
+    out &= after["va"] != 0
+    for column in (*_permissions(leaves, coarse), leaves["pbmt"], leaves["g_pbmt"]):
+        out &= column[:-1] == column[1:]
+    if not coarse:
+        out &= ~_apart(leaves) & (before["page_bits"] == after["page_bits"])
+    return out  # type: ignore[no-any-return]
+
+
+def _permissions(leaves: NDArray[Any], coarse: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    kept = np.uint8(pte.PERMISSIONS & ~(pte.A | pte.D) if coarse else pte.PERMISSIONS)
+    return leaves["perm"] & kept, leaves["g_perm"] & kept
+
+
+def _apart(leaves: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return for each leaf but the first if its frame is not the next one."""
+    before, after = leaves[:-1], leaves[1:]
+    out = before["pa"] + before["size"] != after["pa"]
+    out |= before["gpa"] + before["size"] != after["gpa"]
+    return out  # type: ignore[no-any-return]
+
+
+def ranges(
+    leaves: NDArray[Any], join: NDArray[np.bool_], *, two_stage: bool, coarse: bool
+) -> list[Range]:
+    """Return a range for each run of leaves that ``join`` puts together."""
     if not len(leaves):
         return []
-    ad = np.uint8(pte.A | pte.D)
-    perm, g_perm = leaves["perm"], leaves["g_perm"]
-    if coarse:
-        perm, g_perm = perm & ~ad, g_perm & ~ad
-    before, after = leaves[:-1], leaves[1:]
-    joined = before["va"] + before["size"] == after["va"]
-    # From the last address to the first one, nothing is merged.
-    joined &= after["va"] != 0
+    first = np.concatenate(([True], ~join))
+    starts = np.flatnonzero(first)
     scattered = np.zeros(len(leaves), np.bool_)
     mixed = np.zeros(len(leaves), np.bool_)
-    for column in (perm, g_perm, leaves["pbmt"], leaves["g_pbmt"]):
-        joined &= column[:-1] == column[1:]
-    apart = before["pa"] + before["size"] != after["pa"]
-    if two_stage:
-        apart |= before["gpa"] + before["size"] != after["gpa"]
-    other_size = before["page_bits"] != after["page_bits"]
-    if coarse:
-        scattered[1:], mixed[1:] = apart, other_size
-    else:
-        joined &= ~(apart | other_size)
-    starts = np.flatnonzero(np.concatenate(([True], ~joined)))
-    scattered[starts] = mixed[starts] = False
-    sizes = np.add.reduceat(leaves["size"], starts).tolist()
-    is_scattered = np.logical_or.reduceat(scattered, starts).tolist()
-    is_mixed = np.logical_or.reduceat(mixed, starts).tolist()
-    columns = (
-        leaves[starts][name].tolist() for name in ("va", "gpa", "pa", "page_bits", "pbmt", "g_pbmt")
-    )
+    scattered[1:] = _apart(leaves) & join
+    mixed[1:] = (leaves["page_bits"][:-1] != leaves["page_bits"][1:]) & join
+    perm, g_perm = _permissions(leaves, coarse)
+    names = ("va", "gpa", "pa", "page_bits", "pbmt", "g_pbmt")
     rows = zip(
-        *columns,
+        *(leaves[name][starts].tolist() for name in names),
         perm[starts].tolist(),
         g_perm[starts].tolist(),
-        sizes,
-        is_scattered,
-        is_mixed,
+        np.add.reduceat(leaves["size"], starts).tolist(),
+        np.logical_or.reduceat(scattered, starts).tolist(),
+        np.logical_or.reduceat(mixed, starts).tolist(),
         strict=True,
     )
     return [
         Range(
             va=unsigned(va),
             size=size,
-            gpa=None if apart_ or not two_stage else unsigned(gpa),
-            pa=None if apart_ else unsigned(pa),
-            perm=one_perm,
-            g_perm=one_g_perm if two_stage else None,
-            page_bits=None if many else page_bits,
+            gpa=None if is_apart or not two_stage else unsigned(gpa),
+            pa=None if is_apart else unsigned(pa),
+            perm=vs,
+            g_perm=g if two_stage else None,
+            page_bits=None if is_mixed else page_bits,
             pbmt=pbmt,
             g_pbmt=g_pbmt,
         )
-        for va, gpa, pa, page_bits, pbmt, g_pbmt, one_perm, one_g_perm, size, apart_, many in rows
+        for va, gpa, pa, page_bits, pbmt, g_pbmt, vs, g, size, is_apart, is_mixed in rows
     ]

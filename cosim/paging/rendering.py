@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cosim.paging.changes import Change
 from cosim.paging.explain import Explanation
 from cosim.paging.find import Place
 from cosim.paging.maps import MEMORY_TYPES, SIZES, Range
@@ -202,6 +203,36 @@ def maps_lines(scan: Scan, ranges: Sequence[Range]) -> list[str]:
     lines.append(
         f"{scan.space.name}, {scan.space.registers_text()}: "
         f"{_count(len(ranges), 'range')}, {size_text(total)}"
+    )
+    return lines + scan_notes(scan)
+
+
+def changes_document(scan: Scan, found: Sequence[Change]) -> dict[str, Any]:
+    """Return the JSON of what changed; ``scan`` is the newer one."""
+    return {
+        **scan_document(scan),
+        "changes": [
+            {
+                "before": None if one.before is None else range_document(one.before),
+                "after": None if one.after is None else range_document(one.after),
+            }
+            for one in found
+        ],
+    }
+
+
+def changes_lines(scan: Scan, found: Sequence[Change]) -> list[str]:
+    """Return the lines of what changed: ``-`` how it was, ``+`` how it is."""
+    marks, both = [], []
+    for one in found:
+        for mark, part in (("-", one.before), ("+", one.after)):
+            if part is not None:
+                marks.append(mark)
+                both.append(part)
+    rows = [(mark, *row) for mark, row in zip(marks, range_rows(scan.space, both), strict=True)]
+    lines = aligned(rows, right=(len(rows[0]) - 4, len(rows[0]) - 3)) if rows else []
+    lines.append(
+        f"{scan.space.name}, {scan.space.registers_text()}: {_count(len(found), 'change')}"
     )
     return lines + scan_notes(scan)
 

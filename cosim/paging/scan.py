@@ -20,7 +20,7 @@ from hypervisor_model.walk import BARE_BITS, BARE_PERM
 
 MOST_LEAVES = 1 << 22
 """Mappings that a scan keeps; 16 GiB of 4 KiB pages."""
-MOST_TABLES = 1 << 17
+MOST_TABLES = 1 << 16
 """Tables that a scan follows; one that is reached twice counts twice."""
 MOST_PROBLEMS = 100
 """Problems that are kept; all are counted."""
@@ -220,66 +220,94 @@ def _follow(stage: _Stage, found: _Found, bare_bits: int) -> NDArray[Any]:
     kept = 0
     for level in range(top, -1, -1):
         below: list[_Tables] = []
+        room = max(MOST_TABLES - found.table_count - len(frontier.va), 0)
         for first in range(0, len(frontier.va), _CHUNK):
-            if found.table_count > MOST_TABLES or kept > MOST_LEAVES:
-                found.cut = (
-                    f"the scan ended after {found.table_count:,} tables and {kept:,} mappings; "
-                    "tables that point to themselves or to each other give so many"
-                )
-                break
             chunk = _Tables(*(column[first : first + _CHUNK] for column in frontier))
-            links, mapped = _read_level(stage, chunk, level, found)
+            links, mapped = _read_level(stage, chunk, level, room, found)
             below.append(links)
+            room -= len(links.va)
             leaves.append(mapped)
             kept += len(mapped)
-        if not below:
-            break
+            if kept > MOST_LEAVES:
+                found.cut = f"only {kept:,} mappings were read; tables that are shared give so many"
+                return np.concatenate(leaves)
         frontier = _Tables(*(np.concatenate(columns) for columns in zip(*below, strict=True)))
+        if not len(frontier.va):
+            break
     return np.concatenate(leaves)
 
 
 def _read_level(
-    stage: _Stage, chunk: _Tables, level: int, found: _Found
+    stage: _Stage, chunk: _Tables, level: int, room: int, found: _Found
 ) -> tuple[_Tables, NDArray[Any]]:
-    """Read tables of one level; return the tables below and the leaves."""
-    entries, readable, where = stage.load(chunk.address)
+    """Read tables of one level; return the tables below, at most ``room``, and the leaves."""
+    # A table that is reached many times is read and judged once.
+    once, number = np.unique(chunk.address, return_inverse=True)
+    entries, readable, where = stage.load(once)
     kinds = stage.classify(entries, level)
-    is_link, is_leaf = kinds == entry_kinds.LINK, kinds == entry_kinds.LEAF
-    rows = np.zeros(len(where), TABLE)
-    rows["pa"], rows["parent"], rows["va"] = where, chunk.parent, chunk.va
+    rows = np.zeros(len(once), TABLE)
+    rows["pa"] = where
     rows["level"], rows["is_g"] = level, stage.name == "G"
-    rows["links"], rows["leaves"] = is_link.sum(axis=1), is_leaf.sum(axis=1)
-    found.tables.append(rows[readable])
+    rows["links"] = (kinds == entry_kinds.LINK).sum(axis=1)
+    rows["leaves"] = (kinds == entry_kinds.LEAF).sum(axis=1)
+    rows = rows[number]
+    rows["parent"], rows["va"] = chunk.parent, chunk.va
+    found.tables.append(rows[readable[number]])
     found.table_count += len(rows)
-    lost = np.flatnonzero(~readable)
-    found.problem_count += len(lost)
-    for r in lost[: found.room].tolist():
-        found.problems.append(_unreadable(stage, chunk, r, level))
-    bad_row, bad_column = np.nonzero(kinds > entry_kinds.LEAF)
-    found.problem_count += len(bad_row)
-    for r, c in zip(*(n[: found.room].tolist() for n in (bad_row, bad_column)), strict=True):
-        found.problems.append(
-            Problem(
-                stage=stage.name,
-                level=level,
-                va=int(_addresses(stage, chunk, level, r, c)),
-                entry_pa=int(where[r]) + 8 * c,
-                entry=int(entries[r, c]),
-                reason=entry_kinds.REASONS[int(kinds[r, c])],
-            )
+    where = where[number]
+    _note_problems(stage, chunk, level, found, where, entries, kinds, readable, number)
+    row, column = np.nonzero((kinds == entry_kinds.LINK)[number])
+    if len(row) > room:
+        found.cut = (
+            f"only {MOST_TABLES:,} tables were read; "
+            "tables that point to themselves or to each other give so many"
         )
-    row, column = np.nonzero(is_link)
-    entry = entries[row, column]
-    inherited = chunk.inherited[row] | (entry & pte.G)
+        row, column = row[:room], column[:room]
+    entry = entries[number[row], column]
     links = _Tables(
         address=entry_kinds.targets(entry),
         parent=where[row] + 8 * column,
         entry=entry,
         va=_addresses(stage, chunk, level, row, column),
-        inherited=inherited,
+        inherited=chunk.inherited[row] | (entry & pte.G),
     )
-    row, column = np.nonzero(is_leaf)
-    return links, _leaves(stage, chunk, level, where, entries, row, column)
+    row, column = np.nonzero((kinds == entry_kinds.LEAF)[number])
+    entry = entries[number[row], column]
+    return links, _leaves(stage, chunk, level, where[row] + 8 * column, entry, row, column)
+
+
+def _note_problems(
+    stage: _Stage,
+    chunk: _Tables,
+    level: int,
+    found: _Found,
+    where: NDArray[np.int64],
+    entries: NDArray[np.int64],
+    kinds: NDArray[np.uint8],
+    readable: NDArray[np.bool_],
+    number: NDArray[np.int64],
+) -> None:
+    """Count and keep what cannot be followed; ``number`` says which page each table is."""
+    lost = np.flatnonzero(~readable[number])
+    found.problem_count += len(lost)
+    for r in lost[: found.room].tolist():
+        found.problems.append(_unreadable(stage, chunk, r, level))
+    malformed = np.asarray(kinds > entry_kinds.LEAF)
+    found.problem_count += int(malformed.sum(axis=1)[number].sum())
+    bad_rows = np.flatnonzero(np.any(malformed, axis=1)[number])
+    for r in bad_rows[: found.room].tolist():
+        page = number[r]
+        for c in np.flatnonzero(malformed[page])[: found.room].tolist():
+            found.problems.append(
+                Problem(
+                    stage=stage.name,
+                    level=level,
+                    va=int(_addresses(stage, chunk, level, r, c)),
+                    entry_pa=int(where[r]) + 8 * c,
+                    entry=int(entries[page, c]),
+                    reason=entry_kinds.REASONS[int(kinds[page, c])],
+                )
+            )
 
 
 def _addresses(stage: _Stage, chunk: _Tables, level: int, row: Any, column: Any) -> Any:
@@ -296,12 +324,11 @@ def _leaves(
     stage: _Stage,
     chunk: _Tables,
     level: int,
-    where: NDArray[np.int64],
-    entries: NDArray[np.int64],
+    entry_pa: NDArray[np.int64],
+    entry: NDArray[np.int64],
     row: NDArray[np.int64],
     column: NDArray[np.int64],
 ) -> NDArray[Any]:
-    entry = entries[row, column]
     out = np.zeros(len(row), LEAF)
     out["va"] = _addresses(stage, chunk, level, row, column)
     bits = np.where(entry < 0, pte.NAPOT_BITS, pte.level_bits(level))
@@ -309,7 +336,7 @@ def _leaves(
     out["pa"] = (entry_kinds.targets(entry) & ~offset) | (out["va"] & offset)
     out["gpa"] = out["pa"]
     out["size"] = 1 << pte.level_bits(level)
-    out["entry_pa"] = where[row] + 8 * column
+    out["entry_pa"] = entry_pa
     out["level"], out["g_level"] = level, -1
     out["page_bits"] = bits
     out["perm"] = (entry & pte.PERMISSIONS) | chunk.inherited[row]
