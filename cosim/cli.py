@@ -29,7 +29,9 @@ _COMMANDS: dict[str, str] = {
     "reproduce": "Run the experiments of the LSP paper on real guests.",
     "report": "Make one HTML page of a run, a trace or the paper's figures.",
     "query": "Run SQL over a trace.",
-    "walk": "Translate addresses by the page tables in a RAM image, level by level.",
+    "walk": "Translate addresses by the page tables in a dump or trace, level by level.",
+    "maps": "Show what the page tables in a dump or trace map.",
+    "find": "Show where the page tables in a dump or trace map a physical address.",
 }
 """The name of each sub-command and one line about it, in the order of --help."""
 
