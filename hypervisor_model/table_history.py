@@ -70,10 +70,12 @@ FENCE = np.dtype(
             ("hart", np.int64),
             ("va", np.int64),
             ("asid", np.int64),
+            ("covers", np.int64),
         ],
     )
 )
-"""A fence that names an address."""
+"""A fence that names an address.  It drops what was read before ``covers``, which is its own time,
+or an earlier one for ``sinval.vma``."""
 
 SPACE = np.dtype(
     (
@@ -297,12 +299,7 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
     """Note that the guest fenced its own tables now; ``form`` as in
     :class:`~hypervisor_model.events.Fence`."""
     if form & _FORM_VA:
-        row = h.fences[h.state.fences % h.fences.shape[0]]
-        row.time = h.state.time
-        row.hart = hart
-        row.va = va
-        row.asid = asid if form & _FORM_ASID else ANY_ASID
-        h.state.fences += 1
+        page_fenced(h, hart, form, va, asid, h.state.time)
     elif form & _FORM_ASID:
         at = h.first_space[hart, asid] - 1
         while at >= 0:
@@ -317,6 +314,18 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
         h.harts[hart].lost = 0
         h.harts[hart].unfenced = set_of(h.harts[hart].paging)
         _space_loaded(h, hart)
+
+
+@inner
+def page_fenced(h: History, hart: int, form: int, va: int, asid: int, covers: int) -> None:
+    """Note that a fence by address came now, which drops what was read before ``covers``."""
+    row = h.fences[h.state.fences % h.fences.shape[0]]
+    row.time = h.state.time
+    row.hart = hart
+    row.va = va
+    row.asid = asid if form & _FORM_ASID else ANY_ASID
+    row.covers = covers
+    h.state.fences += 1
 
 
 @inner
@@ -366,6 +375,7 @@ def _space_loaded(h: History, hart: int) -> None:
         space = h.spaces[hart, at]
         if space.satp == satp:
             space.since = min(space.since, h.state.time)
+            space.since_all = min(space.since_all, h.state.time)
             return
         at = space.next
     row = h.harts[hart].spaces

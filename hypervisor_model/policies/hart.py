@@ -59,6 +59,7 @@ _SINVAL_VMA = int(Fence.SINVAL_VMA)
 _MACHINE = int(Priv.M)
 _ACCESS_FLAGS = FLAG_SUM | FLAG_MXR
 _SPAN = 4096
+_MISSES = tlbs.MISSES
 
 
 class Hardware(NamedTuple):
@@ -125,6 +126,12 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
         hw.tlb_state[hart],
         hw.tlb_counts[hart],
     )
+
+
+@inner
+def misses(hw: Hardware, hart: int) -> int:
+    """Return the TLB misses of a hart so far."""
+    return hw.tlb_counts[hart, _MISSES]  # type: ignore[no-any-return]
 
 
 @inner
