@@ -63,6 +63,7 @@ from hypervisor_model.memory import GuestMemory
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import ANY_ASID, START
+from hypervisor_model.walk import trace_of
 
 _ACCESS = int(Kind.ACCESS)
 _FORM = int(Fence.FORM)
@@ -372,7 +373,6 @@ def _event_at(time: int) -> int:
 
 
 def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int, ...]) -> Checker:
-    nothing = caches.make(0)
     svinval = np.zeros(machine.harts, hazards.SVINVAL)
     svinval["ordered"] = START
     pages = machine.ram_size >> 12
@@ -396,7 +396,6 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         order=np.zeros(hazards.SITES, np.int64),
         memo=np.zeros((hazards.MEMO, 2), np.int64),
         state=state,
-        no_entries=nothing.entries,
-        no_clock=nothing.clock,
-        no_trace=np.zeros((0, 5), np.int64),
+        no_cache=caches.make(0),
+        no_trace=trace_of(0),
     )

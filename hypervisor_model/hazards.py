@@ -29,7 +29,7 @@ from hypervisor_model.events import (
     Order,
 )
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import holds, load
 from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import is_untranslated, switched
@@ -122,33 +122,29 @@ _BY_ROOT, _BY_ASID, _BY_ANY = range(3)
 _wide: Any = np.int64
 
 
-def _record(*names: str) -> Any:
-    return np.dtype((np.record, [(name, np.int64) for name in names]))
-
-
-STORE = _record("event", "pc", "hart", "icount", "pa", "new", "level")
+STORE = record_of("event", "pc", "hart", "icount", "pa", "new", "level")
 """The store that made a record of the history; ``event`` is -1 if none did."""
-LOG = _record("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
+LOG = record_of("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
 """A fence; the time up to which it drops what was read; the same, once it is in force (until then
 0).  Both are its own time, except for ``sinval.vma``."""
-SVINVAL = _record("ordered", "first")
+SVINVAL = record_of("ordered", "first")
 """Of a hart: the last ``sfence.w.inval``; the number in the log, + 1, of the first ``sinval.vma``
 that waits for ``sfence.inval.ir`` (0: none does)."""
-LOAD = _record("time", "satp", "pc", "icount")
+LOAD = record_of("time", "satp", "pc", "icount")
 """A write of ``satp``."""
-SWITCH = _record("time", "pc", "icount", "old", "new")
+SWITCH = record_of("time", "pc", "icount", "old", "new")
 """The last switch of a hart's paging features (time 0: none), and ``menvcfg`` before and after."""
-PAGE_FENCE = _record("page", "asid", "time")
+PAGE_FENCE = record_of("page", "asid", "time")
 """The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
-TABLE = _record("level", "prefix", "freed", "reused", "napot")
+TABLE = record_of("level", "prefix", "freed", "reused", "napot")
 """Of a page: the level at which it was last linked, and the first address that it translates; 1 if
 it was dropped and nothing has been written to it since; when it was written to after it was dropped
 (0: not); 1 if a NAPOT entry ever was in it."""
-REACHED = _record("level", "table", "since", "is_global", "asid", "stale", "blame", "limit")
+REACHED = record_of("level", "table", "since", "is_global", "asid", "stale", "blame", "limit")
 """A table that a walk may reach: its level and address; when a hart can first have read the pointer
 to it; 1 if below a global entry; the ASID; how many replaced entries led there, and the record of
 the first; until when the pointer can be used."""
-BEST = _record(
+BEST = record_of(
     "kind",
     "cost",
     "outcome",
@@ -163,7 +159,7 @@ BEST = _record(
 )
 """The worst translation found for an access, and what the tables say today.  1 if a switch of
 paging features is to blame, and no store."""
-SITE = _record(
+SITE = record_of(
     "pc",
     "kind",
     "accesses",
@@ -180,7 +176,7 @@ SITE = _record(
 )
 """A store site with hazards: how many accesses and stores; the store counted last.  If it waits for
 a fence: for whom, since when, and the number of that fence + 1 when it has come."""
-STATE = _record(
+STATE = record_of(
     "states",
     "doubt",
     "log",
@@ -235,9 +231,8 @@ class Checker(NamedTuple):
     """(n, 2): accesses that were found right, and the epoch in which they were."""
     state: Any
     """See :data:`STATE`."""
-    no_entries: NDArray[np.int64]
-    no_clock: NDArray[np.int64]
-    no_trace: NDArray[np.int64]
+    no_cache: WalkCache
+    no_trace: NDArray[Any]
 
 
 class _Ask(NamedTuple):
@@ -990,8 +985,7 @@ def _flags(h: History, event: Event) -> int:
 @inner
 def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -> Walk:
     flags = _flags(h, event) | PROBE | more
-    cache = WalkCache(c.no_entries, c.no_clock)
-    return walk1(h.ram, cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
+    return walk1(h.ram, c.no_cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
 
 
 @inner

@@ -261,7 +261,7 @@ def _chains(
     """Return who called the stores with findings."""
     from cosim.check.places import Places
     from cosim.debug.call_chain import Wanted, call_chains
-    from cosim.debug.timeline import Place
+    from cosim.debug.counted_events import Place
     from cosim.output import progress
     from cosim.session.origin import origin
     from cosim.trace.run_kernel import kernel_of

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 from cosim.check.places import Frame, Places
 from cosim.debug import symbol_file
 from cosim.debug.console_view import ConsoleView
+from cosim.debug.counted_events import Place
 from cosim.debug.gdb_line import GdbLine
 from cosim.debug.rerun import Rerun, Why
-from cosim.debug.timeline import Place
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import CosimError, GdbError, MissingTool

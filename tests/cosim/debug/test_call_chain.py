@@ -10,7 +10,7 @@ import pytest
 
 from cosim.check.places import Frame
 from cosim.debug import call_chain
-from cosim.debug.timeline import Place
+from cosim.debug.counted_events import Place
 from cosim.errors import GdbError
 from cosim.machine.configuration import RAM_BASE
 from cosim.session.protocol import Counts
