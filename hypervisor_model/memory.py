@@ -1,8 +1,8 @@
 """Physical memory as the models see it: one flat range of RAM, read as 8-byte words.
 
 Inside kernels memory is a :class:`Ram`.  :class:`GuestMemory` owns one: either the model's own
-copy of the guest's page tables, kept up to date from events, or an image of real RAM (a file; the
-shared RAM of a live session) that is mapped, not copied.
+copy of the guest's page tables, which kernels keep up to date (:func:`apply`), or an image of real
+RAM (a file; the RAM of a live session) that is mapped, not copied.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model.errors import ModelError
-from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.events import Kind
 from hypervisor_model.isa.pte import ENTRIES
 from hypervisor_model.jit import kernel
 
@@ -71,14 +71,6 @@ def apply(ram: Ram, kind: int, a: int, c: int) -> None:
         ram.words[first : first + ENTRIES] = 0
 
 
-@kernel
-def _apply_batch(
-    ram: Ram, kind: NDArray[np.uint8], a: NDArray[np.int64], c: NDArray[np.int64]
-) -> None:
-    for i in range(kind.shape[0]):
-        apply(ram, np.int64(kind[i]), a[i], c[i])  # type: ignore[arg-type]
-
-
 def sparse(*shape: int) -> NDArray[np.int64]:
     """Return an int64 array of zeros whose untouched 4 KiB pages cost nothing.
 
@@ -108,10 +100,10 @@ class GuestMemory:
         self.ram = Ram(sparse(size >> 3), base)
 
     @classmethod
-    def map_image(cls, path: Path, base: int, *, shared: bool = False) -> GuestMemory:
+    def map_image(cls, path: Path, base: int) -> GuestMemory:
         """Map the file ``path`` as the RAM at ``base``, without copying.
 
-        With ``shared`` stores reach the file (and a running guest); without, they stay private.
+        Stores stay private: they do not reach the file.
 
         :raises ModelError: when the file is empty, no multiple of 4 KiB long or cannot be read.
         """
@@ -119,9 +111,8 @@ class GuestMemory:
         if path.exists() and not path.is_file():
             raise ModelError(f"cannot map the RAM image {path}: it is not a regular file")
         try:
-            with path.open("r+b" if shared else "rb") as file:
-                access = mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY
-                mapped = mmap.mmap(file.fileno(), 0, access=access)
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise ModelError(f"cannot map the RAM image {path}: {why}") from error
@@ -144,15 +135,6 @@ class GuestMemory:
     def words(self) -> NDArray[np.int64]:
         """The RAM itself, 8 bytes an element."""
         return self.ram.words
-
-    def feed(self, batch: EventBatch) -> None:
-        """Apply the events that change tables (see :func:`apply`), in order."""
-        _apply_batch(
-            self.ram,
-            np.ascontiguousarray(batch["kind"]),
-            np.ascontiguousarray(batch["a"]),
-            np.ascontiguousarray(batch["c"]),
-        )
 
     def read(self, pa: int) -> int:
         """Return the int64 at the 8-byte word of ``pa``.
