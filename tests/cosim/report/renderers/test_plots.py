@@ -209,7 +209,7 @@ def test_logarithmic_ticks_are_round_and_around_the_values(values: list[float]) 
 
 def test_a_step_reaches_from_its_point_to_the_next() -> None:
     curve = Series("lsp", ((0, 5.0), (10, None), (20, 7.0), (30, 7.0)))
-    marks = (Place(35, "end"), Place(36, "done"), Place(36, "off"))
+    marks = (Place(5, "end"), Place(6, "done"), Place(6, "off"))
     root = draw(Lines("", Axis("x"), Axis("y"), (curve,), marks, step=10), NARROW)
     ticks = positions(root, "x")
     (path,) = of_class(root, "curve")
