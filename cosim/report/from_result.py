@@ -40,6 +40,7 @@ def build(result: ResultDocument) -> Report:
     name = str(result["guest"].get("name", "guest"))
     region = result["region"]
     policies = result["policies"]
+    profile = [*_profile(result)]
     return Report(
         title=f"{name}: {', '.join(policies) or 'no policy'}",
         lead=f"One guest, {region.get('from', '?')} to {region.get('to', '?')}. Every policy was"
@@ -48,8 +49,9 @@ def build(result: ResultDocument) -> Report:
         answer=answer.parts(result),
         sections=(
             *_findings(result),
-            *_profile(result),
+            *(one for one in profile if not one.slug.startswith("causes")),
             *_plots("exits", "VM exits by kind", _totals(policies), _kinds(policies)),
+            *(one for one in profile if one.slug.startswith("causes")),
             *_plots("tlb", "TLB misses", _misses(policies), _references(policies)),
             Section("counts", "All counts", tuple(_counts(result)), data=dict(result), detail=True),
             Section("set-up", "Set-up", tuple(_set_up(result)), detail=True),
