@@ -58,7 +58,8 @@ class PluginSession:
         self._folder = folder
         self._pipeline = pipeline
         self._watchers = watchers
-        recorded = Timing("record", folder / RECORDING, typed=plan.typed)
+        # Nobody stops a re-execution of it.
+        recorded = Timing("record", folder / RECORDING, typed=plan.typed, split=frozenset())
         self._timing = options.timing or (Timing("live") if plan.live else recorded)
         self._started = time.monotonic()
         self._shown = 0.0
@@ -71,6 +72,7 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
+        self._watches_traps = self._timing.mode == "record" and options.gdb is None
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -110,12 +112,13 @@ class PluginSession:
                 timing=self._timing,
                 plugin_arguments=tuple(source.qemu_args()),
                 pass_fds=source.pass_fds,
+                stub=self._watches_traps,
                 gdb=self._options.gdb,
             ) as machine,
             self._watchers.attach(machine.console),
         ):
             source.started()
-            if self._timing.mode == "record" and self._options.gdb is None:
+            if self._watches_traps:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:
