@@ -10,12 +10,13 @@ from typing import Literal
 
 import guest
 from cosim import paths
-from cosim.errors import MissingTool
-from cosim.machine import tools
+from cosim.errors import MissingTool, StorageError
+from cosim.machine import process, tools
 from guest import apt, spec
 
 _SETUP = "scripts/setup"
 _ENOUGH_BYTES = 1 << 30
+_KEPT = "guests and logs cannot be kept"
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,15 @@ def examine() -> list[Part]:
             "no captures with the TCG plugin, unless it is already compiled",
             f"{_SETUP} (gcc, libc6-dev)",
         ),
+        _setpriv(),
         _apt(),
-        _cache(),
     ]
-    return parts + [_guest(name) for name in guest.NAMES]
+    try:
+        paths.cache()
+    except StorageError as error:
+        get = "set COSIM_CACHE to a folder"
+        return [*parts, Part("cache folder", "missing", True, "", "", _KEPT, get, str(error))]
+    return [*parts, _cache(), *map(_guest, guest.NAMES)]
 
 
 def _tool(name: str, find: Callable[[], tools.Tool], required: bool, costs: str, get: str) -> Part:
@@ -116,6 +122,19 @@ def _qemu_features() -> list[Part]:
     ]
 
 
+def _setpriv() -> Part:
+    path = process.setpriv()
+    return Part(
+        "setpriv",
+        "ok" if path else "missing",
+        True,
+        "",
+        path or "",
+        "no guest runs, because nothing would end it if cosim were killed",
+        f"{_SETUP} (util-linux)",
+    )
+
+
 def _apt() -> Part:
     tool = shutil.which("apt-get")
     keyring = apt.keyring()
@@ -145,7 +164,7 @@ def _cache() -> Part:
         True,
         f"{free >> 30} GiB free",
         str(folder),
-        f"guests cannot be kept in {folder}",
+        _KEPT,
         "free some space there, or set COSIM_CACHE to another folder",
     )
 

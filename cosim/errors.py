@@ -10,6 +10,7 @@ outside world.  ``exit N`` is the exit status of the command.
     |   +-- ModelError           a model or its options are not valid
     |   +-- GuestImageError      a kernel, initrd or firmware file is missing or of the wrong kind
     |   +-- TraceError           a trace cannot be read
+    |   +-- DumpError            a dump of memory cannot be read
     |   +-- RunFileError         a run file is malformed; the message names line and key
     +-- EnvironmentFault (exit 3)
         +-- MissingTool          QEMU, gdb, a compiler ... is missing or too old
@@ -18,6 +19,7 @@ outside world.  ``exit N`` is the exit status of the command.
         +-- RemoteError          the remote protocol to QEMU's stub broke
         +-- GuestError           the guest panicked, ended or hung before it did what was asked
         +-- StorageError         a disk is full or a folder cannot be written
+        +-- UnreadableMemory     guest memory that a question needs is not there
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from hypervisor_model.errors import CosimError, EnvironmentFault, ModelError, Us
 
 __all__ = [
     "CosimError",
+    "DumpError",
     "EnvironmentFault",
     "GdbError",
     "GuestError",
@@ -37,6 +40,7 @@ __all__ = [
     "RunFileError",
     "StorageError",
     "TraceError",
+    "UnreadableMemory",
     "UsageError",
 ]
 
@@ -47,6 +51,10 @@ class GuestImageError(UsageError):
 
 class TraceError(UsageError):
     """A trace is missing, damaged, of an unknown version, or not a trace."""
+
+
+class DumpError(UsageError):
+    """A dump of memory is missing, damaged, or of a format that is not known."""
 
 
 class RunFileError(UsageError):
@@ -75,3 +83,7 @@ class GuestError(EnvironmentFault):
 
 class StorageError(EnvironmentFault):
     """A disk is full, or a folder cannot be written."""
+
+
+class UnreadableMemory(EnvironmentFault):
+    """Guest memory that a question needs is not there, or its source does not answer."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from cosim.errors import StorageError
 
@@ -44,11 +47,23 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     :param data: the content; text is encoded as UTF-8.
     :raises StorageError: when the file cannot be written; what was there before is kept.
     """
+    with writing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file for what becomes ``path`` when the context ends, as :func:`write_atomically`.
+
+    If the context ends with an error, ``path`` stays as it was.
+
+    :raises StorageError: when the file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
             with part.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)

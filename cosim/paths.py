@@ -10,19 +10,34 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cosim.errors import StorageError
+
 SOURCE = Path(__file__).resolve().parent.parent
 """The folder that holds the packages ``cosim``, ``guest`` and ``hypervisor_model``."""
 
 
 def cache() -> Path:
-    """Return the cache folder; this does not create it."""
+    """Return the cache folder; this does not create it.
+
+    :raises StorageError: when the user has no home and names no folder.
+    """
     override = os.environ.get("COSIM_CACHE")
     if override:
         return Path(override)
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "lsp-cosim"
+    try:
+        return Path(base).expanduser() / "lsp-cosim"
+    except RuntimeError:
+        # As in a container that runs with a user id without a name.
+        raise StorageError(
+            f"no place for guests and logs: HOME is not set, and user {os.getuid()} has no home "
+            "folder; set COSIM_CACHE to a folder for them"
+        ) from None
 
 
 def guests() -> Path:
-    """Return the folder of the guests, which has one sub-folder each; this does not create it."""
+    """Return the folder of the guests, which has one sub-folder each; this does not create it.
+
+    :raises StorageError: as :func:`cache`.
+    """
     return cache() / "guests"

@@ -24,10 +24,10 @@ class GuestSpec:
     ``kernel`` and ``initrd`` are the values of QEMU's options with these names.  ``bios`` is None
     for QEMU's own firmware (OpenSBI), "none", or a file.  ``append`` is the kernel's command line,
     ``memory`` QEMU's ``-m`` and ``cpu`` its ``-cpu``; None stands for
-    :func:`cosim.machine.tools.default_cpu`.  ``region_from`` and ``region_to`` are the default
-    region of interest, written as for ``--from`` and ``--to``.  ``versions`` has the version of
-    each package in the guest, ``checksums`` the SHA-256 of each of its files.  ``sources``
-    identifies the recipe that made the guest.
+    :func:`cosim.machine.tools.default_cpu`, with ``extensions``.  ``region_from`` and ``region_to``
+    are the default region of interest, written as for ``--from`` and ``--to``.  ``versions`` has
+    the version of each package in the guest, ``checksums`` the SHA-256 of each of its files.
+    ``sources`` identifies the recipe that made the guest.
     """
 
     name: str
@@ -40,6 +40,8 @@ class GuestSpec:
     bios: str | None = None
     memory: str = "512M"
     cpu: str | None = None
+    extensions: str = ""
+    """What the CPU has besides, as in QEMU's ``-cpu``: ``svinval=on``."""
     versions: dict[str, str] = field(default_factory=dict)
     checksums: dict[str, str] = field(default_factory=dict)
 

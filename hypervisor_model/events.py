@@ -29,6 +29,11 @@ ADUE or PBMTE than before.  Other writes of these registers are no events.  ``c`
 are switches on this machine; ``MachineModel`` says what the others are.  Each hart begins with what
 the machine has after reset.
 
+A FENCE_ORDER is ``sfence.w.inval`` or ``sfence.inval.ir``.  It drops nothing.  It orders the fences
+``sinval.vma`` and ``hinval`` of its hart (:mod:`hypervisor_model.fences`).  No hypervisor traps it.
+A policy carries out ``sinval.vma`` at once, as if it were ``sfence.vma``, which the specification
+allows.  Traces before version 3 do not have it.
+
 A PTE_WRITE with ``PteOp.HARDWARE_AD`` is no store: the guest's MMU has set A or D in the entry.  It
 is found by looking, before the next FENCE or ENVCFG_WRITE or at the end of the region, and comes in
 front of that event.  An entry that was stored to in the meantime is not found.
@@ -60,6 +65,7 @@ class Kind(IntEnum):
     PAGE_FAULT = 8
     MARK = 9
     ENVCFG_WRITE = 10
+    FENCE_ORDER = 11
 
 
 class PteOp(IntEnum):
@@ -92,6 +98,13 @@ class Fence(IntEnum):
     HFENCE_GVMA = 3 << 2
     HINVAL_VVMA = 4 << 2
     HINVAL_GVMA = 5 << 2
+
+
+class Order(IntEnum):
+    """The instruction of Svinval: ``sub`` of a FENCE_ORDER."""
+
+    SFENCE_W_INVAL = 0
+    SFENCE_INVAL_IR = 1
 
 
 class Satp(IntEnum):
@@ -135,7 +148,9 @@ class Flag(IntEnum):
     STOP = 8
 
 
-VOCABULARY: tuple[type[IntEnum], ...] = (Kind, PteOp, Fence, Satp, Envcfg, Access, Priv, Flag)
+VOCABULARY: tuple[type[IntEnum], ...] = (
+    *(Kind, PteOp, Fence, Order, Satp, Envcfg, Access, Priv, Flag),
+)
 """Every enumeration whose numbers are in events."""
 
 FLAG_CONT = int(Flag.CONT)
@@ -312,6 +327,13 @@ FENCE_NAMES: dict[int, str] = {
 """The instruction of a FENCE, by its ``sub`` without the form."""
 
 
+ORDER_NAMES: dict[int, str] = {
+    int(Order.SFENCE_W_INVAL): "sfence.w.inval",
+    int(Order.SFENCE_INVAL_IR): "sfence.inval.ir",
+}
+"""The instruction of a FENCE_ORDER, by its ``sub``."""
+
+
 def _flag(name: str, flag: Flag, meaning: str, text: str | None = None) -> Value:
     return Value(name, "flags", Form.TRUTH, meaning, mask=int(flag), text=text)
 
@@ -375,6 +397,21 @@ KINDS: dict[Kind, KindDescription] = {
                 needs=Fence.ASID,
             ),
         ),
+    ),
+    Kind.FENCE_ORDER: KindDescription(
+        "fence_orders",
+        "an instruction was executed that orders the fences of Svinval",
+        (
+            Value(
+                "instruction",
+                "sub",
+                Form.NAME,
+                "the instruction",
+                ORDER_NAMES,
+                text="{}",
+            ),
+        ),
+        since=3,
     ),
     Kind.SATP_WRITE: KindDescription(
         "satp_writes",
@@ -470,10 +507,11 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
     """
     kind, sub = batch["kind"], batch["sub"]
     fence, satp_write = kind == Kind.FENCE, kind == Kind.SATP_WRITE
+    order = kind == Kind.FENCE_ORDER
     envcfg_write = kind == Kind.ENVCFG_WRITE
     virtual = batch["priv"] & Priv.VIRT != 0
     if virtual.any():
-        virtual &= fence | satp_write | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
+        virtual &= fence | order | satp_write | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
     virtual |= fence & (sub >= Fence.HFENCE_VVMA)
     virtual |= satp_write & (sub != Satp.SATP)
     virtual |= envcfg_write & (sub != Envcfg.MENVCFG)

@@ -19,7 +19,9 @@ Process", "Svinval", "Svnapot", "Svvptc", "Svade"):
 - ``sfence.vma`` without operands drops everything of its hart; with an ASID alone all of that
   ASID that is not global; with an address only leaf entries that translate it; with both only
   those of the ASID that are not global.  A pointer to a table outlives every fence by address.
-- ``sinval.vma`` counts as ``sfence.vma``.
+- ``sinval.vma`` drops nothing by itself.  From the next ``sfence.inval.ir`` of its hart on, what it
+  names is as if it had been dropped at the last ``sfence.w.inval`` before it.  So stores between
+  the two stay owed, and so does everything until ``sfence.inval.ir`` comes.
 
 The kinds of hazards are :class:`~hypervisor_model.hazards.Hazard`.  An old entry that was not
 valid, or allowed less, can only make an access fault that the guest has to expect anyway; these
@@ -94,6 +96,11 @@ class FenceSeen:
     asid: int | None
     pc: int
     icount: int | None
+    order: int
+    """The number of the event that the stores before are ordered by: its own, or for ``sinval.vma``
+    that of the last ``sfence.w.inval`` (-1: there was none)."""
+    in_force: bool
+    """False for ``sinval.vma`` without ``sfence.inval.ir`` after it."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +159,18 @@ class FenceChecker:
 
     :param machine: what the stream comes from.
     :param legal: also count what the specification allows (:data:`LEGAL`).
+    :param ordered: the stream has FENCE_ORDER events.  If it has not (traces before version 3),
+        ``sinval.vma`` counts as ``sfence.vma``.
     :param limits: how much is kept.
     """
 
     def __init__(
-        self, machine: MachineModel, *, legal: bool = False, limits: Limits | None = None
+        self,
+        machine: MachineModel,
+        *,
+        legal: bool = False,
+        ordered: bool = True,
+        limits: Limits | None = None,
     ) -> None:
         self.machine = machine
         limits = limits or Limits()
@@ -166,6 +180,8 @@ class FenceChecker:
         history = empty_history(machine, self._memory.ram, kept)
         self._history = history._replace(svvptc=0)
         self._checker = _empty(machine, legal, limits, self._history.spaces.shape)
+        self.ordered = ordered
+        self._checker.state.ordered = int(ordered)
         self._findings: dict[int, Finding] = {}
         self._late: dict[int, FenceSeen] = {}
         self._events = 0
@@ -296,6 +312,8 @@ class FenceChecker:
             asid=int(row["asid"]) if sub & _FORM_ASID else None,
             pc=unsigned(int(row["pc"])),
             icount=_known(row["icount"]),
+            order=_event_at(int(row["order"])),
+            in_force=bool(row["covers"]),
         )
 
     def _note_late(self) -> None:
@@ -330,6 +348,8 @@ def _event_at(time: int) -> int:
 
 
 def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int, ...]) -> Checker:
+    svinval = np.zeros(machine.harts, hazards.SVINVAL)
+    svinval["ordered"] = START
     pages = machine.ram_size >> 12
     state = np.zeros(1, hazards.STATE)[0]
     state.legal = int(legal)
@@ -340,6 +360,7 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         log=np.zeros(limits.fences, hazards.LOG),
         loads=np.zeros((machine.harts, limits.loads), hazards.LOAD),
         loaded=np.zeros(machine.harts, np.int64),
+        svinval=svinval,
         fenced=np.zeros((machine.harts, hazards.FENCED), hazards.PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),
         tables=np.zeros(pages, hazards.TABLE),

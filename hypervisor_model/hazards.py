@@ -26,6 +26,7 @@ from hypervisor_model.events import (
     EventBatch,
     Fence,
     Kind,
+    Order,
 )
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner, kernel, record_of
@@ -94,11 +95,14 @@ _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
 _TABLE_DROP = int(Kind.TABLE_DROP)
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
+_FENCE_ORDER = int(Kind.FENCE_ORDER)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _WRITE = int(Access.WRITE)
 _READ = int(Access.READ)
+_W_INVAL = int(Order.SFENCE_W_INVAL)
+_SINVAL_VMA = int(Fence.SINVAL_VMA)
 _FORM = int(Fence.FORM)
 _FORM_VA = int(Fence.VA)
 _FORM_ASID = int(Fence.ASID)
@@ -117,8 +121,12 @@ _wide: Any = np.int64
 
 STORE = record_of("event", "pc", "hart", "icount", "pa", "new", "level")
 """The store that made a record of the history; ``event`` is -1 if none did."""
-LOG = record_of("time", "hart", "sub", "va", "asid", "pc", "icount")
-"""A fence."""
+LOG = record_of("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
+"""A fence; the time up to which it drops what was read; the same, once it is in force (until then
+0).  Both are its own time, except for ``sinval.vma``."""
+SVINVAL = record_of("ordered", "first")
+"""Of a hart: the last ``sfence.w.inval``; the number in the log, + 1, of the first ``sinval.vma``
+that waits for ``sfence.inval.ir`` (0: none does)."""
 LOAD = record_of("time", "satp", "pc", "icount")
 """A write of ``satp``."""
 PAGE_FENCE = record_of("page", "asid", "time")
@@ -147,10 +155,11 @@ SITE = record_of(
     "bits",
     "asid",
     "link",
+    "owed",
     "late",
 )
 """A store site with hazards: how many accesses and stores; the store counted last.  If it waits for
-a fence: for whom, and the number of that fence + 1 when it has come."""
+a fence: for whom, since when, and the number of that fence + 1 when it has come."""
 STATE = record_of(
     "states",
     "doubt",
@@ -159,6 +168,7 @@ STATE = record_of(
     "epoch",
     "legal",
     "svvptc",
+    "ordered",
     "accesses",
     "hazards",
     "undecided",
@@ -167,8 +177,8 @@ STATE = record_of(
 )
 """States of the running search, and 1 if it would have needed more history; fences ever logged;
 sites; a number that changes when tables do; 1 if legal kinds count; 1 if the machine has Svvptc;
-counts of accesses; sites that wait for a fence; the index in the batch of the event that showed the
-newest site."""
+1 if the stream says how the fences of Svinval are ordered; counts of accesses; sites that wait for
+a fence; the index in the batch of the event that showed the newest site."""
 
 
 class Checker(NamedTuple):
@@ -182,6 +192,8 @@ class Checker(NamedTuple):
     """(harts, n): rings; see :data:`LOAD`."""
     loaded: NDArray[np.int64]
     """Writes of ``satp`` ever seen, by hart."""
+    svinval: NDArray[Any]
+    """By hart; see :data:`SVINVAL`."""
     fenced: NDArray[Any]
     """(harts, n): the last fence of a page; see :data:`PAGE_FENCE`."""
     ends: NDArray[np.int64]
@@ -303,8 +315,13 @@ def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
         row = c.log[(c.state.log - 1 - back) % c.log.shape[0]]
         if row.time <= after:
             return found
-        if row.hart == hart and row.sub & _FORM == _FORM_ASID and row.asid == asid:
-            found = row.time
+        if (
+            row.hart == hart
+            and row.sub & _FORM == _FORM_ASID
+            and row.asid == asid
+            and row.covers > after
+        ):
+            found = min(found, row.covers)
     if c.state.log > count:
         c.state.doubt = 1
     return found
@@ -336,21 +353,24 @@ def _last_fence(h: History, c: Checker, q: _Ask, kind: int, bits: int, after: in
         own = _last_page_fence(h, c, q, asid) if kind == _OWN else _wide(0)
         if any_asid >= 0 and own >= 0:
             return max(any_asid, own, after)
+    last = after
     count = min(h.state.fences, h.fences.shape[0])
     for back in range(count):
         fence = h.fences[(h.state.fences - 1 - back) % h.fences.shape[0]]
-        if fence.time <= after:
-            return after
+        if fence.time <= last:
+            return last
         if (
             fence.hart == q.hart
             and fence.va >> bits == q.va >> bits
             and (fence.asid == ANY_ASID or (kind == _OWN and fence.asid == asid))
         ):
-            return fence.time  # type: ignore[no-any-return]
+            last = max(last, fence.covers)
+            if fence.time == last:
+                return last  # type: ignore[no-any-return]
     if h.state.fences > count:
         c.state.doubt = 1
         return NOW
-    return after
+    return last
 
 
 @inner
@@ -707,6 +727,7 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     else:
         row = c.loads[q.hart, (c.loaded[q.hart] - 1) % c.loads.shape[1]]
         pc, event = row.pc, row.time
+    owed = event + 1 + START if number else event
     at = _site(c, pc, kind)
     if kind < _MADE_VALID:
         c.state.hazards += 1
@@ -728,6 +749,7 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     site.va = q.va
     site.bits = pte.level_bits(c.best.level)
     site.asid = atp.asid(c.best.satp) if c.best.is_own else ANY_ASID
+    site.owed = owed
     site.link = _wide(kind in (_LINK_CHANGED, _FREED))
     c.order[c.state.sites] = at
     c.state.sites += 1
@@ -751,6 +773,122 @@ def _spaces_fenced(h: History, c: Checker, hart: int, form: int, asid: int) -> N
 
 
 @inner
+def _page_fenced(h: History, c: Checker, hart: int, form: int, va: int, asid: int) -> None:
+    """Note when a page was fenced last."""
+    if not form & _FORM_VA:
+        return
+    named = asid if form & _FORM_ASID else _wide(ANY_ASID)
+    slot = _fenced_slot(c, hart, va >> 12, named)
+    slot.page = va >> 12
+    slot.asid = named
+    slot.time = h.state.time
+
+
+@inner
+def _fenced(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
+    """Follow a fence.  What ``sinval.vma`` drops is decided by ``sfence.inval.ir``."""
+    form = event.sub & _FORM
+    waits = c.state.ordered and event.sub & ~_FORM == _SINVAL_VMA
+    number = c.state.log
+    row = c.log[number % c.log.shape[0]]
+    row.time = h.state.time
+    row.hart = event.hart
+    row.sub = event.sub
+    row.va = event.a
+    row.asid = event.b
+    row.pc = pc
+    row.icount = icount
+    row.order = c.svinval[event.hart].ordered if waits else h.state.time
+    row.covers = _wide(0) if waits else h.state.time
+    c.state.log += 1
+    if waits:
+        if c.svinval[event.hart].first == 0:
+            c.svinval[event.hart].first = number + 1
+        return
+    history.fenced(h, event.hart, form, event.a, event.b)
+    _spaces_fenced(h, c, event.hart, form, event.b)
+    _page_fenced(h, c, event.hart, form, event.a, event.b)
+    _fence_came(c, event.hart, form, event.a, event.b, h.state.time, number)
+
+
+@inner
+def _svinval_done(h: History, c: Checker, hart: int) -> None:
+    """``sfence.inval.ir`` puts each ``sinval.vma`` before it in force: from now on, what it covers
+    is as if it had been dropped at the ``sfence.w.inval`` before it."""
+    first = c.svinval[hart].first - 1
+    c.svinval[hart].first = 0
+    if first < 0:
+        return
+    if c.state.log - first > c.log.shape[0]:
+        # Some are not kept.  Drop everything, and say that nothing is known any more.
+        history.fenced(h, hart, _wide(0), _wide(0), _wide(0))
+        _spaces_fenced(h, c, hart, _wide(0), _wide(0))
+        h.harts[hart].lost = 1
+        return
+    for number in range(first, c.state.log):
+        row = c.log[number % c.log.shape[0]]
+        if row.hart != hart or row.covers:
+            continue
+        row.covers = row.order
+        form = row.sub & _FORM
+        if form & _FORM_VA:
+            history.page_fenced(h, hart, form, row.va, row.asid, row.covers)
+            _page_invalidated(c, hart, form, row.va, row.asid, row.covers)
+        else:
+            _spaces_invalidated(h, c, hart, form, row.asid, row.covers)
+        _fence_came(c, hart, form, row.va, row.asid, row.covers, number)
+
+
+@inner
+def _page_invalidated(c: Checker, hart: int, form: int, va: int, asid: int, covers: int) -> None:
+    """Note when a page was fenced last, by a fence that may count from before others."""
+    named = asid if form & _FORM_ASID else _wide(ANY_ASID)
+    slot = _fenced_slot(c, hart, va >> 12, named)
+    if slot.time == 0 or (slot.page == va >> 12 and slot.asid == named):
+        slot.page = va >> 12
+        slot.asid = named
+        slot.time = max(slot.time, covers)
+    else:
+        # There may be a later one of this page that the slot has forgotten.
+        slot.page = _wide(NEVER)
+
+
+@inner
+def _spaces_invalidated(
+    h: History, c: Checker, hart: int, form: int, asid: int, covers: int
+) -> None:
+    """Follow a fence without an address that drops what was read before ``covers``."""
+    total = c.loaded[hart]
+    if total == 0:
+        return
+    if c.loads[hart, (total - 1) % c.loads.shape[1]].time <= covers:
+        # The space that is loaded was loaded then, too.
+        now = h.state.time
+        h.state.time = covers
+        history.fenced(h, hart, form, _wide(0), asid)
+        _spaces_fenced(h, c, hart, form, asid)
+        h.state.time = now
+        return
+    c.state.doubt = 0
+    for at in range(h.harts[hart].spaces):
+        space = h.spaces[hart, at]
+        if form & _FORM_ASID and atp.asid(space.satp) != asid:
+            continue
+        end = h.state.time + 1
+        if space.since != NEVER:
+            begin = max(space.since, covers)
+            space.since = _first_loaded(h, c, hart, _BY_ROOT, space.satp, begin, end)
+        if form & _FORM_ASID:
+            if space.since == NEVER and c.ends[hart, at] == 0:
+                c.ends[hart, at] = covers
+        elif space.since_all != NEVER:
+            begin = max(space.since_all, covers)
+            space.since_all = _first_loaded(h, c, hart, _BY_ROOT, space.satp, begin, end)
+    if c.state.doubt:
+        h.harts[hart].lost = 1
+
+
+@inner
 def _space_loaded(h: History, c: Checker, hart: int, satp: int) -> None:
     if atp.mode(satp) == 0:
         return
@@ -762,20 +900,22 @@ def _space_loaded(h: History, c: Checker, hart: int, satp: int) -> None:
 
 
 @inner
-def _fence_came(c: Checker, hart: int, form: int, va: int, asid: int) -> None:
-    """Note the first fence that covers what a site was waiting for."""
+def _fence_came(
+    c: Checker, hart: int, form: int, va: int, asid: int, covers: int, number: int
+) -> None:
+    """Note the first fence that covers what a site was waiting for; ``number``: it in the log."""
     if c.state.waiting == 0:
         return
-    for number in range(c.state.sites):
-        site = c.sites[c.order[number]]
-        if not site.waiting or site.hart != hart:
+    for at in range(c.state.sites):
+        site = c.sites[c.order[at]]
+        if not site.waiting or site.hart != hart or site.owed > covers:
             continue
         if form & _FORM_ASID and (site.asid == ANY_ASID or site.asid != asid):
             continue
         if form & _FORM_VA and (site.link or va >> site.bits != site.va >> site.bits):
             continue
         site.waiting = 0
-        site.late = c.state.log
+        site.late = number + 1
         c.state.waiting -= 1
 
 
@@ -892,25 +1032,13 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
                 _linked(h, c, event.a, event.c)
         elif kind == _FENCE:
             h.state.time = first + i + 1 + START
-            form = event.sub & _FORM
-            history.fenced(h, event.hart, form, event.a, event.b)
-            _spaces_fenced(h, c, event.hart, form, event.b)
-            if form & _FORM_VA:
-                asid = event.b if form & _FORM_ASID else _wide(ANY_ASID)
-                slot = _fenced_slot(c, event.hart, event.a >> 12, asid)
-                slot.page = event.a >> 12
-                slot.asid = asid
-                slot.time = h.state.time
-            row = c.log[c.state.log % c.log.shape[0]]
-            row.time = h.state.time
-            row.hart = event.hart
-            row.sub = event.sub
-            row.va = event.a
-            row.asid = event.b
-            row.pc = batch[i]["pc"]
-            row.icount = batch[i]["icount"]
-            c.state.log += 1
-            _fence_came(c, event.hart, form, event.a, event.b)
+            _fenced(h, c, event, batch[i]["pc"], batch[i]["icount"])
+        elif kind == _FENCE_ORDER:
+            h.state.time = first + i + 1 + START
+            if event.sub == _W_INVAL:
+                c.svinval[event.hart].ordered = h.state.time
+            else:
+                _svinval_done(h, c, event.hart)
         elif kind == _SATP_WRITE:
             if not history.has_room(h, event.hart):
                 return -1 - i

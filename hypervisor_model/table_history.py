@@ -44,8 +44,9 @@ PAGE = record_of("added", "dropped")
 """When a page became a live table for the last time (0: it never was one), and when it ceased to
 be one (0: it is one)."""
 
-FENCE = record_of("time", "hart", "va", "asid")
-"""A fence that names an address."""
+FENCE = record_of("time", "hart", "va", "asid", "covers")
+"""A fence that names an address.  It drops what was read before ``covers``, which is its own time,
+or an earlier one for ``sinval.vma``."""
 
 SPACE = record_of("satp", "since", "since_all", "next")
 """A value that ``satp`` had; since when its tables may have been cached (NEVER: not since the last
@@ -219,12 +220,7 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
     """Note that the guest fenced its own tables now; ``form`` as in
     :class:`~hypervisor_model.events.Fence`."""
     if form & _FORM_VA:
-        row = h.fences[h.state.fences % h.fences.shape[0]]
-        row.time = h.state.time
-        row.hart = hart
-        row.va = va
-        row.asid = asid if form & _FORM_ASID else ANY_ASID
-        h.state.fences += 1
+        page_fenced(h, hart, form, va, asid, h.state.time)
     elif form & _FORM_ASID:
         at = h.first_space[hart, asid] - 1
         while at >= 0:
@@ -239,6 +235,18 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
         h.harts[hart].lost = 0
         h.harts[hart].unfenced = set_of(h.harts[hart].paging)
         _space_loaded(h, hart)
+
+
+@inner
+def page_fenced(h: History, hart: int, form: int, va: int, asid: int, covers: int) -> None:
+    """Note that a fence by address came now, which drops what was read before ``covers``."""
+    row = h.fences[h.state.fences % h.fences.shape[0]]
+    row.time = h.state.time
+    row.hart = hart
+    row.va = va
+    row.asid = asid if form & _FORM_ASID else ANY_ASID
+    row.covers = covers
+    h.state.fences += 1
 
 
 @inner
@@ -288,6 +296,7 @@ def _space_loaded(h: History, hart: int) -> None:
         space = h.spaces[hart, at]
         if space.satp == satp:
             space.since = min(space.since, h.state.time)
+            space.since_all = min(space.since_all, h.state.time)
             return
         at = space.next
     row = h.harts[hart].spaces

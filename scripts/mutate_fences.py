@@ -18,7 +18,19 @@ from typing import Any
 import numpy as np
 
 from cosim.trace.reader import TraceReader
-from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv, empty
+from hypervisor_model.events import (
+    FLAG_MXR,
+    FLAG_SUM,
+    KINDS,
+    ORDER_NAMES,
+    Access,
+    EventBatch,
+    Fence,
+    Kind,
+    Order,
+    Priv,
+    empty,
+)
 from hypervisor_model.fences import FenceChecker
 from hypervisor_model.hazards import LEGAL
 from hypervisor_model.policies.machine import MachineModel
@@ -81,21 +93,44 @@ def probes(vas: set[int], hart: int, bits: int) -> EventBatch:
     return batch
 
 
+def in_force(events: EventBatch, fence: int) -> int:
+    """Return the number of the event from which on ``fence`` counts.
+
+    That of Svinval counts from the next ``sfence.inval.ir`` of its hart on.
+    """
+    kind, sub = int(events[fence]["kind"]), int(events[fence]["sub"])
+    if kind == Kind.FENCE and sub & ~Fence.FORM != Fence.SINVAL_VMA:
+        return fence
+    done = (events["kind"] == Kind.FENCE_ORDER) & (events["sub"] == Order.SFENCE_INVAL_IR)
+    done &= events["hart"] == events[fence]["hart"]
+    after = np.flatnonzero(done[fence:])
+    return fence + int(after[0]) if len(after) else len(events) - 1
+
+
+def name(event: np.void) -> str:
+    """Return the form of a fence, or the name of an instruction that orders fences."""
+    sub = int(event["sub"])
+    return (
+        ORDER_NAMES[sub] if event["kind"] == Kind.FENCE_ORDER else _FORMS[Fence(sub & Fence.FORM)]
+    )
+
+
 def explain(
     machine: MachineModel, events: EventBatch, fence: int, stores: list[tuple[int, int]]
 ) -> str:
     """Return why nobody missed the fence ``fence`` of ``events``."""
-    before = [va for i, va in stores if i < fence][-_PROBED:]
+    end = in_force(events, fence) + 1
+    before = [va for i, va in stores if i < end][-_PROBED:]
     vas = set(before)
-    if int(events[fence]["sub"]) & Fence.VA:
+    if events[fence]["kind"] == Kind.FENCE and int(events[fence]["sub"]) & Fence.VA:
         vas.add(int(events[fence]["a"]) & (1 << 57) - 1 & ~0xFFF)
     satps = events["b"][:fence][events["kind"][:fence] == Kind.SATP_WRITE]
     mode = int(satps[-1]) >> 60 & 15 if len(satps) else 8
     sampled = probes(vas, int(events[fence]["hart"]), 12 + 9 * (mode - 5) if mode else 39)
     found: Counter[bool] = Counter()
     for legal in (False, True):
-        without = run(machine, [events[:fence], sampled], legal)
-        with_it = run(machine, [events[: fence + 1], sampled], legal)
+        without = run(machine, [events[:fence], events[fence + 1 : end], sampled], legal)
+        with_it = run(machine, [events[:end], sampled], legal)
         more = sum(f.accesses for f in without.findings if (f.kind in LEGAL) == legal)
         found[legal] = more > sum(
             f.accesses for f in with_it.findings if (f.kind in LEGAL) == legal
@@ -106,17 +141,20 @@ def explain(
 def mutate(folder: Path, every: int) -> dict[str, Any]:
     """Return what became of each removal."""
     trace = TraceReader(folder)
+    if trace.version < KINDS[Kind.FENCE_ORDER].since:
+        raise SystemExit(f"{folder} is an old trace; capture the guest again")
     machine = trace.origin.machine
     events = np.concatenate(list(trace.batches()))
-    fences = np.flatnonzero(events["kind"] == Kind.FENCE).tolist()
+    fences = np.flatnonzero(np.isin(events["kind"], (Kind.FENCE, Kind.FENCE_ORDER))).tolist()
     original = run(machine, [events])
     stores = addresses(events)
     outcomes: Counter[tuple[str, str]] = Counter()
     for fence in fences[::every]:
-        form = _FORMS[Fence(int(events[fence]["sub"]) & Fence.FORM)]
         without = run(machine, [events[:fence], events[fence + 1 :]])
         noticed = without.hazards > original.hazards
-        outcomes[form, NOTICED if noticed else explain(machine, events, fence, stores)] += 1
+        outcomes[
+            name(events[fence]), NOTICED if noticed else explain(machine, events, fence, stores)
+        ] += 1
     return {
         "trace": str(folder),
         "fences": len(fences),
@@ -142,7 +180,7 @@ def main() -> None:
         return
     print(f"{result['removed']} of {result['fences']} fences removed, one at a time")
     for row in result["outcomes"]:
-        print(f"{row['fences']:6}  {row['form']:8} {row['outcome']}")
+        print(f"{row['fences']:6}  {row['form']:15} {row['outcome']}")
 
 
 if __name__ == "__main__":

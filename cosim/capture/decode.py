@@ -86,7 +86,8 @@ class Instruction:
     rs2: int = 0
     """FENCE: the ASID or VMID register."""
     sub: int = 0
-    """FENCE: form and instruction, as :class:`hypervisor_model.events.Fence` packs them."""
+    """FENCE: form and instruction, as :class:`hypervisor_model.events.Fence` packs them.
+    FENCE_ORDER: the :class:`hypervisor_model.events.Order`."""
     csr: int = 0
     """CSR_WRITES: the register written."""
 
@@ -112,6 +113,8 @@ class Instruction:
             known = list(_capstone.disasm_lite(self.code, 0))
         if known:
             return f"{known[0][2]} {known[0][3]}".strip()
+        if self.kind is InstructionKind.FENCE_ORDER:
+            return self.name
         if self.name:
             return f"{self.name} {self._operands_text()}"
         return f".insn 0x{int.from_bytes(self.code, 'little'):0{2 * self.length}x}"
@@ -205,6 +208,8 @@ def _decode(code: bytes, cbo_block: int) -> Instruction:
     if row.kind is InstructionKind.FENCE:
         form = (Fence.VA if rs1 else 0) | (Fence.ASID if rs2 else 0)
         return Instruction(code, row.name, row.kind, rs1=rs1, rs2=rs2, sub=row.detail | form)
+    if row.kind is InstructionKind.FENCE_ORDER:
+        return Instruction(code, row.name, row.kind, sub=row.detail)
     if row.kind in CSR_WRITES:
         if rs1 == 0 and not row.name.startswith("csrrw"):
             return Instruction(code, "", InstructionKind.OTHER)

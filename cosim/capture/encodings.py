@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from hypervisor_model.events import Fence
+from hypervisor_model.events import Fence, Order
 
 SATP, VSATP, HGATP = 0x180, 0x280, 0x680
 """CSR numbers of the registers that hold the root of a page table."""
@@ -34,6 +34,8 @@ class InstructionKind(Enum):
 
     FENCE = "fence"
     """``sfence.vma``, ``sinval.vma``, ``hfence.*``, ``hinval.*``."""
+    FENCE_ORDER = "fence_order"
+    """``sfence.w.inval``, ``sfence.inval.ir``."""
     ATP_WRITE = "atp_write"
     """A CSR instruction that writes ``satp``, ``vsatp`` or ``hgatp``."""
     ENVCFG_WRITE = "envcfg_write"
@@ -54,6 +56,9 @@ class InstructionKind(Enum):
 CSR_WRITES = (InstructionKind.ATP_WRITE, InstructionKind.ENVCFG_WRITE)
 """The kinds that write a register of :data:`CSR_NAMES`."""
 
+INTERCEPTED = (InstructionKind.FENCE, InstructionKind.FENCE_ORDER, *CSR_WRITES)
+"""The kinds that are events wherever they are executed."""
+
 
 class Pattern(NamedTuple):
     """One row of the encodings: ``word & mask == match``.  The word has ``length`` bytes.
@@ -71,8 +76,8 @@ class Pattern(NamedTuple):
     size: int
     layout: str
     detail: int = 0
-    """FENCE: the instruction bits of :class:`hypervisor_model.events.Fence`; ATP_WRITE and
-    ENVCFG_WRITE: the CSR."""
+    """FENCE: the instruction bits of :class:`hypervisor_model.events.Fence`; FENCE_ORDER: the
+    :class:`hypervisor_model.events.Order`; ATP_WRITE and ENVCFG_WRITE: the CSR."""
 
 
 def _rows() -> list[Pattern]:
@@ -145,6 +150,10 @@ def _rows() -> list[Pattern]:
     ):
         match = 0x73 | funct7 << 25
         rows.append(Pattern(name, 4, 0xFE00_7FFF, match, kinds.FENCE, 0, "fence", int(detail)))
+    for order in Order:
+        name = order.name.lower().replace("_", ".")
+        match = 0x1800_0073 | order << 20
+        rows.append(Pattern(name, 4, 0xFFFF_FFFF, match, kinds.FENCE_ORDER, 0, "order", int(order)))
     # Writes of a root register, and of one with paging features.  csrrs and csrrc with x0 or 0
     # only read: see `decode`.
     for csr in CSR_NAMES:

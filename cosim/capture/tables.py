@@ -200,6 +200,38 @@ class LiveTables:
                     self._entry_written(entry, max(pa, entry), size, op, flags)
                     flags = FLAG_CONT
 
+    def plain_store(self, pa: int) -> int | None:
+        """Return what the entry at ``pa`` holds if a store to it has run and was plain.
+
+        A plain store changes one entry and nothing else: no table comes or goes, and neither
+        tables nor text are reached in another way.  It must change more than A and D, because
+        nothing else shows that it ran.  :meth:`plain_store_done` must follow, but the guest may run
+        meanwhile.
+        """
+        live = self._pages.get(pa & -_PAGE)
+        if live is None or (live.root_level is not None and not self._loaded(pa & -_PAGE)):
+            return None
+        old = int(self._copies[live.slot, (pa & (_PAGE - 1)) >> 3])
+        new = self.ram_entry(pa)
+        if not (old ^ new) & ~(pte.A | pte.D):
+            return None
+        return new if self._is_plain(live, old) and self._is_plain(live, new) else None
+
+    def _is_plain(self, live: _Page, entry: int) -> bool:
+        # In plain Python: this is asked while the guest stands still.
+        if not entry & pte.V:
+            return True
+        if not entry & (pte.R | pte.X) or entry & pte.N or entry & (pte.X | pte.U) == pte.X:
+            return False
+        if not entry & (pte.W | pte.U):
+            return True
+        target = (entry >> pte.PPN_SHIFT & pte.PPN_MASK) << pte.PAGE_BITS
+        return target not in self._pages and not any(live.links[1:])
+
+    def plain_store_done(self, pa: int, size: int, op: PteOp, new: int) -> None:
+        """Take in a store for which :meth:`plain_store` has returned ``new``."""
+        self._entry_written(pa & ~7, pa, size, op, 0, new)
+
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:
         """Take in an entry that differs in RAM though no store explains it."""
         # What was found before it may have retired its table.
@@ -352,13 +384,18 @@ class LiveTables:
 
     # -- stores ---------------------------------------------------------------------------------
 
-    def _entry_written(self, entry: int, at: int, size: int, op: int, flags: int) -> None:
-        """One entry was written (rule 3)."""
+    def _entry_written(
+        self, entry: int, at: int, size: int, op: int, flags: int, value: int | None = None
+    ) -> None:
+        """One entry was written (rule 3).
+
+        :param value: what was written; None: what is in RAM.
+        """
         page = entry & -_PAGE
         live = self._pages[page]
         index = (entry & (_PAGE - 1)) >> 3
         old = int(self._copies[live.slot, index])
-        new = self.ram_entry(entry)
+        new = self.ram_entry(entry) if value is None else value
         self._copies[live.slot, index] = new
         self._log.add(Kind.PTE_WRITE, at, old, new, sub=op, flags=flags, size=size)
         if new == old:

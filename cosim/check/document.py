@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from cosim.check.places import Places
 from cosim.check.suppress import Suppression
-from cosim.check.verdict import Verdict, judge
+from cosim.check.verdict import OUT_OF_ORDER, Verdict, judge
 from cosim.models.result import Ending, Origin
-from guest.spec import checksum
 from hypervisor_model.events import Access, Fence, Kind, priv_name
 from hypervisor_model.fences import Culprit, FenceChecker, FenceSeen, Finding
 from hypervisor_model.hazards import LEGAL, Hazard
@@ -28,7 +26,7 @@ SECTIONS = {
     "freed-reachable": f'{_SFENCE}; "Virtual Address Translation Process"',
     "asid-reused": f"{_SFENCE}: when an ASID gets another root, fence that ASID",
     "global-differs": f'{_SFENCE}; "Addressing and Memory Protection" on the G bit',
-    "order": f"{_SFENCE}: it orders stores that come before it",
+    "order": f'{_SFENCE}: it orders stores that come before it; "Svinval"',
     "svade-ad": 'Privileged specification, "Svade"; "Virtual Address Translation Process"',
     "made-valid": 'Privileged specification, "Svvptc"',
     "permission-gained": _SFENCE,
@@ -49,15 +47,6 @@ def severity(kind: Hazard) -> str:
     if kind in LEGAL:
         return "note"
     return "warning" if kind is Hazard.ACCESSED_CLEARED else "error"
-
-
-def kernel_of(origin: Origin) -> Path | None:
-    """Return the kernel of a run if it is still there, and the same."""
-    path = Path(str(origin.guest.get("kernel", "")))
-    digest = (origin.guest.get("sha256") or {}).get("kernel")
-    if not path.is_file() or (digest and checksum(path) != digest):
-        return None
-    return path
 
 
 def build(
@@ -105,7 +94,7 @@ def build(
 def _finding(finding: Finding, places: Places) -> dict[str, Any]:
     verdict = judge(finding)
     culprit = finding.culprit
-    kind = "order" if verdict.name == "before" else _NAMES[finding.kind]
+    kind = "order" if verdict.name in OUT_OF_ORDER else _NAMES[finding.kind]
     return {
         "kind": kind,
         "severity": severity(finding.kind),
@@ -221,7 +210,11 @@ def _hidden(origin: Origin, checker: FenceChecker) -> list[str]:
             "out. A write to a freed table page may be, if the write before went to the same page."
         )
     found.append("Writes by devices are not seen, nor are other harts: a run has one.")
-    found.append("sinval.vma counts as if sfence.w.inval and sfence.inval.ir surrounded it.")
+    if not checker.ordered:
+        found.append(
+            "The trace is older than version 3: sinval.vma counts as if sfence.w.inval and "
+            "sfence.inval.ir surrounded it."
+        )
     found.append("Call chains are not recorded (call_chain is null): the plugin has no stack.")
     if checker.undecided:
         found.append(f"{checker.undecided} accesses needed more history than is kept.")

@@ -19,14 +19,16 @@ class Verdict:
     """What became of the fence that a store owed."""
 
     name: str
-    """``before``, ``leaf-form``, ``spares-global``, ``wrong-asid``, ``other-hart``,
-    ``wrong-address``, ``late`` or ``never``."""
+    """``no-w-inval``, ``no-inval-ir``, ``before``, ``leaf-form``, ``spares-global``,
+    ``wrong-asid``, ``other-hart``, ``wrong-address``, ``late`` or ``never``."""
     text: str
     fence: FenceSeen | None
     """The fence that the text is about."""
 
 
 _TEXTS = {
+    "no-w-inval": "no sfence.w.inval stands between the store and sinval.vma",
+    "no-inval-ir": "no sfence.inval.ir stands between sinval.vma and the access",
     "leaf-form": "the fence names an address, which leaves pointers to tables",
     "spares-global": "the fence names an ASID, which leaves global translations",
     "wrong-asid": "the fence names another ASID",
@@ -36,8 +38,10 @@ _TEXTS = {
     "late": "the fence came after the access",
     "never": "no fence covered it until the end of the region",
 }
-_RANKS = ("leaf-form", "spares-global", "wrong-asid", "other-hart")
+_RANKS = ("no-w-inval", "no-inval-ir", "leaf-form", "spares-global", "wrong-asid", "other-hart")
 """What explains best, first."""
+OUT_OF_ORDER = ("no-w-inval", "no-inval-ir", "before")
+"""Verdicts on a fence that covers the store, but not in the order that the specification wants."""
 
 
 def judge(finding: Finding) -> Verdict:
@@ -73,7 +77,9 @@ def _failure(finding: Finding, fence: FenceSeen) -> str | None:
         return "spares-global"
     if fence.asid is not None and fence.asid != finding.asid:
         return "wrong-asid"
-    return None
+    if fence.order < finding.culprit.event:
+        return "no-w-inval"
+    return None if fence.in_force else "no-inval-ir"
 
 
 def _early(finding: Finding) -> FenceSeen | None:

@@ -73,6 +73,7 @@ def command(
     from cosim.check import suppress as suppressions
     from cosim.check.places import Places
     from cosim.files import write_atomically
+    from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
     error: BaseException | None = None
@@ -82,7 +83,7 @@ def command(
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
         checker, origin, ending, error = _check_run(spec, legal, offline=offline)
-    places = Places(document.kernel_of(origin))
+    places = Places(kernel_of(origin.guest))
     found = document.build(checker, origin, ending, places, known)
     if sarif is not None:
         write_atomically(sarif, exchange.sarif(found))
@@ -145,7 +146,7 @@ def _check_scenario(text: str) -> None:
             raise UsageError(f"--scenario: there is no {name!r}; scenarios: {', '.join(known)}")
 
 
-def _checker(origin: Origin, legal: bool) -> FenceChecker:
+def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceChecker:
     from cosim.output import progress
     from hypervisor_model.events import Kind, empty
     from hypervisor_model.fences import FenceChecker
@@ -154,17 +155,18 @@ def _checker(origin: Origin, legal: bool) -> FenceChecker:
         first = empty(1)
         first["kind"] = Kind.MARK
         FenceChecker(origin.machine).feed(first)
-        return FenceChecker(origin.machine, legal=legal)
+        return FenceChecker(origin.machine, legal=legal, ordered=ordered)
 
 
 def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Ending]:
     from cosim.output import progress
     from cosim.trace.reader import TraceReader
+    from hypervisor_model.events import KINDS, Kind
 
     trace = TraceReader(folder)
     if trace.origin.stream.accesses == "none":
         raise UsageError(f"{folder} has no accesses to check; capture it with the plugin")
-    checker = _checker(trace.origin, legal)
+    checker = _checker(trace.origin, legal, ordered=trace.version >= KINDS[Kind.FENCE_ORDER].since)
     with progress("check") as step:
         done = 0
         for batch in trace.batches():

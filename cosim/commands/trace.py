@@ -12,9 +12,11 @@ import click
 import numpy as np
 from rich.table import Table
 
+from cosim.kernel.symbols import Symbols, what_stands_at
 from cosim.output import note, print_json, print_line, print_table
 from cosim.trace import describe, reader
 from cosim.trace.reader import TraceReader
+from cosim.trace.run_kernel import symbols_of
 from cosim.trace.schema import KIND_NAMES
 from hypervisor_model.events import FIELDS, Content, Field, priv_name
 from hypervisor_model.jit import unsigned
@@ -108,10 +110,14 @@ def info(folder: Path, as_json: bool) -> None:
 def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> None:
     """Show the first events of the trace in DIR.
 
+    Each pc has its symbol and its instruction if the kernel's file is still there and has not
+    changed.
+
     Example: cosim trace head t -n 50 --kind pte_write --kind fence
     """
     trace = TraceReader(folder)
     first = list(islice(_events(trace, kinds), max(count, 0)))
+    names = symbols_of(trace.origin.guest)
     if as_json:
         columns = [field for field in FIELDS if field.content not in (Content.KIND, Content.UNUSED)]
         print_json(
@@ -120,6 +126,7 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
                     "event": number,
                     "kind": describe.kind_name(int(event["kind"])),
                     **{field.name: _stored(event, field) for field in columns},
+                    **dict(zip(("symbol", "instruction"), _place(event, names), strict=True)),
                 }
                 for number, event in first
             ]
@@ -128,7 +135,7 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
     table = Table(box=None)
     for title in ("event", "icount"):
         table.add_column(title, justify="right")
-    for title in ("pc", "", "kind", ""):
+    for title in ("pc", "", "kind", "", "at"):
         table.add_column(title, overflow="fold")
     for number, event in first:
         table.add_row(
@@ -138,6 +145,7 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
             priv_name(int(event["priv"])),
             describe.kind_name(int(event["kind"])),
             describe.details(event, trace.labels),
+            ": ".join(filter(None, _place(event, names))),
         )
     print_table(table)
 
@@ -182,6 +190,11 @@ def _events(trace: TraceReader, kinds: tuple[str, ...]) -> Iterator[tuple[int, A
         for index in np.flatnonzero(np.isin(batch["kind"], wanted)).tolist():
             yield first + index, batch[index]
         first += len(batch)
+
+
+def _place(event: Any, names: Symbols | None) -> tuple[str | None, str | None]:
+    """Return symbol and instruction at the event's pc, as far as the kernel's file tells them."""
+    return what_stands_at(unsigned(int(event["pc"])), priv_name(int(event["priv"])), names)
 
 
 def _stored(event: Any, field: Field) -> int | None:

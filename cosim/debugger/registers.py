@@ -65,6 +65,14 @@ def parse_general(answer: bytes) -> list[int]:
     return list(_GENERAL.unpack(data))
 
 
+def parse_one(answer: bytes, number: int) -> int:
+    """Return register x0..x31, or pc (32), from the answer to a ``g`` packet.
+
+    :raises RemoteError: when the answer holds fewer registers.
+    """
+    return parse_value(answer[16 * number : 16 * number + 16])
+
+
 def read_description(stub: Stub) -> RegisterNumbers:
     """Read the target description.  QEMU 7.2 answers ``p`` only after that.
 

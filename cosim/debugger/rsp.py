@@ -153,6 +153,7 @@ class StopReply:
         return self.signal in (None, 3)
 
 
+@lru_cache(maxsize=4096)
 def parse_stop(payload: bytes) -> StopReply | None:
     """Return the stop that ``payload`` reports; None if it is another packet."""
     if payload[:1] in b"WX" and payload:

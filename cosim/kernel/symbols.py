@@ -1,6 +1,7 @@
 """Names of a guest's addresses, from an ELF symbol table or the tables inside a Linux Image.
 
 A guest may have none.  Then :func:`load` returns an empty table, and addresses print as numbers.
+The instruction at an address comes from the same file.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from cosim.errors import UsageError
 from cosim.kernel import kallsyms
+from cosim.kernel.disassembly import Disassembly
 from cosim.kernel.images import open_regular
 
 _ENTRY = np.dtype("<u4,u1,u1,<u2,<u8,<u8")
@@ -36,11 +38,16 @@ class Symbols:
 
     :param addresses: of the symbols, in rising order.
     :param names: one for each address.
+    :param kernel: the kernel's file; None if it is not known.
     """
 
-    def __init__(self, addresses: NDArray[np.uint64], names: Sequence[str]) -> None:
+    def __init__(
+        self, addresses: NDArray[np.uint64], names: Sequence[str], kernel: Path | None = None
+    ) -> None:
         self._addresses = addresses
         self._names = names
+        self.instruction = Disassembly(kernel).at
+        """Returns the instruction at an address as text (:meth:`Disassembly.at`)."""
 
     def __len__(self) -> int:
         return len(self._names)
@@ -95,10 +102,14 @@ class Symbols:
         index = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
         return f"{self._names[index]}+0x{offset:x}" if offset else self._names[index]
 
+    def pairs(self) -> list[tuple[int, str]]:
+        """Return each address and its name, the lowest address first."""
+        return list(zip(self._addresses.tolist(), self._names, strict=True))
+
     def describe(self, address: int) -> str:
-        """Return ``0xffffffff80002000 (name+0x12)``, or the number alone if it has no name."""
-        name = self.lookup(address)
-        return f"0x{address:016x} ({name})" if name else f"0x{address:016x}"
+        """Return ``0xffffffff80002000 (name+0x12: ld a5, 0(a4))``, as far as it is known."""
+        known = ": ".join(filter(None, (self.lookup(address), self.instruction(address))))
+        return f"0x{address:016x} ({known})" if known else f"0x{address:016x}"
 
 
 def load(path: Path | str) -> Symbols:
@@ -106,25 +117,45 @@ def load(path: Path | str) -> Symbols:
 
     :raises GuestImageError: when the file cannot be read.
     """
-    with open_regular(Path(path), "kernel") as file:
+    path = Path(path)
+    with open_regular(path, "kernel") as file:
         if file.read(4) == b"\x7fELF":
             try:
-                return _from_elf(ELFFile(file))
+                return Symbols(*_from_elf(ELFFile(file)), path)
             except (ELFError, ValueError):
-                return _empty()
+                return Symbols(*_NONE, path)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
             found = kallsyms.find(bytes(image))
-    return Symbols(found.addresses, found.names) if found else _empty()
+    return Symbols(*((found.addresses, found.names) if found else _NONE), path)
 
 
-def _empty() -> Symbols:
-    return Symbols(np.empty(0, dtype=np.uint64), ())
+def none() -> Symbols:
+    """Return an empty table."""
+    return Symbols(*_NONE)
 
 
-def _from_elf(elf: ELFFile) -> Symbols:
+def what_stands_at(
+    address: int, privilege: str, symbols: Symbols | None
+) -> tuple[str | None, str | None]:
+    """Return the symbol and the instruction at ``address``; None for what is not known.
+
+    Only the kernel has them.  What runs in U-mode or in a virtual machine has its own addresses.
+
+    :param privilege: ``U``, ``S``, ``M``, ``VU`` or ``VS``.
+    """
+    if symbols is None or privilege not in ("S", "M"):
+        return None, None
+    return symbols.lookup(address), symbols.instruction(address)
+
+
+_Table = tuple[NDArray[np.uint64], Sequence[str]]
+_NONE: _Table = (np.empty(0, dtype=np.uint64), ())
+
+
+def _from_elf(elf: ELFFile) -> _Table:
     section = cast(Section | None, elf.get_section_by_name(".symtab"))
     if section is None:
-        return _empty()
+        return _NONE
     strings = elf.get_section(section["sh_link"]).data()
     # As an array, because a kernel has some 200,000 symbols.
     table = np.frombuffer(section.data(), dtype=_ENTRY)
@@ -136,4 +167,4 @@ def _from_elf(elf: ELFFile) -> Symbols:
     names = [strings[at : strings.index(b"\0", at)].decode("latin-1") for at in table["name"]]
     # Names with $ or .L are the compiler's: marks for code and data, and local labels.
     real = [i for i, name in enumerate(names) if name and not name.startswith(("$", ".L"))]
-    return Symbols(np.ascontiguousarray(table["value"][real]), [names[i] for i in real])
+    return np.ascontiguousarray(table["value"][real]), [names[i] for i in real]

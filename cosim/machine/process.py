@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,14 @@ Asked for by Python between fork and exec (``preexec_fn``), it would need a real
 refuses that to a process that has mapped more than there is memory, as the models' RAM may be.
 Without it Python uses vfork, which copies nothing.
 """
+
+
+def setpriv() -> str | None:
+    """Return the path of setpriv, which each child is started with; None if it is missing.
+
+    It is a part of every Debian, wherever the user's PATH leads.
+    """
+    return shutil.which("setpriv") or shutil.which("setpriv", path=os.defpath)
 
 
 def spawn(
@@ -43,15 +51,8 @@ def spawn(
     :raises FileNotFoundError: when there is no such program.
     :raises OSError: when the program cannot be started for another reason.
     """
-    words = [os.fspath(word) for word in argv]
-    if shutil.which(words[0]) is None:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
-    # A part of every Debian, wherever the user's PATH leads.
-    setpriv = shutil.which("setpriv") or shutil.which("setpriv", path=os.defpath)
-    if setpriv is None:
-        raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
     return subprocess.Popen(
-        [setpriv, *_TIED, *words],
+        _tied(argv),
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
@@ -59,6 +60,39 @@ def spawn(
         start_new_session=True,
         umask=umask,
     )
+
+
+def spawn_in_terminal(
+    argv: Sequence[str | Path],
+    *,
+    pass_fds: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start ``argv`` with our terminal, tied to this process.
+
+    It is in our group of processes, so that it may read from the terminal.
+
+    :param environment: further variables.
+    :raises FileNotFoundError: when there is no such program.
+    :raises OSError: when the program cannot be started for another reason.
+    """
+    return subprocess.Popen(
+        _tied(argv), pass_fds=pass_fds, env={**os.environ, **(environment or {})}
+    )
+
+
+def _tied(argv: Sequence[str | Path]) -> list[str]:
+    """Return the words that start ``argv`` tied to the thread that starts it.
+
+    :raises FileNotFoundError: when there is no such program.
+    """
+    words = [os.fspath(word) for word in argv]
+    if shutil.which(words[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), words[0])
+    starter = setpriv()
+    if starter is None:
+        raise FileNotFoundError(errno.ENOENT, "setpriv of util-linux is missing", "setpriv")
+    return [starter, *_TIED, *words]
 
 
 def end(process: subprocess.Popen[bytes], grace: float = 2.0) -> int:

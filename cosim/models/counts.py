@@ -64,6 +64,7 @@ class EventCounter:
                 asid=int(self._forms[Fence.ASID]),
                 all=int(self._forms[Fence.ALL]),
             ),
+            fence_order=kinds[Kind.FENCE_ORDER],
             satp_write=kinds[Kind.SATP_WRITE] - self._samples[Kind.SATP_WRITE],
             envcfg_write=kinds[Kind.ENVCFG_WRITE] - self._samples[Kind.ENVCFG_WRITE],
             access=kinds[Kind.ACCESS] - self._samples[Kind.ACCESS],

@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cosim.kernel.symbols import Symbols, what_stands_at
+from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
-from cosim.models.profile import Lookup, Profiler
+from cosim.models.profile import Profiler
 from cosim.models.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
 from hypervisor_model.policies import Policy
@@ -30,9 +32,11 @@ class Pipeline:
         self._policies = dict(policies)
         self._counter = EventCounter()
         self._comparison = Comparison(origin.machine, list(policies))
-        self._profiler = Profiler(list(policies))
-        self.lookup: Callable[[], Lookup | None] = lambda: None
-        """Returns what names the guest's addresses in the profile of exits, if there is such."""
+        self._profiler = Profiler(list(policies), origin.machine.harts)
+        self.symbols: Callable[[], Symbols | None] = lambda: None
+        """Returns what names the addresses of the guest's kernel, if there is such."""
+        self.rows = ROWS
+        """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
         """Returns the labels of the guest's marks, by number."""
         # Kernels release the interpreter's lock, and policies share nothing.
@@ -44,7 +48,12 @@ class Pipeline:
         answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
         self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
         if self._policies:
-            self._profiler.feed(batch, [one.exits_taken for one in self._policies.values()])
+            policies = self._policies.values()
+            self._profiler.feed(
+                batch,
+                [policy.exits_taken for policy in policies],
+                [policy.misses_taken for policy in policies],
+            )
 
     @property
     def illegal(self) -> int:
@@ -58,15 +67,20 @@ class Pipeline:
     def document(self, ending: Ending) -> ResultDocument:
         """Return the result so far, of a run that ended like ``ending``."""
         results = {name: policy.result() for name, policy in self._policies.items()}
+        illegal = self._comparison.findings()
+        symbols = self.symbols() if results or illegal else None
+        for finding in illegal:
+            place = what_stands_at(finding["pc"], finding["privilege"], symbols)
+            finding["symbol"], finding["instruction"] = place
         made = document(
             self.origin,
             ending,
             self._counter.counts(),
             {name: result.to_json() for name, result in results.items()},
             self._comparison.counts(),
-            self._comparison.findings(),
+            illegal,
         )
         if results:
-            totals = {name: result.at_least for name, result in results.items()}
-            made["profile"] = self._profiler.profile(totals, self.lookup(), self.labels())
+            lookup = symbols.lookup if symbols else None
+            made["profile"] = self._profiler.profile(results, lookup, self.labels(), self.rows)
         return made

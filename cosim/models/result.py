@@ -64,6 +64,8 @@ class EventCounts(TypedDict):
     pte_write_continued: int
     hardware_ad_updates: int
     fence: FenceCounts
+    fence_order: NotRequired[int]
+    """``sfence.w.inval`` and ``sfence.inval.ir``; older results lack it."""
     satp_write: int
     envcfg_write: int
     access: int | None

@@ -8,6 +8,7 @@ shows one.  Neither knows the other, so that a further output is one new file in
         Paragraphs              sentences
         Table                   rows of cells
         PlotGroup               plots, which also give their numbers as tables
+        FlameGraph              what one count consists of
         Listing                 lines that must stay as they are
         Notes                   short remarks, one a line
 
@@ -221,6 +222,26 @@ class PlotGroup(Part):
     plots: tuple[Plot, ...]
     tables: tuple[Table, ...] = ()
     """Further tables, below the plots' own."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a count consists of, in a flame graph."""
+
+    label: str
+    value: int
+    parts: tuple[Frame, ...] = ()
+    """Their values add up to at most ``value``."""
+
+
+@dataclass(frozen=True)
+class FlameGraph(Part):
+    """One count, and what it consists of, level by level; only for outputs that draw."""
+
+    caption: str
+    unit: str
+    """What is counted."""
+    root: Frame
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,10 @@ def describe(illegal: Json) -> str:
 
 
 def _lines(illegal: Json) -> Iterator[str]:
-    where = f"event {illegal['event']:,}, pc {illegal['pc']:#x}, hart {illegal['hart']}"
+    # Results of older versions have neither.
+    known = ": ".join(filter(None, (illegal.get("symbol"), illegal.get("instruction"))))
+    place = f"{illegal['pc']:#x} ({known})" if known else f"{illegal['pc']:#x}"
+    where = f"event {illegal['event']:,}, pc {place}, hart {illegal['hart']}"
     if illegal["icount"] is not None:
         where += f", {illegal['icount']:,} instructions in"
     yield f"illegal translation by {illegal['party']} ({where})"

@@ -9,7 +9,7 @@ from typing import Any
 from cosim.errors import UsageError
 from cosim.files import read_regular
 from cosim.models.model_options import make_pipeline
-from cosim.models.result import FORMAT, VERSION, backend_name
+from cosim.models.result import FORMAT, VERSION, ResultDocument, backend_name
 from cosim.output import Step
 from cosim.report import from_figures, from_result
 from cosim.report.content import Report
@@ -53,6 +53,24 @@ def of_trace(path: Path, step: Step) -> Report:
     return _of_result(json.loads(json.dumps(result)), path)
 
 
+def read_result(path: Path) -> ResultDocument:
+    """Return the result in ``path``: a file, or a folder that has a ``result.json``.
+
+    :raises UsageError: when there is none of this version.
+    """
+    file = path / RESULT if path.is_dir() else path
+    data: Any = _read(file)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise UsageError(f"{file}: is not a result (`cosim run --json`)")
+    return _checked(data, file)
+
+
+def _checked(data: Any, path: Path) -> ResultDocument:
+    if data.get("version") != VERSION:
+        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
+    return data  # type: ignore[no-any-return]
+
+
 def _of_document(data: Any, path: Path) -> Report:
     if isinstance(data, dict) and data.get("format") == FORMAT:
         return _of_result(data, path)
@@ -67,8 +85,7 @@ def _figure(data: Any, path: Path) -> FigureDocument:
 
 
 def _of_result(data: Any, path: Path) -> Report:
-    if data.get("version") != VERSION:
-        raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
+    _checked(data, path)
     try:
         data["backend"] = backend_name(data["backend"])
         return from_result.build(data)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cosim.models.profile import OverTime
 from cosim.models.result import ResultDocument, VirtualCounts, missed
-from cosim.output import one_line
-from cosim.report import answer, number_text, settings
+from cosim.report import answer, from_profile, number_text, settings
 from cosim.report.content import (
     UNKNOWN,
     Axis,
@@ -16,17 +14,14 @@ from cosim.report.content import (
     Bars,
     Cell,
     Group,
-    Lines,
     Listing,
     Notes,
     Paragraphs,
     Part,
-    Place,
     Plot,
     PlotGroup,
     Report,
     Section,
-    Series,
     Table,
 )
 from cosim.report.divergence import describe
@@ -83,6 +78,13 @@ def _findings(result: ResultDocument) -> Iterator[Section]:
         yield Section("findings", "Findings", found)
 
 
+def _profile(result: ResultDocument) -> Iterator[Section]:
+    if "profile" in result:
+        policies = result["policies"]
+        exiting = [name for name in policies if answer.can_exit(policies[name])]
+        yield from from_profile.sections(result["profile"], exiting)
+
+
 def _incomplete(result: ResultDocument) -> str:
     return result.get("incomplete_because", "it broke off")
 
@@ -132,74 +134,6 @@ def _if_known(axis: Axis, bars: dict[str, Bar]) -> Plot | None:
     if all(bar.value is None for bar in bars.values()):
         return None
     return Bars("", axis, (Group("", bars),))
-
-
-# -- exits by time and place ---------------------------------------------------------------------
-
-_POINTS = 32
-"""Windows of time on the page at most."""
-
-
-def _profile(result: ResultDocument) -> Iterator[Section]:
-    profile = result.get("profile")
-    if profile is None:
-        return
-    exiting = [name for name, policy in result["policies"].items() if answer.can_exit(policy)]
-    reasons = profile["reasons"]
-    left_out = [f"{name}: {reasons[name]}" for name in exiting if name in reasons]
-    over_time = profile["over_time"]
-    parts: list[Part] = []
-    if over_time is not None:
-        parts += _over_time(over_time, exiting)
-    notes = [reasons["over_time"]] if "over_time" in reasons else left_out
-    if notes:
-        parts.append(Notes(tuple(notes)))
-    yield Section("time", "VM exits over the guest's time", tuple(parts), detail=True, drawn=True)
-    parts = [*_by_function(result, exiting)]
-    notes = left_out + ([reasons["functions"]] if "functions" in reasons else [])
-    if notes:
-        parts.append(Notes(tuple(notes)))
-    yield Section("functions", "VM exits by function", tuple(parts), detail=True, drawn=True)
-
-
-def _over_time(over_time: OverTime, exiting: list[str]) -> Iterator[Part]:
-    exits = {name: counts for name, counts in over_time["exits"].items() if name in exiting}
-    if not exits:
-        return
-    length = max(map(len, exits.values()))
-    joined = -(-length // _POINTS)
-    window = joined * over_time["window"]
-    series = tuple(
-        Series(
-            name,
-            tuple(
-                (at * window, sum(counts[at * joined : (at + 1) * joined]))
-                for at in range(-(-length // joined))
-            ),
-        )
-        for name, counts in exits.items()
-    )
-    places = tuple(Place(mark["at"], one_line(mark["label"])) for mark in over_time["marks"])
-    x = Axis("instructions since the region began")
-    y = Axis(f"VM exits in each {window:,} instructions")
-    marks: tuple[Table, ...] = ()
-    if places:
-        rows = tuple((Cell(place.label), Cell.of(place.x)) for place in places)
-        marks = (Table("Marks of the guest", ("mark", x.label), rows),)
-    yield PlotGroup("", (Lines("", x, y, series, places),), marks)
-
-
-def _by_function(result: ResultDocument, exiting: list[str]) -> Iterator[Part]:
-    profile = result["profile"]
-    functions = [(one_line(one["function"]), one["exits"]) for one in profile["by_function"]]
-    functions.append(("all other functions", profile["other_functions"]))
-    groups = []
-    for function, exits in functions:
-        bars = {name: Bar(exits[name]) for name in exiting if exits.get(name)}
-        if bars:
-            groups.append(Group(function, bars))
-    if groups:
-        yield PlotGroup("", (Bars("", Axis("VM exits"), tuple(groups)),))
 
 
 # -- counts --------------------------------------------------------------------------------------

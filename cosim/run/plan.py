@@ -175,6 +175,7 @@ def resolve(spec: RunSpec) -> Plan:
         with about("workload"):
             append = _command_line(spec, known.append)
         memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
+        extensions = known.extensions
     else:
         if spec.kernel is None:
             raise UsageError(
@@ -183,6 +184,7 @@ def resolve(spec: RunSpec) -> Plan:
         kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
         append = spec.append or ""
         memory, cpu = spec.memory or "512M", spec.cpu
+        extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
     base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
@@ -206,7 +208,7 @@ def resolve(spec: RunSpec) -> Plan:
     with about("memory"):
         size = parse_memory(memory)
     with about("cpu"):
-        cpu = cpu or tools.default_cpu(emulator)
+        cpu = cpu or ",".join(filter(None, (tools.default_cpu(emulator), extensions)))
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     return Plan(

@@ -177,6 +177,12 @@ class Heard:
         """Where the region ended, if not with the machine."""
         return self._plugin.end_place
 
+    @property
+    def calls(self) -> list[int]:
+        """Where QEMU counted instructions that did not retire
+        (:attr:`~cosim.capture.plugin.stream.StreamReader.calls`)."""
+        return self._plugin.calls
+
     def events(self) -> EventBatch:
         """Return the whole stream; the file stays mapped as long as it is used."""
         if not self._count:

@@ -25,7 +25,8 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
     """Return ``spec`` with a backend that this machine has.
 
     :param note: is told if that is another backend than the one asked for.
-    :raises MissingTool: when there is no QEMU, or ``spec`` needs the backend that is missing.
+    :raises MissingTool: when there is no QEMU, ``spec`` needs the backend that is missing, or what
+        would stand in is missing, too.
     """
     backend = spec.backend
     if not isinstance(backend, Backend):
@@ -35,6 +36,7 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
         return spec
     try:
         other, difference = backend.stand_in(spec.names)
+        other.missing()
     except MissingTool as error:
         raise MissingTool(f"{reason}; {error}") from None
     note(f"cosim: {reason}; {difference}")
@@ -82,7 +84,7 @@ def execute(
     """
     watchers = watchers or Watchers()
     backend = backend_of(plan)
-    pipeline.lookup = lambda: plan.symbols.lookup if len(plan.symbols) else None
+    pipeline.symbols = lambda: plan.symbols
     with ExitStack() as stack:
         pipeline.labels = lambda: dict(enumerate(session.labels))
         if trace is None:

@@ -43,6 +43,7 @@ _CHUNK = 1 << 18
 _SHOWN = 5
 """A difference is shown with this many events before it."""
 _HARDWARE_AD = pte.A | pte.D
+_FENCES = (Kind.FENCE, Kind.FENCE_ORDER)
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ class Merge:
         :param late_sites: the addresses of the fences in text that gdb found too late.
         """
         if at_end and not self.differs:
-            while (event := self.expected()) is not None and event["kind"] == Kind.FENCE:
+            while (event := self.expected()) is not None and event["kind"] in _FENCES:
                 self._pass_unseen(self._next + 1)
             if event is not None:
                 self._differ(None, event)
@@ -240,7 +241,7 @@ class Merge:
             theirs = self._stream[self._common[number : number + 1]]
             if self._comparable(theirs)[0] == ours:
                 return number
-            if theirs[0]["kind"] != Kind.FENCE:
+            if theirs[0]["kind"] not in _FENCES:
                 return None
         return None
 

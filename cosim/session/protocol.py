@@ -129,7 +129,7 @@ class Backend(BackendOptions):
     def missing(self) -> str | None:
         """Return why this machine does not have the backend; None if it does.
 
-        :raises MissingTool: when there is no QEMU at all.
+        :raises MissingTool: when something is missing without which no other backend can stand in.
         """
         return None
 

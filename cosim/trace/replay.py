@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
-from cosim.errors import GuestImageError
-from cosim.kernel import symbols
 from cosim.models.pipeline import Pipeline
-from cosim.models.profile import Lookup
-from cosim.models.result import Json, ResultDocument
+from cosim.models.result import ResultDocument
 from cosim.output import Step
 from cosim.trace.reader import TraceReader
+from cosim.trace.run_kernel import symbols_of
 
 
 def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument:
@@ -23,28 +18,10 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument
     :raises ModelError: when the models cannot take the events.
     """
     pipeline.labels = lambda: trace.labels
-    pipeline.lookup = lambda: _symbols(trace.origin.guest)
+    pipeline.symbols = lambda: symbols_of(trace.origin.guest)
     done = 0
     for batch in trace.batches():
         pipeline.feed(batch)
         done += len(batch)
         step(done, trace.events)
     return pipeline.document(trace.ending)
-
-
-def _symbols(guest: Json) -> Lookup | None:
-    """Return what names the addresses of a trace's kernel, if its file is still there."""
-    path, digests = guest.get("kernel"), guest.get("sha256")
-    if not isinstance(path, str) or not isinstance(digests, dict):
-        return None
-    try:
-        if not Path(path).is_file():
-            return None
-        with Path(path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != digests.get("kernel"):
-            return None
-        found = symbols.load(path)
-    except (OSError, ValueError, GuestImageError):
-        return None
-    return found.lookup if len(found) else None

@@ -97,6 +97,25 @@ alone u64 change_order(u64 va, int store_first)
 u64 run_bug_order(void) { return change_order(PLACE(25), 0), 1; }
 u64 run_fixed_order(void) { return change_order(PLACE(25), 1), 1; }
 
+/* As change_order, with the instructions of Svinval. */
+alone u64 order_svinval(u64 va, int store_first)
+{
+    pte *e = used_page(kernel_root, va, 17);
+    u64 next = leaf(frame_with(18), RW);
+    if (store_first) {
+        *e = next;
+        sfence_w_inval();
+    } else {
+        sfence_w_inval();
+        *e = next;
+    }
+    sinval_va_asid(va, 0);
+    sfence_inval_ir();
+    return probe_load(va);
+}
+u64 run_bug_svinval_order(void) { return order_svinval(PLACE(29), 0), 1; }
+u64 run_fixed_svinval_order(void) { return order_svinval(PLACE(29), 1), 1; }
+
 alone u64 reuse_asid(u64 va, int fenced)
 {
     pte *first = new_root(), *second = new_root();

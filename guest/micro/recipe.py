@@ -49,6 +49,7 @@ class Recipe:
             bios="none" if self._machine else None,
             append="scenario=all",
             memory="128M",
+            extensions="svinval=on",
             region_from="mark:begin",
             region_to="mark:end",
             sources=self.sources(),

@@ -31,6 +31,8 @@ const struct scenario scenarios[] = {
     {"fixed-link", 0, 0, run_fixed_link, 0},
     {"bug-order", 0, 0, run_bug_order, "order"},
     {"fixed-order", 0, 0, run_fixed_order, 0},
+    {"bug-svinval-order", 0, 0, run_bug_svinval_order, "order"},
+    {"fixed-svinval-order", 0, 0, run_fixed_svinval_order, 0},
     {"bug-reuse", 0, 0, run_bug_reuse, "asid-reused"},
     {"fixed-reuse", 0, 0, run_fixed_reuse, 0},
     {"bug-free", 0, 0, run_bug_free, "freed-reachable"},

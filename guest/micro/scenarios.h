@@ -63,6 +63,8 @@ u64 run_bug_link(void);
 u64 run_fixed_link(void);
 u64 run_bug_order(void);
 u64 run_fixed_order(void);
+u64 run_bug_svinval_order(void);
+u64 run_fixed_svinval_order(void);
 u64 run_bug_reuse(void);
 u64 run_fixed_reuse(void);
 u64 run_bug_free(void);

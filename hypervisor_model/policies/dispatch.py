@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import with_globals
 from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import TAKEN, Hardware
-from hypervisor_model.policies.policy import ANSWER, EXITS
+from hypervisor_model.policies.hart import TAKEN, Hardware, misses
+from hypervisor_model.policies.policy import ANSWER, EXITS, MISSES
 from hypervisor_model.policies.shadow_access import other_event
 from hypervisor_model.policies.shadow_tables import Pool, has_room
 from hypervisor_model.policies.synchronisation import load_filled
@@ -24,7 +24,7 @@ from hypervisor_model.policies.synchronisation import load_filled
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
-_TAKEN, _ANSWER, _EXITS = TAKEN, ANSWER, EXITS
+_TAKEN, _ANSWER, _EXITS, _MISSES = TAKEN, ANSWER, EXITS, MISSES
 
 _Event = Callable[[Hardware, Pool, Event], None]
 _Fence = Callable[[Hardware, Pool, int, int, int, int], None]
@@ -88,7 +88,9 @@ def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray
             else:
                 _satp_write(hw, p, event.hart, event.b)
         else:
+            missed = misses(hw, event.hart)
             answers[_ANSWER, i] = other_event(hw, p, event, _protects)
+            answers[_MISSES, i] = misses(hw, event.hart) - missed
         if hw.counts[_TAKEN] != before:
             answers[_EXITS, i] = hw.counts[_TAKEN] - before
             before = hw.counts[_TAKEN]

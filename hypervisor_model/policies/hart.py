@@ -122,6 +122,12 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
 
 
 @inner
+def misses(hw: Hardware, hart: int) -> int:
+    """Return the TLB misses of a hart so far."""
+    return hw.tlb_counts[hart, 0].misses  # type: ignore[no-any-return]
+
+
+@inner
 def cache_of(hw: Hardware, hart: int, view: int) -> WalkCache:
     """Return the walk cache of a hart and privilege view."""
     return WalkCache(hw.cache_entries[hart, view], hw.cache_states[hart, view])

@@ -25,11 +25,12 @@ from hypervisor_model.policies.hart import (
     count_refs,
     envcfg_written,
     is_untranslated,
+    misses,
     tlb_of,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import ANSWER, Colour, Policy, Stream, register
+from hypervisor_model.policies.policy import ANSWER, MISSES, Colour, Policy, Stream, register
 from hypervisor_model.tlb import NO_GUEST
 from hypervisor_model.walk import OK, PROBE, Request, untranslated
 
@@ -39,6 +40,7 @@ _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _NO_GUEST = NO_GUEST
 _VIEW = 0
+_ANSWER, _MISSES = ANSWER, MISSES
 
 
 @register
@@ -57,7 +59,7 @@ class Native(Policy):
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
         # It takes no exits.
-        return int(_run(self._hw, self._guest.ram, batch, start, answers[ANSWER]))
+        return int(_run(self._hw, self._guest.ram, batch, start, answers))
 
 
 @kernel
@@ -69,7 +71,9 @@ def _run(
         kind = event.kind
         hart = event.hart
         if kind == _ACCESS:
-            answers[i] = _access(hw, guest, hart, event)
+            missed = misses(hw, hart)
+            answers[_ANSWER, i] = _access(hw, guest, hart, event)
+            answers[_MISSES, i] = misses(hw, hart) - missed
         elif kind == _FENCE:
             tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
             tlbs.fence(tlb, cache, event.sub, event.a, event.b, _NO_GUEST)

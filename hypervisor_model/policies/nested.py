@@ -35,12 +35,13 @@ from hypervisor_model.policies.hart import (
     cache_of,
     count_refs,
     envcfg_written,
+    misses,
     take_exit,
     tlb_of,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import NoOptions
-from hypervisor_model.policies.policy import ANSWER, EXITS, Colour, Policy, Stream, register
+from hypervisor_model.policies.policy import ANSWER, EXITS, MISSES, Colour, Policy, Stream, register
 from hypervisor_model.walk import OK, PROBE, Request, untranslated, walk1, walk2
 
 HOST_BASE = 1 << 50
@@ -50,7 +51,7 @@ _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
-_TAKEN, _ANSWER, _EXITS = TAKEN, ANSWER, EXITS
+_TAKEN, _ANSWER, _EXITS, _MISSES = TAKEN, ANSWER, EXITS, MISSES
 _GSTAGE_FAULT = int(Exit.GSTAGE_FAULT)
 _GSTAGE_PAGES = COUNTERS + int(Counter.GSTAGE_PAGES)
 _VMID = GUEST_ID
@@ -119,7 +120,9 @@ def _run(
         event = event_at(batch, i)
         kind, hart = event.kind, event.hart
         if kind == _ACCESS:
+            missed = misses(hw, hart)
             answers[_ANSWER, i] = _access(hw, g, hart, event)
+            answers[_MISSES, i] = misses(hw, hart) - missed
             # No other event takes an exit.
             answers[_EXITS, i] = hw.counts[_TAKEN] - before
             before = hw.counts[_TAKEN]

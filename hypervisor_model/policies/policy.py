@@ -24,8 +24,9 @@ _MODES = frozenset(int(mode) for mode in Mode)
 
 Accesses = Literal["all", "partial", "none"]
 
-ANSWER, EXITS = 0, 1
-"""Rows of what a kernel gives for each event: the translation of an ACCESS; the exits taken."""
+ANSWER, EXITS, MISSES = range(3)
+"""Rows of what a kernel gives for each event: the translation of an ACCESS; the exits taken; the
+TLB misses."""
 
 _HARDWARE = ("tlb_misses", "tlb_hits", "tlb_displaced", "walk_refs", "walk_cache_hits")
 """Counts of the hart's own, by their names in a result."""
@@ -134,6 +135,8 @@ class Policy(ABC):
         self._left_out = False
         self.exits_taken: NDArray[np.int64] = np.zeros(0, np.int64)
         """The exits that each event of the last batch has caused, of all kinds."""
+        self.misses_taken: NDArray[np.int64] = np.zeros(0, np.int64)
+        """The TLB misses of each event of the last batch; only an ACCESS has any."""
 
     def feed(self, batch: EventBatch) -> NDArray[np.int64]:
         """Consume ``batch`` in order.
@@ -146,20 +149,21 @@ class Policy(ABC):
         """
         own = own_events(batch, self.machine)
         self._left_out |= own is not batch
-        answers = np.zeros((2, len(batch)), np.int64)
+        answers = np.zeros((3, len(batch)), np.int64)
         at = 0
         while at < len(batch):
             at = self._consume(own, at, answers)
             if at < len(batch):
                 self._grow()
-        translations, self.exits_taken = answers
+        translations, self.exits_taken, self.misses_taken = answers
         return translations
 
     @abstractmethod
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
         """Consume from ``start`` on; the index that was not consumed for want of room.
 
-        ``answers`` has the rows :data:`ANSWER` and :data:`EXITS`, with a column for each event.
+        ``answers`` has the rows :data:`ANSWER`, :data:`EXITS` and :data:`MISSES`, with a column for
+        each event.
         """
 
     def _grow(self) -> None:

@@ -3,11 +3,14 @@
 A :class:`HartCache` holds everything that a hart may have read, for a few addresses.  After each
 action of the guest it reads all that the specification allows it to read; a fence drops what the
 specification says it drops.  So a translation is possible if, and only if, it can be made of what
-is in the set.  Nothing here is taken from ``hypervisor_model`` but the layout of events.
+is in the set.  ``sinval.vma`` orders the stores before the last ``sfence.w.inval`` before what is
+read after the next ``sfence.inval.ir``.  So the latter makes the set anew, as if it had dropped at
+the former what it names.  Nothing here is taken from ``hypervisor_model`` but the layout of events.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import NamedTuple
 
 from hypervisor_model.events import Fence, Priv
@@ -47,6 +50,21 @@ class Leaf(NamedTuple):
     value: int
 
 
+class _Read(NamedTuple):
+    """All that may be read at a moment: by this ``satp``, from these tables."""
+
+    satp: int
+    raw: dict[int, dict[int, int]]
+
+
+class _Drop(NamedTuple):
+    """A fence."""
+
+    form: Fence
+    va: int
+    asid: int
+
+
 class HartCache:
     """Everything that a hart may hold for the addresses ``watched``."""
 
@@ -56,10 +74,14 @@ class HartCache:
         self._watched = watched
         self.pointers: set[Pointer] = set()
         self.leaves: set[Leaf] = set()
-
-    @property
-    def _satp(self) -> int:
-        return self._guest.satp[self._hart]
+        self._satp = 0
+        self._raw: dict[int, dict[int, int]] = {}
+        self._past: list[_Read | _Drop] = []
+        """All that was read and dropped."""
+        self._ordered = 0
+        """How much of it was before the last ``sfence.w.inval``."""
+        self._waiting: list[tuple[int, _Drop]] = []
+        """Each ``sinval.vma`` that waits, and how much was before its ``sfence.w.inval``."""
 
     @property
     def _asid(self) -> int:
@@ -67,6 +89,41 @@ class HartCache:
 
     def read_all(self) -> None:
         """Read whatever may be read now, for every watched address."""
+        self._do(_Read(self._guest.satp[self._hart], copy.deepcopy(self._guest.raw)))
+
+    def fence(self, form: Fence, va: int, asid: int) -> None:
+        """``sfence.vma``."""
+        self._do(_Drop(form, va, asid))
+
+    def w_inval(self) -> None:
+        """``sfence.w.inval``."""
+        self._ordered = len(self._past)
+
+    def sinval(self, form: Fence, va: int, asid: int) -> None:
+        """``sinval.vma``."""
+        self._waiting.append((self._ordered, _Drop(form, va, asid)))
+
+    def inval_ir(self) -> None:
+        """``sfence.inval.ir``."""
+        past, ordered = self._past, self._ordered
+        for at, drop in reversed(self._waiting):
+            past.insert(at, drop)
+        ordered += sum(at < ordered for at, _ in self._waiting)
+        self._waiting.clear()
+        self.pointers, self.leaves, self._past = set(), set(), []
+        for action in past:
+            self._do(action)
+        self._ordered = ordered
+
+    def _do(self, action: _Read | _Drop) -> None:
+        self._past.append(action)
+        if isinstance(action, _Drop):
+            self._drop(*action)
+        else:
+            self._satp, self._raw = action
+            self._read_watched()
+
+    def _read_watched(self) -> None:
         if self._satp >> 60 == 0:
             return
         levels = LEVELS[self._satp >> 60]
@@ -82,10 +139,10 @@ class HartCache:
         return item.is_global or item.asid == self._asid
 
     def _read(self, va: int, level: int, table: int, is_global: bool) -> None:
-        if table not in self._guest.raw:
+        if table not in self._raw:
             return
         index = va >> 12 + 9 * level & 511
-        entry = self._guest.raw[table].get(index, 0)
+        entry = self._raw[table].get(index, 0)
         below = is_global or bool(entry & G)
         if is_link(entry, level):
             pointer = Pointer(self._asid, below, level - 1, va >> 12 + 9 * level, target(entry))
@@ -95,9 +152,7 @@ class HartCache:
         elif entry & V:
             self.leaves.add(Leaf(self._asid, below, level, va >> 12 + 9 * level, entry))
 
-    def fence(self, form: Fence, va: int, asid: int) -> None:
-        """Drop what a fence of this hart drops."""
-
+    def _drop(self, form: Fence, va: int, asid: int) -> None:
         def spared(item: Pointer | Leaf) -> bool:
             return bool(form & Fence.ASID) and (item.is_global or item.asid != asid)
 

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hypervisor_model.events import Access, EventBatch, Fence, Kind, Priv, empty
+from hypervisor_model.events import Access, EventBatch, Fence, Kind, Order, Priv, empty
 from hypervisor_model.jit import signed
 from tests.hypervisor_model.reference_mmu import Hart, Memory, translate
 
@@ -123,6 +123,9 @@ class Guest:
     def fence(self, hart: int, form: Fence, va: int = 0, asid: int = 0) -> list[EventBatch]:
         self.fences.append((len(self.moments), hart, form, va, asid))
         return self._acted([event(Kind.FENCE, a=va, b=asid, sub=form, hart=hart)])
+
+    def order(self, hart: int, order: Order) -> list[EventBatch]:
+        return self._acted([event(Kind.FENCE_ORDER, sub=order, hart=hart)])
 
     def access(self, ask: Ask) -> EventBatch:
         flags = 2 * ask.sum + 4 * ask.mxr

@@ -16,6 +16,7 @@ from hypervisor_model.events import (
     EventBatch,
     Fence,
     Kind,
+    Order,
     Priv,
     PteOp,
     empty,
@@ -125,6 +126,10 @@ class Guest:
     ) -> None:
         form = (Fence.VA if va is not None else 0) | (Fence.ASID if asid is not None else 0)
         self._emit(Kind.FENCE, signed(va or 0), asid or 0, sub=form | instruction, hart=hart)
+
+    def order(self, order: Order, *, hart: int = 0) -> None:
+        """Order the fences of Svinval."""
+        self._emit(Kind.FENCE_ORDER, 0, sub=order, hart=hart)
 
     def access(
         self,

@@ -12,6 +12,7 @@ from hypervisor_model.events import (
     EventBatch,
     Fence,
     Kind,
+    Order,
     Priv,
 )
 from hypervisor_model.fences import FenceChecker, Finding
@@ -129,13 +130,117 @@ def test_only_a_fence_that_covers_the_page_is_enough(
     assert kinds(guest) == ([] if enough else [Hazard.FRAME_CHANGED])
 
 
-def test_sinval_counts_as_a_fence() -> None:
+W_INVAL, INVAL_IR = Order
+
+
+def svinval(guest: Guest, steps: str, entry: int) -> None:
+    """Do each step: (s)tore, sfence.(w).inval, s(i)nval.vma, sfence.inval.i(r), (a)ccess."""
+    for step in steps:
+        match step:
+            case "s":
+                guest.store(entry, leaf(NEW if guest.words[entry] == leaf(OLD) else OLD))
+            case "w":
+                guest.order(W_INVAL)
+            case "i":
+                guest.fence(VA, 1, instruction=Fence.SINVAL_VMA)
+            case "r":
+                guest.order(INVAL_IR)
+            case "a":
+                guest.access(VA)
+
+
+@pytest.mark.parametrize(
+    ("steps", "enough"),
+    [
+        ("swira", True),
+        ("sira", False),  # no sfence.w.inval
+        ("wsira", False),  # the store is behind it
+        ("swia", False),  # no sfence.inval.ir
+        ("swria", False),  # ... or too early
+        ("swiar", False),  # ... or too late
+        ("swa", False),
+        ("sw", True),  # nothing accesses it
+        ("wiswira", True),
+        ("swirswira", True),
+        ("swirsira", False),  # the second store
+        ("swiwira", True),
+        ("swiira", True),
+        ("swwiira", True),
+    ],
+)
+def test_svinval_is_a_fence_in_its_order_only(steps: str, enough: bool) -> None:
     guest, entry = started()
     used(guest)
+    svinval(guest, steps, entry)
+    assert kinds(guest) == ([] if enough else [Hazard.FRAME_CHANGED])
+
+
+@pytest.mark.parametrize(("va", "asid"), [(None, None), (None, 1), (VA, None), (VA, 1)])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_every_form_of_sinval_is_put_in_force(
+    va: int | None, asid: int | None, ordered: bool
+) -> None:
+    guest, entry = started(asid=1)
+    used(guest)
     guest.store(entry, leaf(NEW))
-    guest.fence(VA, 1, instruction=Fence.SINVAL_VMA)
+    if ordered:
+        guest.order(W_INVAL)
+    guest.fence(va, asid, instruction=Fence.SINVAL_VMA)
+    guest.order(INVAL_IR)
     guest.access(VA)
-    assert kinds(guest) == []
+    assert kinds(guest) == ([] if ordered else [Hazard.FRAME_CHANGED])
+
+
+def test_each_hart_orders_its_own_svinval() -> None:
+    guest, entry = started(harts=2)
+    for hart in (0, 1):
+        guest.fence(hart=hart)
+    guest.store(entry, leaf(NEW))
+    guest.order(W_INVAL, hart=0)
+    guest.order(W_INVAL, hart=1)
+    guest.fence(VA, instruction=Fence.SINVAL_VMA, hart=1)
+    guest.order(INVAL_IR, hart=0)
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == [Hazard.FRAME_CHANGED]
+
+
+def test_a_space_that_was_left_between_the_instructions_of_svinval_may_be_kept() -> None:
+    """Its tables may have been read after ``sfence.w.inval``."""
+    for loaded_behind in (False, True):
+        guest, entry = started(asid=1)
+        used(guest)
+        first = next(iter(guest.roots))
+        other = guest.page()
+        if loaded_behind:
+            guest.order(W_INVAL)
+        guest.load(other, 2)
+        if not loaded_behind:
+            guest.order(W_INVAL)
+        guest.fence(None, 1, instruction=Fence.SINVAL_VMA)
+        guest.order(INVAL_IR)
+        guest.store(entry, leaf(NEW))
+        guest.load(first, 1)
+        guest.access(VA)
+        assert kinds(guest) == ([Hazard.FRAME_CHANGED] if loaded_behind else [])
+
+
+def test_the_late_svinval_is_the_one_that_covers_the_store() -> None:
+    guest, entry = started()
+    used(guest)
+    svinval(guest, "sairswir", entry)
+    (finding,) = check(guest.batch())
+    assert finding.late is not None
+    assert finding.late.instruction == Fence.SINVAL_VMA
+    assert finding.late.order == len(guest.events) - 3
+
+
+def test_sinval_counts_as_a_fence_if_the_stream_does_not_say_its_order() -> None:
+    guest, entry = started()
+    used(guest)
+    svinval(guest, "sia", entry)
+    checker = FenceChecker(MachineModel(ram_size=SIZE, svadu=False), ordered=False)
+    checker.feed(guest.batch())
+    assert checker.findings == []
 
 
 def test_a_global_page_outlives_a_fence_with_an_asid() -> None:

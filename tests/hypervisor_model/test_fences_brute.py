@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervisor_model.events import Access, EventBatch, Fence, Priv
+from hypervisor_model.events import Access, EventBatch, Fence, Order, Priv
 from hypervisor_model.fences import FenceChecker, Limits
 from hypervisor_model.policies.machine import MachineModel
 from tests.hypervisor_model.brute_fences import HartCache
@@ -36,6 +36,7 @@ class Checked(Player):
         self.watched = sorted(addresses)
         self.caches = [HartCache(guest, hart, self.watched) for hart in range(guest.harts)]
         self.asked: Counter[tuple[bool, bool]] = Counter()
+        self.svinval = self.rng.random() < 0.5
 
     def va(self) -> int:
         if hasattr(self, "watched") and self.rng.random() < 0.9:
@@ -67,8 +68,20 @@ class Checked(Player):
     def fence(self, hart: int) -> None:
         form = self.rng.choice((Fence.VA, Fence.VA_ASID, Fence.VA_ASID, Fence.ASID, Fence.ALL))
         va, asid = self.va(), self.rng.choice((1, 2))
-        self.caches[hart].fence(form, va, asid)
-        self.feed(self.guest.fence(hart, form, va, asid))
+        if not self.svinval or self.rng.random() < 0.3:
+            self.caches[hart].fence(form, va, asid)
+            self.feed(self.guest.fence(hart, form, va, asid))
+            return
+        match self.rng.choice(("order", "fence", "fence", "done")):
+            case "order":
+                self.caches[hart].w_inval()
+                self.feed(self.guest.order(hart, Order.SFENCE_W_INVAL))
+            case "fence":
+                self.caches[hart].sinval(form, va, asid)
+                self.feed(self.guest.fence(hart, Fence(form | Fence.SINVAL_VMA), va, asid))
+            case "done":
+                self.caches[hart].inval_ir()
+                self.feed(self.guest.order(hart, Order.SFENCE_INVAL_IR))
 
     def ask(self, hart: int) -> None:
         rng = self.rng

@@ -14,7 +14,8 @@ from hypervisor_model import precompile
 
 _SETUP = Path(__file__).parents[2] / "scripts" / "setup"
 _UNIX = (
-    "bash sh env sed cut sha256sum mktemp cat rm dirname head tail grep sleep flock cp chmod mkdir"
+    "bash sh env sed cut sha256sum mktemp cat rm dirname head tail grep sleep flock cp chmod mkdir "
+    "setpriv"
 )
 
 
@@ -173,6 +174,11 @@ def test_only_missing_packages_are_installed(box: Sandbox) -> None:
     update, install = _calls(calls, "apt-get")
     assert update.endswith(" update")
     assert install.endswith(" install --no-install-recommends gdb-multiarch")
+
+
+def test_what_ties_guests_to_the_tool_is_installed(box: Sandbox) -> None:
+    (box.bin / "setpriv").unlink()
+    assert _calls(box.run()[2], "apt-get")[-1].endswith(" util-linux")
 
 
 def test_tests_need_more(box: Sandbox) -> None:

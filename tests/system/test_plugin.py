@@ -32,6 +32,7 @@ from hypervisor_model.events import (
     EventBatch,
     Fence,
     Kind,
+    Order,
     Priv,
     PteOp,
     fault_pa,
@@ -55,8 +56,8 @@ class Capture:
         self.summary = summary
         self.labels = labels
 
-    def of(self, kind: Kind) -> EventBatch:
-        picked: EventBatch = self.events[self.events["kind"] == kind]
+    def of(self, *kinds: Kind) -> EventBatch:
+        picked: EventBatch = self.events[np.isin(self.events["kind"], kinds)]
         return picked
 
 
@@ -304,11 +305,24 @@ def test_the_guests_own_faults(tmp_path: Path) -> None:
     assert set(run.of(Kind.PAGE_FAULT)["priv"].tolist()) == {Priv.S}
 
 
-def test_svinval_is_three_instructions_and_one_event(tmp_path: Path) -> None:
+def test_svinval_is_a_fence_between_two_that_order_it(tmp_path: Path) -> None:
     config, mark = micro("scenario=svinval", cpu=",svinval=on")
     run = capture(config, tmp_path, start="mark:svinval", end="mark:end", **mark)
     found = Counter(run.of(Kind.FENCE)["sub"].tolist())
     assert found[Fence.SINVAL_VMA | Fence.VA_ASID] == 8 + 1  # and the one that tries it out
+    kinds = [*run.of(Kind.FENCE_ORDER, Kind.FENCE)[["kind", "sub"]].tolist()]
+    triple = [
+        (Kind.FENCE_ORDER, Order.SFENCE_W_INVAL),
+        (Kind.FENCE, Fence.SINVAL_VMA | Fence.VA_ASID),
+        (Kind.FENCE_ORDER, Order.SFENCE_INVAL_IR),
+    ]
+    assert kinds == triple * 9
+
+
+def test_a_hart_without_svinval_orders_nothing(tmp_path: Path) -> None:
+    config, mark = micro("scenario=svinval", cpu=",svinval=off")
+    run = capture(config, tmp_path, start="mark:svinval", end="mark:end", **mark)
+    assert not len(run.of(Kind.FENCE_ORDER))
 
 
 def test_two_re_executions_of_a_recording_are_equal_and_so_is_a_part(tmp_path: Path) -> None:

@@ -134,7 +134,10 @@ def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
 
 @pytest.mark.parametrize(
     "scenarios",
-    ["map,protect,alias,superpage,unlink", "asid,global,bare,stores,cbo-zero,misaligned,user"],
+    [
+        "map,protect,alias,superpage,unlink",
+        "asid,global,bare,stores,cbo-zero,misaligned,svinval,user",
+    ],
 )
 def test_micro(scenarios: str, tmp_path: Path) -> None:
     spec = RunSpec(name="agree", backend=Gdb(), guest="micro", workload=f"scenario={scenarios}")
@@ -164,7 +167,7 @@ def _step_through(scenario: str, folder: Path) -> tuple[EventBatch, EventBatch]:
 
 @pytest.mark.parametrize(
     "scenario",
-    ["protect", "global", "bare", "stores", "cbo-zero", "misaligned", "fault", "user"],
+    ["protect", "global", "bare", "stores", "cbo-zero", "misaligned", "svinval", "fault", "user"],
 )
 def test_every_access_of_micro(scenario: str, tmp_path: Path) -> None:
     """No event is left out, neither a fetch nor a fault."""

@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cosim.capture.gdb.effects import Executed
 from hypervisor_model.events import PteOp
 from hypervisor_model.isa import pte
 from hypervisor_model.jit import signed, unsigned
@@ -97,10 +96,10 @@ class Auditor:
         self._tables = tables
         self._text = text
         # Written out only if something was missed: it takes a disassembler.
-        self._recent: deque[Executed | str] = deque(maxlen=_LAST_EVENTS)
+        self._recent: deque[object] = deque(maxlen=_LAST_EVENTS)
 
-    def note(self, executed: Executed) -> None:
-        """Remember what happened last, for the report of what is found next."""
+    def note(self, executed: object) -> None:
+        """Remember what happened last, for the report of what is found next; ``str`` says it."""
         self._recent.append(executed)
 
     def check_tables(self) -> None:

@@ -69,6 +69,16 @@ class Stop(NamedTuple):
         return self.state.pc
 
     @property
+    def priv(self) -> int:
+        """The privilege that it executes with."""
+        return self.state.priv
+
+    @property
+    def behind(self) -> int:
+        """The address behind the instruction."""
+        return self.pc + self.instruction.length
+
+    @property
     def asked(self) -> list[Part]:
         """The parts whose translations are asked for.
 

@@ -36,6 +36,8 @@ class Coverage:
         """Physical addresses, which count while there is no paging."""
         self._suspects: set[int] = set()
         self._watched: dict[int, set[int]] = {}
+        self._tables_at: dict[int, int | None] | None = None
+        """The inverse of ``_watched``; None until it is needed."""
         self._satp: int | None = None
         self._bare: bool | None = None
         self._returns: set[int] = set()
@@ -83,11 +85,26 @@ class Coverage:
             # M-mode stores to physical addresses, whatever satp holds.
             physical = set(tables) if bare or self._layout.machine_mode else set()
             self._points.watches.become(physical.union(*self._watched.values()))
+            self._tables_at = None
         if bare != self._bare:
             self._bare = bare
             self._points.breaks.become(self._lasting() | self._returns)
         tables.added.clear()
         tables.dropped.clear()
+
+    @property
+    def steady(self) -> bool:
+        """True if a fence, or an entry that reaches neither tables nor text, moves no point."""
+        return not (self._bare or self._layout.machine_mode or self._text.is_rewritten)
+
+    def table_at(self, page: int) -> int | None:
+        """Return the table that is watched at the virtual page ``page``; None if there are more."""
+        if self._tables_at is None:
+            self._tables_at = {}
+            for table, addresses in self._watched.items():
+                for va in addresses:
+                    self._tables_at[va] = None if va in self._tables_at else table
+        return self._tables_at.get(page)
 
     def _without_paging(self) -> bool:
         return bool(atp.mode(self._tables.satp) == 0)

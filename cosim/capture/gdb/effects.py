@@ -240,6 +240,8 @@ def record(executed: Executed, registers: Registers, tables: Tables, log: EventL
     if inst.kind is InstructionKind.FENCE:
         sub, va, asid = inst.fence_operands(stop.state.general)
         log.add(Kind.FENCE, va, asid, sub=sub)
+    elif inst.kind is InstructionKind.FENCE_ORDER:
+        log.add(Kind.FENCE_ORDER, 0, sub=inst.sub)
     elif inst.kind is InstructionKind.ATP_WRITE:
         _record_atp_write(executed, registers, tables, log)
     elif inst.kind is InstructionKind.ENVCFG_WRITE:

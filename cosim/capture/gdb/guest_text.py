@@ -54,6 +54,11 @@ class GuestText:
             self._rewritten[va] = first
         return found
 
+    @property
+    def is_rewritten(self) -> bool:
+        """True while the kernel can write to text through a second mapping."""
+        return bool(self._rewritten)
+
     def again(self) -> set[int]:
         """Scan the text that the kernel can write to; return the virtual addresses of its sites."""
         found: set[int] = set()

@@ -1,15 +1,13 @@
-"""Finds fences and writes of ``satp`` and ``menvcfg`` in RAM, without symbols."""
+"""Finds fences, what orders them, and writes of ``satp`` and ``menvcfg`` in RAM."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.capture.encodings import CSR_WRITES, PATTERNS, InstructionKind
+from cosim.capture.encodings import CSR_WRITES, INTERCEPTED, PATTERNS
 
-_ROWS = [
-    row for row in PATTERNS if row.kind in (InstructionKind.FENCE, *CSR_WRITES) and row.length == 4
-]
+_ROWS = [row for row in PATTERNS if row.kind in INTERCEPTED and row.length == 4]
 
 
 def _common_bits() -> tuple[int, int]:

@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Sequence
 
 from cosim.capture import marks
+from cosim.capture.decode import Instruction
 from cosim.capture.encodings import InstructionKind
-from cosim.capture.gdb import effects, samples
+from cosim.capture.gdb import ahead, effects, samples
+from cosim.capture.gdb.ahead import PlainFence, PlainStore
 from cosim.capture.gdb.audit import Audit, Auditor
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
@@ -32,10 +34,12 @@ from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.gdb.stopped_guest import HartState, StoppedGuest
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
+from cosim.debugger.registers import parse_general
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import GuestError
 from hypervisor_model.events import EventBatch, Kind, Priv
 from hypervisor_model.isa import pte
+from hypervisor_model.jit import unsigned
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
@@ -70,7 +74,8 @@ class Interception:
         self._loop = layout.loop
         self._sink = sink
         self._foretold = foretold
-        self._pending: Stop | None = None
+        self._pending: Stop | PlainFence | PlainStore | None = None
+        self._plain = 0
         self._one_by_one = one_by_one
         self._log = EventLog()
         self._last_batch = 0.0
@@ -206,15 +211,20 @@ class Interception:
         """Execute the instruction of a stop whose event is foretold.
 
         All requests go out at once: the registers, the translations, the step.  What comes back is
-        handled like that of :meth:`execute`, also if it is not what was foretold.
+        handled like that of :meth:`execute`, also if it is not what was foretold.  Most stops are
+        plain (:mod:`cosim.capture.gdb.ahead`), so less is asked.
 
         :param reply: what QEMU said; the guest is where it stopped.
         :return: False if nothing was done: this stop must be handled with care.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         event = self._to_come()
-        if event is None or not self._fits(event, reply):
+        known = None if event is None else self._fits(event, reply)
+        if event is None or known is None:
             return False
+        self._plain += 1
+        if self._plain % ahead.SAMPLED_EVERY and ahead.may_be_plain(event, known, self._coverage):
+            return self._execute_plain(event, known, reply.watch)
         hidden = set() if reply.watch is None else self._coverage.hide(frozenset({reply.watch}))
         addresses = [event.pc]
         if reply.watch is not None:
@@ -234,11 +244,57 @@ class Interception:
             # A further watchpoint has stopped the instruction before it did anything.
             self._points.sync()
             return False
+        self._take_in_stepped(event, state, dict(zip(addresses, answers, strict=True)), logged)
+        return True
+
+    def _execute_plain(self, event: Next, known: Instruction, watch: int | None) -> bool:
+        """Execute a foretold stop that may be plain; return False if nothing was done."""
+        if watch is None:
+            self._guest.start_plain()
+        else:
+            lift, restore = self._points.lifted(watch)
+            self._guest.start_plain(lift)
+            self._points.restore(restore)
+        self._log.pc, self._log.priv = event.pc, event.priv
+        logged = len(self._log)
+        if watch is None:
+            # A fence writes no table, so the tables can be compared while QEMU executes it.
+            self._auditor.check_tables()
+        state = self._guest.plain_state()
+        if self._guest.finish_step().watch is not None:
+            # A further watchpoint has stopped the instruction before it did anything.
+            return False
+        plain: PlainFence | PlainStore | None
+        if watch is None:
+            plain = ahead.fence(event, known, state)
+        else:
+            plain = ahead.store(event, known, watch, state, self._coverage, self._tables)
+        if plain is None:
+            before = self._guest.state_after(state, unsigned(self._tables.satp))
+            self._take_in_stepped(event, before, {}, logged)
+            return True
+        self.stops += 1
+        self.pc = event.pc
+        self._pending = plain
+        if watch is None:
+            # What the kernel has patched needs its points before the guest goes on.
+            self._coverage.scan_again()
+            self._came(logged)
+        return True
+
+    def _take_in_stepped(
+        self, event: Next, state: HartState, foreseen: dict[int, int | None], logged: int
+    ) -> None:
+        """Take in an instruction that was stepped before it was looked at.
+
+        :param state: the guest before the step.
+        :param foreseen: the translations that were asked for before the step.
+        :param logged: how many events the log had then.
+        """
         self.stops += 1
         self.pc = state.pc
         self._begin_stop(state)
         stop = self._classifier.classify(state)
-        foreseen = dict(zip(addresses, answers, strict=True))
         *asked, _ = stop.asked
         unforeseen = [part.va for part in asked if part.va not in foreseen]
         if unforeseen:
@@ -252,14 +308,13 @@ class Interception:
             self._coverage.scan_again()
             self._came(logged)
             self._pending = stop
-            return True
+            return
         # A write of satp that was not foretold: the state has its old value.
         executed = effects.after_step(stop, state.satp, self._guest, self._tables)
         if not executed.interrupted:
             self._take_in(executed)
         self._points.sync()
         self._came(logged)
-        return True
 
     def _to_come(self) -> Next | None:
         ready = self.active and not self._countdown and self._place is None
@@ -267,36 +322,60 @@ class Interception:
             return None
         return self._foretold.next()
 
-    def _fits(self, event: Next, reply: StopReply) -> bool:
-        """Return True if a stop may be the foretold event, and the instruction there is known."""
+    def _fits(self, event: Next, reply: StopReply) -> Instruction | None:
+        """Return the instruction of the foretold event if it is known and may be at a stop."""
         known = self._classifier.known(event.pc, event.priv)
         if known is None or not self._points.own(reply, event.pc):
-            return False
+            return None
         if reply.watch is None:
-            return event.kind == Kind.FENCE and known.kind is InstructionKind.FENCE
-        return event.kind == Kind.PTE_WRITE and known.kind in _STORES
+            fits = event.kind == Kind.FENCE and known.kind is InstructionKind.FENCE
+        else:
+            fits = event.kind == Kind.PTE_WRITE and known.kind in _STORES
+        return known if fits else None
 
     def _settle(self, payload: bytes | None) -> None:
-        """Take in a fence whose step is done, if there is one; let the guest run then.
+        """Take in the instruction whose step is done, if there is one; let the guest run then.
 
         :param payload: how it is to run; None: it stays.
         """
-        stop, self._pending = self._pending, None
-        if stop is None:
+        pending, self._pending = self._pending, None
+        if pending is None:
             return
-        if payload is None:
-            after = self._guest.read("pc")
-        else:
+        asks = not isinstance(pending, PlainStore)
+        if payload is not None:
             self._points.sync()
-            after = self._guest.resume(payload, asking="pc")
-        if after != stop.pc + stop.instruction.length:
-            # The step took an interrupt.  The guest comes back to the fence.
-            return
+            if asks:
+                self._guest.resume(payload, asking="pc")
+            else:
+                self._guest.go(payload)
         logged = len(self._log)
         # It may be a later stop's by now.
-        self._log.pc, self._log.priv = stop.pc, stop.state.priv
-        self._take_in(effects.completed(stop), scanned=True)
+        self._log.pc, self._log.priv = pending.pc, pending.priv
+        if isinstance(pending, PlainStore):
+            self._take_in_store(pending)
+        else:
+            after = self._guest.read("pc") if payload is None else self._guest.asked()
+            if after != pending.behind:
+                # The step took an interrupt.  The guest comes back to the fence.
+                return
+            if isinstance(pending, PlainFence):
+                self._take_in_fence(pending)
+            else:
+                self._take_in(effects.completed(pending), scanned=True)
         self._came(logged)
+
+    def _take_in_store(self, store: PlainStore) -> None:
+        self._tables.plain_store_done(store.pa, store.instruction.size, store.op, store.new)
+        self._coverage.update()
+        self._auditor.note(store)
+        self._countdown.renew()
+
+    def _take_in_fence(self, fence: PlainFence) -> None:
+        general = parse_general(fence.state.general)
+        sub, va, asid = fence.instruction.fence_operands(general)
+        self._log.add(Kind.FENCE, va, asid, sub=sub)
+        self._auditor.note(fence)
+        self._countdown.renew()
 
     def _came(self, logged: int) -> None:
         if self._foretold is not None:

@@ -127,6 +127,9 @@ class _Client:
         self._acks = True
         self._breaks: set[int] = set()
         self._stop_asked = False
+        self._ready = select.poll()
+        self._ready.register(line, select.POLLIN)
+        self._ready.register(self._stub.fileno(), select.POLLIN)
 
     def serve(self) -> None:
         """Answer gdb until it goes away."""
@@ -275,13 +278,11 @@ class _Client:
     def _wait(self) -> StopReply:
         """Wait until the guest stops, by itself or because it is to."""
         stub, line = self._stub.fileno(), self._line.fileno()
-        if self._stub.has_read:
-            # The stop came together with an answer.
-            stop = self._stub.stop(0)
-            if stop is not None:
-                return stop
+        # The stop may have come together with an answer.
+        waited = self._stub.has_read
         while True:
-            ready = select.select([stub, line], [], [], _POLL_SECONDS)[0]
+            ready = {stub} if waited else {at for at, _ in self._ready.poll(_POLL_SECONDS * 1000)}
+            waited = False
             if stub in ready:
                 stop = self._stub.stop(0)
                 if stop is not None:

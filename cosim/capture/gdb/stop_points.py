@@ -83,6 +83,14 @@ class StopPoints:
         """Insert and remove points with the next request, until QEMU has what is wanted."""
         self._stub.defer(*self.breaks.requests(), *self.watches.requests())
 
+    def lifted(self, page: int) -> tuple[bytes, bytes]:
+        """Return the packets that take a watchpoint out for one step, and put it back."""
+        return b"z2,%x,1000" % page, b"Z2,%x,1000" % page
+
+    def restore(self, packet: bytes) -> None:
+        """Send the second packet of :meth:`lifted` along with the next request."""
+        self._stub.defer(packet)
+
     def own(self, reply: StopReply | None, pc: int) -> bool:
         """Return True if one of these points explains a stop.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from cosim.capture.encodings import ATP_NAMES
-from cosim.debugger.registers import parse_general, parse_value, read_description
+from cosim.debugger.registers import parse_general, parse_one, parse_value, read_description
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import RemoteError
 from hypervisor_model.events import Priv
@@ -60,6 +60,28 @@ class HartState(NamedTuple):
         return bool(self.priv & Priv.VIRT)
 
 
+class PlainState(NamedTuple):
+    """What a plain stop is asked for, as the stub has sent it.  Most of it is never looked at."""
+
+    general: bytes
+    """The answer to ``g``."""
+    privilege: bytes
+
+    @property
+    def pc(self) -> int:
+        """The address of the instruction that executes next."""
+        return parse_one(self.general, _PC)
+
+    @property
+    def priv(self) -> int:
+        """As :class:`hypervisor_model.events.Priv`."""
+        return parse_value(self.privilege) & 7
+
+    def register(self, number: int) -> int:
+        """Return register x0..x31."""
+        return parse_one(self.general, number)
+
+
 class StoppedGuest:
     """The guest behind a stub.
 
@@ -71,6 +93,7 @@ class StoppedGuest:
         self._stub = stub
         self._numbers = read_description(stub)
         self._state = [b"g", *(self._numbers.read(name) for name in ("priv", "sstatus", "satp"))]
+        self._plain = self._state[:2]
 
     def state(self) -> HartState:
         """Return the registers that each stop begins with, in one round trip."""
@@ -171,9 +194,36 @@ class StoppedGuest:
         """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
         return self._state_of(answers)
 
-    def resume(self, payload: bytes, *, asking: str) -> int:
-        """Let the guest run with ``payload``; return what register ``asking`` held before that."""
+    def start_plain(self, *first: bytes) -> None:
+        """Send ``first``, which is answered OK, and ask what a :class:`PlainState` has; then step.
+
+        :meth:`plain_state` and :meth:`finish_step` must follow.
+        """
+        self._stub.defer(*first)
+        self._stub.post(*self._plain, b"vCont;s")
+
+    def plain_state(self) -> PlainState:
+        """Return what :meth:`start_plain` has asked for."""
+        return PlainState(self._stub.answer(), self._stub.answer())
+
+    def state_after(self, before: PlainState, satp: int) -> HartState:
+        """Return the state before a step that was no write of a register.
+
+        :param before: the part of it that was read then.
+        :param satp: what it held.
+        """
+        general = parse_general(before.general)
+        return HartState(general, before.priv, self.read("sstatus"), satp)
+
+    def resume(self, payload: bytes, *, asking: str) -> None:
+        """Let the guest run with ``payload``, and ask what register ``asking`` holds before that.
+
+        :meth:`asked` must follow.
+        """
         self._stub.post(self._numbers.read(asking), payload)
+
+    def asked(self) -> int:
+        """Return the answer that :meth:`resume` has asked for."""
         return parse_value(self._stub.answer())
 
     def translate(self, addresses: Sequence[int]) -> list[int | None]:

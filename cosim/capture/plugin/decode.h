@@ -24,7 +24,8 @@ enum op {
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
     OP_RETURN,    /* sret, mret */
     OP_GUEST,     /* hlv, hlvx, hsv: memory of a virtual machine */
-    OP_ENVCFG     /* writes menvcfg or henvcfg; detail: the CSR */
+    OP_ENVCFG,    /* writes menvcfg or henvcfg; detail: the CSR */
+    OP_ORDER      /* sfence.w.inval, sfence.inval.ir; detail: enum order */
 };
 
 enum csr {
@@ -113,7 +114,10 @@ static inline struct insn decode(uint32_t word)
             if (word == 0x10200073 || word == 0x30200073) {
                 out.op = OP_RETURN;
             }
-            if (out.rd == 0) {
+            if ((word & ~(1u << 20)) == 0x18000073) {
+                out.op = OP_ORDER;
+                out.detail = word >> 20 & 1 ? ORDER_SFENCE_INVAL_IR : ORDER_SFENCE_W_INVAL;
+            } else if (out.rd == 0) {
                 static const struct {
                     uint8_t funct7, fence;
                 } fences[] = {{0x09, FENCE_SFENCE_VMA},  {0x0b, FENCE_SINVAL_VMA},
@@ -165,7 +169,7 @@ static inline struct insn decode(uint32_t word)
 static inline bool deferred(enum op op)
 {
     return op == OP_SC || op == OP_CBO_ZERO || op == OP_VSTORE || op == OP_FENCE ||
-           op == OP_ATP || op == OP_ENVCFG;
+           op == OP_ATP || op == OP_ENVCFG || op == OP_ORDER;
 }
 
 #endif

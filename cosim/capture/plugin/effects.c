@@ -97,6 +97,11 @@ static void fenced(unsigned vcpu, const struct pending *done)
     forget_fetched();
 }
 
+static void fences_ordered(const struct pending *done)
+{
+    emit(KIND_FENCE_ORDER, &done->at)->sub = done->site.detail;
+}
+
 void settle(unsigned vcpu)
 {
     struct hart *hart = &harts[vcpu];
@@ -109,6 +114,9 @@ void settle(unsigned vcpu)
     switch (done->op) {
     case OP_FENCE:
         fenced(vcpu, done);
+        break;
+    case OP_ORDER:
+        fences_ordered(done);
         break;
     case OP_ATP:
         atp_written(vcpu, done);

@@ -81,6 +81,9 @@ void on_execute(unsigned vcpu, void *data)
         tables_hardware_updates(&at);
         defer(vcpu, site, &at)->before = read_envcfg(site.detail);
         break;
+    case OP_ORDER:
+        defer(vcpu, site, &at);
+        break;
     case OP_CBO_ZERO:
         defer(vcpu, site, &at)->operand = reg_read(site.rs1) & -(uint64_t)options.cbo_block;
         break;

@@ -176,7 +176,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
             (record && (what.op == OP_FENCE || what.op == OP_ATP || what.op == OP_CBO_ZERO ||
-                        what.op == OP_ENVCFG ||
+                        what.op == OP_ENVCFG || what.op == OP_ORDER ||
                         (what.op == OP_STATUS && options.accesses)))) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_execute, CB_READS_REGISTERS, data);
         }

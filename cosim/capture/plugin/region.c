@@ -32,12 +32,37 @@ static void tell_place(enum place place, uint64_t pc)
     stream_block(BLOCK_PLACE, payload, sizeof(payload));
 }
 
+/* How many instructions had retired at each instruction that QEMU's own count includes and that did
+ * not retire.  So the tool can turn the count of an event into QEMU's. */
+static uint64_t calls[4096];
+static unsigned call_count;
+
+static void send_calls(void)
+{
+    if (call_count > 0) {
+        stream_block(BLOCK_CALLS, calls, call_count * sizeof(*calls));
+    }
+    call_count = 0;
+}
+
+void note_call(void)
+{
+    if (phase != ACTIVE || hart_count > 1) {
+        return; /* before the region their number is enough; of several harts there is no recording */
+    }
+    if (call_count == sizeof(calls) / sizeof(*calls)) {
+        send_calls();
+    }
+    calls[call_count++] = all_instructions();
+}
+
 enum end_reason { END_OF_MACHINE, END_OF_REGION };
 
 static void end_region(enum end_reason reason, uint64_t instructions, const struct stamp *at)
 {
     tables_hardware_updates(at);
     struct audit audit = tables_audit();
+    send_calls();
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
                       audit.pages,   audit.entries,    audit.differ,    audit.hardware_ad};
     stream_block(BLOCK_END, end, sizeof(end));

@@ -11,6 +11,9 @@ bool capture_open(unsigned harts);
 void capture_close(void);
 /* The running instruction ends the machine; with the lock held. */
 void machine_ends(const struct stamp *at);
+/* An instruction trapped that QEMU's own count includes; with or without the lock, since only a
+ * single hart is recorded. */
+void note_call(void);
 /* A return from a trap: the place to look for requests of the tool. */
 void take_requests(unsigned vcpu, struct site site);
 

@@ -203,6 +203,11 @@ class PluginSource:
         return self._reader.end if self._reader is not None else None
 
     @property
+    def calls(self) -> list[int]:
+        """What :attr:`StreamReader.calls` says."""
+        return self._reader.calls if self._reader is not None else []
+
+    @property
     def summary(self) -> Summary | None:
         """What the plugin says when it ends; None before that."""
         return self._reader.summary if self._reader is not None else None

@@ -16,7 +16,7 @@ struct stamp {
     uint8_t hart, priv;
 };
 
-enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END, BLOCK_PLACE };
+enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END, BLOCK_PLACE, BLOCK_CALLS };
 
 /* The sum of the 64-bit words, and the sum of that sum after each word.  It is cheaper than any
  * CRC, which took as long as filling in the events. */

@@ -33,6 +33,7 @@ class _Block(IntEnum):
     LABEL = 2
     END = 3
     PLACE = 4
+    CALLS = 5
 
 
 def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
@@ -113,6 +114,9 @@ class StreamReader:
         """Where the region began; None before that, and if it began with the machine."""
         self.end: Place | None = None
         """Where the region ended; None before that, and if it ended with the machine."""
+        self.calls: list[int] = []
+        """How many instructions had retired at each instruction of the region that did not retire
+        and that QEMU's own count includes, in rising order.  Empty for several harts."""
 
     def batches(self) -> Iterator[EventBatch]:
         """Yield the events, one batch for each block, until the plugin's end record.
@@ -131,6 +135,8 @@ class StreamReader:
                 self.labels.append(bytes(payload).decode("ascii", "backslashreplace"))
             elif kind == _Block.PLACE:
                 self._place(payload)
+            elif kind == _Block.CALLS:
+                self.calls += np.frombuffer(payload, dtype=np.uint64).tolist()
             elif kind == _Block.END:
                 self._end(payload)
             else:

@@ -92,7 +92,10 @@ void on_enter(unsigned vcpu, void *data)
                  cause != FETCH_GUEST_PAGE;
     if (exception && began && !returned) {
         count->started--;
-        hart->calls += is_call(cause);
+        if (is_call(cause)) {
+            hart->calls++;
+            note_call();
+        }
         /* A vector store that traps has stored the elements before. */
         if (count->pending && epc == (uint64_t)hart->pending.at.pc &&
             hart->pending.op != OP_VSTORE) {

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from cosim.output import safe
 from cosim.report import number_text, plot_tables
 from cosim.report.content import Bars, Lines, Part, PlotGroup, Report, Table
-from cosim.report.renderers import plots
+from cosim.report.renderers import flame, plots
 from cosim.report.renderers.plots import NARROW, WIDE
 from cosim.report.series_looks import Look, looks, palette, policy_label
 
@@ -50,6 +50,7 @@ def render(report: Report) -> str:
     environment.globals["refuse"] = _refuse
     environment.globals["has_room_beside"] = _has_room_beside
     environment.globals["drawings"] = _drawings
+    environment.globals["flame"] = lambda graph, name: Markup(flame.svg(graph, name))
     style = Markup(_colours() + loader.get_source(environment, "page.css")[0])
     page = environment.get_template("page.html.j2").render(page=report, style=style)
     # Names of files may have bytes that are no UTF-8.  The data is ASCII already.
@@ -59,13 +60,12 @@ def render(report: Report) -> str:
 def _colours() -> str:
     """Return the part of the style sheet that comes from the policies."""
     light, dark = (
-        " ".join(f"--c{place}: {colour[scheme]};" for place, colour in enumerate(palette()))
+        " ".join(
+            f".c{place} {{ --c: {colour[scheme]}; }}" for place, colour in enumerate(palette())
+        )
         for scheme in (0, 1)
     )
-    return (
-        f":root {{ {light} }}\n"
-        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"
-    )
+    return f"{light}\n@media screen and (prefers-color-scheme: dark) {{ {dark} }}\n"
 
 
 def _runs(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
@@ -100,8 +100,8 @@ def _legend(figure: PlotGroup, place: str) -> list[tuple[Markup, str, str]]:
     drawn = {one.name for one in curves}
     shown = {name: look for name, look in _looks(figure).items() if name in drawn}
     entries = [
-        (Markup(plots.swatch(look, f"{place}-{name}")), name, policy_label(name) or "")
-        for name, look in shown.items()
+        (Markup(plots.swatch(look, f"{place}-s{number}")), name, policy_label(name) or "")
+        for number, (name, look) in enumerate(shown.items())
         if len(shown) > 1
     ]
     if any(one.expected for one in curves):

@@ -1,9 +1,9 @@
-"""Plots as inline SVG: no script, no font; colours come from the style sheet of the page.
+"""Plots as inline SVG: no script, no font, no colour; the style sheet of the page has these.
 
-matplotlib draws them.  Its colours here are only names: ``#ff00NN`` stands for the style sheet's
-``--cNN``, so that a plot follows the reader's light or dark scheme, and paper.  Every mark carries
-its numbers as ``data-`` attributes, and a ``<title>`` that browsers show when the pointer rests on
-it.
+matplotlib computes where everything stands.  Of what it writes, the page takes only the shapes.
+Each gets classes of the style sheet, such as ``curve c3`` for a curve in colour 3 of the palette,
+so that a plot follows the reader's light or dark scheme, and paper.  Every mark carries its numbers
+as ``data-`` attributes, and a ``<title>`` that browsers show if the pointer rests on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
@@ -26,19 +25,14 @@ from cosim.report.series_looks import Look
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
-    from matplotlib.lines import Line2D
-    from matplotlib.transforms import Transform
 
 WIDE, NARROW = 720, 340
 """Widths in CSS pixels: of a plot with the column to itself; of one on a phone or among others."""
 
-EXPECTED_CURVE = (
-    '<svg class="swatch" viewBox="0 0 24 12" aria-hidden="true">'
-    '<path d="M1,6H23" class="expected"/></svg>'
-)
-EXPECTED_BAR = (
-    '<svg class="swatch" viewBox="0 0 24 12" aria-hidden="true">'
-    '<path d="M12,-1V13" class="target"/></svg>'
+_SIGN = '<svg viewBox="0 0 24 12" class="swatch" aria-hidden="true"><path class="{}" d="{}"/></svg>'
+EXPECTED_CURVE, EXPECTED_BAR = (
+    _SIGN.format("expected", "M1 6H23"),
+    _SIGN.format("target", "M12-1V13"),
 )
 """What theory says, in a legend."""
 
@@ -51,15 +45,7 @@ _NARROWEST = 60.0
 """Of the axes, however long the names beside them are."""
 _BAR, _GAP, _APART, _HEAD, _FOOT = 11.0, 3.0, 9.0, 20.0, 18.0
 """Of a bar chart: a bar, the space below it, below a group, the name of a group, the ticks."""
-
 _MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X", "h")
-_SHEET = ("ink", "soft", "hair", "rule", "paper")
-_INK, _SOFT, _HAIR, _RULE, _PAPER = (f"#fe00{number:02x}" for number in range(5))
-_VARIABLES = dict(zip((_INK, _SOFT, _HAIR, _RULE, _PAPER), _SHEET, strict=True))
-"""Colours that are no series', by what the style sheet calls them."""
-_EXPECTED: dict[str, Any] = {"color": _INK, "linewidth": 1.25, "linestyle": (0, (1.6, 3.2))}
-"""Draws what theory says."""
-_TEXTS = {"name": _INK, "group": _INK, "value": _INK, "axis": _SOFT, "tick": _SOFT}
 
 
 def svg(plot: Plot, width: int, looks: Mapping[str, Look], name: str, about: str) -> str:
@@ -69,216 +55,185 @@ def svg(plot: Plot, width: int, looks: Mapping[str, Look], name: str, about: str
     :param name: begins the ids in the element; unique on the page.
     :param about: what a reader hears who cannot see the plot.
     """
-    with _settings(name):
-        if isinstance(plot, Lines):
-            root = _lines(plot, width, looks).element()
-        else:
-            root = _bars(plot, width, looks).element()
-    heading = {"title": plot.title or about, "desc": about}
-    for place, (tag, text) in enumerate(heading.items()):
-        made = Element(tag, {"id": f"{name}-{tag}"})
-        made.text = text
-        root.insert(place, made)
-    root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title {name}-desc"})
+    with _settings():
+        drawn = _lines(plot, width, looks) if isinstance(plot, Lines) else _bars(plot, width, looks)
+        root = drawn.element(name)
+    title = Element("title", {"id": f"{name}-title"})
+    title.text = about
+    root.insert(0, title)
+    root.attrib.update({"role": "img", "aria-labelledby": f"{name}-title"})
     return ElementTree.tostring(root, encoding="unicode")
 
 
 def swatch(look: Look, name: str) -> str:
     """Return the sign of a curve for a legend; ``name`` is unique on the page."""
-    from matplotlib.lines import Line2D
-
-    with _settings(name):
+    with _settings():
         drawing = _Drawing(24, 12)
-        drawing.add(Line2D([1, 23], [6, 6], color=_colour(look), linewidth=2), "curve")
+        drawing.line(1, 6, 23, 6, f"curve {_colour(look)}")
         drawing.marker(12, 6, look)
-        root = drawing.element()
+        root = drawing.element(name)
     root.attrib.update({"class": "swatch", "aria-hidden": "true"})
     return ElementTree.tostring(root, encoding="unicode")
 
 
 @contextmanager
-def _settings(name: str) -> Iterator[None]:
-    """Draw with our settings, whatever the user's own are; ``name`` makes ids unique."""
+def _settings() -> Iterator[None]:
+    """Draw with matplotlib's defaults, whatever the user's own settings are."""
     # It tells of its cache of fonts, which no plot here needs, while it is imported.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Most commands draw nothing and need not wait for it.
     import matplotlib as mpl
 
-    usual = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
-    ours: Any = {
-        **usual,
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "text.parse_math": False,
-        "path.simplify": False,
-        "font.size": _EM,
-        "axes.linewidth": 0,
-        "lines.markersize": 4,
-    }
-    with mpl.rc_context(ours):
+    usual: Any = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    with mpl.rc_context({**usual, "path.simplify": False}):
         yield
 
 
-def _colour(look: Look) -> str:
-    return f"#ff00{look.colour:02x}"
-
-
-@dataclass
-class _Mark:
-    """What the drawn elements of an artist are given afterwards."""
-
-    kind: str
-    data: list[Mapping[str, object]] = field(default_factory=list)
-    """For each element, ``title`` and ``data-`` attributes without that prefix."""
-    second: str = ""
-    """Of a text: what follows it in another colour."""
-
-
 class _Drawing:
-    """A figure of matplotlib's in pixels from the top left, and what its artists stand for."""
+    """A drawing in pixels from the top left: a figure of matplotlib, and elements of ours."""
 
     def __init__(self, width: float, height: float) -> None:
         from matplotlib.figure import Figure
 
         self.width, self.height = width, height
         self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)
-        self.figure.patch.set_visible(False)
-        self._marks: dict[str, _Mark] = {}
+        self._elements: list[Element] = []
+        """Shapes and texts that are not matplotlib's, and places for those that are."""
+        self._data: dict[str, Sequence[Mapping[str, object]]] = {}
 
     def axes(self, left: float, top: float, right: float, foot: float) -> Axes:
         """Return axes between these edges."""
         w, h = self.width, self.height
-        axes = self.figure.add_axes((left / w, 1 - foot / h, (right - left) / w, (foot - top) / h))
-        axes.patch.set_visible(False)
-        axes.set_axisbelow(True)
-        return axes
+        return self.figure.add_axes((left / w, 1 - foot / h, (right - left) / w, (foot - top) / h))
 
-    def note(
-        self, artist: Artist, kind: str, *data: Mapping[str, object], second: str = ""
-    ) -> None:
-        """Say what ``artist`` is: a class of the style sheet, and the data of its elements."""
-        name = f"m{len(self._marks)}"
+    def note(self, artist: Artist, kind: str, *data: Mapping[str, object]) -> None:
+        """Take what ``artist`` draws into the drawing.
+
+        :param kind: classes of the style sheet.
+        :param data: for each shape, ``title`` and ``data-`` attributes without that prefix.
+        """
+        name = f"m{len(self._data)}"
         artist.set_gid(name)
         artist.set_clip_on(False)
-        self._marks[name] = _Mark(kind, list(data), second)
+        self._data[name] = data
+        self._elements.append(Element("g", {"id": name, "class": kind}))
 
-    def add(self, line: Line2D, kind: str) -> None:
-        """Add ``line``, whose places are pixels."""
-        line.set_transform(self._pixels())
-        self.figure.add_artist(line)
-        self.note(line, kind)
+    def line(self, x: float, y: float, to_x: float, to_y: float, kind: str) -> None:
+        """Draw a line between two pixels."""
+        ends = _path(f"M {x} {y} L {to_x} {to_y}")
+        self._elements.append(Element("path", {"class": kind, "d": ends}))
 
     def text(
-        self, x: float, y: float, text: str, kind: str, align: str = "left", second: str = ""
+        self, x: float, y: float, text: str, kind: str, anchor: str = "", second: str = ""
     ) -> None:
-        """Write ``text`` at a pixel."""
-        if not text:
-            return
-        made = self.figure.text(
-            x, y, text, transform=self._pixels(), ha=align, va="baseline", color=_TEXTS[kind]
-        )
-        self.note(made, kind, second=second)
+        """Write ``text`` at a pixel, and ``second`` after it in another colour."""
+        made = Element("text", {"class": kind, "x": _short(x), "y": _short(y)})
+        if anchor:
+            made.set("text-anchor", anchor)
+        made.text = text
+        if second:
+            made.text += " "
+            SubElement(made, "tspan").text = second
+        if text:
+            self._elements.append(made)
 
     def marker(self, x: float, y: float, look: Look) -> None:
         """Draw the marker of a series at a pixel."""
         from matplotlib.lines import Line2D
+        from matplotlib.transforms import Affine2D
 
-        self.add(Line2D([x], [y], **_marker(look)), "mark")
+        pixels = Affine2D().scale(1, -1).translate(0, self.height)
+        line = self.figure.add_artist(Line2D([x], [y], transform=pixels, **_marker(look)))
+        self.note(line, _mark(look))
 
     def place(self, axes: Axes, x: float, y: float) -> tuple[float, float]:
         """Return the pixel of a point."""
         px, py = axes.transData.transform((x, y))
         return float(px), self.height - float(py)
 
-    def _pixels(self) -> Transform:
-        from matplotlib.transforms import Affine2D
+    def element(self, name: str) -> Element:
+        """Return the ``<svg>`` element: shapes in the order of their drawing, texts above them.
 
-        return Affine2D().scale(1, -1).translate(0, self.height)
+        :param name: begins the ids of the markers.
+        """
+        groups = self._drawn() if self._data else {}
+        ids: dict[str, str] = {}
+        root = Element("svg", {"viewBox": f"0 0 {self.width:g} {self.height:g}"})
+        defs = SubElement(root, "defs")
+        for element in sorted(self._elements, key=lambda one: one.tag == "text"):
+            if element.tag != "g":
+                root.append(element)
+                continue
+            data = self._data[element.attrib["id"]]
+            shapes = groups[element.attrib["id"]]
+            for shape, numbers in zip(shapes, data or [{}] * len(shapes), strict=True):
+                made = SubElement(root, shape.tag, {"class": element.attrib["class"]})
+                if shape.tag == "path":
+                    made.set("d", _path(shape.attrib["d"]))
+                else:
+                    outline = _path(shape.attrib["marker"])
+                    if outline not in ids:
+                        ids[outline] = f"{name}-{len(ids)}"
+                        SubElement(defs, "path", {"id": ids[outline], "d": outline})
+                    made.set("href", f"#{ids[outline]}")
+                    made.attrib |= {key: _short(float(shape.attrib[key])) for key in "xy"}
+                _describe(made, numbers)
+        if not ids:
+            root.remove(defs)
+        return root
 
-    def element(self) -> Element:
-        """Return the ``<svg>`` element."""
+    def _drawn(self) -> dict[str, list[Element]]:
+        """Return the shapes that matplotlib draws for each artist that was noted."""
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         file = io.StringIO()
         canvas: Any = FigureCanvasSVG(self.figure)
         canvas.print_svg(file, metadata={"Date": None})
-        root = _read(file.getvalue())
-        for name, mark in self._marks.items():
-            (group,) = (one for one in root.iter("g") if one.get("id") == name)
-            _describe(group, mark)
-        _tidy(root)
-        return root
+        root = ElementTree.fromstring(file.getvalue())
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+        outlines = {f"#{one.get('id')}": one for one in root.iterfind(".//defs/path")}
+        for use in root.iter("use"):
+            outline = outlines.get(use.attrib["{http://www.w3.org/1999/xlink}href"])
+            use.set("marker", "" if outline is None else outline.attrib["d"])
+        drawn = {}
+        for group in root.iter("g"):
+            if group.get("id") in self._data:
+                found = [one for one in group.iter() if one.tag in ("path", "use")]
+                drawn[group.attrib["id"]] = [one for one in found if "id" not in one.attrib]
+        return drawn
+
+
+def _describe(element: Element, data: Mapping[str, object]) -> None:
+    for key, value in data.items():
+        if key == "title":
+            SubElement(element, "title").text = str(value)
+        else:
+            element.set(f"data-{key}", f"{value}".removesuffix(".0"))
+
+
+def _path(d: str) -> str:
+    """Return a path with two decimal places and no blank that is not needed."""
+    short = re.sub(r"-?\d+\.\d+(?:e-?\d+)?", lambda found: _short(float(found[0])), d)
+    return re.sub(r" *([A-Za-z]) *", r"\1", short).strip()
+
+
+def _short(pixels: float) -> str:
+    # matplotlib writes six places.  The same place rounds the same from these and from all digits.
+    return f"{round(pixels, 5):.2f}".rstrip("0").rstrip(".")
+
+
+def _colour(look: Look) -> str:
+    return f"c{look.colour}"
+
+
+def _mark(look: Look) -> str:
+    return f"mark {_colour(look)}{' hollow' if look.hollow else ''}"
 
 
 def _marker(look: Look) -> dict[str, Any]:
-    colour = _colour(look)
-    return {
-        "linestyle": "none",
-        "marker": _MARKERS[look.marker % len(_MARKERS)],
-        "markersize": 7.5,
-        "markerfacecolor": _PAPER if look.hollow else colour,
-        "markeredgecolor": colour if look.hollow else _PAPER,
-        "markeredgewidth": 1.5 if look.hollow else 0.75,
-    }
-
-
-# -- what matplotlib wrote -----------------------------------------------------------------------
-
-_LINK = "{http://www.w3.org/1999/xlink}href"
-
-
-def _read(text: str) -> Element:
-    """Parse the drawing, without the namespace of SVG, which a page implies."""
-    root = ElementTree.fromstring(text)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-    return root
-
-
-def _describe(group: Element, mark: _Mark) -> None:
-    """Give the elements in ``group`` their class, data and title."""
-    group.set("class", mark.kind)
-    hidden = {element for defs in group.iter("defs") for element in defs.iter()}
-    drawn = [
-        one for one in group.iter() if one.tag in ("path", "use", "text") and one not in hidden
-    ]
-    for element, data in zip(drawn, mark.data, strict=bool(mark.data)):
-        for key, value in data.items():
-            if key == "title":
-                SubElement(element, "title").text = str(value)
-            else:
-                element.set(f"data-{key}", value if isinstance(value, str) else repr(value))
-    if mark.second:
-        drawn[0].text = f"{drawn[0].text} "
-        SubElement(drawn[0], "tspan").text = mark.second
-
-
-def _tidy(root: Element) -> None:
-    """Leave to the page what is the page's: sizes, fonts, colours, ids."""
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in ("metadata", "style"):
-                parent.remove(child)
-    for name in ("width", "height", "version"):
-        del root.attrib[name]
-    linked = {element.get(_LINK, "").removeprefix("#") for element in root.iter("use")}
-    for element in root.iter():
-        if "id" in element.attrib and element.attrib["id"] not in linked:
-            del element.attrib["id"]
-        if element.tag == "use":
-            # Without its old prefix, which HTML does not need.
-            element.set("href", element.attrib.pop(_LINK))
-        element.attrib.pop("clip-path", None)
-        if element.tag == "text":
-            element.attrib.pop("transform", None)
-        if "style" in element.attrib:
-            style = re.sub(r"font-(size|family):[^;]*;? ?", "", element.attrib["style"])
-            element.set("style", re.sub(r"#f[ef]00\w\w", _variable, style))
-
-
-def _variable(found: re.Match[str]) -> str:
-    name = _VARIABLES.get(found[0])
-    return f"var(--{name or 'c' + str(int(found[0][-2:], 16))})"
+    marker = _MARKERS[look.marker % len(_MARKERS)]
+    return {"linestyle": "none", "marker": marker, "markersize": 7.5}
 
 
 # -- line plots ----------------------------------------------------------------------------------
@@ -288,10 +243,10 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     height = _HEIGHT[width]
     drawing = _Drawing(width, height)
     xs = sorted({x for series in plot.series for x, _ in series.points}) or [0.0, 1.0]
-    if plot.places:
-        xs = sorted({*xs, *(place.x for place in plot.places)})
+    log_x = plot.x.log and xs[0] > 0
+    xs = sorted({*xs, *(place.x for place in plot.places)})
     y_ends, y_ticks = _ticks((*plot.values, *plot.y.beside), 5, log=plot.y.log)
-    if plot.x.log and xs[0] > 0:
+    if log_x:
         x_ends, x_ticks = (xs[0], xs[-1]), xs[:: -(-len(xs) // 8)]
     else:
         x_ends, x_ticks = _ticks(xs, 10 if width == WIDE else 5, log=False)
@@ -303,49 +258,52 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     foot = height - _BOTTOM
 
     axes = drawing.axes(left, _TOP, right, foot)
-    _scale(axes, "x", x_ends, x_ticks, log=plot.x.log and xs[0] > 0)
-    _scale(axes, "y", y_ends, y_ticks, log=plot.y.log)
+    _scale(axes, "x", x_ends, log=log_x)
+    _scale(axes, "y", y_ends, log=plot.y.log)
     drawing.text(0, 11, plot.y.heading, "axis")
-    drawing.text((left + right) / 2, height - 5, plot.x.label, "axis", "center")
+    drawing.text((left + right) / 2, height - 5, plot.x.label, "axis", "middle")
     for tick, text in zip(y_ticks, y_texts, strict=True):
-        line = axes.axhline(tick, color=_RULE if tick == 0 else _HAIR, linewidth=1, zorder=1)
-        drawing.note(line, "grid", {"axis": "y", "value": tick})
-        at = drawing.place(axes, x_ends[0], tick)
-        drawing.text(left - 11, at[1] + 3.8, text, "tick", "right")
+        drawing.note(axes.axhline(tick), _grid(tick), {"axis": "y", "value": tick})
+        _, y = drawing.place(axes, x_ends[0], tick)
+        drawing.text(left - 11, y + 3.8, text, "tick", "end")
     for tick, text in zip(x_ticks, _tick_texts(plot.x, x_ticks), strict=True):
+        # A short line below the axis.
+        (line,) = axes.plot([tick], [y_ends[0]], linestyle="none", marker=3, markersize=4)
+        drawing.note(line, "grid zero", {"axis": "x", "value": float(tick)})
         x, _ = drawing.place(axes, tick, y_ends[0])
-        (line,) = axes.plot([tick], [y_ends[0]], marker=3, color=_RULE, linestyle="none")
-        drawing.note(line, "grid", {"axis": "x", "value": float(tick)})
-        drawing.text(x, foot + 16, text, "tick", "center")
+        drawing.text(x, foot + 16, text, "tick", "middle")
 
     _places(drawing, axes, plot, right)
-    measured = [series for series in plot.series if not series.expected]
     # The policies named first are drawn last, on top of the others.
-    measured.sort(key=lambda series: -looks[series.name].marker)
-    for series in plot.series:
-        _curve(drawing, axes, series, looks[series.name])
-    for order, series in enumerate(measured):
-        known = [(x, y) for x, y in series.points if y is not None]
-        data = [_point(plot, series, x, y) for x, y in known]
-        (marks,) = axes.plot(
-            [x for x, _ in known],
-            [y for _, y in known],
-            zorder=4 + order / 100,
-            **_marker(looks[series.name]),
-        )
-        drawing.note(marks, "mark", *data)
+    below = sorted(plot.series, key=lambda one: (one.expected, -looks[one.name].marker))
+    below = [series for series in below if _known(series)]
+    for series in below:
+        ys = [math.nan if y is None else y for _, y in series.points]
+        (line,) = axes.plot([x for x, _ in series.points], ys)
+        kind = "expected" if series.expected else f"curve {_colour(looks[series.name])}"
+        drawing.note(line, kind, {"series": series.label, "title": series.label})
+    measured = [series for series in below if not series.expected]
+    for series in measured:
+        known = _known(series)
+        look = looks[series.name]
+        (marks,) = axes.plot([x for x, _ in known], [y for _, y in known], **_marker(look))
+        drawing.note(marks, _mark(look), *(_point(plot, series, x, y) for x, y in known))
     if named:
         _end_labels(drawing, axes, measured, looks, right, foot)
     return drawing
+
+
+def _known(series: Series) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in series.points if y is not None]
 
 
 def _places(drawing: _Drawing, axes: Axes, plot: Lines, right: float) -> None:
     """Draw vertical lines, with their labels as far as there is room."""
     free = 0.0
     for place in plot.places:
-        line = axes.axvline(place.x, color=_SOFT, linewidth=1, linestyle=(0, (3, 3)), zorder=2)
         title = f"{place.label}, {plot.x.label} {plot.x.text(place.x)}"
-        drawing.note(line, "place", {"label": place.label, "x": place.x, "title": title})
+        data = {"label": place.label, "x": place.x, "title": title}
+        drawing.note(axes.axvline(place.x), "place", data)
         at, _ = drawing.place(axes, place.x, axes.get_ylim()[1])
         length = _length(place.label)
         if at >= free and at + 4 + length <= right:
@@ -353,21 +311,8 @@ def _places(drawing: _Drawing, axes: Axes, plot: Lines, right: float) -> None:
             free = at + 4 + length
 
 
-def _curve(drawing: _Drawing, axes: Axes, series: Series, look: Look) -> None:
-    xs = [x for x, _ in series.points]
-    ys = [math.nan if y is None else y for _, y in series.points]
-    if series.expected:
-        (line,) = axes.plot(xs, ys, **_EXPECTED, zorder=5)
-    else:
-        order = 3 - look.marker / 100
-        (line,) = axes.plot(xs, ys, color=_colour(look), linewidth=2, zorder=order)
-    data = {"series": series.label, "title": series.label}
-    drawing.note(line, "expected" if series.expected else "curve", data)
-
-
 def _point(plot: Lines, series: Series, x: float, y: float) -> dict[str, object]:
-    where = f"{plot.x.label} {plot.x.text(x)}"
-    title = f"{series.name}, {where}: {plot.y.text(y)}"
+    title = f"{series.name}, {plot.x.label} {plot.x.text(x)}: {plot.y.text(y)}"
     return {"series": series.name, "x": x, "y": y, "title": title}
 
 
@@ -380,22 +325,17 @@ def _end_labels(
     foot: float,
 ) -> None:
     """Name every curve at its right end, without one name on another."""
-    from matplotlib.lines import Line2D
-
     ends = []
     for one in series:
-        known = [(x, y) for x, y in one.points if y is not None]
-        if known:
-            x, y = drawing.place(axes, *known[-1])
-            ends.append((y, x, one.name))
+        x, y = drawing.place(axes, *_known(one)[-1])
+        ends.append((y, x, one.name))
     # Of curves that end together the first policy stands first.
     ends.sort(key=lambda end: (round(end[0]), looks[end[2]].marker))
     places = _spread([end[0] for end in ends], _EM + 2.5, _TOP - 8, foot + 4)
     for (y, x, name), place in zip(ends, places, strict=True):
-        colour = _colour(looks[name])
-        leader = Line2D([x + 5, right + 17], [y, place], color=colour, linewidth=0.75)
-        drawing.add(leader, "leader")
-        drawing.marker(right + 22, place, looks[name])
+        look = looks[name]
+        drawing.line(x + 5, y, right + 17, place, f"leader {_colour(look)}")
+        drawing.marker(right + 22, place, look)
         drawing.text(right + 30, place + 4, name, "name")
 
 
@@ -426,17 +366,14 @@ def _bars(plot: Bars, width: int, looks: Mapping[str, Look]) -> _Drawing:
     room = max((_length(f"{_bar_text(axis, bar)} {name}") for name, bar in bars), default=0.0)
     # y are pixels.
     axes = drawing.axes(2, top, max(_NARROWEST, width - 10 - room), foot)
-    _scale(axes, "x", ends, ticks, log=axis.log)
+    _scale(axes, "x", ends, log=axis.log)
     axes.set_ylim(foot, top)
 
     drawing.text(0, 11, axis.heading, "axis")
     for tick, text in zip(ticks, _tick_texts(axis, ticks), strict=True):
-        line = axes.axvline(tick, color=_RULE if tick == 0 else _HAIR, linewidth=1, zorder=1)
-        drawing.note(line, "grid", {"axis": "x", "value": tick})
+        drawing.note(axes.axvline(tick), _grid(tick), {"axis": "x", "value": tick})
         x, _ = drawing.place(axes, tick, foot)
-        drawing.text(x, foot + 13, text, "tick", "left" if x < 8 else "center")
-    if plot.baseline is not None:
-        drawing.note(axes.axvline(plot.baseline, **_EXPECTED), "expected")
+        drawing.text(x, foot + 13, text, "tick", "" if x < 8 else "middle")
     for group in plot.groups:
         if group.label:
             drawing.text(4, top + 14, group.label, "group")
@@ -446,6 +383,8 @@ def _bars(plot: Bars, width: int, looks: Mapping[str, Look]) -> _Drawing:
             _bar(drawing, axes, axis, bar, data, top, looks[name])
             top += _BAR + _GAP
         top += _APART
+    if plot.baseline is not None:
+        drawing.note(axes.axvline(plot.baseline), "expected")
     return drawing
 
 
@@ -458,28 +397,23 @@ def _bar(
     top: float,
     look: Look,
 ) -> None:
-    name, text, colour = str(data["series"]), _bar_text(axis, bar), _colour(look)
+    name, text = str(data["series"]), _bar_text(axis, bar)
     low = axes.get_xlim()[0] if axis.log else 0.0
     end, middle = low, top + _BAR / 2
     if bar.value is not None:
         end = max(low, bar.value)
         data = {**data, "x": bar.value, "title": f"{name}: {text}"}
         if axis.log:
-            (stem,) = axes.plot([low, end], [middle] * 2, color=colour, linewidth=1, alpha=0.45)
-            drawing.note(stem, "stem")
-            drawing.note(axes.plot([end], [middle], **_marker(look))[0], "mark", data)
+            (stem,) = axes.plot([low, end], [middle] * 2)
+            drawing.note(stem, f"stem {_colour(look)}")
+            drawing.note(axes.plot([end], [middle], **_marker(look))[0], _mark(look), data)
         else:
-            look_of: dict[str, Any] = {"color": colour}
-            if bar.at_least:
-                look_of = {"facecolor": (colour, 0.3), "edgecolor": colour, "linestyle": "--"}
-            (box,) = axes.barh([middle], [bar.value], height=_BAR, **look_of)
-            drawing.note(box, "bar", data)
+            (box,) = axes.barh([middle], [bar.value], height=_BAR)
+            drawing.note(box, f"bar {_colour(look)}{' least' if bar.at_least else ''}", data)
     if bar.expected is not None:
-        at = bar.expected
-        ys = [top - 2, top + _BAR + 2]
-        (line,) = axes.plot([at] * 2, ys, color=_INK, linewidth=2, solid_capstyle="butt")
-        drawing.note(line, "target", {"title": f"{name}, expected: {axis.text(at)}"})
-        end = max(end, at)
+        (line,) = axes.plot([bar.expected] * 2, [top - 2, top + _BAR + 2])
+        drawing.note(line, "target", {"title": f"{name}, expected: {axis.text(bar.expected)}"})
+        end = max(end, bar.expected)
     # The name stands at the bar, so that nobody has to tell it by the colour.
     x, _ = drawing.place(axes, end, middle)
     drawing.text(x + (8 if axis.log else 4), top + 9.2, text, "value", second=name)
@@ -494,14 +428,14 @@ def _bar_text(axis: Axis, bar: Bar) -> str:
 # -- axes ----------------------------------------------------------------------------------------
 
 
-def _scale(
-    axes: Axes, which: str, ends: tuple[float, float], ticks: Sequence[float], *, log: bool
-) -> None:
-    """Set an axis; ticks and their texts are drawn apart, so that they carry their values."""
+def _scale(axes: Axes, which: str, ends: tuple[float, float], *, log: bool) -> None:
+    """Set an axis; its ticks are drawn apart, so that they carry their values."""
     axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}lim": ends})
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.minorticks_off()
+    axes.set_axis_off()
+
+
+def _grid(tick: float) -> str:
+    return "grid zero" if tick == 0 else "grid"
 
 
 def _ticks(

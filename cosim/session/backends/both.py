@@ -70,9 +70,9 @@ class Both(Gdb):
     def missing(self) -> str | None:
         """Return why the plugin does not compile or QEMU does not load it; None if it does.
 
-        :raises MissingTool: when there is no QEMU.
+        :raises MissingTool: when there is no QEMU, or only the plugin and no gdb.
         """
-        return self._plugin.missing()
+        return self._plugin.missing() or super().missing()
 
     def stand_in(self, names: Names) -> tuple[Backend, str]:
         """Return gdb alone, with the same options.

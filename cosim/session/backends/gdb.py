@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from cosim.machine import tools
 from cosim.run import checks
 from cosim.run.backend_options import OPTION, Option
 from cosim.session.protocol import Backend, Session, Watchers
@@ -95,6 +96,14 @@ class Gdb(Backend):
     def sees_virtual_machines(self) -> bool:
         """Return False: only some events of virtual machines stop the guest."""
         return False
+
+    def missing(self) -> str | None:
+        """Return None: nothing can stand in for gdb.
+
+        :raises MissingTool: when there is no gdb that knows RISC-V.
+        """
+        tools.gdb()
+        return None
 
     def open(self, plan: Plan, folder: Path, pipeline: Pipeline, watchers: Watchers) -> Session:
         """Return a session through gdb."""

@@ -15,7 +15,7 @@ from elftools.elf.elffile import ELFFile
 from cosim.capture.decode import decode
 from cosim.capture.encodings import HGATP, PATTERNS, SATP, VSATP
 from cosim.capture.encodings import InstructionKind as K
-from hypervisor_model.events import Fence
+from hypervisor_model.events import Fence, Order
 
 A0, A1, A2, SP = 10, 11, 12, 2
 REGS = [0] + [0x1111_0000_0000_0000 * (i % 15) + 0x9_0000 + 0x108 * i for i in range(1, 32)]
@@ -108,12 +108,14 @@ ATP_WRITES: list[tuple[str, str, int, int, int]] = [
     ("csrw vsatp, a0", "73100528", VSATP, 1, REGS[A0]),
     ("csrw hgatp, a0", "73100568", HGATP, 1, REGS[A0]),
 ]
+ORDERS = [
+    ("sfence.w.inval", "73000018", Order.SFENCE_W_INVAL),
+    ("sfence.inval.ir", "73001018", Order.SFENCE_INVAL_IR),
+]
 OTHERS = [
     ("csrr a0, satp", "73250018"),
     ("csrrsi a0, satp, 0", "73650018"),
     ("csrw sscratch, a0", "73100514"),
-    ("sfence.w.inval", "73000018"),
-    ("sfence.inval.ir", "73001018"),
     ("wrs.nto", "7300d000"),
     ("fence rw, rw", "0f003003"),
     ("fence.i", "0f100000"),
@@ -124,7 +126,9 @@ OTHERS = [
     ("c.addi4spn a0, sp, 8", "2800"),
     ("jalr zero, 0(ra)", "67800000"),
 ]
-ALL_CASES = [(row[0], row[1]) for table in (MEMORY, FENCES, ATP_WRITES, OTHERS) for row in table]
+ALL_CASES = [
+    (row[0], row[1]) for table in (MEMORY, FENCES, ORDERS, ATP_WRITES, OTHERS) for row in table
+]
 
 
 def _text_section(elf: bytes) -> bytes:
@@ -278,6 +282,17 @@ def test_root_register_writes(text: str, code: str, csr: int, old: int, new: int
     operand = insn.rs1 if insn.name.endswith("i") else REGS[insn.rs1]
     written = {"csrrw": operand, "csrrs": old | operand, "csrrc": old & ~operand % (1 << 64)}
     assert written[insn.name.removesuffix("i")] == new
+
+
+@pytest.mark.parametrize(("text", "code", "order"), ORDERS)
+def test_what_orders_fences(text: str, code: str, order: Order) -> None:
+    insn = decode(bytes.fromhex(code))
+    assert (insn.kind, insn.sub, insn.text) == (K.FENCE_ORDER, order, text)
+    assert insn.address(REGS) is None
+    # Another rd, rs1 or rs2 is another instruction.
+    for bit in (7, 15, 21):
+        other = int.from_bytes(insn.code, "little") | 1 << bit
+        assert decode(other.to_bytes(4, "little")).kind is K.OTHER
 
 
 @pytest.mark.parametrize(("text", "code"), OTHERS, ids=[row[0] for row in OTHERS])

@@ -48,7 +48,9 @@ UNKNOWN = {
     **dict.fromkeys(
         (row.name for row in PATTERNS if row.name.startswith(("hlv", "hsv", "hfence"))), "H"
     ),
-    **dict.fromkeys(("sinval.vma", "hinval.vvma", "hinval.gvma"), "Svinval"),
+    **dict.fromkeys(
+        ("sinval.vma", "hinval.vvma", "hinval.gvma", "sfence.w.inval", "sfence.inval.ir"), "Svinval"
+    ),
     **dict.fromkeys(("c.lbu", "c.lhu", "c.lh", "c.sb", "c.sh"), "Zcb"),
 }
 """Instructions that capstone 5 does not know, and their extensions."""

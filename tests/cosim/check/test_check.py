@@ -22,7 +22,7 @@ from hypervisor_model.events import Access
 from hypervisor_model.fences import FenceChecker, Finding
 from hypervisor_model.policies import MachineModel, Stream
 from tests.hypervisor_model.guests import KERNEL, PAGE, G, Guest, leaf
-from tests.hypervisor_model.test_fences import NEW, OLD, SIZE, VA, started, used
+from tests.hypervisor_model.test_fences import NEW, OLD, SIZE, VA, started, svinval, used
 
 MACHINE = MachineModel(ram_size=SIZE)
 ORIGIN = Origin(
@@ -101,6 +101,26 @@ def test_a_fence_of_another_hart_is_named() -> None:
     guest.fence(VA, hart=1)
     guest.access(VA)
     assert judge(only(guest, harts=2)).name == "other-hart"
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [("sira", "no-w-inval"), ("wsira", "no-w-inval"), ("swia", "no-inval-ir")],
+)
+def test_svinval_out_of_order_is_the_kind_order(steps: str, name: str) -> None:
+    guest, entry = started()
+    used(guest)
+    svinval(guest, steps, entry)
+    (row,) = document(guest)["findings"]
+    assert (row["kind"], row["fence"]["verdict"]) == ("order", name)
+    assert row["fence"]["executed"]["instruction"] == "sinval.vma"
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_trace_without_the_order_of_svinval_says_so(ordered: bool) -> None:
+    checker = FenceChecker(MACHINE, ordered=ordered)
+    hidden = build(checker, ORIGIN, Ending(complete=True), Places(None), ())["hidden"]
+    assert any("older than version 3" in sentence for sentence in hidden) != ordered
 
 
 def test_a_fence_before_the_store_is_the_kind_order() -> None:

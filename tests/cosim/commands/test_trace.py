@@ -13,6 +13,7 @@ import pytest
 from cosim import cli
 from cosim.trace.manifest import NAME
 from cosim.trace.writer import TraceWriter
+from guest.spec import checksum
 from hypervisor_model.events import (
     FLAG_CONT,
     Access,
@@ -26,6 +27,7 @@ from hypervisor_model.events import (
 )
 from hypervisor_model.jit import signed
 from hypervisor_model.policies import Stream
+from tests.cosim.kernel.test_images import elf
 from tests.cosim.streams import ENDING, ORIGIN, write_trace
 
 PC = 0xFFFFFFFF80001234
@@ -108,6 +110,25 @@ def test_views_name_what_they_hold(cosim: Shell, folder: Path) -> None:
     assert rows("SELECT number, label FROM marks") == [[3, "mark 3"]]
     assert rows("SELECT pa, level, root FROM table_adds") == [[0x82000000, 2, True]]
     assert rows("SELECT event, icount, pc FROM events WHERE kind = 'mark'") == [[7, 107, PC]]
+
+
+def test_head_names_the_instruction(cosim: Shell, tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel"
+    store = (0x00F7_3023).to_bytes(4, "little")
+    kernel.write_bytes(elf(segments=[(1, 5, PC, 0x8020_0000, store, 4)]))
+    guest = {**ORIGIN.guest, "kernel": str(kernel), "sha256": {"kernel": checksum(kernel)}}
+    batch = one_of_each()
+    batch["priv"][5] = 0
+    with TraceWriter(tmp_path / "t", replace(ORIGIN, guest=guest)) as writer:
+        writer.write(batch)
+        writer.close(ENDING)
+    shown = [event["instruction"] for event in cosim.json("trace", "head", tmp_path / "t")]
+    assert shown == [None if index == 5 else "sd a5, 0(a4)" for index in range(8)]
+    status, out, _ = cosim("trace", "head", tmp_path / "t")
+    assert status == 0 and out.count("sd a5, 0(a4)") == 7
+    # Of another kernel nothing is said.
+    kernel.write_bytes(kernel.read_bytes() + b"x")
+    assert "sd a5" not in cosim("trace", "head", tmp_path / "t")[1]
 
 
 def test_query_table_and_limit(cosim: Shell, folder: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
+from cosim.kernel.symbols import Symbols
 from cosim.models.comparison import Comparison
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, has_finding
@@ -32,6 +34,7 @@ from hypervisor_model.events import (
 from hypervisor_model.isa import pte
 from hypervisor_model.isa.atp import Mode, make
 from hypervisor_model.policies import MachineModel
+from tests.cosim.kernel.test_images import elf
 from tests.cosim.streams import ENDING, ORIGIN
 
 BASE = 0x8000_0000
@@ -93,6 +96,10 @@ class Liar:
     def exits_taken(self) -> NDArray[np.int64]:
         return self.real.exits_taken
 
+    @property
+    def misses_taken(self) -> NDArray[np.int64]:
+        return self.real.misses_taken
+
     def result(self) -> policies.PolicyResult:
         return self.real.result()
 
@@ -134,6 +141,21 @@ def test_a_sound_run_has_no_finding(pipeline: Callable[[int], Pipeline]) -> None
     assert not has_finding(result)
 
 
+def test_a_finding_names_the_instruction(
+    pipeline: Callable[[int], Pipeline], tmp_path: Path
+) -> None:
+    kernel = tmp_path / "kernel"
+    load = (0x0007_3783).to_bytes(4, "little")
+    kernel.write_bytes(elf(segments=[(1, 5, 0x1230, 0x8020_0000, b"\x01\0\x01\0" + load, 8)]))
+    named = Symbols(np.array([0x1200], dtype=np.uint64), ["handle_mm_fault"], kernel)
+    run = pipeline(OLD)
+    run.symbols = lambda: named
+    run.feed(stream(access(NEW)))
+    (finding,) = run.document(ENDING)["illegal_translations"]
+    assert (finding["symbol"], finding["instruction"]) == ("handle_mm_fault+0x34", "ld a5, 0(a4)")
+    assert "pc 0x1234 (handle_mm_fault+0x34: ld a5, 0(a4)), hart 0" in describe(finding)
+
+
 def test_a_finding_is_json_and_words(pipeline: Callable[[int], Pipeline]) -> None:
     run = pipeline(OLD)
     run.feed(stream(access(NEW, flags=FLAG_SUM)))
@@ -148,6 +170,8 @@ def test_a_finding_is_json_and_words(pipeline: Callable[[int], Pipeline]) -> Non
         "icount": 99,
         "hart": 0,
         "pc": 0x1234,
+        "symbol": None,
+        "instruction": None,
         "privilege": "S",
         "flags": ["SUM"],
         "access": "write",

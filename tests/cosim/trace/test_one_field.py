@@ -13,7 +13,7 @@ from tests.cosim.streams import write_trace
 
 ROOT = Path(__file__).parents[3]
 FIELD = """
-    Field("toy", "uint32", Content.NUMBER, "a toy", unit="beads", column=11, since=3),
+    Field("toy", "uint32", Content.NUMBER, "a toy", unit="beads", column=11, since=4),
 """
 VALUE = """
             Value("toy", "toy", Form.NUMBER, "the beads of the toy"),

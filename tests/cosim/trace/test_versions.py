@@ -25,10 +25,11 @@ KINDS_1 = (
     *("satp_write", "access", "page_fault", "mark"),
 )
 KINDS_2 = (*KINDS_1, "envcfg_write")
+KINDS_3 = (*KINDS_2, "fence_order")
 
 
 def segment(batch: EventBatch, first: int, version: int, names: tuple[str, ...]) -> bytes:
-    """A segment of version 1 or 2, which have the same columns."""
+    """A segment of version 1, 2 or 3, which have the same columns."""
 
     def small(name: str) -> Any:
         return pa.array(batch[name].tolist(), pa.uint8())
@@ -79,6 +80,11 @@ def trace_2(folder: Path, batch: EventBatch) -> None:
     _write(folder, batch, 2, KINDS_2, ORIGIN.to_json())
 
 
+def trace_3(folder: Path, batch: EventBatch) -> None:
+    """A trace of version 3."""
+    _write(folder, batch, 3, KINDS_3, ORIGIN.to_json())
+
+
 def _write(
     folder: Path, batch: EventBatch, version: int, names: tuple[str, ...], origin: dict[str, Any]
 ) -> None:
@@ -122,7 +128,11 @@ def _write(
     (folder / NAME).write_bytes(b"".join(map(line, records)))
 
 
-WRITERS = {1: (trace_1, KINDS_1, 256), 2: (trace_2, KINDS_2, ORIGIN.stream.filter)}
+WRITERS = {
+    1: (trace_1, KINDS_1, 256),
+    2: (trace_2, KINDS_2, ORIGIN.stream.filter),
+    3: (trace_3, KINDS_3, ORIGIN.stream.filter),
+}
 """Of each version: its writer, its kinds, and the filter that its origin says."""
 
 

@@ -263,19 +263,22 @@ def test_batches_of_any_size_give_equal_results(seed: int, cuts: list[int]) -> N
 
 @settings(max_examples=4, deadline=None)
 @given(st.integers(0, 10_000))
-def test_the_exits_of_each_event_are_told(seed: int) -> None:
-    """Against a model that gets one event at a time, and its total after each."""
+def test_the_exits_and_misses_of_each_event_are_told(seed: int) -> None:
+    """Against a model that gets one event at a time, and its totals after each."""
     batch = busy_guest(seed)
     for setup in ("h", "base"):
         machine = MachineModel.from_json({**MACHINE.to_json(), "setup": setup})
         for name in policies.POLICIES:
             whole, single = (policies.make(name, machine) for _ in range(2))
             whole.feed(batch)
-            totals = [0]
+            totals: list[tuple[int, int]] = [(0, 0)]
             for index in range(len(batch)):
                 single.feed(batch[index : index + 1])
-                totals.append(single.result().at_least)
-            assert whole.exits_taken.tolist() == np.diff(totals).tolist(), name
+                counted = single.result()
+                assert counted.tlb_misses is not None
+                totals.append((counted.at_least, counted.tlb_misses))
+            taken = np.stack([whole.exits_taken, whole.misses_taken], axis=1)
+            assert taken.tolist() == np.diff(totals, axis=0).tolist(), name
 
 
 def test_pools_grow_as_tables_are_shadowed() -> None:

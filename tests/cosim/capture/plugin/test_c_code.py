@@ -28,7 +28,7 @@ PAGES = 24
 SOURCE = Path(cosim.capture.plugin.__file__).parent
 OPS = (
     *("plain", "other", "load", "store", "amo", "sc", "cbo.zero", "vstore"),
-    *("fence", "atp", "vector", "status", "return", "guest", "envcfg"),
+    *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order"),
 )
 
 
@@ -68,6 +68,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
 
 EXPECTED = {
     InstructionKind.FENCE: "fence",
+    InstructionKind.FENCE_ORDER: "order",
     InstructionKind.ATP_WRITE: "atp",
     InstructionKind.ENVCFG_WRITE: "envcfg",
     InstructionKind.LOAD: "load",
@@ -97,6 +98,8 @@ def check_word(library: ctypes.CDLL, word: int) -> None:
         assert op in OTHERWISE | spare, (hex(word), known.text)
     if known.kind is InstructionKind.FENCE:
         assert library.harness_decode(word) >> 8 == known.sub & ~Fence.FORM
+    if known.kind is InstructionKind.FENCE_ORDER:
+        assert library.harness_decode(word) >> 8 == known.sub
     if known.kind in CSR_WRITES:
         assert library.harness_decode(word) >> 8 == known.csr
 

@@ -20,7 +20,7 @@ from cosim.errors import CosimError, MachineError, MissingTool, UsageError
 from cosim.machine import tools
 from hypervisor_model.events import EventBatch, empty
 
-EVENTS, LABEL, END = 1, 2, 3
+EVENTS, LABEL, END, CALLS = 1, 2, 3, 5
 
 
 def block(kind: int, sequence: int, payload: bytes, instructions: int = 7) -> bytes:
@@ -46,7 +46,8 @@ WHOLE = (
     block(EVENTS, 0, batch(3).tobytes())
     + block(LABEL, 1, b"begin")
     + block(EVENTS, 2, batch(2, 3).tobytes(), 99)
-    + block(END, 3, end(5))
+    + block(CALLS, 3, struct.pack("<2Q", 40, 41))
+    + block(END, 4, end(5))
 )
 
 
@@ -74,6 +75,7 @@ def test_a_whole_stream() -> None:
     assert numbers == [0, 1, 2, 3, 4]
     assert reader.labels == ["begin"]
     assert reader.instructions == 7
+    assert reader.calls == [40, 41]
     assert reader.summary == Summary(True, False, 5, 1000, 3, 1536, 0, 0)
 
 

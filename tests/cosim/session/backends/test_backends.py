@@ -17,6 +17,7 @@ from cosim.commands.options import run_options, spec_from
 from cosim.errors import GuestError, MissingTool, RunFileError, UsageError
 from cosim.kernel.images import KernelImage
 from cosim.kernel.symbols import Symbols
+from cosim.machine import tools
 from cosim.machine.configuration import MachineConfig
 from cosim.machine.tools import Tool
 from cosim.models.pipeline import Pipeline
@@ -191,7 +192,26 @@ def test_every_backend_is_found_by_its_file() -> None:
     assert FOR_RUN in BACKENDS and FOR_CAPTURE in BACKENDS
 
 
+def test_without_gdb_one_line_names_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gdb() -> tools.Tool:
+        raise MissingTool("no gdb")
+
+    notes: list[str] = []
+    monkeypatch.setattr(tools, "gdb", no_gdb)
+    monkeypatch.setattr(Plugin, "missing", lambda self: None)
+    assert execution.available(spec(backend="plugin"), notes.append).backend == Plugin()
+    for backend in ("gdb", "gdb+plugin"):
+        with pytest.raises(MissingTool, match=r"^no gdb$"):
+            execution.available(spec(backend=backend), notes.append)
+    monkeypatch.setattr(Plugin, "missing", lambda self: "no compiler")
+    for backend in ("plugin", "gdb+plugin"):
+        with pytest.raises(MissingTool, match=r"^no compiler; no gdb$"):
+            execution.available(spec(backend=backend), notes.append)
+    assert notes == []
+
+
 def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "gdb", lambda: None)
     monkeypatch.setattr(Plugin, "missing", lambda self: "no compiler")
     notes: list[str] = []
     run = spec(backend="plugin")

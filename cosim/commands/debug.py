@@ -1,0 +1,154 @@
+"""``cosim debug``: a guest's paging in gdb, forward and back."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cosim.commands.completion import guest_or_file
+from cosim.commands.options import EDGES, run_options, spec_from
+from cosim.errors import CosimError, UsageError
+
+if TYPE_CHECKING:
+    from cosim.debug.session import Debugger
+    from cosim.run.run_spec import RunSpec
+
+
+_FILTER = 1
+"""Slots of the access filter: the fewest accesses are dropped."""
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim debug micro --scenario bug-unmap\n"
+    "  cosim debug linux --workload 'ls -lR /'\n"
+    "  cosim debug --kernel kernel.elf --from start\n"
+    "  cosim debug --attach localhost:1234 --kernel kernel.elf\n"
+    "  cosim debug --print-gdbinit > paging.py; gdb -x paging.py\n"
+)
+@click.argument("guest", metavar="[GUEST]", required=False, shell_complete=guest_or_file)
+@run_options("debug")
+@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@click.option(
+    "--attach",
+    metavar="HOST:PORT|SOCKET",
+    help="Debug a QEMU that is running already, through its gdb stub.",
+)
+@click.option("--print-gdbinit", is_flag=True, help="Print a file for a gdb of your own to source.")
+@click.option("--gdb-arg", "arguments", multiple=True, metavar="ARG", help="Pass this to gdb.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path), metavar="DIR", help="Keep logs and recording here."
+)
+def command(
+    guest: str | None,
+    scenario: str | None,
+    attach: str | None,
+    print_gdbinit: bool,
+    arguments: tuple[str, ...],
+    logs: Path | None,
+    offline: bool,
+    from_: str | None,
+    **given: Any,
+) -> int:
+    """Debug a guest's paging in gdb, forward and back.
+
+    GUEST is a name from `cosim guest list`; leave it out with --kernel.
+
+    The guest is recorded first, up to --to.  Then gdb starts in this terminal.  It shows the
+    recorded run where the region begins, with the kernel's symbols.  gdb's own commands work, those
+    for going back too (reverse-stepi, reverse-continue).  The command `paging` asks about page
+    tables; type `help paging` in gdb.
+
+    With --attach nothing is recorded, and memory is read through gdb.
+    """
+    given |= {"from": from_}
+    if print_gdbinit:
+        _refuse_beside("--print-gdbinit", guest, scenario, attach, given)
+        from cosim import output
+        from cosim.debug.gdbinit import gdbinit
+
+        for line in gdbinit().splitlines():
+            output.print_line(line)
+        return 0
+    if attach is not None:
+        kernel = given.pop("kernel")
+        _refuse_beside("--attach", guest, scenario, None, given)
+        return _attach(attach, kernel, arguments, logs)
+    return _record(_spec(guest, scenario, given), arguments, logs, offline=offline)
+
+
+def _refuse_beside(
+    option: str, guest: str | None, scenario: str | None, attach: str | None, given: dict[str, Any]
+) -> None:
+    others: dict[str, Any] = {"GUEST": guest, "--scenario": scenario, "--attach": attach}
+    others |= {f"--{key.replace('_', '-')}": value for key, value in given.items()}
+    for name, value in others.items():
+        if value not in (None, ()):
+            raise UsageError(f"{name} cannot be used together with {option}; leave it out")
+
+
+def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
+    if given.get("backend") not in (None, "gdb+plugin"):
+        raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
+    if scenario is not None:
+        if guest not in ("micro", "micro-m"):
+            raise UsageError("--scenario works only with the guests micro and micro-m")
+        if given.get("workload") is not None:
+            raise UsageError("--scenario and --workload exclude each other")
+        given["workload"] = f"scenario={scenario}"
+    # The checker needs the accesses that a larger filter leaves out.
+    return spec_from(guest, "gdb+plugin", filter=_FILTER, **given)
+
+
+def _debugger(arguments: tuple[str, ...]) -> Debugger:
+    from cosim.debug.session import Debugger
+    from cosim.machine import tools
+
+    return Debugger(tools.gdb().path, arguments)
+
+
+def _record(spec: RunSpec, arguments: tuple[str, ...], logs: Path | None, *, offline: bool) -> int:
+    from cosim import output
+    from cosim.commands.logs import folder_for
+    from cosim.commands.one_run import make_guest
+    from cosim.debug.session import debug_recorded
+    from cosim.run.plan import resolve
+
+    make_guest(spec, offline=offline)
+    debugger = _debugger(arguments)
+    plan = resolve(spec)
+    with folder_for(logs) as folder:
+        keep = logs is not None
+        try:
+            return debug_recorded(plan, folder, debugger, output.note)
+        except CosimError as error:
+            keep = True
+            error.log = error.log or str(folder)
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _attach(target: str, kernel: str | None, arguments: tuple[str, ...], logs: Path | None) -> int:
+    from cosim.commands.logs import folder_for
+    from cosim.debug.session import debug_attached
+    from cosim.kernel import symbols
+    from cosim.kernel.images import inspect_kernel
+
+    image = None if kernel is None else inspect_kernel(Path(kernel))
+    known = symbols.none() if kernel is None else symbols.load(Path(kernel))
+    debugger = _debugger(arguments)
+    with folder_for(logs) as folder:
+        try:
+            return debug_attached(target, image, known, folder, debugger)
+        finally:
+            if logs is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -1,0 +1,76 @@
+"""What the fence checker and the models say of the recorded run, computed when it is asked."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.check import document
+from cosim.check.places import Places
+from cosim.models import model_options
+from cosim.models.comparison import Comparison
+from cosim.models.result import Ending, Json, Origin
+from hypervisor_model.events import EventBatch
+from hypervisor_model.fences import FenceChecker
+
+_CHUNK = 1 << 18
+
+
+class Analysis:
+    """The checker and the models over one recording.
+
+    :param events: all of them.
+    :param origin: of the run.
+    :param places: names its addresses.
+    :param models: as ``--model`` takes them; empty for the default ones.
+    """
+
+    def __init__(
+        self, events: EventBatch, origin: Origin, places: Places, models: tuple[str, ...]
+    ) -> None:
+        self._events = events
+        self._origin = origin
+        self._places = places
+        self._models = models
+
+    @cached_property
+    def findings(self) -> list[dict[str, Any]]:
+        """What ``cosim check`` finds, in its form."""
+        checker = FenceChecker(self._origin.machine)
+        for first in range(0, len(self._events), _CHUNK):
+            checker.feed(self._events[first : first + _CHUNK])
+        ending = Ending(complete=True, reason=None, region={})
+        found = document.build(checker, self._origin, ending, self._places, [])
+        rows: list[dict[str, Any]] = found["findings"]
+        return sorted(rows, key=lambda row: int(row["access"]["event"]))
+
+    @cached_property
+    def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
+        """The illegal translations, and how often each policy had exited before each event."""
+        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+        policies = model_options.make_models(models, origin.machine, origin.stream)
+        comparison = Comparison(origin.machine, list(policies))
+        taken: dict[str, list[NDArray[np.int64]]] = {name: [] for name in policies}
+        for first in range(0, len(self._events), _CHUNK):
+            batch = self._events[first : first + _CHUNK]
+            answers = {name: policy.feed(batch) for name, policy in policies.items()}
+            comparison.feed(batch, answers)
+            for name, policy in policies.items():
+                taken[name].append(policy.exits_taken.copy())
+        exits = {
+            name: np.concatenate([np.zeros(1, np.int64), *parts]).cumsum()
+            for name, parts in taken.items()
+        }
+        return comparison.findings(), exits
+
+    @property
+    def divergences(self) -> list[Json]:
+        """The first illegal translations, in the form of the result document."""
+        return sorted(self._judged[0], key=lambda row: int(row["event"]))
+
+    def exits(self, first: int, end: int) -> dict[str, int]:
+        """Return the exits of each policy from event ``first`` up to before ``end``."""
+        return {name: int(sums[end] - sums[first]) for name, sums in self._judged[1].items()}

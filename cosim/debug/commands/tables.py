@@ -1,0 +1,123 @@
+"""``paging walk``, ``maps``, ``find`` and ``tables``: what the page tables hold at this moment."""
+
+from __future__ import annotations
+
+import click
+
+from cosim.debug.commands.arguments import NUMBER, space_options
+from cosim.debug.debuggee import Debuggee
+from cosim.debug.link import Answer
+from cosim.paging import rendering
+from cosim.paging.explain import explain
+from cosim.paging.find import find as find_pa
+from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, bits_of
+from cosim.paging.maps import maps as ranges_of
+from cosim.paging.table_pages import table_pages
+from hypervisor_model.events import Access
+
+_ACCESSES = {"read": Access.READ, "write": Access.WRITE, "fetch": Access.FETCH}
+
+
+@click.command()
+@click.argument("va", metavar="VA", type=NUMBER)
+@space_options
+@click.option(
+    "--access",
+    type=click.Choice(list(_ACCESSES)),
+    default="read",
+    show_default=True,
+    help="Kind of access.",
+)
+@click.pass_obj
+def walk(debuggee: Debuggee, va: int, mode: str | None, satp: int | None, access: str) -> Answer:
+    """Translate VA, level by level, and say why it faults.
+
+    Example: paging walk $sp
+    """
+    found = explain(debuggee.memory(), debuggee.space(mode, satp), va, _ACCESSES[access])
+    return Answer("\n".join(rendering.walk_lines(found)), rendering.walk_document(found))
+
+
+@click.command()
+@click.argument("first", metavar="[FIRST", type=NUMBER, default="0")
+@click.argument("last", metavar="LAST]", type=NUMBER, default="0xffffffffffffffff")
+@space_options
+@click.option("--has", default="", metavar="RWXUGAD", help="Only with all of these bits.")
+@click.option("--lacks", default="", metavar="RWXUGAD", help="Only with none of these bits.")
+@click.option("--user", is_flag=True, help="Only pages of user mode.")
+@click.option("--kernel", is_flag=True, help="Only pages that are not of user mode.")
+@click.option("--size", type=click.Choice(list(SIZES)), help="Only pages of this size.")
+@click.option("--pbmt", type=click.Choice(MEMORY_TYPES), help="Only this memory type.")
+@click.option("--coarse", is_flag=True, help="Merge what differs in A, D, size or frame only.")
+@click.pass_obj
+def maps(
+    debuggee: Debuggee,
+    first: int,
+    last: int,
+    mode: str | None,
+    satp: int | None,
+    has: str,
+    lacks: str,
+    user: bool,
+    kernel: bool,
+    size: str | None,
+    pbmt: str | None,
+    coarse: bool,
+) -> Answer:
+    """List the mapped ranges; neighbours that are mapped alike are one.
+
+    Example: paging maps --user --has w
+    """
+    wanted = Filter(
+        has=bits_of(has + ("u" if user else "")),
+        lacks=bits_of(lacks + ("u" if kernel else "")),
+        low=first,
+        high=last,
+        page_bits=None if size is None else SIZES[size],
+        pbmt=None if pbmt is None else MEMORY_TYPES.index(pbmt),
+    )
+    scan = debuggee.scan(mode, satp)
+    ranges = ranges_of(scan, wanted, coarse=coarse)
+    return Answer(
+        "\n".join(rendering.maps_lines(scan, ranges)), rendering.maps_document(scan, ranges)
+    )
+
+
+@click.command()
+@click.argument("pa", metavar="PA", type=NUMBER)
+@space_options
+@click.pass_obj
+def find(debuggee: Debuggee, pa: int, mode: str | None, satp: int | None) -> Answer:
+    """List every virtual address that is mapped to the physical address PA.
+
+    Example: paging find 0x80200000
+    """
+    scan = debuggee.scan(mode, satp)
+    places = find_pa(scan, pa)
+    return Answer(
+        "\n".join(rendering.find_lines(scan, pa, places)),
+        rendering.find_document(scan, pa, places),
+    )
+
+
+@click.command()
+@space_options
+@click.pass_obj
+def tables(debuggee: Debuggee, mode: str | None, satp: int | None) -> Answer:
+    """List the pages that are page tables, with their level and what points to them.
+
+    Example: paging tables
+    """
+    scan = debuggee.scan(mode, satp)
+    pages = table_pages(scan)
+    return Answer(
+        "\n".join(rendering.tables_lines(scan, pages)), rendering.tables_document(scan, pages)
+    )
+
+
+COMMANDS: dict[str, click.Command] = {
+    "walk": walk,
+    "maps": maps,
+    "find": find,
+    "tables": tables,
+}

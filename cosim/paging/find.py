@@ -1,0 +1,53 @@
+"""Every virtual address of a physical one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cosim.paging.scan import Scan
+from hypervisor_model.jit import signed, unsigned
+
+
+class Place(NamedTuple):
+    """One address at which a physical address is mapped; all numbers are unsigned."""
+
+    va: int
+    gpa: int | None
+    """The guest-physical address between the stages; None if there is one stage."""
+    perm: int
+    g_perm: int | None
+    page_bits: int
+    entry_pa: int | None
+    """Address of the first stage's leaf entry; None for Bare."""
+
+
+def find(scan: Scan, pa: int) -> list[Place]:
+    """Return each virtual address that is mapped to ``pa``, by rising address."""
+    leaves = scan.leaves
+    offset = signed(pa) - leaves["pa"]
+    hits = leaves[(offset >= 0) & (offset < leaves["size"])]
+    two_stage = scan.space.two_stage
+    places = []
+    for leaf in hits:
+        inside = pa - int(leaf["pa"])
+        places.append(
+            Place(
+                va=unsigned(int(leaf["va"]) + inside),
+                gpa=unsigned(int(leaf["gpa"]) + inside) if two_stage else None,
+                perm=int(leaf["perm"]),
+                g_perm=int(leaf["g_perm"]) if two_stage else None,
+                page_bits=int(leaf["page_bits"]),
+                entry_pa=None if leaf["entry_pa"] < 0 else int(leaf["entry_pa"]),
+            )
+        )
+    return places
+
+
+def find_guest_physical(scan: Scan, gpa: int) -> list[Place]:
+    """As :func:`find`, for a guest-physical address of two stages."""
+    swapped = scan.leaves.copy()
+    swapped["pa"], swapped["gpa"] = scan.leaves["gpa"], scan.leaves["gpa"]
+    assert np.all(swapped["size"] > 0)
+    return find(scan._replace(leaves=swapped), gpa)
