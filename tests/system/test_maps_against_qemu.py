@@ -32,7 +32,7 @@ from cosim.paging.space import Registers, Space
 
 pytestmark = pytest.mark.system
 
-SAMPLES = 300
+SAMPLES = 150
 Row = tuple[int, int, int, str]
 """A line of `info mem`: virtual address, physical address, size, attributes."""
 
