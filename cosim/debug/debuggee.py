@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from cosim.check.places import Places
 from cosim.debug.analysis import Analysis
+from cosim.debug.counted_events import Place, Timeline, following
 from cosim.debug.gdb_line import Aim, GdbLine
 from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun
-from cosim.debug.timeline import Place, Timeline, following
 from cosim.errors import UnreadableMemory, UsageError
 from cosim.kernel.symbols import Symbols
 from cosim.machine.configuration import RAM_BASE

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.debug.console_view import ConsoleView
-from cosim.debug.timeline import Place
+from cosim.debug.counted_events import Place
 from cosim.debugger.registers import parse_general
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import CosimError, MachineError, RemoteError
@@ -111,7 +111,10 @@ class Rerun:
     # -- forward --------------------------------------------------------------------------------
 
     def step(self) -> Stop:
-        """Let the guest execute one instruction."""
+        """Let the guest execute one instruction.
+
+        :raises RemoteError: when QEMU does not end the step.
+        """
         if self.ended:
             return _stop(Why.END)
         self.stub.resume(b"vCont;s")

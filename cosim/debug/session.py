@@ -18,12 +18,12 @@ from cosim.check.places import Places
 from cosim.debug import commands, symbol_file
 from cosim.debug.analysis import Analysis
 from cosim.debug.console_view import ConsoleView
+from cosim.debug.counted_events import Place, Timeline
 from cosim.debug.debuggee import Debuggee, Recording
 from cosim.debug.gdb_line import GdbLine
 from cosim.debug.gdbinit import GDB_PART
 from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun, Why
-from cosim.debug.timeline import Place, Timeline
 from cosim.errors import GdbError, GuestError
 from cosim.kernel.images import KernelImage
 from cosim.kernel.symbols import Symbols
@@ -76,11 +76,11 @@ def debug_recorded(plan: Plan, folder: Path, debugger: Debugger, note: Note) -> 
         stack.callback(ours.close)
         link = Link(ours)
         debuggee = Debuggee(link, plan.symbols, rerun)
-        line = GdbLine(rerun)
+        line = GdbLine(rerun, shows_progress=sys.stdout.isatty())
         stack.callback(line.close)
         link.beside = line
         places = Places(plan.machine.kernel)
-        analysis = Analysis(timeline.events, origin(plan), places, plan.models)
+        analysis = Analysis(timeline.events, origin(plan), places, plan.models, link.say)
         debuggee.record(Recording(timeline, rerun, line, analysis, places))
         note(f"cosim: the guest's console is {view.where}")
         files = _symbol_commands(plan.image, plan.machine.kernel, plan.symbols, folder)

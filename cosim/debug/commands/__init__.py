@@ -24,6 +24,7 @@ COMMANDS: dict[str, click.Command] = {**tables.COMMANDS, **history.COMMANDS}
 def answer(debuggee: Debuggee, words: Sequence[str]) -> Answer:
     """Return the answer to a question from gdb.
 
+    :raises UsageError: when there is no such command, or its words are wrong.
     :raises CosimError: when it cannot be answered.
     """
     if not words:
