@@ -92,6 +92,15 @@ def tlb_entries(policy: Policy, hart: int = 0) -> list[TlbEntry]:
     return found
 
 
+def is_of_space(policy: Policy, entry: TlbEntry, satp: int) -> bool:
+    """Return True if a hart whose ``satp`` is the guest's (an int64) could use an entry."""
+    if entry.asid is None or atp.mode(satp) == 0:
+        return entry.asid is None and atp.mode(satp) == 0
+    if isinstance(policy, ShadowPolicy) and not policy._pool.use_asid:
+        return True
+    return bool(entry.perm & pte.G) or entry.asid == int(atp.asid(satp))
+
+
 @dataclass(frozen=True)
 class ShadowStep:
     """One level of a walk of a shadow table, and the guest's entry that it stands for."""
@@ -187,9 +196,18 @@ def _is_stale(pool: Pool, entry: int, child: int, guest_entry: int, level: int) 
     return entry & _GRANTS & ~granted != 0
 
 
+@dataclass(frozen=True)
+class NestedWalk:
+    """A walk through the guest's tables and the hypervisor's; the registers are unsigned."""
+
+    vsatp: int
+    hgatp: int
+    translation: Translation
+
+
 def nested_walk(
     policy: Nested, va: int, access: Access, status: Status, hart: int = 0
-) -> Translation:
+) -> NestedWalk:
     """Return the walk that the hardware of ``nested`` would make now, through both stages.
 
     :param va: unsigned.
@@ -203,7 +221,7 @@ def nested_walk(
     host.ram = g.host
     vsatp = int(policy._hw.harts[hart]["satp"])
     mmu = Mmu(guest, host=host, vsatp=vsatp, hgatp=g.hgatp, status=status)
-    return mmu.translate(va, access, probe=True)
+    return NestedWalk(unsigned(vsatp), unsigned(g.hgatp), mmu.translate(va, access, probe=True))
 
 
 def _check_hart(policy: Policy, hart: int) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypervisor_model import policies
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import Access, Priv
-from hypervisor_model.inspection import nested_walk, shadow_walks, tlb_entries
+from hypervisor_model.inspection import is_of_space, nested_walk, shadow_walks, tlb_entries
 from hypervisor_model.isa import pte
+from hypervisor_model.jit import signed
 from hypervisor_model.mmu import Status
 from hypervisor_model.policies import MachineModel, Policy
 from hypervisor_model.policies.nested import Nested
@@ -54,6 +55,11 @@ def test_the_tlb_holds_what_was_touched(spec: str, guest: Guest) -> None:
         assert entry.perm & pte.R
         assert (entry.gpa is None) == (spec != "nested")
         assert (entry.view == "") == (spec != "vtlb")
+    policy = fed(spec, guest)
+    for asid, usable in ((5, True), (6, spec == "vtlb")):
+        satp = signed(8 << 60 | asid << 44 | guest.root >> 12)
+        assert {is_of_space(policy, entry, satp) for entry in tlb_entries(policy)} == {usable}
+    assert not is_of_space(policy, entries[0], 0)
     guest.access(VA + PAGE)
     assert tlb_entries(fed(spec, guest))[0].va == VA + PAGE
     guest.fence()
@@ -106,11 +112,11 @@ def test_views_of_a_guest_without_the_h_extension(guest: Guest) -> None:
 def test_nested_walks_both_stages(guest: Guest) -> None:
     policy = fed("nested", guest)
     assert isinstance(policy, Nested)
-    found = nested_walk(policy, VA + 8, Access.READ, Status())
+    found = nested_walk(policy, VA + 8, Access.READ, Status()).translation
     assert found.pa == guest.walk(VA + 8, Access.READ, Priv.S)
     assert {one.stage for one in found.references} == {"VS", "G"}
     # A page that was never touched is not mapped yet.
-    assert nested_walk(policy, VA + PAGE, Access.READ, Status()).cause == 21
+    assert nested_walk(policy, VA + PAGE, Access.READ, Status()).translation.cause == 21
 
 
 def test_a_hart_that_is_not_there(guest: Guest) -> None:
