@@ -16,6 +16,7 @@ from cosim.models.comparison import Comparison
 from cosim.models.result import Ending, Json, Origin
 from hypervisor_model.events import EventBatch
 from hypervisor_model.fences import FenceChecker
+from hypervisor_model.policies import Policy
 
 _CHUNK = 1 << 18
 
@@ -42,6 +43,7 @@ class Analysis:
         self._origin = origin
         self._places = places
         self._models = models
+        self._kept: tuple[int, dict[str, Policy]] = (0, {})
 
     @cached_property
     def findings(self) -> list[dict[str, Any]]:
@@ -83,3 +85,19 @@ class Analysis:
     def exits(self, first: int, end: int) -> dict[str, int]:
         """Return the exits of each policy from event ``first`` up to before ``end``."""
         return {name: int(sums[end] - sums[first]) for name, sums in self._judged[1].items()}
+
+    def policies(self, end: int) -> dict[str, Policy]:
+        """Return the policies as they are before event ``end``.
+
+        They are kept, so that a later moment costs only the events between.
+        """
+        fed, made = self._kept
+        if not made or fed > end:
+            origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+            fed, made = 0, model_options.make_models(models, origin.machine, origin.stream)
+        for first in range(fed, end, _CHUNK):
+            batch = self._events[first : min(first + _CHUNK, end)]
+            for policy in made.values():
+                policy.feed(batch)
+        self._kept = end, made
+        return made
