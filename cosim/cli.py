@@ -32,7 +32,9 @@ _COMMANDS: dict[str, str] = {
     "top": "Show what causes the exits and TLB misses: functions, call sites, address spaces.",
     "export": "Write a trace as a file for Perfetto.",
     "query": "Run SQL over a trace.",
-    "walk": "Translate addresses by the page tables in a RAM image, level by level.",
+    "walk": "Translate addresses by the page tables in a dump or trace, level by level.",
+    "maps": "Show what the page tables in a dump or trace map.",
+    "find": "Show where the page tables in a dump or trace map a physical address.",
 }
 """The name of each sub-command and one line about it, in the order of --help."""
 

@@ -27,9 +27,11 @@ def _finding(text: Text, row: dict[str, Any]) -> None:
     store, access, fence = row["store"], row["access"], row["fence"]
     text.append(row["severity"], style=_STYLES[row["severity"]])
     text.append(f": {row['kind']} at 0x{row['va']:x}: {row['effect']}\n")
-    what = "satp" if store["entry"] is None else f"level {store['level']} entry {store['entry']:#x}"
+    what = store["register"] or f"level {store['level']} entry {store['entry']:#x}"
     text.append(f"  store   {_place(row['store_symbol'], row['store_source'], row['store_pc'])}\n")
     text.append(f"          {what}: {store['old']:#x} -> {store['new']:#x}\n")
+    for frame in (row["call_chain"] or ())[1:]:
+        text.append(f"  from    {_place(frame['symbol'], frame['source'], frame['pc'])}\n")
     kind = access["kind"] or "use"
     text.append(f"  {kind:7} {_place(access['symbol'], access['source'], access['pc'])}")
     text.append(f" in {access['privilege']}-mode on hart {access['hart']}\n")

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from cosim.debug.counted_events import Place
 from cosim.debug.rerun import Rerun, Stop, Tell, Why
-from cosim.debug.timeline import Place
 from cosim.debugger.gdb_side import GdbSide
 from cosim.debugger.rsp import INTERRUPT, Stub
 from cosim.errors import CosimError, StorageError
@@ -25,6 +25,8 @@ _AT_BEGIN = b"T05replaylog:begin;thread:01;"
 _AT_END = b"T05replaylog:end;thread:01;"
 _TRAP = b"T05thread:01;"
 _INTERRUPTED = b"T02thread:01;"
+_SILENT_SECONDS = 1.0
+_PROGRESS_COLUMNS = 60
 _INSERTS = (b"Z0", b"Z1", b"Z2", b"Z3", b"Z4")
 
 
@@ -53,10 +55,12 @@ class GdbLine:
     """Serves the user's gdb.
 
     :param guest: what is debugged.
+    :param shows_progress: show how far a long way is, in one line that is written over.
     """
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, *, shows_progress: bool = False) -> None:
         self._guest = guest
+        self.shows_progress = shows_progress
         self._gdb: GdbSide | None = None
         self._points: dict[bytes, bytes] = {}
         """What gdb has inserted: the packet, by what follows its first letter."""
@@ -178,16 +182,22 @@ class GdbLine:
         self.reason = None
         began = time.monotonic()
 
+        shown = False
+
         def tell(count: int, goal: int | None) -> None:
-            # A run that the user lets go on needs no progress.
-            if goal and time.monotonic() - began > 1.0:
-                gdb.show(f"cosim: instruction {count:,} of {goal:,}\n")
+            nonlocal shown
+            # A run without a goal is one that the user lets go on.
+            if goal and self.shows_progress and time.monotonic() - began > _SILENT_SECONDS:
+                gdb.show(f"\rcosim: instruction {count:,} of {goal:,}")
+                shown = True
 
         try:
             self._last = run(tell)
         except CosimError as error:
             gdb.show(f"cosim: {error}\n")
             self._last = _INTERRUPTED
+        if shown:
+            gdb.show(f"\r{' ' * _PROGRESS_COLUMNS}\r")
         gdb.answer(self._last)
 
     def _asked(self, gdb: GdbSide) -> bool:
@@ -200,7 +210,7 @@ class GdbLine:
         aim = self.next_stop()
         stop = self._guest.run(None if aim is None else aim.place, lambda: self._asked(gdb), tell)
         if stop.why is Why.PLACE and aim is not None:
-            self._landed(aim)
+            self.land(aim)
         return self._shown(stop)
 
     def _shown(self, stop: Stop) -> bytes:
@@ -238,10 +248,11 @@ class GdbLine:
         for point in self._points.values():
             guest.stub.request(point)
         if aim is not None:
-            self._landed(aim)
+            self.land(aim)
         return _TRAP
 
-    def _landed(self, aim: Aim) -> None:
+    def land(self, aim: Aim) -> None:
+        """Note that the guest has come to ``aim``."""
         self.reason = aim.reason
         if aim.event is not None and isinstance(self._guest, Rerun):
             self.on_event(aim.event, self._guest.now())

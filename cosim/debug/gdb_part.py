@@ -103,12 +103,20 @@ def paging(*words: object) -> Any:
 
     ``paging("walk", "0x80200000")`` is the command ``paging walk 0x80200000``.
     """
-    message = _LINK.ask([str(word) for word in words])
+    message = _LINK.ask([_word(word) for word in words])
     if "error" in message:
         raise gdb.GdbError(message["error"])
     for command in message["run"]:
         gdb.execute(command)
     return message["value"]
+
+
+def _word(word: object) -> str:
+    """Return an argument of a Python function as cosim reads it."""
+    if isinstance(word, gdb.Value):
+        value: Any = word
+        return hex(int(value.cast(gdb.lookup_type("unsigned long long"))))
+    return str(word)
 
 
 def _number(word: str) -> str:
@@ -119,7 +127,7 @@ def _number(word: str) -> str:
         value: Any = gdb.parse_and_eval(word)
         if value.type.strip_typedefs().code in (gdb.TYPE_CODE_FUNC, gdb.TYPE_CODE_ARRAY):
             value = value.address
-        return hex(int(value.cast(gdb.lookup_type("unsigned long long"))))
+        return _word(value)
     except (gdb.error, ValueError):
         return word
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 GDB_PART = Path(__file__).with_name("gdb_part.py")
 """The part that runs inside gdb."""
-_SERVER = "_SERVER: Optional[list[str]] = None\n"
+_SERVER = "_SERVER: list[str] | None = None\n"
 
 
 def gdbinit() -> str:
@@ -15,4 +15,4 @@ def gdbinit() -> str:
     words = [sys.executable, "-m", "cosim.debug.answering"]
     text = GDB_PART.read_text(encoding="utf-8")
     assert _SERVER in text
-    return text.replace(_SERVER, f"_SERVER: Optional[list[str]] = {words!r}\n", 1)
+    return text.replace(_SERVER, f"_SERVER: list[str] | None = {words!r}\n", 1)

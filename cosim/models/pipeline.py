@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from cosim.kernel.symbols import Symbols, what_stands_at
-from cosim.models.causes import ROWS
+from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
 from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler

@@ -1,8 +1,8 @@
 """When each policy exits over the guest's time, and what causes its exits and TLB misses.
 
 A policy says for each event how many exits and misses it had there.  The profile adds these up by
-the instruction count of the event, and by what caused it (:mod:`cosim.models.causes`).  It keeps a
-fixed number of windows of time: if the run is longer, they are twice as wide.
+the instruction count of the event, and by what caused it (:mod:`cosim.models.attribution`).  It
+keeps a fixed number of windows of time: if the run is longer, they are twice as wide.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.models.causes import ROWS, Causes, CausesDocument, Kept, Lookup
+from cosim.models.attribution import ROWS, Causes, CausesDocument, Kept, Lookup
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import PolicyResult
 

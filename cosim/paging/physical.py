@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import UnreadableMemory
 from hypervisor_model.isa.pte import ENTRIES, PAGE
+from hypervisor_model.jit import signed
+
+_NO_ASCII = signed(0x8080_8080_8080_8080)
 
 
 class PhysicalMemory(ABC):
@@ -34,16 +38,17 @@ class PhysicalMemory(ABC):
         """
         entries = np.zeros((len(pages), ENTRIES), np.int64)
         readable = np.zeros(len(pages), np.bool_)
-        # Each page once: reading one may be a question to another process.
-        for address in np.unique(pages).tolist():
+        for row, address in enumerate(pages.tolist()):
             try:
-                data = self.read(address, PAGE)
+                entries[row] = np.frombuffer(self.read(address, PAGE), "<i8")
+                readable[row] = True
             except UnreadableMemory:
-                continue
-            here = pages == address
-            entries[here] = np.frombuffer(data, "<i8")
-            readable |= here
+                pass
         return entries, readable
+
+    def heads(self, length: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the address and the first bytes of each page, if pages can be listed at all."""
+        return iter(())
 
 
 class RamWords(PhysicalMemory):
@@ -81,3 +86,10 @@ class RamWords(PhysicalMemory):
         entries = self._pages[np.where(readable, numbers, 0)]
         entries[~readable] = 0
         return entries, readable
+
+    def heads(self, length: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the address and the first bytes of each page that begins like a text."""
+        # RAM is large; a word that is zero or no ASCII text is skipped without a look by Python.
+        first = self._pages[:, 0]
+        for row in np.flatnonzero((first != 0) & (first & _NO_ASCII == 0)).tolist():
+            yield self._base + row * PAGE, self._pages[row].tobytes()[:length]

@@ -36,10 +36,14 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
     if reason is None:
         return spec
     try:
-        other, difference = backend.stand_in(spec.names)
-        other.missing()
+        found = backend.stand_in(spec.names)
+        if found is not None:
+            found[0].missing()
     except MissingTool as error:
         raise MissingTool(f"{reason}; {error}") from None
+    if found is None:
+        raise MissingTool(reason)
+    other, difference = found
     note(f"cosim: {reason}; {difference}")
     return replace(spec, backend=other)
 

@@ -22,7 +22,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
-from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
+from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import has_panicked, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -88,7 +88,12 @@ class PluginSession:
         if self._events == 0:
             return Outcome(None, error)
         ending = self._ending(error)
-        return Outcome(self._pipeline.document(ending), error, ending)
+        return Outcome(self._pipeline.document(ending), error, ending, self._counts())
+
+    def _counts(self) -> Counts:
+        begin = self._source.begin_place
+        before = 0 if begin is None else begin.instructions - begin.retired
+        return Counts(before, self._source.calls)
 
     @property
     def labels(self) -> list[str]:

@@ -27,7 +27,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
 from cosim.models.address_spaces import AddressSpaces
-from cosim.models.causes import EVENT_NAMES, Lookup, event_codes
+from cosim.models.attribution import EVENT_NAMES, Lookup, event_codes
 from hypervisor_model.events import EventBatch, Kind, Priv, Satp
 from hypervisor_model.jit import unsigned
 

@@ -36,12 +36,19 @@ def test_the_first_lines_of_a_run(home: Home) -> None:
     # One exit for each store and each fence, and the fills: by hand.
     assert exits["shadow"] == 500 + document["policies"]["shadow"]["exits"]["shadow_fill"]
     profile = document["profile"]
-    assert profile["by_function"][0]["function"] == "run_bench"
+    causes = profile["causes"]
+    assert causes["functions"][0]["function"] == "run_bench"
+    # Half of the steps store to a table and fence it: one instruction each.
+    sites = {row["event"]: row for row in causes["sites"] if row["exits"]["shadow"] == 250}
+    assert {"pte_write", "fence"} <= set(sites)
+    assert all(row["site"].startswith("run_bench+0x") for row in sites.values())
     assert profile["over_time"]["marks"][0] == {"at": 0, "label": "begin"}
     for name, total in exits.items():
         assert sum(profile["over_time"]["exits"][name]) == total
-        shown = [one["exits"][name] for one in profile["by_function"]]
-        assert sum(shown) + profile["other_functions"][name] == total
+        for rows in causes.values():
+            assert sum(row["exits"][name] for row in rows) == total
+            misses = sum(row["misses"][name] for row in rows)
+            assert misses == document["policies"][name]["tlb_misses"]
 
 
 def test_every_counter_is_behind_an_option(home: Home) -> None:

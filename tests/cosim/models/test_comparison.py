@@ -96,6 +96,10 @@ class Liar:
     def exits_taken(self) -> NDArray[np.int64]:
         return self.real.exits_taken
 
+    @property
+    def misses_taken(self) -> NDArray[np.int64]:
+        return self.real.misses_taken
+
     def result(self) -> policies.PolicyResult:
         return self.real.result()
 

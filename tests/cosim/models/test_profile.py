@@ -6,9 +6,12 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.models.profile import FUNCTIONS, MARKS, USER, WINDOWS, Profiler
+from cosim.models.attribution import USER
+from cosim.models.profile import MARKS, WINDOWS, Profiler
 from hypervisor_model.events import EventBatch, Kind, Priv, empty
+from hypervisor_model.exits import Exit
 from hypervisor_model.jit import signed
+from hypervisor_model.policies import PolicyResult
 
 NAMES = ("shadow", "lsp")
 KERNEL = 0xFFFF_FFFF_8000_0000
@@ -25,6 +28,30 @@ def events(seed: int, count: int, step: int) -> tuple[EventBatch, list[np.ndarra
     batch["a"] = random.integers(0, 4, count)
     taken = [random.integers(0, 3, count) * (random.integers(0, 3, count) == 0) for _ in NAMES]
     return batch, taken
+
+
+def counted(exits: int, misses: int | None) -> PolicyResult:
+    """The result of a policy that counted only these."""
+    return PolicyResult(
+        exits={Exit.FENCE: exits},
+        tlb_misses=misses,
+        tlb_hits=None,
+        tlb_displaced=None,
+        walk_refs=None,
+        walk_cache_hits=None,
+        counters={},
+        reasons={} if misses is not None else {"tlb_misses": "filtered"},
+    )
+
+
+def nothing(taken: list[np.ndarray]) -> list[np.ndarray]:
+    """No misses at any event."""
+    return [np.zeros_like(one) for one in taken]
+
+
+def results(taken: list[np.ndarray]) -> dict[str, PolicyResult]:
+    """The results of policies that had ``taken`` as exits, and no misses."""
+    return {name: counted(int(one.sum()), 0) for name, one in zip(NAMES, taken, strict=True)}
 
 
 def lookup(address: int) -> str:
@@ -47,9 +74,8 @@ def test_every_exit_is_at_its_time_and_place(
     profiler = Profiler(NAMES)
     pieces = zip(*(np.split(one, sorted(cuts)) for one in (batch, *taken)), strict=True)
     for piece, *exits in pieces:
-        profiler.feed(piece, exits)
-    totals = {name: int(exits.sum()) for name, exits in zip(NAMES, taken, strict=True)}
-    profile = profiler.profile(totals, lookup, {0: "zero", 1: "one"})
+        profiler.feed(piece, exits, nothing(exits))
+    profile = profiler.profile(results(taken), lookup, {0: "zero", 1: "one"})
     over_time = profile["over_time"]
     assert over_time is not None and profile["reasons"] == {}
 
@@ -73,35 +99,23 @@ def test_every_exit_is_at_its_time_and_place(
     ]
     assert over_time["marks"] == marks[:MARKS]
 
-    by_function: dict[str, dict[str, int]] = {}
-    for index, event in enumerate(batch):
-        place = USER if event["priv"] == Priv.U else lookup(int(event["pc"]) % 2**64).split("+")[0]
-        for name, exits in zip(NAMES, taken, strict=True):
-            function = by_function.setdefault(place, dict.fromkeys(NAMES, 0))
-            function[name] += int(exits[index])
-    by_function = {place: exits for place, exits in by_function.items() if any(exits.values())}
-    order = sorted(by_function, key=lambda place: (-sum(by_function[place].values()), place))
-    assert profile["by_function"] == [
-        {"function": place, "exits": by_function[place]} for place in order[:FUNCTIONS]
-    ]
-    rest = order[FUNCTIONS:]
-    assert profile["other_functions"] == {
-        name: sum(by_function[place][name] for place in rest) for name in NAMES
-    }
-
 
 def test_what_a_source_cannot_say() -> None:
     batch, taken = events(1, 50, 10)
     batch["icount"] = -1
     profiler = Profiler(NAMES)
-    profiler.feed(batch, taken)
-    totals = {"shadow": int(taken[0].sum()), "lsp": int(taken[1].sum()) - 1}
-    profile = profiler.profile(totals, None, {})
+    profiler.feed(batch, taken, nothing(taken))
+    sums = [int(one.sum()) for one in taken]
+    counts = {"shadow": counted(sums[0], None), "lsp": counted(sums[1] - 1, 0)}
+    profile = profiler.profile(counts, None, {})
     assert profile["over_time"] is None
-    assert set(profile["reasons"]) == {"over_time", "lsp", "functions"}
+    assert set(profile["reasons"]) == {"over_time", "lsp", "shadow.misses", "functions"}
+    assert profile["reasons"]["shadow.misses"] == "filtered"
     # Without symbols each instruction stands for itself.
-    assert all(set(one["exits"]) == {"shadow"} for one in profile["by_function"])
-    assert {one["function"][:10] for one in profile["by_function"]} == {USER[:10], "0xffffffff"}
+    functions = profile["causes"]["functions"]
+    assert all(set(one["exits"]) == {"shadow"} for one in functions)
+    assert all(set(one["misses"]) == {"lsp"} for one in functions)
+    assert {(one["function"] or "")[:10] for one in functions} <= {"", USER[:10], "0xffffffff"}
 
 
 def test_samples_without_a_time_do_no_harm() -> None:
@@ -110,18 +124,20 @@ def test_samples_without_a_time_do_no_harm() -> None:
     for exits in taken:
         exits[::2] = 0
     profiler = Profiler(NAMES)
-    profiler.feed(batch, taken)
-    totals = {name: int(exits.sum()) for name, exits in zip(NAMES, taken, strict=True)}
-    over_time = profiler.profile(totals, lookup, {})["over_time"]
+    profiler.feed(batch, taken, nothing(taken))
+    over_time = profiler.profile(results(taken), lookup, {})["over_time"]
     assert over_time is not None
-    assert {name: sum(counts) for name, counts in over_time["exits"].items()} == totals
+    for name, exits in zip(NAMES, taken, strict=True):
+        assert sum(over_time["exits"][name]) == exits.sum()
 
 
 def test_a_run_without_events_or_exits() -> None:
-    profile = Profiler(NAMES).profile(dict.fromkeys(NAMES, 0), None, {})
-    assert profile["over_time"] is None and profile["by_function"] == []
+    none = dict.fromkeys(NAMES, counted(0, 0))
+    profile = Profiler(NAMES).profile(none, None, {})
+    assert profile["over_time"] is None
+    assert profile["causes"] == {"functions": [], "sites": [], "spaces": [], "stacks": []}
     profiler = Profiler(NAMES)
     batch, taken = events(1, 50, 10)
-    profiler.feed(batch, [np.zeros_like(exits) for exits in taken])
-    over_time = profiler.profile(dict.fromkeys(NAMES, 0), None, {})["over_time"]
+    profiler.feed(batch, nothing(taken), nothing(taken))
+    over_time = profiler.profile(none, None, {})["over_time"]
     assert over_time is not None and not any(map(any, over_time["exits"].values()))

@@ -249,6 +249,27 @@ def test_a_list_of_runs_has_the_answer_in_one_sentence() -> None:
     )
 
 
+def causes() -> Any:
+    """What caused the exits and misses, with names that mean harm."""
+    counts = {
+        "exits": {"native": 0, "nested": 0, "shadow": 300, "lsp": 7},
+        "misses": {"native": 10, "nested": 40, "lsp": 1},
+    }
+    rest = {"exits": {"native": 0, "nested": 12, "shadow": 0, "lsp": 193}, "misses": {"lsp": 3}}
+    rest["misses"] = {"native": 0, "nested": 0, "lsp": 3}
+    site = {"site": "\x00<i>+0x4", "address": 4, "event": "pte_write"}
+    space = {"space": "root 0x80001000, ASID 7", "satp": 1 << 63, "user": False}
+    return {
+        "functions": [{"function": "\x00<i>", **counts}, {"function": None, **rest}],
+        "sites": [{**site, **counts}, {**dict.fromkeys(site), **rest}],
+        "spaces": [{**space, **counts}, {**dict.fromkeys(space), **rest}],
+        "stacks": [
+            {"space": space["space"], "function": "\x00<i>", "event": "pte_write", **counts},
+            {"space": None, "function": None, "event": None, **rest},
+        ],
+    }
+
+
 def profiled() -> Any:
     """A result whose exits have times and places, with labels and names that mean harm."""
     result = whole()
@@ -256,10 +277,7 @@ def profiled() -> Any:
     marks = [{"at": 0, "label": "init"}, {"at": 3200, "label": "\x1b[/x]<b>"}]
     result["profile"] = {
         "over_time": {"window": 64, "exits": exits, "marks": marks},
-        "by_function": [
-            {"function": "\x00<i>", "exits": {"native": 0, "nested": 0, "shadow": 300, "lsp": 7}}
-        ],
-        "other_functions": {"native": 0, "nested": 12, "shadow": 0, "lsp": 193},
+        "causes": causes(),
         "reasons": {"functions": "no symbols"},
     }
     return result

@@ -112,8 +112,9 @@ def test_replay_is_the_live_result(
     for name, policy in result["policies"].items():
         total = policy["exits"]["total"]
         assert sum(profile["over_time"]["exits"][name]) == total
-        places = [*(one["exits"] for one in profile["by_function"]), profile["other_functions"]]
-        assert sum(exits[name] for exits in places) == total
+        for rows in profile["causes"].values():
+            assert sum(row["exits"][name] for row in rows) == total
+            assert sum(row["misses"][name] for row in rows) == policy["tlb_misses"]
     assert result["policies"]["shadow"]["tlb_misses"] > 0
 
 

@@ -1,0 +1,1 @@
+"""Files that hold a guest's memory: dumps, RAM images, traces."""
