@@ -110,6 +110,7 @@ class GdbSession:
         """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._stopped_at: float | None = None
         self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
@@ -266,13 +267,15 @@ class GdbSession:
         self._began = True
         self._first_instruction = self._icount(machine)
         self._instructions = None
-        self._region_started = time.monotonic()
+        self._region_started, self._stopped_at = time.monotonic(), None
         if self._recorded is not None and self._recorded.instructions is not None:
             self._forecast = Forecast(self._recorded.instructions)
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
-            self._region_seconds = round(time.monotonic() - self._region_started, 3)
+            # QEMU may take a while to say where its guest has ended.
+            ended = self._stopped_at or time.monotonic()
+            self._region_seconds = round(ended - self._region_started, 3)
         self._check_end(machine, reached=reached)
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
@@ -328,6 +331,7 @@ class GdbSession:
         interception = self._interception
         assert interception is not None
         seen = False
+        self._stopped_at = None
         gdb.resume()
         while True:
             stop = gdb.wait_stop(_CONSOLE_TICK if pattern else _TICK)
@@ -336,6 +340,7 @@ class GdbSession:
             if interposer.failure is not None:
                 raise interposer.failure
             if stop is not None:
+                self._stopped_at = time.monotonic()
                 break
             if pattern and not seen and machine.console.seen(pattern):
                 gdb.interrupt()
