@@ -89,7 +89,7 @@ def _chains(
     program = tools.gdb().path
     with ExitStack() as stack:
         view = stack.enter_context(ConsoleView(folder / "call-chains.console.log"))
-        rerun = Rerun(plan, _ALL, log, folder, None, view)
+        rerun = Rerun(plan, _ALL, log, folder, None, None, view)
         stack.callback(rerun.close)
         gdb: GdbMi | None = None
         for one in wanted:
