@@ -1,7 +1,7 @@
 """Physical memory as the models see it: one flat range of RAM, read as 8-byte words.
 
 Inside kernels memory is a :class:`Ram`.  :class:`GuestMemory` owns one: either the model's own
-copy of the guest's page tables, which kernels keep up to date (:func:`apply`), or an image of real
+copy of the guest's page tables, kept up to date from events (:func:`apply`), or an image of real
 RAM (a file; the RAM of a live session) that is mapped, not copied.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model.errors import ModelError
-from hypervisor_model.events import Kind
+from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.isa.pte import ENTRIES
 from hypervisor_model.jit import kernel
 
@@ -69,6 +69,14 @@ def apply(ram: Ram, kind: int, a: int, c: int) -> None:
     elif kind == _TABLE_ADD:
         first = ((a - ram.base) >> 12) * ENTRIES
         ram.words[first : first + ENTRIES] = 0
+
+
+@kernel
+def _apply_batch(
+    ram: Ram, kind: NDArray[np.uint8], a: NDArray[np.int64], c: NDArray[np.int64]
+) -> None:
+    for i in range(kind.shape[0]):
+        apply(ram, np.int64(kind[i]), a[i], c[i])  # type: ignore[arg-type]
 
 
 def sparse(*shape: int) -> NDArray[np.int64]:
@@ -135,6 +143,15 @@ class GuestMemory:
     def words(self) -> NDArray[np.int64]:
         """The RAM itself, 8 bytes an element."""
         return self.ram.words
+
+    def feed(self, batch: EventBatch) -> None:
+        """Apply the events that change tables (see :func:`apply`), in order."""
+        _apply_batch(
+            self.ram,
+            np.ascontiguousarray(batch["kind"]),
+            np.ascontiguousarray(batch["a"]),
+            np.ascontiguousarray(batch["c"]),
+        )
 
     def read(self, pa: int) -> int:
         """Return the int64 at the 8-byte word of ``pa``.

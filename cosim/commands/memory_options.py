@@ -21,8 +21,9 @@ from hypervisor_model.mmu import Status
 F = TypeVar("F", bound=Callable[..., Any])
 
 SOURCES = """The tables come from a raw image of RAM (--ram, --base), an ELF core or a kdump file
-(--core), or a trace (--trace, --at).  Give the root with --satp, or with --vsatp and --hgatp.  A
-trace knows its satp, and in a dump of Linux the kernel's own is found."""
+    (--core), or a trace (--trace, --at).  Give the root with --satp, or with --vsatp and --hgatp.
+    A trace knows its satp, and in a dump of Linux the kernel's own is found."""
+"""For the help of a command, whose lines have this indentation."""
 
 
 def number(text: str) -> int:

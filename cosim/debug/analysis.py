@@ -16,12 +16,9 @@ from cosim.models.comparison import Comparison
 from cosim.models.result import Ending, Json, Origin
 from hypervisor_model.events import EventBatch
 from hypervisor_model.fences import FenceChecker
+from hypervisor_model.policies import Policy
 
 _CHUNK = 1 << 18
-
-
-Say = Callable[[str], None]
-"""Tells the user something while he waits."""
 
 
 class Analysis:
@@ -30,7 +27,6 @@ class Analysis:
     :param events: all of them.
     :param origin: of the run.
     :param places: names its addresses.
-    :param say: is told what takes long.
     :param models: as ``--model`` takes them; empty for the default ones.
     """
 
@@ -40,30 +36,31 @@ class Analysis:
         origin: Origin,
         places: Places,
         models: tuple[str, ...],
-        say: Say,
     ) -> None:
-        self._say = say
+        self.say: Callable[[str], None] = lambda text: None
+        """Is told what takes long."""
         self._events = events
         self._origin = origin
         self._places = places
         self._models = models
+        self._kept: tuple[int, dict[str, Policy]] = (0, {})
 
     @cached_property
     def findings(self) -> list[dict[str, Any]]:
         """What ``cosim check`` finds, in its form."""
-        self._say(f"checking {len(self._events):,} events (the first time compiles the checker)")
+        self.say(f"checking {len(self._events):,} events (the first time compiles the checker)")
         checker = FenceChecker(self._origin.machine)
         for first in range(0, len(self._events), _CHUNK):
             checker.feed(self._events[first : first + _CHUNK])
         ending = Ending(complete=True, reason=None, region={})
-        found = document.build(checker, self._origin, ending, self._places, [])
+        found = document.build(checker, self._origin, ending, self._places, [], {})
         rows: list[dict[str, Any]] = found["findings"]
         return sorted(rows, key=lambda row: int(row["access"]["event"]))
 
     @cached_property
     def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
         """The illegal translations, and how often each policy had exited before each event."""
-        self._say(f"modelling {len(self._events):,} events (the first time compiles the models)")
+        self.say(f"modelling {len(self._events):,} events (the first time compiles the models)")
         origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
         policies = model_options.make_models(models, origin.machine, origin.stream)
         comparison = Comparison(origin.machine, list(policies))
@@ -88,3 +85,19 @@ class Analysis:
     def exits(self, first: int, end: int) -> dict[str, int]:
         """Return the exits of each policy from event ``first`` up to before ``end``."""
         return {name: int(sums[end] - sums[first]) for name, sums in self._judged[1].items()}
+
+    def policies(self, end: int) -> dict[str, Policy]:
+        """Return the policies as they are before event ``end``.
+
+        They are kept, so that a later moment costs only the events between.
+        """
+        fed, made = self._kept
+        if not made or fed > end:
+            origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+            fed, made = 0, model_options.make_models(models, origin.machine, origin.stream)
+        for first in range(fed, end, _CHUNK):
+            batch = self._events[first : min(first + _CHUNK, end)]
+            for policy in made.values():
+                policy.feed(batch)
+        self._kept = end, made
+        return made

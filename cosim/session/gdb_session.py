@@ -45,7 +45,7 @@ from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
-from cosim.session.trap_loop import TrapLoop
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ class GdbSession:
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
         self._standstill: Standstill | None = None
+        self._loops: TrapLoops | None = None
+        """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
         self._not_replayed: int | None = None
         self._region_started = 0.0
         self._stopped_at: float | None = None
@@ -160,11 +162,20 @@ class GdbSession:
 
     def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
         note = self._watchers.note
-        return record(self._plan, log, self._folder, limit, self._show, note, split=split)
+        return record(
+            *(self._plan, log, self._folder, limit, self._show, note),
+            split=split,
+            everywhere=self._steps,
+        )
+
+    @property
+    def _steps(self) -> bool:
+        """True if the guest is stepped, and so may be stopped anywhere."""
+        return self._options.step_all or self._options.step > 0
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
-        split = frozenset() if self._recorded is None else self._recorded.split
+        split = None if self._recorded is None else self._recorded.split
         return Timing("replay", log, typed=self._plan.typed, split=split)
 
     # -- interception ---------------------------------------------------------------------------
@@ -211,6 +222,8 @@ class GdbSession:
         loop = None if self._recorded is None else self._recorded.loop
         stub = Stub(machine.stub)
         stub.start()
+        if plan.live:
+            self._loops = TrapLoops(machine, stub)
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
@@ -339,6 +352,9 @@ class GdbSession:
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
             self._look_ahead(machine, interception.stops)
+            live_loop = None if self._loops is None else self._loops.look()
+            if live_loop is not None:
+                raise self._looping(live_loop, machine)
             if self._standstill is not None:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
@@ -346,13 +362,14 @@ class GdbSession:
         self._instructions = self._icount(machine)
         if interception.loops:
             assert self._recorded is not None and self._recorded.loop is not None
-            raise GuestError(
-                self._recorded.loop.describe(self._plan, machine.ram_words()),
-                log=str(machine.console_log),
-            )
+            raise self._looping(self._recorded.loop, machine)
         if interposer.gone and machine.failed():
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         return seen
+
+    def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
+        text = loop.describe(self._plan, machine.ram_words())
+        return GuestError(text, log=str(machine.console_log))
 
     def _too_late(self) -> str:
         if not self._printed_late:
