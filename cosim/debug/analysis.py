@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,7 @@ from cosim.models.comparison import Comparison
 from cosim.models.result import Ending, Json, Origin
 from hypervisor_model.events import EventBatch
 from hypervisor_model.fences import FenceChecker
+from hypervisor_model.policies import Policy
 
 _CHUNK = 1 << 18
 
@@ -38,6 +39,9 @@ class Analysis:
     ) -> None:
         self.say: Callable[[str], None] = lambda text: None
         """Is told what takes long."""
+        self._compiled = False
+        self._fed = 0
+        self._live: dict[str, Policy] = {}
         self._events = events
         self._origin = origin
         self._places = places
@@ -46,7 +50,7 @@ class Analysis:
     @cached_property
     def findings(self) -> list[dict[str, Any]]:
         """What ``cosim check`` finds, in its form."""
-        self.say(f"checking {len(self._events):,} events (the first time compiles the checker)")
+        self.say("loading the checker (the first time compiles it: half a minute)")
         checker = FenceChecker(self._origin.machine)
         for first in range(0, len(self._events), _CHUNK):
             checker.feed(self._events[first : first + _CHUNK])
@@ -58,10 +62,8 @@ class Analysis:
     @cached_property
     def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
         """The illegal translations, and how often each policy had exited before each event."""
-        self.say(f"modelling {len(self._events):,} events (the first time compiles the models)")
-        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
-        policies = model_options.make_models(models, origin.machine, origin.stream)
-        comparison = Comparison(origin.machine, list(policies))
+        policies = self._make()
+        comparison = Comparison(self._origin.machine, list(policies))
         taken: dict[str, list[NDArray[np.int64]]] = {name: [] for name in policies}
         for first in range(0, len(self._events), _CHUNK):
             batch = self._events[first : first + _CHUNK]
@@ -74,6 +76,26 @@ class Analysis:
             for name, parts in taken.items()
         }
         return comparison.findings(), exits
+
+    def models_at(self, end: int) -> Mapping[str, Policy]:
+        """Return the models as they are before event ``end``."""
+        if end < self._fed:
+            self._fed, self._live = 0, {}
+        if not self._live:
+            self._live = self._make()
+        while self._fed < end:
+            batch = self._events[self._fed : min(self._fed + _CHUNK, end)]
+            for policy in self._live.values():
+                policy.feed(batch)
+            self._fed += len(batch)
+        return self._live
+
+    def _make(self) -> dict[str, Policy]:
+        if not self._compiled:
+            self._compiled = True
+            self.say("loading the models (the first time compiles them: half a minute)")
+        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+        return model_options.make_models(models, origin.machine, origin.stream)
 
     @property
     def divergences(self) -> list[Json]:

@@ -138,6 +138,11 @@ class Policy(ABC):
         self.misses_taken: NDArray[np.int64] = np.zeros(0, np.int64)
         """The TLB misses of each event of the last batch; only an ACCESS has any."""
 
+    @property
+    def hardware(self) -> Hardware:
+        """The harts, for looking at (:mod:`hypervisor_model.policies.contents`)."""
+        return self._hw
+
     def feed(self, batch: EventBatch) -> NDArray[np.int64]:
         """Consume ``batch`` in order.
 

@@ -43,6 +43,11 @@ class ShadowPolicy(Policy):
         self._pool = pool
         self._run = self._loop()
 
+    @property
+    def pool(self) -> Pool:
+        """The shadow tables, for looking at (:mod:`hypervisor_model.policies.contents`)."""
+        return self._pool
+
     @staticmethod
     @abstractmethod
     def kernels() -> Kernels:

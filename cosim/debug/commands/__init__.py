@@ -12,12 +12,16 @@ from typing import Any
 
 import click
 
-from cosim.debug.commands import history, tables
+from cosim.debug.commands import history, models, tables
 from cosim.debug.debuggee import Debuggee
 from cosim.debug.link import Answer
 from cosim.errors import UsageError
 
-COMMANDS: dict[str, click.Command] = {**tables.COMMANDS, **history.COMMANDS}
+COMMANDS: dict[str, click.Command] = {
+    **tables.COMMANDS,
+    **history.COMMANDS,
+    **models.COMMANDS,
+}
 """Every command by its name."""
 
 
