@@ -30,6 +30,8 @@ def _finding(text: Text, row: dict[str, Any]) -> None:
     what = store["register"] or f"level {store['level']} entry {store['entry']:#x}"
     text.append(f"  store   {_place(row['store_symbol'], row['store_source'], row['store_pc'])}\n")
     text.append(f"          {what}: {store['old']:#x} -> {store['new']:#x}\n")
+    for frame in (row["call_chain"] or ())[1:]:
+        text.append(f"  from    {_place(frame['symbol'], frame['source'], frame['pc'])}\n")
     kind = access["kind"] or "use"
     text.append(f"  {kind:7} {_place(access['symbol'], access['source'], access['pc'])}")
     text.append(f" in {access['privilege']}-mode on hart {access['hart']}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -39,31 +39,31 @@ class Analysis:
     ) -> None:
         self.say: Callable[[str], None] = lambda text: None
         """Is told what takes long."""
-        self._compiled = False
-        self._fed = 0
-        self._live: dict[str, Policy] = {}
         self._events = events
         self._origin = origin
         self._places = places
         self._models = models
+        self._kept: tuple[int, dict[str, Policy]] = (0, {})
 
     @cached_property
     def findings(self) -> list[dict[str, Any]]:
         """What ``cosim check`` finds, in its form."""
-        self.say("loading the checker (the first time compiles it: half a minute)")
+        self.say(f"checking {len(self._events):,} events (the first time compiles the checker)")
         checker = FenceChecker(self._origin.machine)
         for first in range(0, len(self._events), _CHUNK):
             checker.feed(self._events[first : first + _CHUNK])
         ending = Ending(complete=True, reason=None, region={})
-        found = document.build(checker, self._origin, ending, self._places, [])
+        found = document.build(checker, self._origin, ending, self._places, [], {})
         rows: list[dict[str, Any]] = found["findings"]
         return sorted(rows, key=lambda row: int(row["access"]["event"]))
 
     @cached_property
     def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
         """The illegal translations, and how often each policy had exited before each event."""
-        policies = self._make()
-        comparison = Comparison(self._origin.machine, list(policies))
+        self.say(f"modelling {len(self._events):,} events (the first time compiles the models)")
+        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+        policies = model_options.make_models(models, origin.machine, origin.stream)
+        comparison = Comparison(origin.machine, list(policies))
         taken: dict[str, list[NDArray[np.int64]]] = {name: [] for name in policies}
         for first in range(0, len(self._events), _CHUNK):
             batch = self._events[first : first + _CHUNK]
@@ -77,26 +77,6 @@ class Analysis:
         }
         return comparison.findings(), exits
 
-    def models_at(self, end: int) -> Mapping[str, Policy]:
-        """Return the models as they are before event ``end``."""
-        if end < self._fed:
-            self._fed, self._live = 0, {}
-        if not self._live:
-            self._live = self._make()
-        while self._fed < end:
-            batch = self._events[self._fed : min(self._fed + _CHUNK, end)]
-            for policy in self._live.values():
-                policy.feed(batch)
-            self._fed += len(batch)
-        return self._live
-
-    def _make(self) -> dict[str, Policy]:
-        if not self._compiled:
-            self._compiled = True
-            self.say("loading the models (the first time compiles them: half a minute)")
-        origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
-        return model_options.make_models(models, origin.machine, origin.stream)
-
     @property
     def divergences(self) -> list[Json]:
         """The first illegal translations, in the form of the result document."""
@@ -105,3 +85,19 @@ class Analysis:
     def exits(self, first: int, end: int) -> dict[str, int]:
         """Return the exits of each policy from event ``first`` up to before ``end``."""
         return {name: int(sums[end] - sums[first]) for name, sums in self._judged[1].items()}
+
+    def policies(self, end: int) -> dict[str, Policy]:
+        """Return the policies as they are before event ``end``.
+
+        They are kept, so that a later moment costs only the events between.
+        """
+        fed, made = self._kept
+        if not made or fed > end:
+            origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
+            fed, made = 0, model_options.make_models(models, origin.machine, origin.stream)
+        for first in range(fed, end, _CHUNK):
+            batch = self._events[first : min(first + _CHUNK, end)]
+            for policy in made.values():
+                policy.feed(batch)
+        self._kept = end, made
+        return made

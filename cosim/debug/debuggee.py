@@ -167,6 +167,11 @@ class Debuggee:
             )
         return self._recording
 
+    @property
+    def shares_ram(self) -> bool:
+        """True if memory is read without gdb."""
+        return self._ram is not None
+
     def memory(self) -> PhysicalMemory:
         """Return guest memory as it is now."""
         return ThroughGdb(self.link) if self._ram is None else RamWords(self._ram.ram, RAM_BASE)

@@ -23,8 +23,8 @@ from hypervisor_model.walk import is_canonical
 
 _MOST_PAGES = 64
 """More table pages than any walk reads."""
-_WIDEST = 1 << 46
-"""Bytes of physical memory that one array can span."""
+_WIDEST = 1 << 40
+"""Bytes of physical memory that one array spans at most (ours); no board has as much."""
 
 
 @dataclass(frozen=True)

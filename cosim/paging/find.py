@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +43,20 @@ def find(scan: Scan, pa: int) -> list[Place]:
             )
         )
     return places
+
+
+def frame_of(scan: Scan, va: int) -> int | None:
+    """Return the physical address that the tables give for ``va``, whatever the permissions.
+
+    None if nothing is mapped there.
+    """
+    starts: Any = scan.leaves["va"].view(np.uint64)
+    row = int(np.searchsorted(starts, np.uint64(va), side="right")) - 1
+    if row < 0:
+        return None
+    leaf = scan.leaves[row]
+    offset = va - int(starts[row])
+    return unsigned(int(leaf["pa"]) + offset) if offset < int(leaf["size"]) else None
 
 
 def find_guest_physical(scan: Scan, gpa: int) -> list[Place]:

@@ -16,6 +16,7 @@ from cosim.paging.maps import MEMORY_TYPES, SIZES, Range
 from cosim.paging.scan import Problem, Scan
 from cosim.paging.space import Space
 from cosim.paging.table_pages import TablePage
+from hypervisor_model.inspection import ShadowWalk, TlbEntry
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import signed, unsigned
 from hypervisor_model.mmu import Reference, letters
@@ -353,6 +354,95 @@ def tables_lines(scan: Scan, pages: Sequence[TablePage]) -> list[str]:
         f"{scan.space.name}, {scan.space.registers_text()}: {_count(len(pages), 'table page')}"
     )
     return lines + scan_notes(scan)
+
+
+# -- what a policy holds ---------------------------------------------------------------------------
+
+
+def tlb_rows(entries: Sequence[TlbEntry], stale: Sequence[bool]) -> list[tuple[str, ...]]:
+    """Return the cells of TLB entries, for :func:`aligned`.
+
+    :param stale: for each, True if the guest's tables say something else now.
+    """
+    rows: list[tuple[str, ...]] = []
+    for one, is_stale in zip(entries, stale, strict=True):
+        perm = letters(one.perm)
+        if one.g_perm is not None:
+            perm += f" on {letters(one.g_perm)}"
+        rows.append(
+            (
+                one.buffer,
+                f"va {one.va:#018x}",
+                "" if one.gpa is None else f"gpa {one.gpa:#x}",
+                f"pa {one.pa:#x}",
+                "no table" if one.size is None else size_text(one.size),
+                "" if one.asid is None else f"asid {one.asid}",
+                perm,
+                one.view,
+                "stale" if is_stale else "",
+            )
+        )
+    return rows
+
+
+def tlb_document(entries: Sequence[TlbEntry], stale: Sequence[bool]) -> list[dict[str, Any]]:
+    """Return the JSON of TLB entries; the arguments are those of :func:`tlb_rows`."""
+    return [
+        {
+            "buffer": one.buffer,
+            "va": one.va,
+            "gpa": one.gpa,
+            "pa": one.pa,
+            "page_size": one.size,
+            "asid": one.asid,
+            "perm": letters(one.perm),
+            "g_perm": None if one.g_perm is None else letters(one.g_perm),
+            "view": one.view or None,
+            "stale": is_stale,
+        }
+        for one, is_stale in zip(entries, stale, strict=True)
+    ]
+
+
+def shadow_lines(walk: ShadowWalk) -> list[str]:
+    """Return the lines of the shadow of one view: each entry beside the guest's."""
+    title = [f"view {walk.view}"] if walk.view else []
+    if not walk.steps:
+        return [*title, "no shadow table"]
+    rows = [("level", "shadow entry at", "shadow entry", "bits", "guest entry", "bits", "")]
+    for step in walk.steps:
+        state = "empty" if not step.entry else "stale" if step.is_stale else "in step"
+        rows.append(
+            (
+                str(step.level),
+                f"{step.address:#x}",
+                f"{step.entry:#018x}",
+                letters(step.entry),
+                f"{step.guest_entry:#018x} at {step.guest_address:#x}",
+                letters(step.guest_entry),
+                state,
+            )
+        )
+    return [*title, *aligned(rows, right=(0,))]
+
+
+def shadow_document(walk: ShadowWalk) -> dict[str, Any]:
+    """Return the JSON of the shadow of one view."""
+    return {
+        "view": walk.view or None,
+        "stale": walk.is_stale,
+        "steps": [
+            {
+                "level": step.level,
+                "address": step.address,
+                "entry": step.entry,
+                "guest_address": step.guest_address,
+                "guest_entry": step.guest_entry,
+                "stale": step.is_stale,
+            }
+            for step in walk.steps
+        ],
+    }
 
 
 def _permissions(space: Space, perm: int, g_perm: int | None) -> str:

@@ -156,11 +156,20 @@ class GdbSession:
 
     def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
         note = self._watchers.note
-        return record(self._plan, log, self._folder, limit, self._show, note, split=split)
+        return record(
+            *(self._plan, log, self._folder, limit, self._show, note),
+            split=split,
+            everywhere=self._steps,
+        )
+
+    @property
+    def _steps(self) -> bool:
+        """True if the guest is stepped, and so may be stopped anywhere."""
+        return self._options.step_all or self._options.step > 0
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
-        split = frozenset() if self._recorded is None else self._recorded.split
+        split = None if self._recorded is None else self._recorded.split
         return Timing("replay", log, typed=self._plan.typed, split=split)
 
     # -- interception ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
-from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
+from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import has_panicked, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -58,7 +58,8 @@ class PluginSession:
         self._folder = folder
         self._pipeline = pipeline
         self._watchers = watchers
-        recorded = Timing("record", folder / RECORDING, typed=plan.typed)
+        # Nobody stops a re-execution of it.
+        recorded = Timing("record", folder / RECORDING, typed=plan.typed, split=frozenset())
         self._timing = options.timing or (Timing("live") if plan.live else recorded)
         self._started = time.monotonic()
         self._shown = 0.0
@@ -71,6 +72,7 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
+        self._watches_traps = self._timing.mode == "record" and options.gdb is None
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -86,7 +88,12 @@ class PluginSession:
         if self._events == 0:
             return Outcome(None, error)
         ending = self._ending(error)
-        return Outcome(self._pipeline.document(ending), error, ending)
+        return Outcome(self._pipeline.document(ending), error, ending, self._counts())
+
+    def _counts(self) -> Counts:
+        begin = self._source.begin_place
+        before = 0 if begin is None else begin.instructions - begin.retired
+        return Counts(before, self._source.calls)
 
     @property
     def labels(self) -> list[str]:
@@ -105,12 +112,13 @@ class PluginSession:
                 timing=self._timing,
                 plugin_arguments=tuple(source.qemu_args()),
                 pass_fds=source.pass_fds,
+                stub=self._watches_traps,
                 gdb=self._options.gdb,
             ) as machine,
             self._watchers.attach(machine.console),
         ):
             source.started()
-            if self._timing.mode == "record" and self._options.gdb is None:
+            if self._watches_traps:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:

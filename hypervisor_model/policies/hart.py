@@ -121,11 +121,6 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
     )
 
 
-def tlb_entries_of(hw: Hardware, hart: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the buffers of a TLB and all its entries, for looking at."""
-    return hw.tlb_buffers, hw.tlb_entries[hart]
-
-
 @inner
 def misses(hw: Hardware, hart: int) -> int:
     """Return the TLB misses of a hart so far."""

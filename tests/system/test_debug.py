@@ -116,7 +116,7 @@ def test_errors_are_lines_and_no_tracebacks(micro: Gdb) -> None:
 def test_each_command_has_help_and_completion(micro: Gdb) -> None:
     listed = micro("help paging")
     names = ("walk", "maps", "find", "tables", "who", "watch", "break-on", "back")
-    for name in (*names, "tlb", "shadow", "exits"):
+    for name in (*names, "snapshot", "tlb", "shadow", "exits"):
         assert f"paging {name} -- " in listed
         assert "Example: paging" in micro(f"help paging {name}")
     assert "paging walk --satp" in micro("complete paging walk --s")
@@ -141,16 +141,6 @@ def test_a_finding_its_store_and_the_way_back(micro: Gdb) -> None:
     assert "pa 0x" in micro(f"paging walk {_VA:#x}")
     micro("stepi")
     assert "why: V is clear" in micro(f"paging walk {_VA:#x}")
-
-
-def test_what_the_models_hold(micro: Gdb) -> None:
-    """The guest stands behind the store that owed its fence."""
-    for name in ("shadow", "lsp"):
-        assert "pa 0x" in micro(f"paging tlb {_VA:#x} --policy {name}")
-    assert "lsp: pa 0x" in micro(f"paging shadow {_VA:#x} --policy lsp")
-    counted = micro("paging exits --all")
-    assert re.search(r"shadow +[1-9]", counted)
-    assert "there is no model" in micro("paging tlb --policy none")
 
 
 def test_gdb_runs_backwards(micro: Gdb) -> None:

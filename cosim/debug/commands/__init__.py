@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cosim.debug.commands import history, models, tables
+from cosim.debug.commands import held, history, tables
 from cosim.debug.debuggee import Debuggee
 from cosim.debug.link import Answer
 from cosim.errors import UsageError
@@ -20,7 +20,7 @@ from cosim.errors import UsageError
 COMMANDS: dict[str, click.Command] = {
     **tables.COMMANDS,
     **history.COMMANDS,
-    **models.COMMANDS,
+    **held.COMMANDS,
 }
 """Every command by its name."""
 
@@ -36,6 +36,7 @@ def answer(debuggee: Debuggee, words: Sequence[str]) -> Answer:
     if words[0] == "commands":
         return Answer(value=[_description(name) for name in COMMANDS])
     if words[0] == "stopped":
+        tables.note_stop(debuggee)
         return history.stopped(debuggee)
     command = COMMANDS.get(words[0])
     if command is None:

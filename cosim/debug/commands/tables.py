@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
 from cosim.debug.commands.arguments import NUMBER, space_options
 from cosim.debug.debuggee import Debuggee
 from cosim.debug.link import Answer
+from cosim.errors import UsageError
 from cosim.paging import rendering
+from cosim.paging.changes import changes
 from cosim.paging.explain import explain
 from cosim.paging.find import find as find_pa
 from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, bits_of
 from cosim.paging.maps import maps as ranges_of
+from cosim.paging.scan import Scan
 from cosim.paging.table_pages import table_pages
 from hypervisor_model.events import Access
 
@@ -49,6 +54,8 @@ def walk(debuggee: Debuggee, va: int, mode: str | None, satp: int | None, access
 @click.option("--size", type=click.Choice(list(SIZES)), help="Only pages of this size.")
 @click.option("--pbmt", type=click.Choice(MEMORY_TYPES), help="Only this memory type.")
 @click.option("--coarse", is_flag=True, help="Merge what differs in A, D, size or frame only.")
+@click.option("--diff", is_flag=True, help="Show what has changed since the last stop.")
+@click.option("--since", metavar="NAME", help="Show what has changed since this snapshot.")
 @click.pass_obj
 def maps(
     debuggee: Debuggee,
@@ -63,11 +70,15 @@ def maps(
     size: str | None,
     pbmt: str | None,
     coarse: bool,
+    diff: bool,
+    since: str | None,
 ) -> Answer:
     """List the mapped ranges; neighbours that are mapped alike are one.
 
     Example: paging maps --user --has w
     """
+    if diff and since is not None:
+        raise UsageError("--diff and --since cannot be used together; leave one out")
     wanted = Filter(
         has=bits_of(has + ("u" if user else "")),
         lacks=bits_of(lacks + ("u" if kernel else "")),
@@ -77,10 +88,62 @@ def maps(
         pbmt=None if pbmt is None else MEMORY_TYPES.index(pbmt),
     )
     scan = debuggee.scan(mode, satp)
+    if diff or since is not None:
+        old = _earlier(debuggee, since)
+        found = changes(old, scan, wanted, coarse=coarse)
+        lines = rendering.changes_lines(scan, found)
+        if old.space.first != scan.space.first or old.space.second != scan.space.second:
+            lines.append(f"before, it was another address space: {old.space.registers_text()}")
+        return Answer("\n".join(lines), rendering.changes_document(scan, found))
     ranges = ranges_of(scan, wanted, coarse=coarse)
     return Answer(
         "\n".join(rendering.maps_lines(scan, ranges)), rendering.maps_document(scan, ranges)
     )
+
+
+_THIS_STOP, _LAST_STOP = "this stop", "last stop"
+
+
+def note_stop(debuggee: Debuggee) -> None:
+    """Keep what the address space maps at this stop, for ``maps --diff`` at the next one."""
+    if not debuggee.shares_ram:
+        # Each table would be read through gdb, at every stop.
+        return
+    scans = debuggee.scans
+    if _THIS_STOP in scans:
+        scans[_LAST_STOP] = scans[_THIS_STOP]
+    with contextlib.suppress(UsageError):
+        scans[_THIS_STOP] = debuggee.scan()
+
+
+def _earlier(debuggee: Debuggee, name: str | None) -> Scan:
+    scans = debuggee.scans
+    if name is not None:
+        if name not in scans:
+            raise UsageError(f"there is no snapshot {name!r}; make one with `paging snapshot NAME`")
+        return scans[name]
+    if _LAST_STOP not in scans:
+        raise UsageError(
+            "no earlier stop is known; make a snapshot with `paging snapshot NAME`, and give it "
+            "with --since"
+        )
+    return scans[_LAST_STOP]
+
+
+@click.command()
+@click.argument("name", metavar="NAME")
+@space_options
+@click.pass_obj
+def snapshot(debuggee: Debuggee, name: str, mode: str | None, satp: int | None) -> Answer:
+    """Keep what is mapped now under a name, to compare with later (maps --since NAME).
+
+    Example: paging snapshot before
+    """
+    scan = debuggee.scan(mode, satp)
+    debuggee.scans[name] = scan
+    size = len(scan.leaves)
+    text = f"{name}: {size:,} {'mapping' if size == 1 else 'mappings'} of {scan.space.name}"
+    return Answer(text, {"mappings": size})
 
 
 @click.command()
@@ -120,4 +183,5 @@ COMMANDS: dict[str, click.Command] = {
     "maps": maps,
     "find": find,
     "tables": tables,
+    "snapshot": snapshot,
 }

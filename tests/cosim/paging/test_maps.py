@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cosim.errors import UsageError
 from cosim.paging import scan as scans
-from cosim.paging.find import find, find_guest_physical
+from cosim.paging.find import find, find_guest_physical, frame_of
 from cosim.paging.maps import SIZES, Filter, Range, bits_of, chosen, maps
 from cosim.paging.physical import RamWords
 from cosim.paging.rendering import maps_document, maps_lines, tables_lines
@@ -82,6 +82,9 @@ def test_what_is_mapped_is_what_the_specification_says(
                 assert one is not None and one.pa is not None
                 got = one.pa + (va - one.va)
             assert got == expected, (hex(va), access, one)
+            if got is not None:
+                assert frame_of(answer, va) == got
+            assert (frame_of(answer, va) is None) is (one is None)
             if expected is not None and guest.satp >> 60 | (guest.hgatp or 0) >> 60:
                 assert va in {place.va for place in find(answer, expected)}
 
