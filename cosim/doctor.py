@@ -11,11 +11,13 @@ from typing import Literal
 import guest
 from cosim import paths
 from cosim.errors import MissingTool, StorageError
-from cosim.machine import process, tools
+from cosim.machine import host_memory, process, tools
+from cosim.run.plan import TOOL_BYTES
 from guest import apt, spec
 
 _SETUP = "scripts/setup"
 _ENOUGH_BYTES = 1 << 30
+_ENOUGH_MEMORY = TOOL_BYTES + (512 << 20)
 _KEPT = "guests and logs cannot be kept"
 
 
@@ -63,6 +65,7 @@ def examine() -> list[Part]:
             f"{_SETUP} (gcc, libc6-dev)",
         ),
         _setpriv(),
+        _memory(),
         _apt(),
     ]
     try:
@@ -132,6 +135,21 @@ def _setpriv() -> Part:
         path or "",
         "no guest runs, because nothing would end it if cosim were killed",
         f"{_SETUP} (util-linux)",
+    )
+
+
+def _memory() -> Part:
+    free = host_memory.available()
+    enough = free is None or free.size >= _ENOUGH_MEMORY
+    size = "" if free is None else f"{free.size >> 20} MiB free"
+    return Part(
+        "memory",
+        "ok" if enough else "limited",
+        False,
+        size,
+        "" if free is None else free.who,
+        "QEMU may be killed if a guest of 512 MiB uses all its RAM",
+        "free some, or give guests less with --memory",
     )
 
 

@@ -38,6 +38,6 @@ def cache() -> Path:
 def guests() -> Path:
     """Return the folder of the guests, which has one sub-folder each; this does not create it.
 
-    :raises StorageError: as :func:`cache`.
+    :raises StorageError: when the user has no home and names no folder.
     """
     return cache() / "guests"

@@ -166,17 +166,6 @@ class Apt:
         self.fetch(match[1], package.sha256, deb, step, package.name)
         return deb
 
-    def download_with_depends(self, name: str, step: Step) -> list[Path]:
-        """Download ``name`` and every package that it depends on; return the .deb files' paths.
-
-        :raises EnvironmentFault: when the download fails, or the index lacks one of them.
-        """
-        arguments = ["install", "--download-only", "--no-install-recommends", "--yes", name]
-        status, text = self._run("apt-get", arguments, step, name)
-        if status != 0:
-            raise EnvironmentFault(f"apt cannot download {name}: {_reason(text, self._suite)}")
-        return sorted((self._folder / "cache/archives").glob("*.deb"))
-
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
         """Download ``address`` to ``file``, or only the rest if a part is there already.
 

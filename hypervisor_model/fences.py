@@ -19,6 +19,8 @@ Process", "Svinval", "Svnapot", "Svvptc", "Svade"):
 - ``sfence.vma`` without operands drops everything of its hart; with an ASID alone all of that
   ASID that is not global; with an address only leaf entries that translate it; with both only
   those of the ASID that are not global.  A pointer to a table outlives every fence by address.
+- After a switch of ``menvcfg.ADUE`` or ``PBMTE`` a hart may go on with the setting before, until a
+  fence without operands.
 - ``sinval.vma`` drops nothing by itself.  From the next ``sfence.inval.ir`` of its hart on, what it
   names is as if it had been dropped at the last ``sfence.w.inval`` before it.  So stores between
   the two stay owed, and so does everything until ``sfence.inval.ir`` comes.
@@ -37,8 +39,8 @@ Choices (ours):
 - If several old entries lead to a wrong translation, the walk with the fewest of them counts, and
   of these entries the one nearest to the root.
 - If hardware sets A and D (Svadu, ``menvcfg.ADUE``), old values of them are not looked at.
-- What a hart may hold is judged by the paging features (ADUE, PBMTE) that are on now.  That a
-  switch of them owes a fence too is not checked.
+- Only a fence without operands covers a switch of ADUE or PBMTE.  The specification says that it
+  suffices, and nothing of narrower ones.
 - At most ``Limits.records`` replaced entries, ``Limits.fences`` fences and ``Limits.loads`` writes
   of ``satp`` for each hart are kept.  An access that would need more is counted as undecided.
 """
@@ -61,6 +63,7 @@ from hypervisor_model.memory import GuestMemory
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import ANY_ASID, START
+from hypervisor_model.walk import trace_of
 
 _ACCESS = int(Kind.ACCESS)
 _FORM = int(Fence.FORM)
@@ -104,18 +107,19 @@ class FenceSeen:
 
 @dataclass(frozen=True)
 class Culprit:
-    """The store, or for ``asid-reused`` and ``global-differs`` the write of ``satp``, that owes a
-    fence."""
+    """The store, or the write of a register, that owes a fence."""
 
     event: int
     pc: int
     hart: int
     icount: int | None
+    register: str | None
+    """``satp``, ``menvcfg``; None for a store."""
     entry: int | None
-    """PA of the entry; None for a write of ``satp``."""
+    """PA of the entry; None for a register."""
     level: int | None
     old: int
-    """The entry, or the ``satp`` of the old space (unsigned)."""
+    """The entry, the ``satp`` of the old space, or ``menvcfg`` (unsigned)."""
     new: int
     since: int
     """The number of the event from which on the old value was there; -1: from the beginning."""
@@ -178,6 +182,8 @@ class FenceChecker:
         # With Svvptc the history would not keep when an entry became valid.
         history = empty_history(machine, self._memory.ram, kept)
         self._history = history._replace(svvptc=0)
+        # ADUE may be switched off later, and then they count.
+        self._history.state.ignores_ad = 0
         self._checker = _empty(machine, legal, limits, self._history.spaces.shape)
         self.ordered = ordered
         self._checker.state.ordered = int(ordered)
@@ -241,7 +247,10 @@ class FenceChecker:
         access = batch[index].copy()
         number = int(best.blame)
         hart = int(site.hart)
-        culprit = self._store(number) if number else self._load(hart, int(best.satp))
+        if best.switched:
+            culprit = self._switch(hart)
+        else:
+            culprit = self._store(number) if number else self._load(hart, int(best.satp))
         today = None
         if int(access["kind"]) == _ACCESS and int(best.outcome) != -1:
             today = int(best.today)
@@ -267,6 +276,7 @@ class FenceChecker:
             pc=unsigned(int(store.pc)),
             hart=int(store.hart),
             icount=_known(store.icount),
+            register=None,
             entry=unsigned(int(store.pa)),
             level=int(store.level),
             old=unsigned(int(record.value)),
@@ -282,11 +292,27 @@ class FenceChecker:
             pc=unsigned(int(row.pc)),
             hart=hart,
             icount=_known(row.icount),
+            register="satp",
             entry=None,
             level=None,
             old=unsigned(old),
             new=unsigned(int(row.satp)),
             since=_event_at(int(row.time)),
+        )
+
+    def _switch(self, hart: int) -> Culprit:
+        row = self._checker.switches[hart]
+        return Culprit(
+            event=_event_at(int(row["time"])),
+            pc=unsigned(int(row["pc"])),
+            hart=hart,
+            icount=_known(row["icount"]),
+            register="menvcfg",
+            entry=None,
+            level=None,
+            old=unsigned(int(row["old"])),
+            new=unsigned(int(row["new"])),
+            since=_event_at(int(row["time"])),
         )
 
     def _fences(self, since: int) -> tuple[FenceSeen, ...]:
@@ -347,7 +373,6 @@ def _event_at(time: int) -> int:
 
 
 def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int, ...]) -> Checker:
-    nothing = caches.make(0)
     svinval = np.zeros(machine.harts, hazards.SVINVAL)
     svinval["ordered"] = START
     pages = machine.ram_size >> 12
@@ -360,6 +385,7 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         log=np.zeros(limits.fences, hazards.LOG),
         loads=np.zeros((machine.harts, limits.loads), hazards.LOAD),
         loaded=np.zeros(machine.harts, np.int64),
+        switches=np.zeros(machine.harts, hazards.SWITCH),
         svinval=svinval,
         fenced=np.zeros((machine.harts, hazards.FENCED), hazards.PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),
@@ -370,7 +396,6 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         order=np.zeros(hazards.SITES, np.int64),
         memo=np.zeros((hazards.MEMO, 2), np.int64),
         state=state,
-        no_entries=nothing.entries,
-        no_clock=nothing.clock,
-        no_trace=np.zeros((0, 5), np.int64),
+        no_cache=caches.make(0),
+        no_trace=trace_of(0),
     )

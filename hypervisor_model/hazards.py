@@ -29,7 +29,7 @@ from hypervisor_model.events import (
     Order,
 )
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import holds, load
 from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import is_untranslated, switched
@@ -68,9 +68,11 @@ class Hazard(IntEnum):
     """Software cleared D; a store could leave it clear (Svade)."""
     ACCESSED_CLEARED = 7
     """Software cleared A; an access could leave it clear (Svade)."""
-    MADE_VALID = 8
+    PAGING_SWITCHED = 8
+    """ADUE or PBMTE of ``menvcfg`` was switched; the setting before could still be used."""
+    MADE_VALID = 9
     """Legal: an entry became valid; the access could fault once more."""
-    PERMISSION_GAINED = 9
+    PERMISSION_GAINED = 10
     """Legal: an entry allows more than before; the access could fault once more."""
 
 
@@ -86,6 +88,7 @@ LEGAL = frozenset({Hazard.MADE_VALID, Hazard.PERMISSION_GAINED})
     _GLOBAL_DIFFERS,
     _DIRTY_CLEARED,
     _ACCESSED_CLEARED,
+    _PAGING_SWITCHED,
     _MADE_VALID,
     _PERMISSION_GAINED,
 ) = (int(kind) for kind in Hazard)
@@ -119,35 +122,44 @@ _BY_ROOT, _BY_ASID, _BY_ANY = range(3)
 _wide: Any = np.int64
 
 
-def _record(*names: str) -> Any:
-    return np.dtype((np.record, [(name, np.int64) for name in names]))
-
-
-STORE = _record("event", "pc", "hart", "icount", "pa", "new", "level")
+STORE = record_of("event", "pc", "hart", "icount", "pa", "new", "level")
 """The store that made a record of the history; ``event`` is -1 if none did."""
-LOG = _record("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
+LOG = record_of("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
 """A fence; the time up to which it drops what was read; the same, once it is in force (until then
 0).  Both are its own time, except for ``sinval.vma``."""
-SVINVAL = _record("ordered", "first")
+SVINVAL = record_of("ordered", "first")
 """Of a hart: the last ``sfence.w.inval``; the number in the log, + 1, of the first ``sinval.vma``
 that waits for ``sfence.inval.ir`` (0: none does)."""
-LOAD = _record("time", "satp", "pc", "icount")
+LOAD = record_of("time", "satp", "pc", "icount")
 """A write of ``satp``."""
-PAGE_FENCE = _record("page", "asid", "time")
+SWITCH = record_of("time", "pc", "icount", "old", "new")
+"""The last switch of a hart's paging features (time 0: none), and ``menvcfg`` before and after."""
+PAGE_FENCE = record_of("page", "asid", "time")
 """The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
-TABLE = _record("level", "prefix", "freed", "reused", "napot")
+TABLE = record_of("level", "prefix", "freed", "reused", "napot")
 """Of a page: the level at which it was last linked, and the first address that it translates; 1 if
 it was dropped and nothing has been written to it since; when it was written to after it was dropped
 (0: not); 1 if a NAPOT entry ever was in it."""
-REACHED = _record("level", "table", "since", "is_global", "asid", "stale", "blame", "limit")
+REACHED = record_of("level", "table", "since", "is_global", "asid", "stale", "blame", "limit")
 """A table that a walk may reach: its level and address; when a hart can first have read the pointer
 to it; 1 if below a global entry; the ASID; how many replaced entries led there, and the record of
 the first; until when the pointer can be used."""
-BEST = _record(
-    "kind", "cost", "outcome", "value", "level", "blame", "pa", "satp", "is_own", "today"
+BEST = record_of(
+    "kind",
+    "cost",
+    "outcome",
+    "value",
+    "level",
+    "blame",
+    "pa",
+    "satp",
+    "is_own",
+    "today",
+    "switched",
 )
-"""The worst translation found for an access, and what the tables say today."""
-SITE = _record(
+"""The worst translation found for an access, and what the tables say today.  1 if a switch of
+paging features is to blame, and no store."""
+SITE = record_of(
     "pc",
     "kind",
     "accesses",
@@ -164,7 +176,7 @@ SITE = _record(
 )
 """A store site with hazards: how many accesses and stores; the store counted last.  If it waits for
 a fence: for whom, since when, and the number of that fence + 1 when it has come."""
-STATE = _record(
+STATE = record_of(
     "states",
     "doubt",
     "log",
@@ -196,6 +208,8 @@ class Checker(NamedTuple):
     """(harts, n): rings; see :data:`LOAD`."""
     loaded: NDArray[np.int64]
     """Writes of ``satp`` ever seen, by hart."""
+    switches: NDArray[Any]
+    """By hart; see :data:`SWITCH`."""
     svinval: NDArray[Any]
     """By hart; see :data:`SVINVAL`."""
     fenced: NDArray[Any]
@@ -217,9 +231,8 @@ class Checker(NamedTuple):
     """(n, 2): accesses that were found right, and the epoch in which they were."""
     state: Any
     """See :data:`STATE`."""
-    no_entries: NDArray[np.int64]
-    no_clock: NDArray[np.int64]
-    no_trace: NDArray[np.int64]
+    no_cache: WalkCache
+    no_trace: NDArray[Any]
 
 
 class _Ask(NamedTuple):
@@ -238,6 +251,10 @@ class _Ask(NamedTuple):
     """The PA if A and D were set, or the fault."""
     find: int
     """The table to find; -1: judge the access."""
+    before: int
+    """1 if ``flags`` has the paging features from before a switch."""
+    satp: int
+    """Of the hart."""
 
 
 # -- finding what a hart may hold ------------------------------------------------------------------
@@ -385,6 +402,12 @@ def _search(h: History, c: Checker, q: _Ask) -> None:
     c.best.cost = NOW
     c.best.today = q.today
     c.state.doubt = h.harts[q.hart].lost
+    _search_more(h, c, q)
+
+
+@inner
+def _search_more(h: History, c: Checker, q: _Ask) -> None:
+    """As :func:`_search`, on top of what was found before."""
     loaded = h.harts[q.hart].satp
     asid = atp.asid(loaded)
     c.state.states = 1
@@ -435,7 +458,7 @@ def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> Non
     table = c.tables[(pa - h.ram.base) >> 12]
     if table.reused:
         if state.stale and q.find < 0 and (kind == _OWN or state.is_global):
-            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0, False)
+            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0)
         return
     _values(h, c, q, kind, satp, at, pa, False)
     if state.level == 0 and table.napot and not h.flags & NO_SVNAPOT:
@@ -526,7 +549,7 @@ def _follow(
         return
     hazard = _classify(h, c, q, kind, satp, at, value, outcome, by)
     if hazard >= 0:
-        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by, until != NOW)
+        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by)
 
 
 @inner
@@ -567,6 +590,7 @@ def _reach(
         c.best.pa = table
         c.best.satp = satp
         c.best.is_own = _wide(kind == _OWN)
+        c.best.switched = 0
     for other in range(1, c.state.states):
         known = c.states[other]
         if (
@@ -609,6 +633,8 @@ def _classify(
     blame = c.states[at].blame if c.states[at].blame else by
     if blame == 0:
         if satp == h.harts[q.hart].satp:
+            if q.before:
+                return _PAGING_SWITCHED if outcome >= 0 else _PERMISSION_GAINED
             return -1
         if outcome < 0:
             return _PERMISSION_GAINED if value & pte.V else _MADE_VALID
@@ -637,7 +663,6 @@ def _offer(
     value: int,
     pa: int,
     by: int,
-    replaced: bool,
 ) -> None:
     """Take a translation as the worst one if it is worse, or needs fewer old entries."""
     state = c.states[at]
@@ -645,6 +670,7 @@ def _offer(
     blame = state.blame if state.blame else by
     if blame == 0:
         cost = _wide(1)
+    cost += q.before
     if hazard >= _MADE_VALID:
         cost += 1 << 20
     elif hazard == _ACCESSED_CLEARED:
@@ -660,6 +686,7 @@ def _offer(
     c.best.pa = pa
     c.best.satp = satp
     c.best.is_own = _wide(kind == _OWN)
+    c.best.switched = _wide(blame == 0 and q.before and satp == q.satp)
 
 
 # -- following the stream --------------------------------------------------------------------------
@@ -727,13 +754,15 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     number = c.best.blame
     pc = _wide(-1)
     event = _wide(-1)
-    if number:
+    if c.best.switched:
+        pc, event = c.switches[q.hart].pc, c.switches[q.hart].time
+    elif number:
         store = c.stores[(number - 1) % c.stores.shape[0]]
         pc, event = store.pc, store.event
     else:
         row = c.loads[q.hart, (c.loaded[q.hart] - 1) % c.loads.shape[1]]
         pc, event = row.pc, row.time
-    owed = event + 1 + START if number else event
+    owed = event + 1 + START if number and not c.best.switched else event
     at = _site(c, pc, kind)
     if kind < _MADE_VALID:
         c.state.hazards += 1
@@ -754,9 +783,9 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     site.hart = q.hart
     site.va = q.va
     site.bits = pte.level_bits(c.best.level)
-    site.asid = atp.asid(c.best.satp) if c.best.is_own else ANY_ASID
+    site.asid = atp.asid(c.best.satp) if c.best.is_own and not c.best.switched else ANY_ASID
     site.owed = owed
-    site.link = _wide(kind in (_LINK_CHANGED, _FREED))
+    site.link = _wide(kind in (_LINK_CHANGED, _FREED) or c.best.switched)
     c.order[c.state.sites] = at
     c.state.sites += 1
     c.state.waiting += site.waiting
@@ -867,6 +896,9 @@ def _spaces_invalidated(
     total = c.loaded[hart]
     if total == 0:
         return
+    unfenced = h.harts[hart].unfenced
+    if not form & _FORM_ASID and c.switches[hart].time <= covers:
+        unfenced = history.set_of(h.harts[hart].paging)
     if c.loads[hart, (total - 1) % c.loads.shape[1]].time <= covers:
         # The space that is loaded was loaded then, too.
         now = h.state.time
@@ -874,7 +906,9 @@ def _spaces_invalidated(
         history.fenced(h, hart, form, _wide(0), asid)
         _spaces_fenced(h, c, hart, form, asid)
         h.state.time = now
+        h.harts[hart].unfenced = unfenced
         return
+    h.harts[hart].unfenced = unfenced
     c.state.doubt = 0
     for at in range(h.harts[hart].spaces):
         space = h.spaces[hart, at]
@@ -926,6 +960,24 @@ def _fence_came(
 
 
 @inner
+def _paging_switched(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
+    hart = h.harts[event.hart]
+    paging = switched(hart.paging, event.b, event.c)
+    if event.flags & _SAMPLE:
+        # The region begins with it.
+        hart.paging = paging
+        hart.unfenced = history.set_of(paging)
+        return
+    history.paging_switched(h, event.hart, paging)
+    row = c.switches[event.hart]
+    row.time = h.state.time
+    row.pc = pc
+    row.icount = icount
+    row.old = event.a
+    row.new = event.b
+
+
+@inner
 def _flags(h: History, event: Event) -> int:
     return h.flags | h.harts[event.hart].paging | (event.flags & _RIGHTS)  # type: ignore[no-any-return]
 
@@ -933,13 +985,25 @@ def _flags(h: History, event: Event) -> int:
 @inner
 def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -> Walk:
     flags = _flags(h, event) | PROBE | more
-    cache = WalkCache(c.no_entries, c.no_clock)
-    return walk1(h.ram, cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
+    return walk1(h.ram, c.no_cache, satp, Request(va, event.sub, event.priv, flags), c.no_trace)
 
 
 @inner
 def _answer(walk: Walk) -> int:
     return walk.pa if walk.cause == OK else -1 - walk.cause
+
+
+@inner
+def _search_before(h: History, c: Checker, q: _Ask, event: Event, others: int) -> None:
+    """Search with each of the sets of paging features that may still be used."""
+    for number in range(history.PAGING_SETS):
+        if others >> number & 1:
+            flags = h.flags | history.paging_of(number) | (event.flags & _RIGHTS)
+            before = _Ask(
+                q.hart, q.va, q.access, q.priv, flags, q.today, q.today_leaf, q.today_ad,
+                -1, 1, q.satp,
+            )  # fmt: skip
+            _search_more(h, c, before)
 
 
 @inner
@@ -960,9 +1024,13 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     if today < 0:
         with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
     q = _Ask(
-        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad, -1
-    )
+        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad,
+        -1, 0, satp,
+    )  # fmt: skip
     _search(h, c, q)
+    others = h.harts[event.hart].unfenced & ~history.set_of(h.harts[event.hart].paging)
+    if others:
+        _search_before(h, c, q, event, others)
     if c.state.doubt:
         c.state.undecided += 1
     if c.best.kind < 0:
@@ -990,7 +1058,7 @@ def _written(h: History, c: Checker, pa: int) -> int:
         va = table.prefix << unused >> unused
         page = pa >> 12 << 12
         flags = h.flags | h.harts[hart].paging
-        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page)
+        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page, 0, satp)
         _search(h, c, q)
         if c.best.kind == _FREED:
             new = _blame(h, c, q)
@@ -1060,9 +1128,9 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
             load_row.icount = batch[i]["icount"]
             c.loaded[event.hart] += 1
         elif kind == _ENVCFG_WRITE:
+            h.state.time = first + i + 1 + START
             c.state.epoch += 1
-            paging = switched(h.harts[event.hart].paging, event.b, event.c)
-            history.paging_switched(h, event.hart, paging)
+            _paging_switched(h, c, event, batch[i]["pc"], batch[i]["icount"])
         elif kind == _TABLE_ENTRY:
             history.table_entry(h, event.a, event.c)
             if holds(h.ram, event.a):

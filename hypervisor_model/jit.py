@@ -48,6 +48,7 @@ from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.extending import typeof_impl
@@ -66,6 +67,14 @@ def kernel(function: F) -> F:
     What Python calls is cached on disk.
     """
     return cast(F, function if numba.config.DISABLE_JIT else _Kernel(function))
+
+
+def plain(function: F) -> F:
+    """Return the Python function that a kernel was made of.
+
+    One call of it from Python takes less time than one of the kernel, if it does little.
+    """
+    return cast(F, getattr(function, "__wrapped__", function))
 
 
 def inner(function: F) -> F:
@@ -88,6 +97,14 @@ def with_globals(function: Callable[..., Any], module: str, name: str, **names: 
     made.__module__ = module
     made.__qualname__ = name
     return kernel(made)
+
+
+def record_of(*names: str) -> np.dtype[np.void]:
+    """Return the type of a record with int64 fields of these names, for the state of kernels.
+
+    The elements of an array of this type have these fields as attributes, in kernels and in Python.
+    """
+    return np.dtype((np.record, [(name, np.int64) for name in names]))
 
 
 def signed(value: int) -> int:

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +62,7 @@ from hypervisor_model.policies.hart import PAGING, is_untranslated, switched
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import History, Query
-from hypervisor_model.walk import ADUE, OK, PBMTE, PROBE, Request, untranslated, walk1
+from hypervisor_model.walk import ADUE, OK, PBMTE, PROBE, Request, trace_of, untranslated, walk1
 from hypervisor_model.walk_cache import WalkCache
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -159,9 +159,8 @@ class _Run(NamedTuple):
     """(parties, 4)."""
     verdicts: NDArray[np.int64]
     """(parties,): of the last access."""
-    no_entries: NDArray[np.int64]
-    no_clock: NDArray[np.int64]
-    no_trace: NDArray[np.int64]
+    no_cache: WalkCache
+    no_trace: NDArray[Any]
 
 
 class LegalityTracker:
@@ -183,13 +182,11 @@ class LegalityTracker:
         """The first ``Limits.findings`` illegal answers."""
         self._limits = limits or Limits()
         self._history = empty_history(machine, self.memory.ram, self._limits)
-        nothing = caches.make(0)
         self._run = _Run(
             counts=np.zeros((len(self.parties), 4), np.int64),
             verdicts=np.zeros(len(self.parties), np.int64),
-            no_entries=nothing.entries,
-            no_clock=nothing.clock,
-            no_trace=np.zeros((0, 5), np.int64),
+            no_cache=caches.make(0),
+            no_trace=trace_of(0),
         )
         self._events = 0
 
@@ -385,11 +382,9 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
     translated = not is_untranslated(satp, event.priv)
     today = untranslated(event.a, event.sub)
     if translated:
-        cache = WalkCache(run.no_entries, run.no_clock)
         flags = _flags(h, event, h.harts[event.hart].paging) | PROBE
-        walk = walk1(
-            h.ram, cache, satp, Request(event.a, event.sub, event.priv, flags), run.no_trace
-        )
+        request = Request(event.a, event.sub, event.priv, flags)
+        walk = walk1(h.ram, run.no_cache, satp, request, run.no_trace)
         today = walk.pa if walk.cause == OK else -1 - walk.cause
     found = False
     for party in range(answers.shape[0]):

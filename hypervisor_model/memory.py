@@ -1,8 +1,8 @@
 """Physical memory as the models see it: one flat range of RAM, read as 8-byte words.
 
 Inside kernels memory is a :class:`Ram`.  :class:`GuestMemory` owns one: either the model's own
-copy of the guest's page tables, kept up to date from events, or an image of real RAM (a file; the
-shared RAM of a live session) that is mapped, not copied.
+copy of the guest's page tables, kept up to date from events (:func:`apply`), or an image of real
+RAM (a file; the RAM of a live session) that is mapped, not copied.
 """
 
 from __future__ import annotations
@@ -108,10 +108,10 @@ class GuestMemory:
         self.ram = Ram(sparse(size >> 3), base)
 
     @classmethod
-    def map_image(cls, path: Path, base: int, *, shared: bool = False) -> GuestMemory:
+    def map_image(cls, path: Path, base: int) -> GuestMemory:
         """Map the file ``path`` as the RAM at ``base``, without copying.
 
-        With ``shared`` stores reach the file (and a running guest); without, they stay private.
+        Stores stay private: they do not reach the file.
 
         :raises ModelError: when the file is empty, no multiple of 4 KiB long or cannot be read.
         """
@@ -119,9 +119,8 @@ class GuestMemory:
         if path.exists() and not path.is_file():
             raise ModelError(f"cannot map the RAM image {path}: it is not a regular file")
         try:
-            with path.open("r+b" if shared else "rb") as file:
-                access = mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY
-                mapped = mmap.mmap(file.fileno(), 0, access=access)
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise ModelError(f"cannot map the RAM image {path}: {why}") from error

@@ -18,8 +18,8 @@ the fill.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
@@ -41,7 +41,7 @@ _BARE = int(atp.Mode.BARE)
 @kernel
 def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, flags: int) -> Walk:
     """Return a TLB hit as a walk without references (``entry`` is not cached: 0)."""
-    e = tlb.entries[row]
+    entry = tlb.entries[row]
     pa = tlbs.pa_of(tlb, row, va)
     if flags & walks.RAM_ONLY and not holds(ram, pa) and not holds(other, pa):
         # What is at a physical address is asked at every access, not at the fill.
@@ -61,23 +61,23 @@ def _from_entry(tlb: Tlb, row: int, ram: Ram, other: Ram, va: int, access: int, 
             vs_refs=0,
             g_refs=0,
         )
-    has_vs = e[tlbs.VS_BITS] != walks.BARE_BITS
-    has_g = e[tlbs.G_BITS] != walks.BARE_BITS
-    gpa = pa if e[tlbs.VMID] != tlbs.NO_GUEST else -1
+    has_vs = entry.vs_bits != walks.BARE_BITS
+    has_g = entry.g_bits != walks.BARE_BITS
+    gpa = pa if entry.vmid != tlbs.NO_GUEST else -1
     if has_g:
-        gpa = e[tlbs.GPA] + (va - e[tlbs.VA])
+        gpa = entry.gpa + (va - entry.va)
     return Walk(
         cause=OK,
         pa=pa,
-        level=(e[tlbs.VS_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
-        page_bits=min(e[tlbs.VS_BITS], e[tlbs.G_BITS]),
-        perm=e[tlbs.PERM],
+        level=(entry.vs_bits - pte.PAGE_BITS) // pte.INDEX_BITS if has_vs else -1,
+        page_bits=min(entry.vs_bits, entry.g_bits),
+        perm=entry.perm,
         entry=0,
         gpa=gpa,
-        g_level=(e[tlbs.G_BITS] - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
-        g_page_bits=e[tlbs.G_BITS],
-        vs_page_bits=e[tlbs.VS_BITS],
-        g_perm=e[tlbs.G_PERM],
+        g_level=(entry.g_bits - pte.PAGE_BITS) // pte.INDEX_BITS if has_g else -1,
+        g_page_bits=entry.g_bits,
+        vs_page_bits=entry.vs_bits,
+        g_perm=entry.g_perm,
         implicit=0,
         vs_refs=0,
         g_refs=0,
@@ -91,7 +91,7 @@ def translate1(
     ram: Ram,
     satp: int,
     request: Request,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk1`, but through a TLB, which a walk then fills.
 
@@ -120,7 +120,7 @@ def translate2(
     vsatp: int,
     hgatp: int,
     request: Request,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
 ) -> Walk:
     """As :func:`~hypervisor_model.walk.walk2`, but through a TLB, which a walk then fills.
 
@@ -139,43 +139,6 @@ def translate2(
     if not flags & walks.PROBE:
         tlbs.fill(tlb, va, asid, vmid, access, result)
     return result
-
-
-@kernel
-def _walk1_batch(
-    ram: Ram,
-    cache: WalkCache,
-    satp: int,
-    vas: NDArray[np.int64],
-    access: int,
-    priv: int,
-    flags: int,
-    trace: NDArray[np.int64],
-    out: NDArray[np.int64],
-) -> None:
-    for i in range(vas.shape[0]):
-        result = walk1(ram, cache, satp, Request(vas[i], access, priv, flags), trace)
-        out[i] = result.pa if result.cause == OK else -1 - result.cause
-
-
-@kernel
-def _walk2_batch(
-    guest: Ram,
-    host: Ram,
-    cache: WalkCache,
-    vsatp: int,
-    hgatp: int,
-    vas: NDArray[np.int64],
-    access: int,
-    priv: int,
-    flags: int,
-    trace: NDArray[np.int64],
-    out: NDArray[np.int64],
-) -> None:
-    for i in range(vas.shape[0]):
-        request = Request(vas[i], access, priv, flags)
-        result = walk2(guest, host, cache, vsatp, hgatp, request, trace)
-        out[i] = result.pa if result.cause == OK else -1 - result.cause
 
 
 @dataclass(frozen=True)
@@ -320,7 +283,7 @@ class Mmu:
         self.tlb = tlb or tlbs.make(tlbs.TlbConfig((1, 1), None, None))
         self._has_tlb = tlb is not None
         self.walk_cache = walk_cache or walk_caches.make()
-        self._trace = np.zeros((walks.MAX_REFERENCES, 5), np.int64)
+        self._trace = walks.trace_of(walks.MAX_REFERENCES)
 
     def translate(
         self,
@@ -356,23 +319,6 @@ class Mmu:
             w = walk1(ram, cache, satp, request, trace)
         return self._typed(unsigned(va), w)
 
-    def translate_many(
-        self, vas: NDArray[np.int64], access: Access = Access.READ
-    ) -> NDArray[np.int64]:
-        """Return the PA of each address, or ``fault_pa(cause)``, by walks without a TLB."""
-        priv = self.status.effective(access)
-        flags = self.status.flags(two_stage=self.two_stage)
-        satp, hgatp = (0, 0) if priv is Priv.M else (self.satp, self.hgatp)
-        out = np.empty(len(vas), np.int64)
-        vas = np.ascontiguousarray(vas, dtype=np.int64)
-        a, p, cache, none = int(access), int(priv), self.walk_cache, self._trace[:0]
-        if self.two_stage:
-            ram, host = self.memory.ram, self.host.ram
-            _walk2_batch(ram, host, cache, satp, hgatp, vas, a, p, flags, none, out)
-        else:
-            _walk1_batch(self.memory.ram, cache, satp, vas, a, p, flags, none, out)
-        return out
-
     def fence(self, instruction: int, address: int = 0, identifier: int = 0) -> None:
         """Execute a fence on this hart's TLB and walk cache; arguments as
         :func:`hypervisor_model.tlb.fence` takes them."""
@@ -384,11 +330,11 @@ class Mmu:
         first = "VS" if self.two_stage else "S"
         references = tuple(
             Reference(
-                address=unsigned(line[walks.ADDRESS]),
-                stage="G" if line[walks.STAGE] == walk_caches.G_STAGE else first,
-                level=int(line[walks.LEVEL]),
-                update=bool(line[walks.KIND] == walks.UPDATE),
-                entry=unsigned(line[walks.VALUE]),
+                address=unsigned(line.address),
+                stage="G" if line.stage == walk_caches.G_STAGE else first,
+                level=int(line.level),
+                update=bool(line.kind == walks.UPDATE),
+                entry=unsigned(line.entry),
             )
             for line in self._trace[: w.vs_refs + w.g_refs]
         )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hypervisor_model.events import Fence
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import access_fault
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import Ram, holds, load, store
 from hypervisor_model.walk import (
     ADUE,
@@ -36,127 +36,48 @@ START = 1
 """The time before the first event."""
 ANY_ASID = -1
 
-RECORD = np.dtype(
-    (
-        np.record,
-        [
-            ("value", np.int64),
-            ("since", np.int64),
-            ("until", np.int64),
-            ("before", np.int64),
-        ],
-    )
-)
+RECORD = record_of("value", "since", "until", "before")
 """A value that an entry held, since and until when, and the number of the record of the same entry
 before it (0: none).  Numbers count from 1."""
 
-PAGE = np.dtype(
-    (
-        np.record,
-        [
-            ("added", np.int64),
-            ("dropped", np.int64),
-        ],
-    )
-)
+PAGE = record_of("added", "dropped")
 """When a page became a live table for the last time (0: it never was one), and when it ceased to
 be one (0: it is one)."""
 
-FENCE = np.dtype(
-    (
-        np.record,
-        [
-            ("time", np.int64),
-            ("hart", np.int64),
-            ("va", np.int64),
-            ("asid", np.int64),
-            ("covers", np.int64),
-        ],
-    )
-)
+FENCE = record_of("time", "hart", "va", "asid", "covers")
 """A fence that names an address.  It drops what was read before ``covers``, which is its own time,
 or an earlier one for ``sinval.vma``."""
 
-SPACE = np.dtype(
-    (
-        np.record,
-        [
-            ("satp", np.int64),
-            ("since", np.int64),
-            ("since_all", np.int64),
-            ("next", np.int64),
-        ],
-    )
-)
+SPACE = record_of("satp", "since", "since_all", "next")
 """A value that ``satp`` had; since when its tables may have been cached (NEVER: not since the last
 fence of its ASID); the same for global mappings (since the last fence of everything); and the next
 row of the same ASID (-1: none)."""
 
-HART = np.dtype(
-    (
-        np.record,
-        [
-            ("satp", np.int64),
-            ("spaces", np.int64),
-            ("lost", np.int64),
-            ("paging", np.int64),
-            ("unfenced", np.int64),
-        ],
-    )
-)
+HART = record_of("satp", "spaces", "lost", "paging", "unfenced")
 """``satp``; rows of ``spaces``; 1 if a row found no room since the last fence of everything; the
 paging features that are on; the sets of them (1 << the flags' number) that were on since the last
 fence of everything."""
 
-STATE = np.dtype(
-    (
-        np.record,
-        [
-            ("time", np.int64),
-            ("records", np.int64),
-            ("overwritten", np.int64),
-            ("fences", np.int64),
-            ("ignores_ad", np.int64),
-        ],
-    )
-)
+STATE = record_of("time", "records", "overwritten", "fences", "ignores_ad")
 """The time; records ever made; until when the records that were overwritten reach; fences by
 address ever seen; 1 as long as all harts have set A and D themselves."""
 
-REACHED = np.dtype(
-    (
-        np.record,
-        [
-            ("level", np.int64),
-            ("table", np.int64),
-            ("since", np.int64),
-            ("is_global", np.int64),
-            ("stale", np.int64),
-            ("parent", np.int64),
-            ("entry_pa", np.int64),
-            ("entry_value", np.int64),
-            ("entry_until", np.int64),
-        ],
-    )
+REACHED = record_of(
+    "level",
+    "table",
+    "since",
+    "is_global",
+    "stale",
+    "parent",
+    "entry_pa",
+    "entry_value",
+    "entry_until",
 )
 """A table that a walk may have reached: its level and address; from when on; 1 if through a global
 entry; 1 if by other than the present entries; from which state (-1: it is a root), by which entry,
 its value and until when it had that."""
 
-WORK = np.dtype(
-    (
-        np.record,
-        [
-            ("states", np.int64),
-            ("steps", np.int64),
-            ("doubt", np.int64),
-            ("at", np.int64),
-            ("pa", np.int64),
-            ("value", np.int64),
-            ("until", np.int64),
-        ],
-    )
-)
+WORK = record_of("states", "steps", "doubt", "at", "pa", "value", "until")
 """Of the running search: its states, its steps, and 1 if something was in doubt.  Of the walk that
 came to the answer: the state that it came from, the entry, its value, and until when it held."""
 

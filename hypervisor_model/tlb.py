@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import FLAG_MXR, Access, Fence, Priv
 from hypervisor_model.isa import pte
-from hypervisor_model.jit import kernel
+from hypervisor_model.jit import kernel, record_of
 from hypervisor_model.walk import BARE_BITS, HLVX, HS_MXR, OK, Walk, allows
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache
 from hypervisor_model.walk_cache import invalidate as _invalidate_tables
@@ -47,21 +47,42 @@ HYPERVISOR = -3
 PAGE_BITS = (12, 21, 16, 30, 39, 48)
 """log2 of the page sizes an entry can have, the frequent ones first."""
 
-LAST_USE, VA, BITS, ASID, VMID, PERM, PA, GPA, VS_BITS, G_BITS, G_PERM = range(11)
-"""Columns of an entry.  LAST_USE 0 = empty; VA, PA, GPA are of its first byte; GPA is -1 if no
-G-stage table was used."""
-
 DATA, FETCH, SECOND = range(3)
-"""Rows of ``Tlb.geometry``: the first-level buffers and the second level."""
-_OFFSET, _SETS, _WAYS, _SET_OFFSET = range(4)
+"""Rows of ``Tlb.buffers``: the first-level buffers and the second level."""
 
-HITS_DATA, HITS_FETCH, HITS_SECOND, MISSES, DISPLACED = range(5)
-"""Elements of ``Tlb.counts``."""
+_ENTRY = record_of(
+    "last_use",
+    "va",
+    "bits",
+    "asid",
+    "vmid",
+    "perm",
+    "pa",
+    "gpa",
+    "vs_bits",
+    "g_bits",
+    "g_perm",
+)
+"""An entry: the time of its last use (0: the place is empty); its first virtual address and log2 of
+its size; what it is tagged with; the permissions of the first-stage leaf; the first physical and
+guest-physical address (-1: no G-stage table was used); log2 of the page size of either stage; the
+permissions of the G-stage leaf."""
 
-_CLOCK, _RANDOM, _REPLACEMENT, _SUPERPAGES, _FRACTURED = range(5)
-"""Elements of ``Tlb.state``; ``_FRACTURED`` + 1 is the second level's."""
+_BUFFER = record_of("first", "sets", "ways", "first_set")
+"""A buffer: the row of its first entry in ``Tlb.entries``; its sets and ways (0: there is no such
+buffer); the row of its first set in ``Tlb.trees``."""
+
+_STATE = record_of(
+    "clock", "random", "replacement", "superpages", "first_fragments", "second_fragments"
+)
+"""The time; the state of random replacement; the :class:`Replacement`; 1 if the first level holds
+superpages; how many entries of either level are fragments of first-stage superpages."""
+
+_COUNTS = record_of("hits_data", "hits_fetch", "hits_second", "misses", "displaced")
+"""Hits by buffer, misses, and guest entries displaced by the hypervisor."""
+
 _OLDEST = 1
-"""LAST_USE of the hypervisor's entries: the clock gives guests' entries only later ones."""
+"""``last_use`` of the hypervisor's entries: the clock gives guests' entries only later ones."""
 _ACCESS_WRITE = int(Access.WRITE)
 _ACCESS_FETCH = int(Access.FETCH)
 _PRIV = 3
@@ -80,6 +101,11 @@ class Replacement(IntEnum):
     PLRU = 1
     """Tree pseudo-LRU; the ways must be a power of two, at most 64."""
     RANDOM = 2
+
+
+_LRU = int(Replacement.LRU)
+_PLRU = int(Replacement.PLRU)
+_RANDOM = int(Replacement.RANDOM)
 
 
 @dataclass(frozen=True)
@@ -148,56 +174,58 @@ def misses_through(config: TlbConfig, slots: int, data: int, code: int) -> bool:
 
 
 class Tlb(NamedTuple):
-    """State inside kernels; see the module's constants for the meaning of rows and columns."""
+    """State inside kernels.
 
-    entries: NDArray[np.int64]
-    """Entries of all buffers, (total, 11)."""
-    geometry: NDArray[np.int64]
-    """(3, 4): first entry, sets, ways and first set of each buffer."""
+    Arrays with a single record stand for the record, which numba cannot return in a tuple.
+    """
+
+    entries: NDArray[Any]
+    """Entries of all buffers; see :data:`_ENTRY`."""
+    buffers: NDArray[Any]
+    """By DATA, FETCH and SECOND; see :data:`_BUFFER`."""
     trees: NDArray[np.int64]
     """PLRU bits of each set."""
     population: NDArray[np.int64]
     """Entries of each page size (index = log2)."""
-    state: NDArray[np.int64]
-    """Clock, random state, replacement, 1 if the first level holds superpages, fragments of
-    first-stage superpages in either level."""
-    counts: NDArray[np.int64]
-    """Hits by buffer, misses, guest entries displaced by the hypervisor."""
+    state: NDArray[Any]
+    """One record; see :data:`_STATE`."""
+    counts: NDArray[Any]
+    """One record; see :data:`_COUNTS`."""
 
 
 def make(config: TlbConfig | None = None) -> Tlb:
     """Return an empty TLB."""
     config = config or TlbConfig()
-    geometry = np.zeros((3, 4), np.int64)
+    buffers = np.zeros(3, _BUFFER)
     entries = sets_total = 0
     for row, shape in ((DATA, config.data), (FETCH, config.fetch), (SECOND, config.second)):
         if shape is None:
             continue
         sets, ways = shape
-        geometry[row] = (entries, sets, ways, sets_total)
+        buffers[row] = (entries, sets, ways, sets_total)
         entries += sets * ways
         sets_total += sets
     if config.fetch is None:
-        geometry[FETCH] = geometry[DATA]
-    state = np.zeros(6, np.int64)
-    state[_CLOCK] = _OLDEST
-    state[_SUPERPAGES] = config.superpages
+        buffers[FETCH] = buffers[DATA]
+    state = np.zeros(1, _STATE)
+    state["clock"] = _OLDEST
+    state["superpages"] = config.superpages
     # xorshift cannot leave zero; an odd multiplier spreads small seeds.
-    state[_RANDOM] = ((config.seed * 0x9E3779B97F4A7C15) & ((1 << 62) - 1)) or 1
-    state[_REPLACEMENT] = int(config.replacement)
+    state["random"] = ((config.seed * 0x9E3779B97F4A7C15) & ((1 << 62) - 1)) or 1
+    state["replacement"] = config.replacement
     return Tlb(
-        np.zeros((entries, 11), np.int64),
-        geometry,
-        np.zeros(sets_total, np.int64),
-        np.zeros(64, np.int64),
-        state,
-        np.zeros(5, np.int64),
+        entries=np.zeros(entries, _ENTRY),
+        buffers=buffers,
+        trees=np.zeros(sets_total, np.int64),
+        population=np.zeros(64, np.int64),
+        state=state,
+        counts=np.zeros(1, _COUNTS),
     )
 
 
 @kernel
 def _set_of(tlb: Tlb, buffer: int, va: int, bits: int) -> int:
-    sets = tlb.geometry[buffer, _SETS]
+    sets = tlb.buffers[buffer].sets
     if sets & (sets - 1) == 0:
         return (va >> bits) & (sets - 1)  # type: ignore[no-any-return]
     return (va >> bits) % sets  # type: ignore[no-any-return]
@@ -205,13 +233,13 @@ def _set_of(tlb: Tlb, buffer: int, va: int, bits: int) -> int:
 
 @kernel
 def _holds_superpages(tlb: Tlb, buffer: int) -> bool:
-    return buffer == SECOND or tlb.state[_SUPERPAGES] != 0
+    return buffer == SECOND or tlb.state[0].superpages != 0
 
 
 @kernel
 def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     """Return the row of a buffer's entry for ``va`` in an address space, or -1."""
-    ways = tlb.geometry[buffer, _WAYS]
+    ways = tlb.buffers[buffer].ways
     if ways == 0:
         return -1
     # Global mappings belong to every address space; if the first stage is Bare there is none.
@@ -222,14 +250,15 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
         if tlb.population[bits] == 0:
             continue
         first = va >> bits << bits
-        row = tlb.geometry[buffer, _OFFSET] + _set_of(tlb, buffer, va, bits) * ways
+        row = tlb.buffers[buffer].first + _set_of(tlb, buffer, va, bits) * ways
         for i in range(row, row + ways):
+            entry = tlb.entries[i]
             if (
-                tlb.entries[i, VA] == first
-                and tlb.entries[i, LAST_USE] != 0
-                and tlb.entries[i, BITS] == bits
-                and tlb.entries[i, VMID] == vmid
-                and (tlb.entries[i, ASID] == asid or tlb.entries[i, PERM] & either)
+                entry.va == first
+                and entry.last_use != 0
+                and entry.bits == bits
+                and entry.vmid == vmid
+                and (entry.asid == asid or entry.perm & either)
             ):
                 return i
     return -1
@@ -238,12 +267,12 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
 @kernel
 def _touch(tlb: Tlb, buffer: int, row: int) -> None:
     """Note a use of an entry for the replacement."""
-    tlb.state[_CLOCK] += 1
-    tlb.entries[row, LAST_USE] = tlb.state[_CLOCK]
-    if tlb.state[_REPLACEMENT] == 1:
-        ways = tlb.geometry[buffer, _WAYS]
-        place = row - tlb.geometry[buffer, _OFFSET]
-        at = tlb.geometry[buffer, _SET_OFFSET] + place // ways
+    tlb.state[0].clock += 1
+    tlb.entries[row].last_use = tlb.state[0].clock
+    if tlb.state[0].replacement == _PLRU:
+        ways = tlb.buffers[buffer].ways
+        place = row - tlb.buffers[buffer].first
+        at = tlb.buffers[buffer].first_set + place // ways
         way = place % ways
         # Node n has the children 2n and 2n+1; a set bit says that the older half is the right.
         tree = tlb.trees[at]
@@ -263,24 +292,24 @@ def _touch(tlb: Tlb, buffer: int, row: int) -> None:
 @kernel
 def _victim(tlb: Tlb, buffer: int, index: int) -> int:
     """Return the row to fill in a set: an empty one, else the one that the replacement gives up."""
-    ways = tlb.geometry[buffer, _WAYS]
-    first = tlb.geometry[buffer, _OFFSET] + index * ways
+    ways = tlb.buffers[buffer].ways
+    first = tlb.buffers[buffer].first + index * ways
     oldest = first
     for row in range(first, first + ways):
-        if tlb.entries[row, LAST_USE] == 0:
+        if tlb.entries[row].last_use == 0:
             return row
-        if tlb.entries[row, LAST_USE] < tlb.entries[oldest, LAST_USE]:
+        if tlb.entries[row].last_use < tlb.entries[oldest].last_use:
             oldest = row
-    if tlb.state[_REPLACEMENT] == 0:
+    if tlb.state[0].replacement == _LRU:
         return oldest  # type: ignore[no-any-return]
-    if tlb.state[_REPLACEMENT] == 2:
-        x = tlb.state[_RANDOM]
+    if tlb.state[0].replacement == _RANDOM:
+        x = tlb.state[0].random
         x ^= (x << 13) & 0x3FFFFFFFFFFFFFFF
         x ^= x >> 7
         x ^= (x << 17) & 0x3FFFFFFFFFFFFFFF
-        tlb.state[_RANDOM] = x
+        tlb.state[0].random = x
         return first + x % ways  # type: ignore[no-any-return]
-    tree = tlb.trees[tlb.geometry[buffer, _SET_OFFSET] + index]
+    tree = tlb.trees[tlb.buffers[buffer].first_set + index]
     node = 1
     while node < ways:
         node = 2 * node + ((tree >> (node & 63)) & 1)
@@ -293,62 +322,74 @@ def _stalest(tlb: Tlb, buffer: int, index: int) -> int:
 
     It is an empty one, or else that of the guest's entry whose last use is longest ago.
     """
-    ways = tlb.geometry[buffer, _WAYS]
-    first = tlb.geometry[buffer, _OFFSET] + index * ways
+    ways = tlb.buffers[buffer].ways
+    first = tlb.buffers[buffer].first + index * ways
     oldest = first
     for row in range(first, first + ways):
-        if tlb.entries[row, LAST_USE] == 0:
+        if tlb.entries[row].last_use == 0:
             return row
-        ours = tlb.entries[row, LAST_USE] == _OLDEST
-        older = tlb.entries[row, LAST_USE] < tlb.entries[oldest, LAST_USE]
-        if not ours and (older or tlb.entries[oldest, LAST_USE] == _OLDEST):
+        ours = tlb.entries[row].last_use == _OLDEST
+        older = tlb.entries[row].last_use < tlb.entries[oldest].last_use
+        if not ours and (older or tlb.entries[oldest].last_use == _OLDEST):
             oldest = row
     return oldest  # type: ignore[no-any-return]
 
 
 @kernel
-def _fractured(tlb: Tlb, row: int) -> int:
-    """Return the element of the state that counts the entry, if it is a fragment of a superpage."""
-    second = tlb.geometry[SECOND, _WAYS] != 0 and row >= tlb.geometry[SECOND, _OFFSET]
-    return _FRACTURED + second  # type: ignore[no-any-return]
+def _has_fragments(tlb: Tlb, buffer: int) -> bool:
+    """Return True if the level of a buffer holds fragments of first-stage superpages."""
+    if buffer == SECOND:
+        return tlb.state[0].second_fragments != 0  # type: ignore[no-any-return]
+    return tlb.state[0].first_fragments != 0  # type: ignore[no-any-return]
+
+
+@kernel
+def _count_fragment(tlb: Tlb, row: int, change: int) -> None:
+    """Add to the fragments of the level that a row belongs to."""
+    second = tlb.buffers[SECOND]
+    if second.ways != 0 and row >= second.first:
+        tlb.state[0].second_fragments += change
+    else:
+        tlb.state[0].first_fragments += change
 
 
 @kernel
 def _drop(tlb: Tlb, row: int) -> None:
     entry = tlb.entries[row]
-    entry[LAST_USE] = 0
-    tlb.population[entry[BITS]] -= 1
-    if entry[VS_BITS] > entry[BITS]:
-        tlb.state[_fractured(tlb, row)] -= 1
+    entry.last_use = 0
+    tlb.population[entry.bits] -= 1
+    if entry.vs_bits > entry.bits:
+        _count_fragment(tlb, row, -1)
 
 
 @kernel
 def _place(tlb: Tlb, buffer: int, va: int, bits: int, vmid: int) -> int:
-    """Make room for an entry and return its row; the caller writes all other columns."""
+    """Make room for an entry and return its row; the caller writes all other fields."""
     index = _set_of(tlb, buffer, va, bits)
     if vmid == HYPERVISOR:
         row = _stalest(tlb, buffer, index)
     else:
         row = _victim(tlb, buffer, index)
-    if tlb.entries[row, LAST_USE] != 0:
-        if vmid == HYPERVISOR and tlb.entries[row, VMID] != HYPERVISOR:
-            tlb.counts[DISPLACED] += 1
+    entry = tlb.entries[row]
+    if entry.last_use != 0:
+        if vmid == HYPERVISOR and entry.vmid != HYPERVISOR:
+            tlb.counts[0].displaced += 1
         _drop(tlb, row)
     tlb.population[bits] += 1
     if vmid == HYPERVISOR:
-        tlb.entries[row, LAST_USE] = _OLDEST
+        entry.last_use = _OLDEST
     else:
         _touch(tlb, buffer, row)
-    tlb.entries[row, VA] = va >> bits << bits
-    tlb.entries[row, BITS] = bits
-    tlb.entries[row, VMID] = vmid
+    entry.va = va >> bits << bits
+    entry.bits = bits
+    entry.vmid = vmid
     return row
 
 
 @kernel
 def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
-    perm = tlb.entries[row, PERM]
-    g_perm = tlb.entries[row, G_PERM]
+    entry = tlb.entries[row]
+    perm, g_perm = entry.perm, entry.g_perm
     needed = pte.A | pte.D if access == _ACCESS_WRITE else pte.A
     if perm & g_perm & needed != needed:
         return False
@@ -357,7 +398,7 @@ def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
         flags |= FLAG_MXR
         g_flags |= FLAG_MXR
     # A Bare first stage has no permissions to check; its entry may belong to any privilege.
-    has_tables = tlb.entries[row, VS_BITS] != BARE_BITS
+    has_tables = entry.vs_bits != BARE_BITS
     if has_tables and not allows(perm, access, priv & _PRIV, flags):
         return False
     return allows(g_perm, access, _USER, g_flags)
@@ -367,16 +408,19 @@ def _permits(tlb: Tlb, row: int, access: int, priv: int, flags: int) -> bool:
 def _copy(tlb: Tlb, source: int, buffer: int, va: int) -> int:
     """Put a second-level entry, or the page of ``va`` out of it, into the first level."""
     entry = tlb.entries[source]
-    bits = entry[BITS] if _holds_superpages(tlb, buffer) else pte.PAGE_BITS
-    row = _place(tlb, buffer, va, bits, entry[VMID])
-    for column in range(ASID, entry.shape[0]):
-        tlb.entries[row, column] = entry[column]
-    offset = tlb.entries[row, VA] - entry[VA]
-    tlb.entries[row, PA] += offset
-    if entry[GPA] >= 0:
-        tlb.entries[row, GPA] += offset
-    if entry[VS_BITS] > bits:
-        tlb.state[_fractured(tlb, row)] += 1
+    bits = entry.bits if _holds_superpages(tlb, buffer) else pte.PAGE_BITS
+    row = _place(tlb, buffer, va, bits, entry.vmid)
+    copy = tlb.entries[row]
+    offset = copy.va - entry.va
+    copy.asid = entry.asid
+    copy.perm = entry.perm
+    copy.pa = entry.pa + offset
+    copy.gpa = entry.gpa + offset if entry.gpa >= 0 else -1
+    copy.vs_bits = entry.vs_bits
+    copy.g_bits = entry.g_bits
+    copy.g_perm = entry.g_perm
+    if entry.vs_bits > bits:
+        _count_fragment(tlb, row, 1)
     return row
 
 
@@ -404,16 +448,19 @@ def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flag
     row = _find(tlb, buffer, va, asid, vmid)
     if row >= 0:
         if not _permits(tlb, row, access, priv, flags):
-            tlb.counts[MISSES] += 1
+            tlb.counts[0].misses += 1
             return -1
-        tlb.counts[HITS_FETCH if access == _ACCESS_FETCH else HITS_DATA] += 1
+        if access == _ACCESS_FETCH:
+            tlb.counts[0].hits_fetch += 1
+        else:
+            tlb.counts[0].hits_data += 1
         _touch(tlb, buffer, row)
         return row
     row = _find(tlb, SECOND, va, asid, vmid)
     if row < 0 or not _permits(tlb, row, access, priv, flags):
-        tlb.counts[MISSES] += 1
+        tlb.counts[0].misses += 1
         return -1
-    tlb.counts[HITS_SECOND] += 1
+    tlb.counts[0].hits_second += 1
     _touch(tlb, SECOND, row)
     return _copy(tlb, row, buffer, va)
 
@@ -422,7 +469,7 @@ def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flag
 def pa_of(tlb: Tlb, row: int, va: int) -> int:
     """Return the physical address that entry ``row`` translates ``va`` to."""
     entry = tlb.entries[row]
-    return entry[PA] + (va - entry[VA])  # type: ignore[no-any-return]
+    return entry.pa + (va - entry.va)  # type: ignore[no-any-return]
 
 
 @kernel
@@ -436,7 +483,7 @@ def fill(tlb: Tlb, va: int, asid: int, vmid: int, access: int, walk: Walk) -> in
         return -1
     placed = -1
     for buffer in (SECOND, FETCH if access == _ACCESS_FETCH else DATA):
-        if tlb.geometry[buffer, _WAYS] == 0:
+        if tlb.buffers[buffer].ways == 0:
             continue
         row = _find(tlb, buffer, va, asid, vmid)
         while row >= 0:
@@ -445,28 +492,28 @@ def fill(tlb: Tlb, va: int, asid: int, vmid: int, access: int, walk: Walk) -> in
         bits = walk.page_bits if _holds_superpages(tlb, buffer) else pte.PAGE_BITS
         placed = _place(tlb, buffer, va, bits, vmid)
         entry = tlb.entries[placed]
-        offset = va - entry[VA]
-        entry[ASID] = asid
-        entry[PERM] = walk.perm
-        entry[PA] = walk.pa - offset
-        entry[GPA] = -1 if walk.g_level < 0 else walk.gpa - offset
-        entry[VS_BITS] = walk.vs_page_bits
-        entry[G_BITS] = walk.g_page_bits
-        entry[G_PERM] = walk.g_perm
+        offset = va - entry.va
+        entry.asid = asid
+        entry.perm = walk.perm
+        entry.pa = walk.pa - offset
+        entry.gpa = -1 if walk.g_level < 0 else walk.gpa - offset
+        entry.vs_bits = walk.vs_page_bits
+        entry.g_bits = walk.g_page_bits
+        entry.g_perm = walk.g_perm
         if walk.vs_page_bits > bits:
-            tlb.state[_fractured(tlb, placed)] += 1
+            _count_fragment(tlb, placed, 1)
     return placed
 
 
 @kernel
-def _fenced(entry: NDArray[np.int64], form: int, va: int, asid: int, vmid: int) -> bool:
+def _fenced(entry: Any, form: int, va: int, asid: int, vmid: int) -> bool:
     # An entry made with a Bare first stage depends on no first-stage table.
-    if entry[LAST_USE] == 0 or entry[VMID] != vmid or entry[VS_BITS] == BARE_BITS:
+    if entry.last_use == 0 or entry.vmid != vmid or entry.vs_bits == BARE_BITS:
         return False
-    if form & _FORM_ASID and (entry[ASID] != asid or entry[PERM] & pte.G):
+    if form & _FORM_ASID and (entry.asid != asid or entry.perm & pte.G):
         return False
-    bits = entry[VS_BITS]
-    return not form & _FORM_VA or entry[VA] >> bits == va >> bits
+    bits = entry.vs_bits
+    return not form & _FORM_VA or entry.va >> bits == va >> bits
 
 
 @kernel
@@ -481,12 +528,12 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
         ``hgatp``.
     """
     for buffer in (DATA, FETCH, SECOND):
-        ways = tlb.geometry[buffer, _WAYS]
+        ways = tlb.buffers[buffer].ways
         if ways == 0:
             continue
-        start = tlb.geometry[buffer, _OFFSET]
-        if not form & _FORM_VA or tlb.state[_FRACTURED + (buffer == SECOND)] != 0:
-            for row in range(start, start + tlb.geometry[buffer, _SETS] * ways):
+        start = tlb.buffers[buffer].first
+        if not form & _FORM_VA or _has_fragments(tlb, buffer):
+            for row in range(start, start + tlb.buffers[buffer].sets * ways):
                 if _fenced(tlb.entries[row], form, va, asid, vmid):
                     _drop(tlb, row)
             continue
@@ -511,12 +558,12 @@ def invalidate_g(tlb: Tlb, form: int, gpa: int, vmid: int) -> None:
     """
     for row in range(tlb.entries.shape[0]):
         entry = tlb.entries[row]
-        if entry[LAST_USE] == 0 or entry[VMID] < 0:
+        if entry.last_use == 0 or entry.vmid < 0:
             continue
-        if form & _FORM_ASID and entry[VMID] != vmid:
+        if form & _FORM_ASID and entry.vmid != vmid:
             continue
-        bits = entry[G_BITS]
-        if form & _FORM_VA and (entry[GPA] < 0 or entry[GPA] >> bits != gpa >> bits):
+        bits = entry.g_bits
+        if form & _FORM_VA and (entry.gpa < 0 or entry.gpa >> bits != gpa >> bits):
             continue
         _drop(tlb, row)
 
@@ -557,21 +604,21 @@ def displace(tlb: Tlb, n_data: int, n_code: int) -> int:
     used last in a set stays, and its entries keep their order.  A core that ranks them by their
     use keeps them longer.
     """
-    before = tlb.counts[DISPLACED]
+    before = tlb.counts[0].displaced
     for page in range(n_data + n_code):
         buffer = DATA if page < n_data else FETCH
         va = page << pte.PAGE_BITS
         for level in (SECOND, buffer):
-            if tlb.geometry[level, _WAYS] == 0:
+            if tlb.buffers[level].ways == 0:
                 continue
             if _find(tlb, level, va, 0, HYPERVISOR) >= 0:
                 continue
             entry = tlb.entries[_place(tlb, level, va, pte.PAGE_BITS, HYPERVISOR)]
-            entry[ASID] = 0
-            entry[PERM] = pte.PERMISSIONS & ~pte.G
-            entry[PA] = va
-            entry[GPA] = -1
-            entry[VS_BITS] = pte.PAGE_BITS
-            entry[G_BITS] = BARE_BITS
-            entry[G_PERM] = pte.PERMISSIONS
-    return tlb.counts[DISPLACED] - before  # type: ignore[no-any-return]
+            entry.asid = 0
+            entry.perm = pte.PERMISSIONS & ~pte.G
+            entry.pa = va
+            entry.gpa = -1
+            entry.vs_bits = pte.PAGE_BITS
+            entry.g_bits = BARE_BITS
+            entry.g_perm = pte.PERMISSIONS
+    return tlb.counts[0].displaced - before  # type: ignore[no-any-return]

@@ -8,14 +8,14 @@ other kernels and from Python; :mod:`hypervisor_model.mmu` is the typed way in.
 ``flags`` is 0 for a machine with Svnapot and Svade, without Svpbmt, with SUM and MXR clear; the
 constants below change that.  ``FLAG_SUM`` and ``FLAG_MXR`` have the bits they have in an event.
 
-References go into ``trace``, an int64 array of shape (n, 5): address, stage, level, kind (READ
-or UPDATE), and the entry read or written.  References beyond its end (``shape[0]`` may be 0) are
-counted but not recorded; :data:`MAX_REFERENCES` rows hold any walk.
+References go into ``trace``, an array of :data:`REFERENCE` (:func:`trace_of` makes one).
+References beyond its end are counted but not recorded; :data:`MAX_REFERENCES` of them hold any
+walk.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, Priv
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import access_fault, guest_page_fault, page_fault
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import Ram, holds, load, store
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache, fill, start_level
 
@@ -53,8 +53,9 @@ READ = 0
 UPDATE = 1
 """Kinds of a reference in ``trace``: an entry was read, or written to set A or D."""
 
-ADDRESS, STAGE, LEVEL, KIND, VALUE = range(5)
-"""Columns of ``trace``."""
+REFERENCE = record_of("address", "stage", "level", "kind", "entry")
+"""A reference in ``trace``: the physical address of the entry; the stage and the level of its
+table; the kind (READ or UPDATE); the entry as read or as written."""
 
 MAX_REFERENCES = 64
 """Sv57 on Sv57x4 makes 35 references; A/D updates add at most 6 + 6 + 7."""
@@ -162,18 +163,23 @@ class _Stage(NamedTuple):
     refs: int
 
 
+def trace_of(references: int) -> NDArray[Any]:
+    """Return an empty trace with room for so many references; 0: none is recorded."""
+    return np.zeros(references, REFERENCE)
+
+
 @kernel
 def record(
-    trace: NDArray[np.int64], row: int, address: int, stage: int, level: int, kind: int, value: int
+    trace: NDArray[Any], row: int, address: int, stage: int, level: int, kind: int, entry: int
 ) -> None:
     """Write one reference into ``trace`` if it has the row."""
     if row < trace.shape[0]:
-        line = trace[row]
-        line[ADDRESS] = address
-        line[STAGE] = stage
-        line[LEVEL] = level
-        line[KIND] = kind
-        line[VALUE] = value
+        reference = trace[row]
+        reference.address = address
+        reference.stage = stage
+        reference.level = level
+        reference.kind = kind
+        reference.entry = entry
 
 
 @kernel
@@ -284,7 +290,7 @@ def _flat(
     tables: _Tables,
     request: Request,
     counting: int,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
     row: int,
 ) -> _Stage:
     """Walk tables that are addressed physically: a one-stage walk, or the G-stage.
@@ -374,9 +380,7 @@ def _fault(cause: int, stage: _Stage) -> Walk:
 
 
 @kernel
-def walk1(
-    ram: Ram, cache: WalkCache, satp: int, request: Request, trace: NDArray[np.int64]
-) -> Walk:
+def walk1(ram: Ram, cache: WalkCache, satp: int, request: Request, trace: NDArray[Any]) -> Walk:
     """Translate an address by the tables of ``satp`` in ``ram``.
 
     :param ram: holds the tables; A/D updates (ADUE) are stored there.
@@ -464,7 +468,7 @@ def _g_stage(
     access: int,
     flags: int,
     counting: int,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
     row: int,
 ) -> _Stage:
     """Translate a guest-physical address; every access counts as one of U-mode."""
@@ -561,7 +565,7 @@ def walk2(
     vsatp: int,
     hgatp: int,
     request: Request,
-    trace: NDArray[np.int64],
+    trace: NDArray[Any],
 ) -> Walk:
     """Translate an address by ``vsatp`` and then, as every access to a VS-stage table, by
     ``hgatp``.

@@ -11,31 +11,35 @@ that form order leaf entries only), and :func:`invalidate` has no address.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervisor_model.errors import ModelError
-from hypervisor_model.jit import kernel
+from hypervisor_model.jit import kernel, record_of
 
 VS_STAGE = 0
 """The only stage of a one-stage walk, or the first of two."""
 G_STAGE = 1
 
 _LEVELS = 4
-_PREFIX, _ASID, _VMID, _GLOBAL, _STAMP = range(5)
+
+_ENTRY = record_of("prefix", "asid", "vmid", "is_global", "last_use")
+"""An entry: the bits of the address above what its table translates; what it is tagged with; 1 if a
+global entry led to the table; the time of its last use (0: the place is empty)."""
+
+_STATE = record_of("clock", "shortened")
+"""The time, and how many walks were shortened so far."""
 
 
 class WalkCache(NamedTuple):
-    """State inside kernels.
+    """State inside kernels."""
 
-    ``entries[stage, level, way]`` holds address prefix, ASID, VMID, global flag and the time of
-    its last use (0 = empty); ``clock`` holds the time and the number of walks shortened so far.
-    """
-
-    entries: NDArray[np.int64]
-    clock: NDArray[np.int64]
+    entries: NDArray[Any]
+    """(stages, levels, ways); see :data:`_ENTRY`."""
+    state: NDArray[Any]
+    """One record; see :data:`_STATE`."""
 
 
 def make(ways: int = 0) -> WalkCache:
@@ -45,7 +49,7 @@ def make(ways: int = 0) -> WalkCache:
     """
     if ways < 0:
         raise ModelError(f"a walk cache cannot have {ways} ways")
-    return WalkCache(np.zeros((2, _LEVELS, ways, 5), np.int64), np.zeros(2, np.int64))
+    return WalkCache(np.zeros((2, _LEVELS, ways), _ENTRY), np.zeros(1, _STATE))
 
 
 @kernel
@@ -60,14 +64,14 @@ def start_level(
             for way in range(ways):
                 entry = cache.entries[stage, level, way]
                 if (
-                    entry[_STAMP] != 0
-                    and entry[_PREFIX] == prefix
-                    and entry[_VMID] == vmid
-                    and (entry[_ASID] == asid or entry[_GLOBAL] != 0)
+                    entry.last_use != 0
+                    and entry.prefix == prefix
+                    and entry.vmid == vmid
+                    and (entry.asid == asid or entry.is_global != 0)
                 ):
-                    cache.clock[0] += 1
-                    cache.clock[1] += 1
-                    entry[_STAMP] = cache.clock[0]
+                    cache.state[0].clock += 1
+                    cache.state[0].shortened += 1
+                    entry.last_use = cache.state[0].clock
                     return level
     return levels - 1
 
@@ -80,17 +84,17 @@ def fill(
     ways = cache.entries.shape[2]
     if ways == 0:
         return
-    oldest = 0
+    oldest = cache.entries[stage, level, 0]
     for way in range(1, ways):
-        if cache.entries[stage, level, way, _STAMP] < cache.entries[stage, level, oldest, _STAMP]:
-            oldest = way
-    cache.clock[0] += 1
-    entry = cache.entries[stage, level, oldest]
-    entry[_PREFIX] = address >> (21 + 9 * level)
-    entry[_ASID] = asid
-    entry[_VMID] = vmid
-    entry[_GLOBAL] = is_global
-    entry[_STAMP] = cache.clock[0]
+        entry = cache.entries[stage, level, way]
+        if entry.last_use < oldest.last_use:
+            oldest = entry
+    cache.state[0].clock += 1
+    oldest.prefix = address >> (21 + 9 * level)
+    oldest.asid = asid
+    oldest.vmid = vmid
+    oldest.is_global = is_global
+    oldest.last_use = cache.state[0].clock
 
 
 @kernel
@@ -103,7 +107,7 @@ def invalidate(cache: WalkCache, stage: int, asid: int, vmid: int) -> None:
     for level in range(_LEVELS):
         for way in range(cache.entries.shape[2]):
             entry = cache.entries[stage, level, way]
-            if (vmid == -2 or entry[_VMID] == vmid) and (
-                asid == -1 or (entry[_ASID] == asid and entry[_GLOBAL] == 0)
+            if (vmid == -2 or entry.vmid == vmid) and (
+                asid == -1 or (entry.asid == asid and entry.is_global == 0)
             ):
-                entry[_STAMP] = 0
+                entry.last_use = 0

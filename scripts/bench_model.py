@@ -151,7 +151,7 @@ def measure(pages: int, rounds: int) -> dict[str, float]:
     ram = tables.memory.ram
     # A power of two of addresses, so that loops wrap with a mask.
     vas = BASE + (rng.integers(0, pages, 1 << 17) << 12)
-    none = np.zeros((0, 5), np.int64)
+    none = walk.trace_of(0)
     cache = walk_cache.make()
     seconds: dict[str, float] = {}
 

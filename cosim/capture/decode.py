@@ -154,18 +154,6 @@ class Instruction:
         asid = regs[self.rs2] & (0x3FFF if gstage else 0xFFFF)
         return self.sub, address if self.rs1 else 0, asid if self.rs2 else 0
 
-    def csr_value(self, old: int, regs: Sequence[int]) -> int:
-        """Return what one of ``CSR_WRITES`` writes over ``old``, before the WARL rules."""
-        immediate = self.name.endswith("i")
-        operand = self.rs1 if immediate else regs[self.rs1]
-        match self.name.removesuffix("i"):
-            case "csrrs":
-                return old | operand
-            case "csrrc":
-                return old & ~operand & _MASK64
-            case _:
-                return operand
-
 
 _capstone = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
 

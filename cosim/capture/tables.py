@@ -18,7 +18,7 @@ from cosim.capture.log import EventLog
 from cosim.capture.paging import ALWAYS_SETS_AD, Paging, PagingState
 from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Envcfg, Kind, PteOp
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.jit import kernel, signed, unsigned
+from hypervisor_model.jit import kernel, plain, signed, unsigned
 
 _PAGE = pte.PAGE
 _DEVICES_END = 2 << 30
@@ -95,8 +95,13 @@ def _next_user_leaf(
     return -1
 
 
+_is_leaf, _is_link, _target = plain(pte.is_leaf), plain(pte.is_link), plain(pte.target)
+_level_bits = plain(pte.level_bits)
+_mode, _root = plain(atp.mode), plain(atp.root)
+
+
 def _is_kernel_leaf(entry: int) -> bool:
-    return not entry & pte.U and bool(pte.is_leaf(entry))
+    return not entry & pte.U and _is_leaf(entry)
 
 
 class LiveTables:
@@ -218,15 +223,13 @@ class LiveTables:
         return new if self._is_plain(live, old) and self._is_plain(live, new) else None
 
     def _is_plain(self, live: _Page, entry: int) -> bool:
-        # In plain Python: this is asked while the guest stands still.
         if not entry & pte.V:
             return True
         if not entry & (pte.R | pte.X) or entry & pte.N or entry & (pte.X | pte.U) == pte.X:
             return False
         if not entry & (pte.W | pte.U):
             return True
-        target = (entry >> pte.PPN_SHIFT & pte.PPN_MASK) << pte.PAGE_BITS
-        return target not in self._pages and not any(live.links[1:])
+        return _target(entry) not in self._pages and not any(live.links[1:])
 
     def plain_store_done(self, pa: int, size: int, op: PteOp, new: int) -> None:
         """Take in a store for which :meth:`plain_store` has returned ``new``."""
@@ -258,7 +261,7 @@ class LiveTables:
         """Return True if the MMU may have made a change: it sets A, or A and D, in leaves."""
         added = new & ~old
         kept = old & ~new == 0 and added & ~(pte.A | pte.D) == 0
-        return self.paging.sets_ad and bool(pte.is_leaf(old)) and kept
+        return self.paging.sets_ad and _is_leaf(old) and kept
 
     def changed(self, pa: int, size: int) -> bool:
         """Return True if a store to an entry in ``size`` bytes at ``pa`` must have run.
@@ -342,7 +345,7 @@ class LiveTables:
         for index in np.flatnonzero(row & pte.V):
             entry = int(row[index])
             if self._links(entry):
-                do(int(pte.target(entry)), level - 1, self._virtual(base, int(index), level))
+                do(_target(entry), level - 1, self._virtual(base, int(index), level))
 
     def _remove(self, page: int, level: int, base: int = 0) -> None:
         """Discount a link at ``level`` that reaches ``page`` no more (rule 4)."""
@@ -361,7 +364,7 @@ class LiveTables:
             self.dropped.append(page)
 
     def _links(self, entry: int) -> bool:
-        return bool(pte.is_link(entry)) and self.holds(pte.target(entry))
+        return _is_link(entry) and self.holds(_target(entry))
 
     def _read(self, page: int, level: int, root: bool) -> _Page:
         """Make a page live: copy it and write its events."""
@@ -406,10 +409,10 @@ class LiveTables:
             if level:
                 bases = {self._virtual(b, index, level) for b in live.bases.get(level, ())}
                 if self._links(new):
-                    self._link(int(pte.target(new)), level - 1, bases)
+                    self._link(_target(new), level - 1, bases)
                 if self._links(old):
-                    self._remove(int(pte.target(old)), level - 1)
-            if pte.is_leaf(new):
+                    self._remove(_target(old), level - 1)
+            if _is_leaf(new):
                 self._leaf_written(new, level)
             if any(_is_kernel_leaf(e) or self._opens_table(e, level) for e in (old, new)):
                 self._note_leaf(page, live, level, index)
@@ -453,8 +456,8 @@ class LiveTables:
         """Return True if a leaf lets user mode, or S-mode with SUM, write to a live table."""
         if entry & _USER_WRITABLE != _USER_WRITABLE:
             return False
-        size = 1 << int(pte.level_bits(level))
-        first = int(pte.target(entry)) & -size
+        size = 1 << _level_bits(level)
+        first = _target(entry) & -size
         if size == _PAGE:
             return first in self._pages
         return any(first <= page < first + size for page in self._pages)
@@ -464,7 +467,7 @@ class LiveTables:
         live = self._pages[page]
         if live.root_level is None or self._loaded(page):
             return
-        unmapped = page + 8 * ((self._log.pc >> int(pte.level_bits(live.root_level))) & 511)
+        unmapped = page + 8 * ((self._log.pc >> _level_bits(live.root_level)) & 511)
         if (
             small
             or any(self._malformed(self.ram_entry(entry)) for entry in entries)
@@ -475,15 +478,15 @@ class LiveTables:
     def _malformed(self, entry: int) -> bool:
         if entry & pte.RESERVED:
             return True
-        target = int(pte.target(entry))
+        target = _target(entry)
         return bool(entry & pte.V) and not self.holds(target) and target >= _DEVICES_END
 
     def _leaf_written(self, entry: int, level: int) -> None:
         """Retire the roots that a user leaf maps now (rule 5 c)."""
         if not entry & pte.U:
             return
-        size = 1 << pte.level_bits(level)
-        first = int(pte.target(entry)) & -size
+        size = 1 << _level_bits(level)
+        first = _target(entry) & -size
         roots = [
             page
             for page, live in self._pages.items()
@@ -494,7 +497,7 @@ class LiveTables:
                 self._retire(page)
 
     def _loaded(self, page: int) -> bool:
-        return atp.mode(self.satp) != 0 and atp.root(self.satp) == page
+        return _mode(self.satp) != 0 and _root(self.satp) == page
 
     def _retire(self, page: int) -> None:
         live = self._pages[page]
@@ -504,8 +507,8 @@ class LiveTables:
 
     def _virtual(self, base: int, index: int, level: int) -> int:
         """Return the virtual address, unsigned, of entry ``index`` of a table at ``level``."""
-        offset = index << int(pte.level_bits(level))
+        offset = index << _level_bits(level)
         if level == self._top and index & 256:
             # The upper half: canonical addresses extend the sign from the root's top bit.
-            offset -= pte.ENTRIES << int(pte.level_bits(level))
+            offset -= pte.ENTRIES << _level_bits(level)
         return unsigned(signed(base) + offset)

@@ -28,6 +28,10 @@ SECTIONS = {
     "global-differs": f'{_SFENCE}; "Addressing and Memory Protection" on the G bit',
     "order": f'{_SFENCE}: it orders stores that come before it; "Svinval"',
     "svade-ad": 'Privileged specification, "Svade"; "Virtual Address Translation Process"',
+    "paging-switched": (
+        'Privileged specification, "Machine Environment Configuration Register": after a change of '
+        "ADUE or PBMTE, fence everything"
+    ),
     "made-valid": 'Privileged specification, "Svvptc"',
     "permission-gained": _SFENCE,
 }
@@ -119,7 +123,7 @@ def _store(culprit: Culprit) -> dict[str, Any]:
         "event": culprit.event,
         "icount": culprit.icount,
         "hart": culprit.hart,
-        "register": "satp" if culprit.entry is None else None,
+        "register": culprit.register,
         "entry": culprit.entry,
         "level": culprit.level,
         "old": culprit.old,

@@ -27,7 +27,7 @@ def _finding(text: Text, row: dict[str, Any]) -> None:
     store, access, fence = row["store"], row["access"], row["fence"]
     text.append(row["severity"], style=_STYLES[row["severity"]])
     text.append(f": {row['kind']} at 0x{row['va']:x}: {row['effect']}\n")
-    what = "satp" if store["entry"] is None else f"level {store['level']} entry {store['entry']:#x}"
+    what = store["register"] or f"level {store['level']} entry {store['entry']:#x}"
     text.append(f"  store   {_place(row['store_symbol'], row['store_source'], row['store_pc'])}\n")
     text.append(f"          {what}: {store['old']:#x} -> {store['new']:#x}\n")
     kind = access["kind"] or "use"

@@ -11,7 +11,12 @@ from hypervisor_model.hazards import Hazard
 _NEAR_INSTRUCTIONS = 64
 _NEAR_EVENTS = 16
 """A fence so short before a store belongs to it (ours)."""
-_NO_ORDER = (Hazard.FREED_REACHABLE, Hazard.ASID_REUSED, Hazard.GLOBAL_DIFFERS)
+_NO_ORDER = (
+    Hazard.FREED_REACHABLE,
+    Hazard.ASID_REUSED,
+    Hazard.GLOBAL_DIFFERS,
+    Hazard.PAGING_SWITCHED,
+)
 
 
 @dataclass(frozen=True)
@@ -19,8 +24,8 @@ class Verdict:
     """What became of the fence that a store owed."""
 
     name: str
-    """``no-w-inval``, ``no-inval-ir``, ``before``, ``leaf-form``, ``spares-global``,
-    ``wrong-asid``, ``other-hart``, ``wrong-address``, ``late`` or ``never``."""
+    """``no-w-inval``, ``no-inval-ir``, ``before``, ``not-everything``, ``leaf-form``,
+    ``spares-global``, ``wrong-asid``, ``other-hart``, ``wrong-address``, ``late`` or ``never``."""
     text: str
     fence: FenceSeen | None
     """The fence that the text is about."""
@@ -31,6 +36,7 @@ _TEXTS = {
     "no-inval-ir": "no sfence.inval.ir stands between sinval.vma and the access",
     "leaf-form": "the fence names an address, which leaves pointers to tables",
     "spares-global": "the fence names an ASID, which leaves global translations",
+    "not-everything": "the fence has an operand, and only one without covers a switch",
     "wrong-asid": "the fence names another ASID",
     "other-hart": "only another hart executed the fence",
     "wrong-address": "the fence names another address",
@@ -38,7 +44,15 @@ _TEXTS = {
     "late": "the fence came after the access",
     "never": "no fence covered it until the end of the region",
 }
-_RANKS = ("no-w-inval", "no-inval-ir", "leaf-form", "spares-global", "wrong-asid", "other-hart")
+_RANKS = (
+    "no-w-inval",
+    "no-inval-ir",
+    "not-everything",
+    "leaf-form",
+    "spares-global",
+    "wrong-asid",
+    "other-hart",
+)
 """What explains best, first."""
 OUT_OF_ORDER = ("no-w-inval", "no-inval-ir", "before")
 """Verdicts on a fence that covers the store, but not in the order that the specification wants."""
@@ -65,6 +79,8 @@ def judge(finding: Finding) -> Verdict:
 def _failure(finding: Finding, fence: FenceSeen) -> str | None:
     """Return why a fence after the store does not cover it; None if it says nothing."""
     hart = int(finding.access["hart"])
+    if finding.kind is Hazard.PAGING_SWITCHED and fence.form != Fence.ALL:
+        return "not-everything" if fence.hart == hart else None
     link = finding.kind in (Hazard.LINK_CHANGED, Hazard.FREED_REACHABLE)
     same_page = fence.va is not None and _same(finding, fence.va)
     if fence.hart != hart:

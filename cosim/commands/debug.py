@@ -24,7 +24,7 @@ _FILTER = 1
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  cosim debug micro --scenario bug-unmap\n"
+    "  cosim debug micro --scenario bug-unmap --at finding\n"
     "  cosim debug linux --workload 'ls -lR /'\n"
     "  cosim debug --kernel kernel.elf --from start\n"
     "  cosim debug --attach localhost:1234 --kernel kernel.elf\n"
@@ -33,6 +33,11 @@ _FILTER = 1
 @click.argument("guest", metavar="[GUEST]", required=False, shell_complete=guest_or_file)
 @run_options("debug")
 @click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@click.option(
+    "--at",
+    type=click.Choice(["finding", "divergence", "fence", "satp"]),
+    help="Where the guest stands first.  Default: where the region begins.",
+)
 @click.option(
     "--attach",
     metavar="HOST:PORT|SOCKET",
@@ -46,6 +51,7 @@ _FILTER = 1
 def command(
     guest: str | None,
     scenario: str | None,
+    at: str | None,
     attach: str | None,
     print_gdbinit: bool,
     arguments: tuple[str, ...],
@@ -63,11 +69,16 @@ def command(
     for going back too (reverse-stepi, reverse-continue).  The command `paging` asks about page
     tables; type `help paging` in gdb.
 
+    With --at the guest stands before the first access that depends on a missing fence (`cosim
+    check`), before the first of which a model's translation is illegal, or before the first fence
+    or write of satp.
+
     With --attach nothing is recorded, and memory is read through gdb.
     """
     given |= {"from": from_}
+    only_recorded = {"GUEST": guest, "--scenario": scenario, "--at": at, **_spelt(given)}
     if print_gdbinit:
-        _refuse_beside("--print-gdbinit", guest, scenario, attach, given)
+        _refuse_beside("--print-gdbinit", {**only_recorded, "--attach": attach})
         from cosim import output
         from cosim.debug.gdbinit import gdbinit
 
@@ -75,17 +86,18 @@ def command(
             output.print_line(line)
         return 0
     if attach is not None:
-        kernel = given.pop("kernel")
-        _refuse_beside("--attach", guest, scenario, None, given)
+        kernel = given["kernel"]
+        del only_recorded["--kernel"]
+        _refuse_beside("--attach", only_recorded)
         return _attach(attach, kernel, arguments, logs)
-    return _record(_spec(guest, scenario, given), arguments, logs, offline=offline)
+    return _record(_spec(guest, scenario, given), arguments, logs, at, offline=offline)
 
 
-def _refuse_beside(
-    option: str, guest: str | None, scenario: str | None, attach: str | None, given: dict[str, Any]
-) -> None:
-    others: dict[str, Any] = {"GUEST": guest, "--scenario": scenario, "--attach": attach}
-    others |= {f"--{key.replace('_', '-')}": value for key, value in given.items()}
+def _spelt(given: dict[str, Any]) -> dict[str, Any]:
+    return {f"--{key.replace('_', '-')}": value for key, value in given.items()}
+
+
+def _refuse_beside(option: str, others: dict[str, Any]) -> None:
     for name, value in others.items():
         if value not in (None, ()):
             raise UsageError(f"{name} cannot be used together with {option}; leave it out")
@@ -111,7 +123,14 @@ def _debugger(arguments: tuple[str, ...]) -> Debugger:
     return Debugger(tools.gdb().path, arguments)
 
 
-def _record(spec: RunSpec, arguments: tuple[str, ...], logs: Path | None, *, offline: bool) -> int:
+def _record(
+    spec: RunSpec,
+    arguments: tuple[str, ...],
+    logs: Path | None,
+    at: str | None,
+    *,
+    offline: bool,
+) -> int:
     from cosim import output
     from cosim.commands.logs import folder_for
     from cosim.commands.one_run import make_guest
@@ -124,7 +143,7 @@ def _record(spec: RunSpec, arguments: tuple[str, ...], logs: Path | None, *, off
     with folder_for(logs) as folder:
         keep = logs is not None
         try:
-            return debug_recorded(plan, folder, debugger, output.note)
+            return debug_recorded(plan, folder, debugger, output.note, at=at)
         except CosimError as error:
             keep = True
             error.log = error.log or str(folder)

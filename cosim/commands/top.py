@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cosim.models.result import ResultDocument
 
 _ROWS = 10
+_ALL = 1 << 30
 
 
 @click.command(
@@ -68,7 +69,8 @@ def command(
     from cosim.report import from_profile
     from cosim.report.renderers.terminal import Fitted
 
-    result = _result(path, models, machine, rows)
+    # A table of exits has other rows than one of misses, so all are needed.
+    result = _result(path, models, machine, rows if as_json else _ALL)
     profile = result.get("profile")
     if profile is None or "causes" not in profile:
         raise UsageError(f"{path}: this result does not say what caused its exits; make it anew")

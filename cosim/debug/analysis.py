@@ -21,17 +21,12 @@ from hypervisor_model.policies import Policy
 _CHUNK = 1 << 18
 
 
-Say = Callable[[str], None]
-"""Tells the user something while he waits."""
-
-
 class Analysis:
     """The checker and the models over one recording.
 
     :param events: all of them.
     :param origin: of the run.
     :param places: names its addresses.
-    :param say: is told what takes long.
     :param models: as ``--model`` takes them; empty for the default ones.
     """
 
@@ -41,9 +36,9 @@ class Analysis:
         origin: Origin,
         places: Places,
         models: tuple[str, ...],
-        say: Say,
     ) -> None:
-        self._say = say
+        self.say: Callable[[str], None] = lambda text: None
+        """Is told what takes long."""
         self._events = events
         self._origin = origin
         self._places = places
@@ -53,7 +48,7 @@ class Analysis:
     @cached_property
     def findings(self) -> list[dict[str, Any]]:
         """What ``cosim check`` finds, in its form."""
-        self._say(f"checking {len(self._events):,} events (the first time compiles the checker)")
+        self.say(f"checking {len(self._events):,} events (the first time compiles the checker)")
         checker = FenceChecker(self._origin.machine)
         for first in range(0, len(self._events), _CHUNK):
             checker.feed(self._events[first : first + _CHUNK])
@@ -65,7 +60,7 @@ class Analysis:
     @cached_property
     def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
         """The illegal translations, and how often each policy had exited before each event."""
-        self._say(f"modelling {len(self._events):,} events (the first time compiles the models)")
+        self.say(f"modelling {len(self._events):,} events (the first time compiles the models)")
         origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
         policies = model_options.make_models(models, origin.machine, origin.stream)
         comparison = Comparison(origin.machine, list(policies))

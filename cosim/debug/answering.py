@@ -8,14 +8,13 @@ import sys
 from cosim.debug import commands
 from cosim.debug.debuggee import Debuggee
 from cosim.debug.link import Link
-from cosim.kernel import symbols
 
 
 def main(descriptor: int) -> None:
     """Answer over an inherited socket until gdb ends."""
     with socket.socket(fileno=descriptor) as line:
         link = Link(line)
-        debuggee = Debuggee(link, symbols.none())
+        debuggee = Debuggee(link)
         while link.serve(lambda words: commands.answer(debuggee, words)):
             pass
 

@@ -15,7 +15,6 @@ from cosim.debug.gdb_line import Aim, GdbLine
 from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun
 from cosim.errors import UnreadableMemory, UsageError
-from cosim.kernel.symbols import Symbols
 from cosim.machine.configuration import RAM_BASE
 from cosim.paging.physical import PhysicalMemory, RamWords
 from cosim.paging.scan import Scan, scan
@@ -136,13 +135,11 @@ class Debuggee:
     """What the commands ask about.
 
     :param link: to the part inside gdb.
-    :param symbols: of the kernel.
     :param ram: what has guest RAM that we share; None to read it through gdb.
     """
 
-    def __init__(self, link: Link, symbols: Symbols, ram: HasRam | None = None) -> None:
+    def __init__(self, link: Link, ram: HasRam | None = None) -> None:
         self.link = link
-        self.symbols = symbols
         self._ram = ram
         self._recording: Recording | None = None
         self.scans: dict[str, Scan] = {}

@@ -210,7 +210,7 @@ class GdbLine:
         aim = self.next_stop()
         stop = self._guest.run(None if aim is None else aim.place, lambda: self._asked(gdb), tell)
         if stop.why is Why.PLACE and aim is not None:
-            self._landed(aim)
+            self.land(aim)
         return self._shown(stop)
 
     def _shown(self, stop: Stop) -> bytes:
@@ -248,10 +248,11 @@ class GdbLine:
         for point in self._points.values():
             guest.stub.request(point)
         if aim is not None:
-            self._landed(aim)
+            self.land(aim)
         return _TRAP
 
-    def _landed(self, aim: Aim) -> None:
+    def land(self, aim: Aim) -> None:
+        """Note that the guest has come to ``aim``."""
         self.reason = aim.reason
         if aim.event is not None and isinstance(self._guest, Rerun):
             self.on_event(aim.event, self._guest.now())

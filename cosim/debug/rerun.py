@@ -2,7 +2,9 @@
 
 QEMU stops a re-execution at a count of instructions (``replay-break``).  Going back is a second
 re-execution up to the earlier instruction: QEMU's own reverse execution needs snapshots, and a
-recording without a disk has none.
+recording without a disk has none.  (With a disk, ``loadvm`` loses the timers of our ticks, and the
+re-execution soon differs.)  So a second machine waits where the region begins, if that is far from
+the start.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ _TELL_SECONDS = 0.5
 _STOP_SECONDS = 20.0
 _FURTHER = 64
 """How many instructions a place may lie behind the count that is known of it."""
+
+_FAR = 50_000_000
+"""From so many instructions on, a second machine waits on the way (ours)."""
 
 Asked = Callable[[], bool]
 """Returns True if the user asks the guest to stop."""
@@ -66,6 +71,7 @@ class Rerun:
     :param recorded: how.
     :param log: the recording.
     :param folder: where the logs of the machines go.
+    :param begin: where a second machine waits.
     :param end: the last place of the recording; None if it is not known.
     :param view: shows the guest's console.
     """
@@ -76,6 +82,7 @@ class Rerun:
         recorded: Recorded,
         log: Path,
         folder: Path,
+        begin: Place | None,
         end: Place | None,
         view: ConsoleView,
     ) -> None:
@@ -85,6 +92,8 @@ class Rerun:
         self._folder = folder
         self._view = view
         self.end = end
+        self._begin = 0 if begin is None else begin.count - 1
+        self._spare: _Spare | None = None
         self._started = 0
         self._machine, self.stub = self._start()
         self.ended = False
@@ -93,7 +102,17 @@ class Rerun:
 
     def close(self) -> None:
         """End QEMU."""
+        if self._spare is not None:
+            self._spare.machine.close()
         self._machine.close()
+
+    def prepare(self) -> None:
+        """Let a second machine run to where the region begins, while the user does other things."""
+        if self._spare is None and self._begin >= _FAR:
+            machine, stub = self._start()
+            machine.qmp("replay-break", icount=self._begin)
+            stub.resume(b"vCont;c")
+            self._spare = _Spare(machine, stub)
 
     @property
     def ram(self) -> NDArray[np.int64]:
@@ -149,19 +168,22 @@ class Rerun:
 
         If the user asks to stop, the guest stays where it was.
         """
-        machine, stub = self._start()
+        machine, stub, stop = self._from_start(to.count, asked, tell)
         try:
-            stop = _run(machine, stub, to, asked, tell)
+            if stop is None:
+                stop = _run(machine, stub, to, asked, tell)
         except BaseException:
             machine.close()
             raise
         if stop.why is Why.ASKED:
             machine.close()
+            self.prepare()
             return stop
         self._machine.close()
         self._machine, self.stub = machine, stub
         self.ended = stop.why is Why.END
         self._view.show(machine.console, at=to.count)
+        self.prepare()
         return stop
 
     def hits(
@@ -171,9 +193,11 @@ class Rerun:
 
         :param points: packets that insert breakpoints or watchpoints (``Z0,...``).
         """
-        machine, stub = self._start()
+        machine, stub, stop = self._from_start(before, asked, tell)
         last = None
         try:
+            if stop is not None:
+                return None
             for point in points:
                 stub.request(point)
             while True:
@@ -189,10 +213,21 @@ class Rerun:
                         return last
         finally:
             machine.close()
+            self.prepare()
+
+    def _from_start(
+        self, count: int, asked: Asked, tell: Tell | None
+    ) -> tuple[Machine, Stub, Stop | None]:
+        """Return a machine that stands before ``count``, and why it stopped if not as planned."""
+        if self._spare is None or count <= self._begin:
+            return (*self._start(), None)
+        (machine, stub), self._spare = self._spare, None
+        stop = _wait(machine, stub, count, asked, tell)
+        return machine, stub, None if stop.why is Why.STUB else stop
 
     # -- machines -------------------------------------------------------------------------------
 
-    def _start(self) -> tuple[Machine, Stub]:
+    def _start(self) -> _Spare:
         self._started += 1
         plan = self._plan
         machine = Machine(
@@ -211,7 +246,7 @@ class Rerun:
         except BaseException:
             machine.close()
             raise
-        return machine, stub
+        return _Spare(machine, stub)
 
     @staticmethod
     def _count(machine: Machine) -> int:
@@ -221,6 +256,13 @@ class Rerun:
                 "QEMU does not say where its re-execution is", log=str(machine.stderr_log)
             )
         return count
+
+
+class _Spare(NamedTuple):
+    """A machine and its stub."""
+
+    machine: Machine
+    stub: Stub
 
 
 def _stop(why: Why) -> Stop:
@@ -265,6 +307,11 @@ def _resumed(
     machine: Machine, stub: Stub, goal: int | None, asked: Asked, tell: Tell | None
 ) -> Stop:
     stub.resume(b"vCont;c")
+    return _wait(machine, stub, goal, asked, tell)
+
+
+def _wait(machine: Machine, stub: Stub, goal: int | None, asked: Asked, tell: Tell | None) -> Stop:
+    """Wait until the guest, which runs, stops."""
     told = time.monotonic() + _TELL_SECONDS
     was_asked = False
     while True:

@@ -17,10 +17,11 @@ from pathlib import Path
 from cosim.check.places import Places
 from cosim.debug import commands, symbol_file
 from cosim.debug.analysis import Analysis
+from cosim.debug.commands import history
 from cosim.debug.console_view import ConsoleView
 from cosim.debug.counted_events import Place, Timeline
 from cosim.debug.debuggee import Debuggee, Recording
-from cosim.debug.gdb_line import GdbLine
+from cosim.debug.gdb_line import Aim, GdbLine
 from cosim.debug.gdbinit import GDB_PART
 from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun, Why
@@ -49,9 +50,13 @@ class Debugger:
     """Further arguments of the user's."""
 
 
-def debug_recorded(plan: Plan, folder: Path, debugger: Debugger, note: Note) -> int:
+def debug_recorded(
+    plan: Plan, folder: Path, debugger: Debugger, note: Note, *, at: str | None = None
+) -> int:
     """Record the guest, then let the user debug its re-execution; return gdb's exit status.
 
+    :param at: where the guest stands first: at the first place of this kind of ``break-on``; None:
+        where the region begins.
     :param folder: an empty folder for the logs and the recording.
     :param note: is told what the user should know before gdb has the terminal.
     :raises CosimError: when the guest cannot be recorded, or gdb not be started.
@@ -61,32 +66,50 @@ def debug_recorded(plan: Plan, folder: Path, debugger: Debugger, note: Note) -> 
     begin, end = heard.begin, heard.end
     before = 0 if begin is None else begin.instructions - begin.retired
     timeline = Timeline(heard.events(), before, heard.calls)
+    first = None if begin is None else Place(begin.instructions, begin.pc)
     last = None
     if end is not None:
         last = Place(end.instructions, end.pc)
     elif recorded.instructions is not None:
         last = Place(recorded.instructions, None)
+    places = Places(plan.machine.kernel)
+    analysis = Analysis(timeline.events, origin(plan), places, plan.models)
+    analysis.say = lambda text: note(f"cosim: {text}")
     with ExitStack() as stack:
         view = stack.enter_context(ConsoleView(folder / "console.log"))
-        rerun = Rerun(plan, recorded, log, folder, last, view)
+        rerun = Rerun(plan, recorded, log, folder, first, last, view)
         stack.callback(lambda: rerun.close())
-        if begin is not None:
-            _go_to(Place(begin.instructions, begin.pc), rerun)
         ours, theirs = socket.socketpair()
         stack.callback(ours.close)
+        stack.callback(theirs.close)
         link = Link(ours)
-        debuggee = Debuggee(link, plan.symbols, rerun)
         line = GdbLine(rerun, shows_progress=sys.stdout.isatty())
         stack.callback(line.close)
         link.beside = line
-        places = Places(plan.machine.kernel)
-        analysis = Analysis(timeline.events, origin(plan), places, plan.models, link.say)
-        debuggee.record(Recording(timeline, rerun, line, analysis, places))
+        debuggee = Debuggee(link, rerun)
+        recording = Recording(timeline, rerun, line, analysis, places)
+        debuggee.record(recording)
+        aim = None if at is None else _first(recording, at, note)
+        if aim is not None:
+            _go_to(aim.place, rerun)
+            line.land(aim)
+        elif first is not None:
+            _go_to(first, rerun)
+        rerun.prepare()
+        analysis.say = link.say
         note(f"cosim: the guest's console is {view.where}")
         files = _symbol_commands(plan.image, plan.machine.kernel, plan.symbols, folder)
-        return _serve(
-            debugger, [*files, f"target remote {line.path}"], link, theirs, debuggee, line
-        )
+        return _serve(debugger, files, f"target remote {line.path}", link, theirs, debuggee, line)
+
+
+def _first(recording: Recording, kind: str, note: Note) -> Aim | None:
+    """Return the first place of one kind of ``break-on``; note if there is none."""
+    rule = history.rule(recording, kind)
+    if not len(rule.numbers):
+        note(f"cosim: the recording has no {kind}; the guest is where the region begins")
+        return None
+    number = int(rule.numbers[0])
+    return recording.aim(number, rule.text(number))
 
 
 def debug_attached(
@@ -97,11 +120,11 @@ def debug_attached(
     :param target: what gdb's ``target remote`` takes.
     """
     ours, theirs = socket.socketpair()
-    with ours:
+    with ours, theirs:
         link = Link(ours)
-        debuggee = Debuggee(link, symbols)
+        debuggee = Debuggee(link)
         files = [] if kernel is None else _symbol_commands(kernel, kernel.path, symbols, folder)
-        return _serve(debugger, [*files, f"target remote {target}"], link, theirs, debuggee, None)
+        return _serve(debugger, files, f"target remote {target}", link, theirs, debuggee, None)
 
 
 def _go_to(place: Place, rerun: Rerun) -> None:
@@ -163,7 +186,8 @@ def _symbol_commands(image: KernelImage, kernel: Path, symbols: Symbols, folder:
 
 def _serve(
     debugger: Debugger,
-    first: Sequence[str],
+    files: Sequence[str],
+    connect: str,
     link: Link,
     theirs: socket.socket,
     debuggee: Debuggee,
@@ -171,7 +195,7 @@ def _serve(
 ) -> int:
     """Run gdb in the terminal, and answer it until it ends; return its exit status."""
     words = [str(debugger.program), "-q", "-iex", "set architecture riscv:rv64"]
-    for command in (*first, f"source {GDB_PART}"):
+    for command in (*files, f"source {GDB_PART}", connect):
         words += ["-ex", command]
     words += debugger.arguments
     with _terminal():

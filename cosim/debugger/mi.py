@@ -44,15 +44,16 @@ _CONNECTION_LOST = ("Remote connection closed", "Remote communication error")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+G = TypeVar("G", bound="GdbMi")
 
 
 def guest_stopped(
-    method: Callable[Concatenate[GdbMi, P], R],
-) -> Callable[Concatenate[GdbMi, P], R]:
+    method: Callable[Concatenate[G, P], R],
+) -> Callable[Concatenate[G, P], R]:
     """Let ``method`` raise GdbError unless gdb has a guest and the guest is stopped."""
 
     @functools.wraps(method)
-    def checked(self: GdbMi, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def checked(self: G, /, *args: P.args, **kwargs: P.kwargs) -> R:
         self.check_alive()
         if not self.connected:
             raise GdbError(f"{method.__name__}: gdb has no guest; connect first")
@@ -398,15 +399,6 @@ class GdbMi:
         """Let the guest run; :meth:`wait_stop` returns its next stop."""
         self._start("-exec-continue")
 
-    @guest_stopped
-    def step_instruction(self, timeout: float = _ANSWER_SECONDS) -> GdbStop:
-        """Execute one instruction and return the stop behind it.
-
-        :raises GdbError: when the stop does not come within ``timeout`` seconds.
-        """
-        self._start("-exec-step-instruction")
-        return self._stop_of("-exec-step-instruction", timeout)
-
     def _start(self, text: str) -> None:
         # Nobody waited for the stops before this.
         self._stops.clear()
@@ -475,27 +467,6 @@ class GdbMi:
             except ValueError:
                 raise self._error(f"register {name} reads as {entry['value']}") from None
         return values
-
-    @guest_stopped
-    def read_memory(self, address: int, size: int) -> bytes:
-        """Return ``size`` bytes at the virtual ``address``, through the guest's current tables.
-
-        :raises GdbError: when not all of them can be read.
-        """
-        fields = self.command(f"-data-read-memory-bytes 0x{address:x} {size:d}")
-        blocks = fields.get("memory", [])
-        data = b"".join(bytes.fromhex(block["contents"]) for block in blocks)
-        if len(data) != size:
-            raise self._error(f"only {len(data)} of {size} bytes at 0x{address:016x} are readable")
-        return data
-
-    @guest_stopped
-    def evaluate(self, expression: str) -> str:
-        """Return the value of ``expression`` as gdb prints it.
-
-        :raises GdbError: when gdb cannot evaluate it.
-        """
-        return str(self.command(f"-data-evaluate-expression {quote(expression)}")["value"])
 
 
 def _pipes(gdb: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

@@ -66,11 +66,8 @@ def parse_general(answer: bytes) -> list[int]:
 
 
 def parse_one(answer: bytes, number: int) -> int:
-    """Return register x0..x31, or pc (32), from the answer to a ``g`` packet.
-
-    :raises RemoteError: when the answer holds fewer registers.
-    """
-    return parse_value(answer[16 * number : 16 * number + 16])
+    """Return register x0..x31, or pc (32), from the answer to a ``g`` packet."""
+    return int.from_bytes(unhexlify(answer[16 * number : 16 * number + 16]), "little")
 
 
 def read_description(stub: Stub) -> RegisterNumbers:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+import struct
 import time
 from binascii import hexlify
 from collections import deque
@@ -25,6 +26,11 @@ from cosim.errors import RemoteError
 INTERRUPT = b"\x03"
 _AT_ONCE = 64
 _ESCAPED = frozenset(b"#$}*")
+_CHECKSUMS = [b"%02x" % value for value in range(256)]
+_TICK_SECONDS = 0.02
+"""A read looks at its deadline so often."""
+_TICK = struct.pack("@ll", 0, int(_TICK_SECONDS * 1e6))
+"""The same as a ``struct timeval``."""
 _SHOWN = 160
 """A log line shows this many characters of a packet."""
 
@@ -88,6 +94,11 @@ def frame(payload: bytes) -> bytes:
     return b"$%s#%02x" % (body, sum(body) & 0xFF)
 
 
+@lru_cache(maxsize=4096)
+def _frames(payloads: tuple[bytes, ...]) -> bytes:
+    return b"".join(map(frame, payloads))
+
+
 def _unpack(body: bytes) -> bytes:
     out = bytearray()
     data = iter(body)
@@ -114,17 +125,18 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take in ``data``; return the payloads that it completes, an interrupt as INTERRUPT."""
-        data = self._rest + data
+        if self._rest:
+            data = self._rest + data
         packets = []
-        at = 0
-        while at < len(data):
+        at, length = 0, len(data)
+        while at < length:
             first = data[at]
             if first == 0x24:
                 end = data.find(b"#", at)
-                if end < 0 or len(data) < end + 3:
+                if end < 0 or length < end + 3:
                     break
                 body = data[at + 1 : end]
-                if b"%02x" % (sum(body) & 0xFF) == data[end + 1 : end + 3].lower():
+                if data[end + 1 : end + 3].lower() == _CHECKSUMS[sum(body) & 0xFF]:
                     packets.append(_unpack(body) if b"}" in body or b"*" in body else body)
                 else:
                     self.damaged += 1
@@ -193,9 +205,9 @@ class Stub:
         self._deferred: list[bytes] = []
         self._owed = 0
         self._log = PacketLog("cosim.rsp")
-        line.setblocking(False)
-        self._readable = select.poll()
-        self._readable.register(line, select.POLLIN)
+        # A read blocks in the kernel, so that an answer costs one call of it.
+        line.setblocking(True)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
 
     def start(self) -> bytes:
         """Agree on features; return the stub's answer to ``qSupported``."""
@@ -212,7 +224,7 @@ class Stub:
 
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
-        self._send(b"".join(frame(payload) for payload in payloads), payloads)
+        self._send(_frames(payloads), payloads)
 
     def defer(self, *payloads: bytes) -> None:
         """Send requests that are answered ``OK`` along with whatever is sent next.
@@ -223,7 +235,12 @@ class Stub:
 
     def answer(self) -> bytes:
         """Return the answer to the oldest request still open."""
-        return self._next(self.deadline)
+        return self.answers(1)[0]
+
+    def answers(self, count: int) -> list[bytes]:
+        """Return the answers to the oldest ``count`` requests still open."""
+        self._settle(count)
+        return [self._packets.popleft() for _ in range(count)]
 
     def request(self, payload: bytes) -> bytes:
         """Send one request and return its answer."""
@@ -233,7 +250,7 @@ class Stub:
     def ask(self, *payloads: bytes) -> list[bytes]:
         """Send several requests in one go and return their answers."""
         self.post(*payloads)
-        return [self.answer() for _ in payloads]
+        return self.answers(len(payloads))
 
     def command(self, payload: bytes) -> None:
         """Send a request whose answer must be ``OK``.
@@ -256,15 +273,15 @@ class Stub:
         self._settle()
         limit = time.monotonic() + timeout
         while True:
+            while self._packets:
+                reply = parse_stop(self._packets.popleft())
+                if reply is not None:
+                    return reply
             try:
-                payload = self._maybe(limit - time.monotonic())
+                if not self._fetch(limit - time.monotonic()):
+                    return None
             except RemoteError:
                 return StopReply(b"W00", None)
-            if payload is None:
-                return None
-            reply = parse_stop(payload)
-            if reply is not None:
-                return reply
 
     def interrupt(self) -> None:
         """Ask a running guest to stop; the stop comes through :meth:`stop`."""
@@ -281,7 +298,7 @@ class Stub:
         """
         text = bytearray()
         while True:
-            payload = self._next(self.deadline)
+            payload = self.answer()
             if payload == b"OK":
                 return text.decode("utf-8", "replace")
             if payload[:1] == b"O":
@@ -296,12 +313,12 @@ class Stub:
             self._log.sent(*self._deferred, *payloads)
         while len(self._deferred) > _AT_ONCE:
             # More would fill both directions of the line: each side would wait for the other.
-            self._write(b"".join(map(frame, self._deferred[:_AT_ONCE])))
+            self._write(_frames(tuple(self._deferred[:_AT_ONCE])))
             self._owed += _AT_ONCE
             del self._deferred[:_AT_ONCE]
             self._settle()
         if self._deferred:
-            data = b"".join(map(frame, self._deferred)) + data
+            data = _frames(tuple(self._deferred)) + data
             self._owed += len(self._deferred)
             self._deferred.clear()
         self._write(data)
@@ -309,7 +326,7 @@ class Stub:
     def _write(self, data: bytes) -> None:
         while data:
             try:
-                data = data[self._line.send(data) :]
+                data = data[self._line.send(data, socket.MSG_DONTWAIT) :]
             except BlockingIOError:
                 if not select.select([], [self._line], [], self.deadline)[1]:
                     raise RemoteError(
@@ -318,44 +335,35 @@ class Stub:
             except OSError:
                 raise RemoteError("QEMU closed the debug line") from None
 
-    def _settle(self) -> None:
-        """Take the answers to the deferred requests."""
-        while self._owed:
-            answer = self._receive(self.deadline)
+    def _settle(self, more: int = 0) -> None:
+        """Take the answers to the deferred requests; wait until ``more`` are there behind them."""
+        while len(self._packets) < self._owed + more:
+            if not self._fetch(self.deadline):
+                raise RemoteError(f"QEMU's stub did not answer within {self.deadline:g} s")
+        for _ in range(self._owed):
             self._owed -= 1
+            answer = self._packets.popleft()
             if answer != b"OK":
                 raise RemoteError(f"QEMU's stub refused a request: {readable(answer)}")
 
-    def _next(self, timeout: float) -> bytes:
-        if self._owed:
-            self._settle()
-        return self._packets.popleft() if self._packets else self._receive(timeout)
-
-    def _receive(self, timeout: float) -> bytes:
-        payload = self._maybe(timeout)
-        if payload is None:
-            raise RemoteError(f"QEMU's stub did not answer within {timeout:g} s")
-        return payload
-
-    def _maybe(self, timeout: float) -> bytes | None:
-        if not self._packets:
-            self._fetch(timeout)
-        return self._packets.popleft() if self._packets else None
-
-    def _fetch(self, timeout: float) -> None:
+    def _fetch(self, timeout: float) -> bool:
+        """Read from the line until a packet is whole; return False after ``timeout`` seconds."""
+        flags = 0 if timeout > 0 else socket.MSG_DONTWAIT
         limit = time.monotonic() + timeout
-        while not self._packets:
+        while True:
             try:
-                data = self._line.recv(65536)
+                data = self._line.recv(65536, flags)
             except BlockingIOError:
-                if self._readable.poll(max(0.0, limit - time.monotonic()) * 1000):
+                if time.monotonic() < limit:
                     continue
-                return
+                return False
             except OSError:
                 data = b""
             if not data:
                 raise RemoteError("QEMU closed the debug line")
             packets = self._decoder.feed(data)
-            if self._log.enabled:
-                self._log.received(*packets)
-            self._packets.extend(packets)
+            if packets:
+                if self._log.enabled:
+                    self._log.received(*packets)
+                self._packets.extend(packets)
+                return True

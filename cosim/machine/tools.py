@@ -6,7 +6,9 @@ program itself, once for each path; there is no table of versions.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -100,6 +102,10 @@ def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping
     if answer.returncode > 0:
         lines = [line for line in answer.stderr.splitlines() if "warning" not in line]
         said = lines[0].removeprefix(f"{path.name}: ") if lines else "it says nothing"
+        if os.strerror(errno.ENOMEM) in said:
+            raise MissingTool(
+                f"{path.name} does not run: {said}; free memory, or raise its limit (ulimit -v)"
+            )
         raise UsageError(f"QEMU refuses -cpu {cpu}: {said}")
     return _properties(answer.stdout, names)
 

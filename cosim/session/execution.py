@@ -14,6 +14,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
 from cosim.run.plan import Plan, resolve
 from cosim.run.run_spec import RunSpec
+from cosim.session.needs import check_memory
 from cosim.session.origin import backend_of, origin
 from cosim.session.protocol import Backend, Note, Outcome, Watchers
 from cosim.trace import manifest
@@ -35,10 +36,14 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
     if reason is None:
         return spec
     try:
-        other, difference = backend.stand_in(spec.names)
-        other.missing()
+        found = backend.stand_in(spec.names)
+        if found is not None:
+            found[0].missing()
     except MissingTool as error:
         raise MissingTool(f"{reason}; {error}") from None
+    if found is None:
+        raise MissingTool(reason)
+    other, difference = found
     note(f"cosim: {reason}; {difference}")
     return replace(spec, backend=other)
 
@@ -80,9 +85,12 @@ def execute(
     :param pipeline: takes the events (:func:`load_models`).
     :param trace: keep the events as a trace in this folder.
     :param watchers: who follows the session.
-    :raises CosimError: when the session cannot start.
+    :raises CosimError: when the session cannot start, or there is too little memory for it.
     """
     watchers = watchers or Watchers()
+    short = check_memory(plan)
+    if short is not None:
+        watchers.note(f"cosim: {short}")
     backend = backend_of(plan)
     pipeline.symbols = lambda: plan.symbols
     with ExitStack() as stack:
@@ -116,7 +124,11 @@ def capture(spec: RunSpec, folder: Path, trace: Path, watchers: Watchers) -> Out
 
 @contextmanager
 def _memory_for(plan: Plan) -> Iterator[None]:
-    """Say what to do if there is not enough memory for the models."""
+    """Say what to do if there is not enough memory, for the run or for the models.
+
+    :raises EnvironmentFault: when there is not.
+    """
+    check_memory(plan)
     try:
         yield
     except (MemoryError, OSError) as error:

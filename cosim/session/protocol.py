@@ -133,14 +133,14 @@ class Backend(BackendOptions):
         """
         return None
 
-    def stand_in(self, names: Names) -> tuple[Backend, str]:
+    def stand_in(self, names: Names) -> tuple[Backend, str] | None:
         """Return the backend to use if this one is missing, and what is different then.
 
-        Called only if :meth:`missing` gives a reason.
+        None, as here, if no other backend can stand in.
 
         :raises MissingTool: when these options need this backend.
         """
-        raise NotImplementedError
+        return None
 
 
 STOPPED = "stopped at the first illegal translation (--stop-on-divergence)"

@@ -42,10 +42,6 @@ class Mode(IntEnum):
         return levels(int(self))
 
 
-ALL_MODES = frozenset(Mode)
-"""What a machine with Sv57 supports; supporting a mode implies the smaller ones."""
-
-
 @kernel
 def mode(atp: int) -> int:
     """Return the MODE field of any of the three registers."""
@@ -106,23 +102,7 @@ def make(mode_field: Mode, root_pa: int, identifier: int = 0) -> int:
     return signed(int(mode_field) << MODE_SHIFT | identifier << ID_SHIFT | root_pa >> 12)
 
 
-def legalise_satp(
-    old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, asid_bits: int = 16
-) -> int:
-    """Return what ``satp`` (or ``vsatp``) holds after ``new`` is written over ``old``, as an int64.
-
-    A write with an unsupported MODE has no effect at all; ASID bits beyond the implemented
-    ``asid_bits`` read as zero.
-    """
-    if (new >> MODE_SHIFT) & 15 not in modes:
-        return signed(old)
-    keep = 15 << MODE_SHIFT | ((1 << asid_bits) - 1) << ID_SHIFT | PPN_MASK
-    return signed(new & keep)
-
-
-def legalise_hgatp(
-    old: int, new: int, *, modes: frozenset[Mode] = ALL_MODES, vmid_bits: int = 14
-) -> int:
+def legalise_hgatp(old: int, new: int) -> int:
     """Return what ``hgatp`` holds after ``new`` is written over ``old``, as an int64.
 
     Unlike in ``satp``, an unsupported MODE does not make the write void: the fields are plain
@@ -130,7 +110,7 @@ def legalise_hgatp(
     the two lowest bits of the PPN are zero.
     """
     mode_field = (new >> MODE_SHIFT) & 15
-    if mode_field not in modes:
+    if levels(mode_field) < 0:
         mode_field = (old >> MODE_SHIFT) & 15
-    keep = ((1 << vmid_bits) - 1) << ID_SHIFT | (PPN_MASK & ~3)
+    keep = VMID_MASK << ID_SHIFT | (PPN_MASK & ~3)
     return signed(mode_field << MODE_SHIFT | (new & keep))

@@ -15,8 +15,6 @@ FETCH_GUEST_PAGE_FAULT = 20
 LOAD_GUEST_PAGE_FAULT = 21
 STORE_GUEST_PAGE_FAULT = 23
 
-VIRTUAL_INSTRUCTION = 22
-
 NAMES: dict[int, str] = {
     FETCH_ACCESS_FAULT: "instruction access fault",
     LOAD_ACCESS_FAULT: "load access fault",

@@ -16,11 +16,11 @@ from hypervisor_model import walk_cache as caches
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE, FLAG_MXR, FLAG_SUM, Fence, Priv
 from hypervisor_model.exits import M_MODE, Counter, Exit
 from hypervisor_model.isa import atp
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, record_of
 from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.tlb import Tlb
-from hypervisor_model.walk import ADUE, PBMTE, Walk
+from hypervisor_model.walk import ADUE, PBMTE, Walk, trace_of
 from hypervisor_model.walk_cache import WalkCache
 
 VIEWS = 3
@@ -29,15 +29,7 @@ VIEWS = 3
 GUEST_ID = 1
 """VMID tag of a guest's translations; privilege view v has GUEST_ID + v."""
 
-_HART = np.dtype(
-    [
-        ("satp", np.int64),
-        ("faulted", np.int64),
-        ("fault_va", np.int64),
-        ("fault_cause", np.int64),
-        ("paging", np.int64),
-    ]
-)
+_HART = record_of("satp", "faulted", "fault_va", "fault_cause", "paging")
 """A hart: ``satp`` as the guest wrote it; 1 if the last access faulted, its address and cause; the
 paging features that are on (:data:`PAGING`)."""
 
@@ -59,24 +51,24 @@ _SINVAL_VMA = int(Fence.SINVAL_VMA)
 _MACHINE = int(Priv.M)
 _ACCESS_FLAGS = FLAG_SUM | FLAG_MXR
 _SPAN = 4096
-_MISSES = tlbs.MISSES
 
 
 class Hardware(NamedTuple):
     """State inside kernels; the first dimension of TLB and walk-cache arrays is the hart."""
 
-    tlb_entries: NDArray[np.int64]
-    tlb_geometry: NDArray[np.int64]
+    tlb_entries: NDArray[Any]
+    tlb_buffers: NDArray[Any]
+    """Those of all harts."""
     tlb_trees: NDArray[np.int64]
     tlb_population: NDArray[np.int64]
-    tlb_state: NDArray[np.int64]
-    tlb_counts: NDArray[np.int64]
-    cache_entries: NDArray[np.int64]
+    tlb_states: NDArray[Any]
+    tlb_counts: NDArray[Any]
+    cache_entries: NDArray[Any]
     """(harts, VIEWS, ...): walk caches; each privilege view is an address space of its own."""
-    cache_clock: NDArray[np.int64]
-    no_entries: NDArray[np.int64]
-    """A walk cache with room for nothing."""
-    no_trace: NDArray[np.int64]
+    cache_states: NDArray[Any]
+    no_cache: WalkCache
+    """A walk cache with room for nothing, for walks that software makes."""
+    no_trace: NDArray[Any]
     harts: NDArray[Any]
     """By hart; see :data:`_HART`."""
     counts: NDArray[np.int64]
@@ -91,22 +83,23 @@ def make(machine: MachineModel) -> Hardware:
     tlb = tlbs.make(machine.tlb)
     cache = caches.make(machine.walk_cache_ways)
 
-    def per_hart(array: NDArray[np.int64]) -> NDArray[np.int64]:
-        return np.repeat(array[np.newaxis], machine.harts, axis=0)
+    def each(one: NDArray[Any], *count: int) -> NDArray[Any]:
+        """Return an array of so many copies of another."""
+        return np.array(np.broadcast_to(one, (*count, *one.shape)), order="C")
 
     harts = np.zeros(machine.harts, _HART)
     harts["paging"] = machine.walk_flags & PAGING
     return Hardware(
-        tlb_entries=per_hart(tlb.entries),
-        tlb_geometry=tlb.geometry,
-        tlb_trees=per_hart(tlb.trees),
-        tlb_population=per_hart(tlb.population),
-        tlb_state=per_hart(tlb.state),
-        tlb_counts=per_hart(tlb.counts),
-        cache_entries=per_hart(np.repeat(cache.entries[np.newaxis], VIEWS, axis=0)),
-        cache_clock=per_hart(np.repeat(cache.clock[np.newaxis], VIEWS, axis=0)),
-        no_entries=caches.make(0).entries,
-        no_trace=np.zeros((0, 5), np.int64),
+        tlb_entries=each(tlb.entries, machine.harts),
+        tlb_buffers=tlb.buffers,
+        tlb_trees=each(tlb.trees, machine.harts),
+        tlb_population=each(tlb.population, machine.harts),
+        tlb_states=each(tlb.state, machine.harts),
+        tlb_counts=each(tlb.counts, machine.harts),
+        cache_entries=each(cache.entries, machine.harts, VIEWS),
+        cache_states=each(cache.state, machine.harts, VIEWS),
+        no_cache=caches.make(0),
+        no_trace=trace_of(0),
         harts=harts,
         counts=np.zeros(TAKEN + 1, np.int64),
         footprint_data=machine.footprint_data,
@@ -120,10 +113,10 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
     """Return the TLB of a hart (views, not copies)."""
     return Tlb(
         hw.tlb_entries[hart],
-        hw.tlb_geometry,
+        hw.tlb_buffers,
         hw.tlb_trees[hart],
         hw.tlb_population[hart],
-        hw.tlb_state[hart],
+        hw.tlb_states[hart],
         hw.tlb_counts[hart],
     )
 
@@ -131,19 +124,13 @@ def tlb_of(hw: Hardware, hart: int) -> Tlb:
 @inner
 def misses(hw: Hardware, hart: int) -> int:
     """Return the TLB misses of a hart so far."""
-    return hw.tlb_counts[hart, _MISSES]  # type: ignore[no-any-return]
+    return hw.tlb_counts[hart, 0].misses  # type: ignore[no-any-return]
 
 
 @inner
 def cache_of(hw: Hardware, hart: int, view: int) -> WalkCache:
     """Return the walk cache of a hart and privilege view."""
-    return WalkCache(hw.cache_entries[hart, view], hw.cache_clock[hart, view])
-
-
-@inner
-def no_cache(hw: Hardware) -> WalkCache:
-    """Return a walk cache without entries, for walks that software makes."""
-    return WalkCache(hw.no_entries, hw.cache_clock[0, 0])
+    return WalkCache(hw.cache_entries[hart, view], hw.cache_states[hart, view])
 
 
 @inner

@@ -26,7 +26,6 @@ from hypervisor_model.policies.hart import (
     envcfg_written,
     is_untranslated,
     misses,
-    no_cache,
     tlb_of,
 )
 from hypervisor_model.policies.machine import MachineModel
@@ -97,7 +96,7 @@ def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     flags = access_flags(hw, hart, event.flags) | (PROBE if stop else 0)
     walk = translate1(
         tlb_of(hw, hart),
-        no_cache(hw) if stop else cache_of(hw, hart, _VIEW),
+        hw.no_cache if stop else cache_of(hw, hart, _VIEW),
         guest,
         satp,
         Request(event.a, event.sub, priv, flags),

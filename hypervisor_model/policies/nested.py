@@ -36,7 +36,6 @@ from hypervisor_model.policies.hart import (
     count_refs,
     envcfg_written,
     misses,
-    no_cache,
     take_exit,
     tlb_of,
 )
@@ -64,7 +63,6 @@ _PER_EVENT = 64
 """More tables than one event can need: 7 pages (tables of 5 levels, one to be updated, the page
 itself), each below 4 tables."""
 _LEAF = pte.V | pte.R | pte.W | pte.X | pte.U | pte.A | pte.D
-_SUPERPAGE = 21
 
 
 class _GStage(NamedTuple):
@@ -185,7 +183,7 @@ def _map_device(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> None:
     """Map the device page that an access is to, or that its walk takes for a table."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
-    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
+    walk = walk1(g.guest, hw.no_cache, vsatp, probe, hw.no_trace)
     gpa = walk.pa
     if walk.cause == access_fault(kind) and walk.level >= 0:
         gpa = pte.target(walk.entry) if walk.entry else atp.root(vsatp)
@@ -211,7 +209,7 @@ def _first_stage(hw: Hardware, g: _GStage, vsatp: int, request: Request) -> int:
     """Return what the guest's own tables say; the G-stage never changes an address."""
     va, kind, priv, flags = request
     probe = Request(va, kind, priv, flags | PROBE)
-    walk = walk1(g.guest, no_cache(hw), vsatp, probe, hw.no_trace)
+    walk = walk1(g.guest, hw.no_cache, vsatp, probe, hw.no_trace)
     return walk.pa if walk.cause == OK else -1 - walk.cause
 
 
@@ -252,7 +250,7 @@ def _probe(
     """Return the translation that an access would get now; changes and counts nothing."""
     walk = translate2(
         tlb_of(hw, hart),
-        no_cache(hw),
+        hw.no_cache,
         g.guest,
         g.host,
         vsatp,

@@ -235,21 +235,21 @@ class Policy(ABC):
         cached = self.machine.walk_cache_ways > 0
         if not cached:
             reasons["walk_cache_hits"] = "the machine has no walk cache (walk_cache_ways = 0)"
-        tlb = self._hw.tlb_counts.sum(axis=0)
-        first_level = {"data": tlbs.HITS_DATA, "fetch": tlbs.HITS_FETCH}
+        tlb = self._hw.tlb_counts
+        hits = {
+            level: None if slots and level != "second" else int(tlb[f"hits_{level}"].sum())
+            for level in ("data", "fetch", "second")
+        }
         if slots:
             dropped = "the access filter has dropped hits of the first level"
-            reasons.update({f"tlb_hits.{name}": dropped for name in first_level})
+            reasons.update(dict.fromkeys(("tlb_hits.data", "tlb_hits.fetch"), dropped))
         return PolicyResult(
             exits=exits,
-            tlb_misses=int(tlb[tlbs.MISSES]),
-            tlb_hits={
-                **{name: None if slots else int(tlb[at]) for name, at in first_level.items()},
-                "second": int(tlb[tlbs.HITS_SECOND]),
-            },
-            tlb_displaced=int(tlb[tlbs.DISPLACED]),
+            tlb_misses=int(tlb["misses"].sum()),
+            tlb_hits=hits,
+            tlb_displaced=int(tlb["displaced"].sum()),
             walk_refs={"vs": int(self._hw.counts[REFS_VS]), "g": int(self._hw.counts[REFS_G])},
-            walk_cache_hits=int(self._hw.cache_clock[..., 1].sum()) if cached else None,
+            walk_cache_hits=int(self._hw.cache_states["shortened"].sum()) if cached else None,
             counters=counters,
             reasons=reasons,
         )

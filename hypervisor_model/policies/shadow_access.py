@@ -59,7 +59,6 @@ from hypervisor_model.policies.hart import (
     count_refs,
     envcfg_written,
     is_untranslated,
-    no_cache,
     page_fault,
     take_exit,
     tlb_of,
@@ -335,7 +334,7 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
                 tlbs.fill(tlb, va, asid, tag, kind, walk)
                 return walk.pa
             denied = walk.entry
-        found = walk1(p.guest, no_cache(hw), satp, guest_request, hw.no_trace)
+        found = walk1(p.guest, hw.no_cache, satp, guest_request, hw.no_trace)
         if found.cause != OK:
             return access_faulted(hw, hart, va, found.cause)
         sets_dirty = kind == _WRITE and _is_updated(satp, found)
@@ -366,10 +365,10 @@ def _probe(
         return tlbs.pa_of(tlb, row, va)
     slot = root_slot(p, satp, view)
     if slot:
-        walk = walk1(p.shadow, no_cache(hw), _register_of(satp, slot), request, hw.no_trace)
+        walk = walk1(p.shadow, hw.no_cache, _register_of(satp, slot), request, hw.no_trace)
         if walk.cause == OK:
             return walk.pa
-    found = walk1(p.guest, no_cache(hw), satp, of_guest, hw.no_trace)
+    found = walk1(p.guest, hw.no_cache, satp, of_guest, hw.no_trace)
     return found.pa if found.cause == OK else -1 - found.cause
 
 

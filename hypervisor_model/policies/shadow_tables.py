@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hypervisor_model.exits import Counter
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, record_of
 from hypervisor_model.memory import Ram, holds, sparse
 from hypervisor_model.policies.hart import COUNTERS, PAGING, VIEWS, Hardware
 from hypervisor_model.policies.machine import MachineModel
@@ -36,51 +36,19 @@ UNREACHED = -1
 """In place of the ASID that a hart loaded a root with last: a fence of that hart covers the root
 and did not reach it."""
 
-_TABLE = np.dtype(
-    [
-        ("shadows", np.int64),
-        ("live", np.int64),
-        ("unsynced", np.int64),
-        ("written", np.int64),
-    ]
-)
+_TABLE = record_of("shadows", "live", "unsynced", "written")
 """A guest page: how many shadow pages it has; 1 if it is a live table; 1 if its shadows may differ
 from it (``unsync``, ``oos``); emulated writes since its last use."""
 
-_SLOT = np.dtype(
-    [
-        ("owner", np.int64),
-        ("role", np.int64),
-        ("links", np.int64),
-        ("is_root", np.int64),
-        ("mark", np.int64),
-        ("free", np.int64),
-        ("to_give_up", np.int64),
-        ("to_visit", np.int64),
-    ]
-)
+_SLOT = record_of("owner", "role", "links", "is_root", "mark", "free", "to_give_up", "to_visit")
 """A shadow page: its guest page (-1: given up), its role, the links to it (and one more for a
 root), 1 if it is a root, the mark of the last traversal.  The last three are lists of shadow pages,
 not properties of one: those that are free, to be given up, to be traversed."""
 
-_ROOT = np.dtype([("page", np.int64), ("level", np.int64), ("used", np.int64)])
+_ROOT = record_of("page", "level", "used")
 """A root: its guest page, its level, the time of its last use."""
 
-_STATE = np.dtype(
-    (
-        np.record,
-        [
-            ("free", np.int64),
-            ("high", np.int64),
-            ("roots", np.int64),
-            ("live", np.int64),
-            ("clock", np.int64),
-            ("mark", np.int64),
-            ("store_trapped", np.int64),
-            ("paging", np.int64),
-        ],
-    )
-)
+_STATE = record_of("free", "high", "roots", "live", "clock", "mark", "store_trapped", "paging")
 
 LINK_IN_SYNC, LINK_SYNC_ALL, LINK_RESYNC = range(3)
 """What linking an existing shadow page needs: nothing, synchronisation of all below it, or of the

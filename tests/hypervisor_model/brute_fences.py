@@ -5,7 +5,8 @@ action of the guest it reads all that the specification allows it to read; a fen
 specification says it drops.  So a translation is possible if, and only if, it can be made of what
 is in the set.  ``sinval.vma`` orders the stores before the last ``sfence.w.inval`` before what is
 read after the next ``sfence.inval.ir``.  So the latter makes the set anew, as if it had dropped at
-the former what it names.  Nothing here is taken from ``hypervisor_model`` but the layout of events.
+the former what it names.  A switch of ADUE leaves the setting before usable until a fence without
+operands.  Nothing here is taken from ``hypervisor_model`` but the layout of events.
 """
 
 from __future__ import annotations
@@ -65,6 +66,12 @@ class _Drop(NamedTuple):
     asid: int
 
 
+class _Switch(NamedTuple):
+    """ADUE is written."""
+
+    adue: bool
+
+
 class HartCache:
     """Everything that a hart may hold for the addresses ``watched``."""
 
@@ -76,8 +83,11 @@ class HartCache:
         self.leaves: set[Leaf] = set()
         self._satp = 0
         self._raw: dict[int, dict[int, int]] = {}
-        self._past: list[_Read | _Drop] = []
-        """All that was read and dropped."""
+        self._first_adue = self.adue = guest.svadu
+        self.features = {guest.svadu}
+        """The settings of ADUE that the hart may go by."""
+        self._past: list[_Read | _Drop | _Switch] = []
+        """All that was read, dropped and switched."""
         self._ordered = 0
         """How much of it was before the last ``sfence.w.inval``."""
         self._waiting: list[tuple[int, _Drop]] = []
@@ -111,14 +121,22 @@ class HartCache:
         ordered += sum(at < ordered for at, _ in self._waiting)
         self._waiting.clear()
         self.pointers, self.leaves, self._past = set(), set(), []
+        self.features = {self._first_adue}
         for action in past:
             self._do(action)
         self._ordered = ordered
 
-    def _do(self, action: _Read | _Drop) -> None:
+    def switch(self, adue: bool) -> None:
+        """Write ADUE."""
+        self._do(_Switch(adue))
+
+    def _do(self, action: _Read | _Drop | _Switch) -> None:
         self._past.append(action)
         if isinstance(action, _Drop):
             self._drop(*action)
+        elif isinstance(action, _Switch):
+            self.adue = action.adue
+            self.features.add(action.adue)
         else:
             self._satp, self._raw = action
             self._read_watched()
@@ -160,6 +178,8 @@ class HartCache:
             return bool(form & Fence.VA) and leaf.prefix != va >> 12 + 9 * leaf.level
 
         self.leaves = {one for one in self.leaves if spared(one) or elsewhere(one)}
+        if form == Fence.ALL:
+            self.features = {self.adue}
         if not form & Fence.VA:
             self.pointers = {one for one in self.pointers if spared(one)}
 
@@ -168,12 +188,13 @@ class HartCache:
         found = set()
         for one in self.leaves:
             if self._usable(one) and one.prefix == ask.va >> 12 + 9 * one.level:
-                pa = self._outcome(ask, one)
-                if pa is not None:
-                    found.add(pa)
+                for adue in self.features:
+                    pa = self._outcome(ask, one, adue)
+                    if pa is not None:
+                        found.add(pa)
         return found
 
-    def _outcome(self, ask: Ask, leaf: Leaf) -> int | None:
+    def _outcome(self, ask: Ask, leaf: Leaf, adue: bool) -> int | None:
         """What the access comes to if the last entry of its walk is this one."""
         words = {}
         wide = leaf.level > 2 or ask.va >> 38 not in (0, (1 << 26) - 1)
@@ -187,7 +208,7 @@ class HartCache:
             supervisor=ask.priv == Priv.S,
             sum=ask.sum,
             mxr_first=ask.mxr,
-            adue=self._guest.svadu,
+            adue=adue,
         )
         out = translate(hart, ask.va, NAMES[ask.access])
         return None if out.cause is not None else out.pa

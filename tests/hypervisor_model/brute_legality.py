@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from hypervisor_model.events import Access, EventBatch, Fence, Kind, Order, Priv, empty
+from hypervisor_model.events import ENVCFG_ADUE, Access, EventBatch, Fence, Kind, Order, Priv, empty
 from hypervisor_model.jit import signed
 from tests.hypervisor_model.reference_mmu import Hart, Memory, translate
 
@@ -120,12 +120,23 @@ class Guest:
             [event(Kind.PTE_WRITE, a=page + 8 * index, b=old, c=value, size=8)],
         )
 
-    def fence(self, hart: int, form: Fence, va: int = 0, asid: int = 0) -> list[EventBatch]:
+    def fence(
+        self,
+        hart: int,
+        form: Fence,
+        va: int = 0,
+        asid: int = 0,
+        instruction: Fence = Fence.SFENCE_VMA,
+    ) -> list[EventBatch]:
         self.fences.append((len(self.moments), hart, form, va, asid))
-        return self._acted([event(Kind.FENCE, a=va, b=asid, sub=form, hart=hart)])
+        return self._acted([event(Kind.FENCE, a=va, b=asid, sub=form | instruction, hart=hart)])
 
     def order(self, hart: int, order: Order) -> list[EventBatch]:
         return self._acted([event(Kind.FENCE_ORDER, sub=order, hart=hart)])
+
+    def switch(self, hart: int, adue: bool) -> list[EventBatch]:
+        value = ENVCFG_ADUE * adue
+        return self._acted([event(Kind.ENVCFG_WRITE, b=value, c=ENVCFG_ADUE, hart=hart)])
 
     def access(self, ask: Ask) -> EventBatch:
         flags = 2 * ask.sum + 4 * ask.mxr

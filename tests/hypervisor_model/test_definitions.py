@@ -270,15 +270,15 @@ def test_a_first_level_entry_without_permission_does_not_ask_the_second_level() 
     tlbs.fill(tlb, VA, 0, tlbs.NO_GUEST, 0, translation(VA, 0x1000, perm=read_only))
     # The guest allows stores; a fetch brings that into the second level, not into that of data.
     tlbs.fill(tlb, VA, 0, tlbs.NO_GUEST, X, translation(VA, 0x1000))
-    before = list(tlb.counts)
+    before = tlb.counts.copy()
     assert look(tlb, VA, access=W) is None
-    assert tlb.counts[tlbs.MISSES] == before[tlbs.MISSES] + 1
-    assert tlb.counts[tlbs.HITS_SECOND] == before[tlbs.HITS_SECOND]
+    assert tlb.counts[0].misses == before[0].misses + 1
+    assert tlb.counts[0].hits_second == before[0].hits_second
     # Without that entry the second level serves the store.
     tlb = tlbs.make()
     tlbs.fill(tlb, VA, 0, tlbs.NO_GUEST, X, translation(VA, 0x1000))
     assert look(tlb, VA, access=W) == 0x1000
-    assert tlb.counts[tlbs.HITS_SECOND] == 1
+    assert tlb.counts[0].hits_second == 1
 
 
 def test_of_two_entries_for_one_address_the_first_size_in_order_is_used() -> None:
@@ -297,14 +297,13 @@ def test_of_two_entries_for_one_address_the_first_size_in_order_is_used() -> Non
 def test_where_the_footprint_of_an_exit_goes() -> None:
     tlb = tlbs.make()
     tlbs.displace(tlb, 8, 4)
-    geometry = tlb.geometry[:, 0].tolist()
-    entries = tlb.entries[tlb.entries[:, tlbs.LAST_USE] != 0]
-    assert set(entries[:, tlbs.VMID]) == {tlbs.HYPERVISOR}
-    held = [(row, int(tlb.entries[row, tlbs.VA]) // PAGE) for row in range(len(tlb.entries))]
-    used = [(row, page) for row, page in held if tlb.entries[row, tlbs.LAST_USE]]
-    data = [page for row, page in used if row < geometry[tlbs.FETCH]]
-    code = [page for row, page in used if geometry[tlbs.FETCH] <= row < geometry[tlbs.SECOND]]
-    second = [page for row, page in used if row >= geometry[tlbs.SECOND]]
+    used = [(row, entry) for row, entry in enumerate(tlb.entries) if entry.last_use]
+    assert {int(entry.vmid) for _, entry in used} == {tlbs.HYPERVISOR}
+    held = [(row, int(entry.va) // PAGE) for row, entry in used]
+    fetch, unified = (tlb.buffers[buffer].first for buffer in (tlbs.FETCH, tlbs.SECOND))
+    data = [page for row, page in held if row < fetch]
+    code = [page for row, page in held if fetch <= row < unified]
+    second = [page for row, page in held if row >= unified]
     assert (sorted(data), sorted(code)) == (list(range(8)), [8, 9, 10, 11])
     assert sorted(second) == list(range(12))
 

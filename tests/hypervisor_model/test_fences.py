@@ -8,6 +8,7 @@ import pytest
 from hypervisor_model.events import (
     ENVCFG_ADUE,
     ENVCFG_PBMTE,
+    FLAG_STOP,
     Access,
     EventBatch,
     Fence,
@@ -17,6 +18,7 @@ from hypervisor_model.events import (
 )
 from hypervisor_model.fences import FenceChecker, Finding
 from hypervisor_model.hazards import Hazard
+from hypervisor_model.jit import signed
 from hypervisor_model.policies.machine import MachineModel
 from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, G, Guest, R, V, leaf
 
@@ -470,3 +472,67 @@ def test_an_access_is_judged_anew_after_a_switch() -> None:
     guest.envcfg(ENVCFG_PBMTE, ENVCFG_PBMTE)
     guest.access(VA)
     assert kinds(guest) == [Hazard.FRAME_CHANGED]
+
+
+@pytest.mark.parametrize(
+    ("va", "asid", "enough"),
+    [(None, None, True), (VA, None, False), (None, 1, False), (VA, 1, False)],
+)
+@pytest.mark.parametrize(("bit", "entry"), [(ENVCFG_PBMTE, leaf(OLD) | NC), (ENVCFG_ADUE, NO_A)])
+def test_only_a_fence_of_everything_covers_a_switch(
+    bit: int, entry: int, va: int | None, asid: int | None, enough: bool
+) -> None:
+    guest, at = started()
+    guest.envcfg(bit, bit)
+    guest.store(at, entry)
+    guest.fence()
+    guest.envcfg(0, bit)
+    switch = len(guest.events) - 1
+    guest.fence(va, asid)
+    guest.access(VA)
+    found = check(guest.batch())
+    if enough:
+        assert found == []
+        return
+    (finding,) = found
+    assert finding.kind is Hazard.PAGING_SWITCHED
+    culprit = finding.culprit
+    assert (culprit.register, culprit.event, culprit.new) == ("menvcfg", switch, 0)
+    assert (finding.stale, finding.today) == (OLD, -14)
+
+
+@pytest.mark.parametrize(("bit", "entry"), [(ENVCFG_PBMTE, leaf(OLD) | NC), (ENVCFG_ADUE, NO_A)])
+def test_a_feature_switched_on_can_only_fault_once_more(bit: int, entry: int) -> None:
+    guest, at = started()
+    guest.store(at, entry)
+    guest.fence()
+    guest.envcfg(bit, bit)
+    guest.access(VA)
+    assert kinds(guest) == []
+    assert kinds(guest, legal=True) == [Hazard.PERMISSION_GAINED]
+
+
+def test_a_region_that_begins_with_a_feature_owes_nothing_for_it() -> None:
+    guest, at = started()
+    guest.store(at, NO_A)
+    guest.fence()
+    guest._emit(Kind.ENVCFG_WRITE, 0, 0, signed(ENVCFG_ADUE), flags=FLAG_STOP)
+    guest.access(VA)
+    assert kinds(guest, svadu=True) == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_svinval_covers_a_switch_before_it(first: bool) -> None:
+    guest, at = started()
+    guest.envcfg(ENVCFG_ADUE, ENVCFG_ADUE)
+    guest.store(at, NO_A)
+    guest.fence()
+    if first:
+        guest.envcfg(0, ENVCFG_ADUE)
+    guest.order(W_INVAL)
+    if not first:
+        guest.envcfg(0, ENVCFG_ADUE)
+    guest.fence(instruction=Fence.SINVAL_VMA)
+    guest.order(INVAL_IR)
+    guest.access(VA)
+    assert kinds(guest) == ([] if first else [Hazard.PAGING_SWITCHED])

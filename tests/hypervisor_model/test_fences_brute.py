@@ -37,6 +37,7 @@ class Checked(Player):
         self.caches = [HartCache(guest, hart, self.watched) for hart in range(guest.harts)]
         self.asked: Counter[tuple[bool, bool]] = Counter()
         self.svinval = self.rng.random() < 0.5
+        self.switches = self.rng.random() < 0.4
 
     def va(self) -> int:
         if hasattr(self, "watched") and self.rng.random() < 0.9:
@@ -66,6 +67,11 @@ class Checked(Player):
         self.feed(self.guest.store(page, self.rng.choice(places), self.entry(level)))
 
     def fence(self, hart: int) -> None:
+        if self.switches and self.rng.random() < 0.2:
+            adue = self.rng.random() < 0.5
+            self.caches[hart].switch(adue)
+            self.feed(self.guest.switch(hart, adue))
+            return
         form = self.rng.choice((Fence.VA, Fence.VA_ASID, Fence.VA_ASID, Fence.ASID, Fence.ALL))
         va, asid = self.va(), self.rng.choice((1, 2))
         if not self.svinval or self.rng.random() < 0.3:
@@ -78,7 +84,7 @@ class Checked(Player):
                 self.feed(self.guest.order(hart, Order.SFENCE_W_INVAL))
             case "fence":
                 self.caches[hart].sinval(form, va, asid)
-                self.feed(self.guest.fence(hart, Fence(form | Fence.SINVAL_VMA), va, asid))
+                self.feed(self.guest.fence(hart, form, va, asid, Fence.SINVAL_VMA))
             case "done":
                 self.caches[hart].inval_ir()
                 self.feed(self.guest.order(hart, Order.SFENCE_INVAL_IR))
@@ -93,6 +99,7 @@ class Checked(Player):
             sum=rng.random() < 0.3,
             mxr=rng.random() < 0.2,
         )
+        self.guest.svadu = self.caches[hart].adue
         today = self.guest.judge(ask).today
         before, doubts = self.checker.hazards, self.checker.undecided
         self.checker.feed(self.guest.access(ask))

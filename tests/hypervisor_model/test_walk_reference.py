@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -167,16 +166,3 @@ def test_the_random_tables_reach_every_cause_and_success() -> None:
                 space = tables.two_stage(mode, g_mode, 12)
             causes |= check(space, memory, statuses, seed, 0)
     assert causes == {None, 1, 5, 7, 12, 13, 15, 20, 21, 23}
-
-
-def test_batches_equal_single_translations() -> None:
-    memory = reference_mmu.Memory(BASE, SIZE)
-    space = Tables(random.Random(7), LAYOUT, memory).two_stage(9, 8, 60)
-    mine = GuestMemory(BASE, SIZE)
-    for address, value in memory.words.items():
-        mine.write(address, signed(value))
-    mmu = Mmu(mine, vsatp=space.satp, hgatp=space.hgatp, status=Status(sum=True))
-    singly = [mmu.translate(va) for va in space.addresses]
-    many = mmu.translate_many(np.array([signed(va) for va in space.addresses]))
-    assert [int(x) for x in many] == [-1 - t.cause if t.cause is not None else t.pa for t in singly]
-    assert any(t.pa is not None for t in singly)

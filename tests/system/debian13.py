@@ -16,6 +16,7 @@ import subprocess
 from pathlib import Path
 
 from cosim import paths
+from cosim.errors import EnvironmentFault
 from cosim.machine import tools
 from guest.apt import SUITE, Apt
 
@@ -47,15 +48,25 @@ def emulator() -> Path:
     return launcher
 
 
+class _Apt(Apt):
+    def download_with_depends(self, name: str) -> list[Path]:
+        """Download ``name`` and every package that it depends on; return the .deb files' paths."""
+        arguments = ["install", "--download-only", "--no-install-recommends", "--yes", name]
+        status, text = self._run("apt-get", arguments, _quiet, name)
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot download {name}: {text}")
+        return sorted((self._folder / "cache/archives").glob("*.deb"))
+
+
 def _unpack(folder: Path, launcher: Path) -> None:
     architecture = subprocess.run(
         ["dpkg", "--print-architecture"], capture_output=True, text=True, check=True
     ).stdout.strip()
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
-    apt = Apt(folder / "apt", architecture)
+    apt = _Apt(folder / "apt", architecture)
     apt.update(_quiet)
-    for package in apt.download_with_depends("qemu-system-riscv", _quiet):
+    for package in apt.download_with_depends("qemu-system-riscv"):
         subprocess.run(["dpkg-deb", "-x", str(package), str(root)], check=True)
     apt.clean()
     (loader,) = root.glob("usr/lib/*/ld-linux-*.so.*")

@@ -204,7 +204,7 @@ class Probe:
         )
         self.model = GuestMemory(RAM_BASE, RAM_SIZE)
         self.cache = walk_cache.make()
-        self.trace = np.zeros((walk.MAX_REFERENCES, 5), np.int64)
+        self.trace = walk.trace_of(walk.MAX_REFERENCES)
         self._pool = slice((LAYOUT.pool - RAM_BASE) >> 3, (LAYOUT.data - RAM_BASE) >> 3)
         self._watched = slice(self._pool.start, RAM_SIZE >> 3)
         self.model.words[first : first + count] = self.ram[first : first + count]
@@ -274,7 +274,7 @@ class Probe:
         flags = case.flags()
         w = self.walk(case, flags & ~walk.RAM_ONLY | walk.PROBE)
         trace = self.trace[: w.vs_refs + w.g_refs]
-        if any(RAM_BASE <= address < LAYOUT.pool for address in trace[:, walk.ADDRESS]):
+        if any(RAM_BASE <= address < LAYOUT.pool for address in trace["address"]):
             return "tables in the program's own memory"
         two = case.two_stage
         if w.cause == walk.OK:
@@ -284,8 +284,8 @@ class Probe:
                 return "a store to, or a fetch from, tables"
         if two and w.cause in (1, 5, 7) and w.g_level >= 0:
             # A G-stage table outside RAM: did the walk still look for a VS-stage leaf?
-            first = trace[trace[:, walk.STAGE] == walk_cache.VS_STAGE]
-            if case.space.satp and not (len(first) and pte.is_leaf(first[-1, walk.VALUE])):
+            first = trace[trace["stage"] == walk_cache.VS_STAGE]
+            if case.space.satp and not (len(first) and pte.is_leaf(first[-1].entry)):
                 return "departure 3"
         if two and case.mxr and w.implicit and self._is_execute_only(w):
             return "departure 10"
@@ -298,12 +298,12 @@ class Probe:
                 return "departure 4"
             if w.entry >> pte.PBMT_SHIFT & 3 == 3 and pbmte:
                 return "departure 6"
-        rows = trace[:, (walk.STAGE, walk.KIND)].tolist()
+        rows = trace[["stage", "kind"]].tolist()
         if case.operation == "amo" and self._load_shows(case):
             return "departure 7"
         if two and w.implicit == walk.IMPLICIT_UPDATE:
             return "departure 5"
-        g_update, vs_update = [walk_cache.G_STAGE, walk.UPDATE], [walk_cache.VS_STAGE, walk.UPDATE]
+        g_update, vs_update = (walk_cache.G_STAGE, walk.UPDATE), (walk_cache.VS_STAGE, walk.UPDATE)
         if any(a == g_update and b == vs_update for a, b in itertools.pairwise(rows)):
             return "departure 5"
         return None
@@ -317,9 +317,9 @@ class Probe:
         """Whether it can be seen that QEMU translates a faulting AMO as a load first."""
         flags = case.flags() | walk.PROBE
         w = self.walk(case, flags)
-        updates = np.count_nonzero(self.trace[: w.vs_refs + w.g_refs, walk.KIND])
+        updates = np.count_nonzero(self.trace[: w.vs_refs + w.g_refs]["kind"])
         as_load = self.walk(case, flags, Access.READ)
-        updates += np.count_nonzero(self.trace[: as_load.vs_refs + as_load.g_refs, walk.KIND])
+        updates += np.count_nonzero(self.trace[: as_load.vs_refs + as_load.g_refs]["kind"])
         if w.cause == walk.OK:
             return False
         causes_equal = as_load.cause + (causes.STORE_PAGE_FAULT - causes.LOAD_PAGE_FAULT) == w.cause
@@ -333,7 +333,7 @@ class Probe:
         report.causes[None if w.cause == walk.OK else int(w.cause)] += 1
         report.modes[case.space.modes] += 1
         report.updates += int(
-            np.count_nonzero(self.trace[: w.vs_refs + w.g_refs, walk.KIND] == walk.UPDATE)
+            np.count_nonzero(self.trace[: w.vs_refs + w.g_refs]["kind"] == walk.UPDATE)
         )
         if w.cause != walk.OK:
             gpa = 0 if w.gpa == -1 else unsigned(w.gpa) >> 2

@@ -224,3 +224,12 @@ def test_a_gdb_of_ones_own(tmp_path: Path) -> None:
             assert gdb.quit() == 0
         finally:
             gdb.terminal.close(force=True)
+
+
+def test_the_first_finding_at_once(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", "micro")
+    with debugging(home, "micro", "--scenario", "bug-unmap", "--at", "finding") as gdb:
+        assert "permission-lost" in gdb.start
+        assert "load_word" in gdb("info symbol $pc")
+        assert gdb.quit() == 0
+    assert not home.leftovers()

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import pytest
 
-from cosim.debugger.mi import GdbMi
 from cosim.debugger.mi_records import GdbStop
 from cosim.errors import GdbError, MissingTool, StorageError
 from cosim.kernel.images import inspect_kernel
 from cosim.machine import tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing
 from cosim.machine.qemu import Machine
+from tests.system.inspecting_gdb import InspectingGdb
 
 pytestmark = pytest.mark.system
 
@@ -92,7 +92,7 @@ def _serve(stub: socket.socket, path: Path) -> socket.socket:
 
 
 @contextmanager
-def session(kernel: Path, folder: Path) -> Iterator[tuple[Machine, GdbMi]]:
+def session(kernel: Path, folder: Path) -> Iterator[tuple[Machine, InspectingGdb]]:
     """A stopped guest with gdb attached."""
     config = MachineConfig(kernel=kernel, memory=128 << 20)
     timing = Timing("live")
@@ -100,7 +100,7 @@ def session(kernel: Path, folder: Path) -> Iterator[tuple[Machine, GdbMi]]:
         path = folder / "gdb socket"
         with (
             _serve(machine.stub, path),
-            GdbMi(tools.gdb().path, transcript=folder / "mi.log") as gdb,
+            InspectingGdb(tools.gdb().path, transcript=folder / "mi.log") as gdb,
         ):
             gdb.load_symbols(kernel)
             stop = gdb.connect(path)
@@ -117,13 +117,13 @@ def _exists(pid: int) -> bool:
     return True
 
 
-def _stop(gdb: GdbMi) -> GdbStop:
+def _stop(gdb: InspectingGdb) -> GdbStop:
     stop = gdb.wait_stop(20)
     assert stop is not None
     return stop
 
 
-def _address(gdb: GdbMi, symbol: str) -> int:
+def _address(gdb: InspectingGdb, symbol: str) -> int:
     return int(gdb.evaluate(f"(unsigned long)&{symbol}").split()[0], 0)
 
 
@@ -296,7 +296,7 @@ def test_symbols_of_a_file_of_any_name(
     monkeypatch.chdir(tmp_path)
     elf = Path(os.fsdecode(name))
     shutil.copy(loop, elf)
-    with GdbMi(tools.gdb().path) as gdb:
+    with InspectingGdb(tools.gdb().path) as gdb:
         gdb.load_symbols(elf)
         assert "datum" in gdb.execute("info address datum")
         with pytest.raises(GdbError, match='No symbol "nothing"'):
@@ -307,17 +307,17 @@ def test_a_gdb_without_riscv() -> None:
     plain = shutil.which("gdb")
     assert plain is not None
     with pytest.raises(MissingTool, match=r"gdb does not know RISC-V; install gdb-multiarch"):
-        GdbMi(plain)
+        InspectingGdb(plain)
 
 
 def test_no_gdb_at_all_and_something_else(tmp_path: Path) -> None:
     with pytest.raises(MissingTool, match="No such file"):
-        GdbMi(tmp_path / "gdb")
-    _raises_soon(lambda: GdbMi("/bin/false"), "gdb ended with status 1")
+        InspectingGdb(tmp_path / "gdb")
+    _raises_soon(lambda: InspectingGdb("/bin/false"), "gdb ended with status 1")
 
 
 def test_nobody_serves_the_socket(tmp_path: Path) -> None:
-    with GdbMi(tools.gdb().path) as gdb:
+    with InspectingGdb(tools.gdb().path) as gdb:
         with pytest.raises(GdbError, match="No such file or directory"):
             gdb.connect(tmp_path / "nothing")
         with pytest.raises(GdbError, match="gdb has no guest; connect first"):
@@ -325,12 +325,12 @@ def test_nobody_serves_the_socket(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_costs_the_transcript_only() -> None:
-    with GdbMi(tools.gdb().path, transcript=Path("/dev/full")) as gdb:
+    with InspectingGdb(tools.gdb().path, transcript=Path("/dev/full")) as gdb:
         assert gdb.execute("print 6 * 7").endswith("42\n")
         with pytest.raises(StorageError, match=r"transcript is incomplete .*No space left"):
             gdb.check_log()
     with pytest.raises(StorageError, match=r"cannot write /nonexistent/mi.log"):
-        GdbMi(tools.gdb().path, transcript=Path("/nonexistent/mi.log"))
+        InspectingGdb(tools.gdb().path, transcript=Path("/nonexistent/mi.log"))
 
 
 def test_gdb_dies_with_us() -> None:

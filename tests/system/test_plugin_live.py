@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from cosim.debugger.mi import GdbMi
 from cosim.machine import tools
 from tests.system.cosim_process import Command, Home, processor_seconds, run
+from tests.system.inspecting_gdb import InspectingGdb
 
 pytestmark = pytest.mark.system
 
@@ -33,7 +33,7 @@ def test_a_gdb_of_the_users_changes_nothing(tmp_path: Path) -> None:
     words = [*PLUGIN, "--gdb", str(at)]
     with Command(words, home.environment()) as command:
         command.until(at.is_socket, "a socket for gdb")
-        with GdbMi(tools.gdb().path) as gdb:
+        with InspectingGdb(tools.gdb().path) as gdb:
             gdb.load_symbols(home.cache / "guests" / "micro" / "micro.elf")
             gdb.connect(at)
             # In charge of start, breakpoints, steps, inspection.

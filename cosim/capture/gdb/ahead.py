@@ -21,7 +21,6 @@ from hypervisor_model.isa import pte
 
 SAMPLED_EVERY = 16
 """One foretold stop in so many is asked for satp and for translations, too."""
-_STORES = {InstructionKind.STORE: PteOp.STORE, InstructionKind.AMO: PteOp.AMO}
 _WORD = 8
 
 
@@ -38,7 +37,7 @@ class PlainStore(NamedTuple):
     @property
     def op(self) -> PteOp:
         """What kind of store it is."""
-        return _STORES[self.instruction.kind]
+        return PteOp.AMO if self.instruction.kind is InstructionKind.AMO else PteOp.STORE
 
     def __str__(self) -> str:
         return f"{self.instruction.text} to {self.pa:#x} at {self.pc:#x}"
@@ -83,7 +82,12 @@ def may_be_plain(event: Next, known: Instruction, points: Points) -> bool:
     """Return True if the foretold ``event``, of the instruction ``known``, may be plain."""
     if event.priv != Priv.S or not points.steady:
         return False
-    return known.kind is InstructionKind.FENCE or known.kind in _STORES
+    kind = known.kind
+    return (
+        kind is InstructionKind.FENCE
+        or kind is InstructionKind.STORE
+        or kind is InstructionKind.AMO
+    )
 
 
 def fence(event: Next, known: Instruction, state: PlainState) -> PlainFence | None:

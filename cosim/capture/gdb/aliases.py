@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from cosim.capture.tables import Leaf
 from hypervisor_model.isa import pte
+from hypervisor_model.jit import plain
 
+_is_leaf, _target = plain(pte.is_leaf), plain(pte.target)
 _LEVEL_BITS = tuple(int(pte.level_bits(level)) for level in range(5))
 
 
@@ -29,25 +31,30 @@ class Aliases:
         self._known: list[dict[int, Counter[int]]] = [defaultdict(Counter) for _ in range(5)]
         self._leads: dict[Leaf, int] = {}
 
-    def learn(self, leaf: Leaf, entry: int) -> bool:
-        """Take in the ``entry`` of a leaf; return True if that changes an answer of :meth:`of`."""
+    def learn(self, leaf: Leaf, entry: int) -> list[tuple[int, int]]:
+        """Take in the ``entry`` of a leaf.
+
+        :return: the physical ranges (first address, bytes) for which :meth:`of` answers otherwise
+            now.
+        """
         _, va, level = leaf
         size = 1 << _LEVEL_BITS[level]
-        wanted = pte.is_leaf(entry) and entry & self._permission and not entry & self._without
-        place = int(pte.target(entry)) & -size if wanted else None
+        wanted = _is_leaf(entry) and entry & self._permission and not entry & self._without
+        place = _target(entry) & -size if wanted else None
         before = self._leads.get(leaf)
         if place == before:
-            return False
-        changed = False
+            return []
+        changed = []
         if before is not None:
             known = self._known[level][before]
             known[va] -= 1
             if not known[va]:
                 del known[va]
-                changed = True
+                changed.append((before, size))
             del self._leads[leaf]
         if place is not None:
-            changed |= va not in self._known[level][place]
+            if va not in self._known[level][place]:
+                changed.append((place, size))
             self._known[level][place][va] += 1
             self._leads[leaf] = place
         return changed

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.guest_text import GuestText
-from cosim.capture.gdb.layout import GuestLayout
+from cosim.capture.gdb.layout import GuestLayout, Range
 from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.tables import LiveTables
 from hypervisor_model.events import Priv
 from hypervisor_model.isa import atp, pte
+
+_MANY = 8
+"""If so many ranges are mapped in another way, all tables are looked at."""
 
 
 class Coverage:
@@ -70,13 +73,14 @@ class Coverage:
         if not (tables.added or tables.dropped or tables.leaves or tables.satp != self._satp):
             return
         self._satp = tables.satp
-        fresh = False
+        moved: list[Range] = []
         for leaf, entry in tables.leaves:
-            fresh |= self._writable.learn(leaf, entry)
+            moved += self._writable.learn(leaf, entry)
             self._add_sites(self._text.learn(leaf, entry))
         tables.leaves.clear()
         bare = self._without_paging()
-        pages = set(tables) if fresh else {page for page in tables.added if page in tables}
+        pages = {page for page in tables.added if page in tables}
+        pages |= self._tables_in(moved)
         for page in tables.dropped:
             self._watched.pop(page, None)
         for page in pages:
@@ -91,6 +95,16 @@ class Coverage:
             self._points.breaks.become(self._lasting() | self._returns)
         tables.added.clear()
         tables.dropped.clear()
+
+    def _tables_in(self, ranges: list[Range]) -> set[int]:
+        if len(ranges) > _MANY:
+            return set(self._tables)
+        return {
+            page
+            for first, size in ranges
+            for page in ((first,) if size == pte.PAGE else self._tables)
+            if first <= page < first + size and page in self._tables
+        }
 
     @property
     def steady(self) -> bool:

@@ -1,7 +1,8 @@
 """What the next stops will bring, if the same run was already seen by another source.
 
-Then the requests of a stop can be sent all at once (:mod:`cosim.capture.gdb.ahead`).  What is
-foretold saves time and nothing else: each event is made from what the guest shows, and compared.
+Then the requests of a stop can be sent all at once, and there are fewer of them
+(:mod:`cosim.capture.gdb.ahead`).  What is foretold saves time and nothing else: each event is made
+from what the guest shows, and compared.
 """
 
 from __future__ import annotations
@@ -40,15 +41,19 @@ class Foretold:
         self._at = 0
         self._piece: Sequence[Record] = ()
         self._first = 0
+        self._next: Next | None = None
         self.lost = False
         """True from the first event on that was another than foretold."""
 
     def next(self) -> Next | None:
         """Return the next event; None at the end, or if what is foretold is not what comes."""
-        record = None if self.lost else self._record(self._at)
-        if record is None:
-            return None
-        return Next(record[_KIND], record[_PC], record[_A], record[_SUB], record[_PRIV])
+        if self._next is None and not self.lost:
+            record = self._record(self._at)
+            if record is not None:
+                self._next = Next(
+                    record[_KIND], record[_PC], record[_A], record[_SUB], record[_PRIV]
+                )
+        return self._next
 
     def came(self, logged: Sequence[Record]) -> None:
         """Compare the events that a stop has brought, and go on behind them."""
@@ -56,7 +61,7 @@ class Foretold:
             by_mmu = record[_KIND] == Kind.PTE_WRITE and record[_SUB] == PteOp.HARDWARE_AD
             if self.lost or by_mmu or record[_KIND] in _NOT_COMPARED:
                 continue
-            foretold = self._record(self._at)
+            foretold, self._next = self._record(self._at), None
             self.lost = foretold is None or _comparable(foretold) != _comparable(record)
             self._at += 1
 

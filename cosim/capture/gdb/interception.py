@@ -30,7 +30,7 @@ from cosim.capture.gdb.effects import Executed
 from cosim.capture.gdb.foretold import Foretold, Next
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stepping import Countdown, Stepping
-from cosim.capture.gdb.stop_points import StopPoints
+from cosim.capture.gdb.stop_points import StopPoints, lifted
 from cosim.capture.gdb.stopped_guest import HartState, StoppedGuest
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
@@ -252,7 +252,7 @@ class Interception:
         if watch is None:
             self._guest.start_plain()
         else:
-            lift, restore = self._points.lifted(watch)
+            lift, restore = lifted(watch)
             self._guest.start_plain(lift)
             self._points.restore(restore)
         self._log.pc, self._log.priv = event.pc, event.priv
@@ -316,6 +316,11 @@ class Interception:
         self._points.sync()
         self._came(logged)
 
+    @property
+    def foretells(self) -> bool:
+        """True if the next event is foretold."""
+        return self._to_come() is not None
+
     def _to_come(self) -> Next | None:
         ready = self.active and not self._countdown and self._place is None
         if self._foretold is None or not ready or self._coverage.skips_firmware:
@@ -378,7 +383,7 @@ class Interception:
         self._countdown.renew()
 
     def _came(self, logged: int) -> None:
-        if self._foretold is not None:
+        if self._foretold is not None and len(self._log) > logged:
             self._foretold.came(self._log.since(logged))
 
     def execute(self, state: HartState) -> bool:

@@ -24,6 +24,8 @@ from cosim.debugger.rsp import INTERRUPT, Decoder, PacketLog, StopReply, Stub, f
 from cosim.errors import CosimError, RemoteError, StorageError
 
 _POLL_SECONDS = 0.05
+_SOON_SECONDS = 0.02
+"""Stops that are foretold mostly come within this."""
 _CLOSE_SECONDS = 25.0
 """Longer than any wait of the thread, which may also be compiling the models."""
 _STOP_SECONDS = 10.0
@@ -277,6 +279,11 @@ class _Client:
 
     def _wait(self) -> StopReply:
         """Wait until the guest stops, by itself or because it is to."""
+        if self._interception.foretells:
+            # It comes soon, and one wait in some asks if the guest is to stop.
+            stop = self._stub.stop(_SOON_SECONDS)
+            if stop is not None:
+                return stop
         stub, line = self._stub.fileno(), self._line.fileno()
         # The stop may have come together with an answer.
         waited = self._stub.has_read

@@ -6,6 +6,7 @@ Both are virtual in QEMU.  :mod:`cosim.capture.gdb.coverage` decides where they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from functools import lru_cache
 from typing import Protocol
 
 from cosim.debugger.rsp import StopReply
@@ -83,12 +84,8 @@ class StopPoints:
         """Insert and remove points with the next request, until QEMU has what is wanted."""
         self._stub.defer(*self.breaks.requests(), *self.watches.requests())
 
-    def lifted(self, page: int) -> tuple[bytes, bytes]:
-        """Return the packets that take a watchpoint out for one step, and put it back."""
-        return b"z2,%x,1000" % page, b"Z2,%x,1000" % page
-
     def restore(self, packet: bytes) -> None:
-        """Send the second packet of :meth:`lifted` along with the next request."""
+        """Send the second packet of :func:`lifted` along with the next request."""
         self._stub.defer(packet)
 
     def own(self, reply: StopReply | None, pc: int) -> bool:
@@ -100,3 +97,9 @@ class StopPoints:
         if reply is not None and reply.watch is not None:
             return reply.watch in self.watches
         return pc in self.breaks
+
+
+@lru_cache(maxsize=4096)
+def lifted(page: int) -> tuple[bytes, bytes]:
+    """Return the packets that take the watchpoint of ``page`` out for one step, and put it back."""
+    return b"z2,%x,1000" % page, b"Z2,%x,1000" % page

@@ -188,7 +188,7 @@ class StoppedGuest:
 
     def registers_ahead(self) -> list[bytes]:
         """Return the answers of the registers, as they were before the instruction."""
-        return [self._stub.answer() for _ in self._state]
+        return self._stub.answers(len(self._state))
 
     def state_ahead(self, answers: Sequence[bytes]) -> HartState:
         """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
@@ -204,7 +204,8 @@ class StoppedGuest:
 
     def plain_state(self) -> PlainState:
         """Return what :meth:`start_plain` has asked for."""
-        return PlainState(self._stub.answer(), self._stub.answer())
+        general, privilege = self._stub.answers(2)
+        return PlainState(general, privilege)
 
     def state_after(self, before: PlainState, satp: int) -> HartState:
         """Return the state before a step that was no write of a register.

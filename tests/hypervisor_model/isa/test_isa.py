@@ -30,22 +30,6 @@ def test_levels_of_every_mode_field() -> None:
     assert [atp.levels(m) for m in range(16)] == [0] + [-1] * 7 + [3, 4, 5] + [-1] * 5
 
 
-def test_satp_write_with_an_unsupported_mode_has_no_effect() -> None:
-    old = atp.make(Mode.SV39, 0x8000_0000, 1)
-    for mode in (1, 7, 11, 15):
-        assert atp.legalise_satp(old, mode << 60 | 0x1234) == old
-    sv57 = unsigned(atp.make(Mode.SV57, 0x9000_0000, 2))
-    assert atp.legalise_satp(old, sv57) == signed(sv57)
-    small = frozenset({Mode.BARE, Mode.SV39})
-    assert atp.legalise_satp(old, sv57, modes=small) == old
-
-
-def test_asid_bits_that_are_not_implemented_read_as_zero() -> None:
-    value = atp.make(Mode.SV39, 0x8000_0000, 0xFFFF)
-    assert atp.asid(atp.legalise_satp(0, value, asid_bits=9)) == 0x1FF
-    assert atp.legalise_satp(0, value, asid_bits=0) == atp.make(Mode.SV39, 0x8000_0000, 0)
-
-
 def test_hgatp_write_with_an_unsupported_mode_keeps_the_mode_only() -> None:
     old = atp.make(Mode.SV48, 0x8000_0000, 1)
     new = atp.legalise_hgatp(old, 3 << 60 | 5 << 44 | 0x90004)

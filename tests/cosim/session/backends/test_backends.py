@@ -224,6 +224,11 @@ def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
         execution.available(spec(backend="plugin", filter=8), notes.append)
     assert execution.available(spec(backend="gdb"), notes.append).backend == Gdb()
     assert len(notes) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Gdb, "missing", lambda self: "no gdb")
+        # Nothing stands in for gdb.
+        with pytest.raises(MissingTool, match=r"^no gdb$"):
+            execution.available(spec(backend="gdb"), notes.append)
     # Gdb keeps what it was to do if it goes on alone.
     assert execution.available(spec(step=3), notes.append).backend == Gdb(step=3)
     assert notes[1:] == [
