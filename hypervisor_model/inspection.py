@@ -26,7 +26,6 @@ VIEW_NAMES = ("user", "supervisor", "supervisor with SUM")
 """The privilege views of a guest that is deprivileged; otherwise there is one, without a name."""
 
 _BUFFERS = {tlbs.DATA: "data", tlbs.FETCH: "fetch", tlbs.SECOND: "second"}
-_FIRST, _SETS, _WAYS = range(3)
 _GRANTS = pte.R | pte.W | pte.X
 
 
@@ -61,31 +60,31 @@ def tlb_entries(policy: Policy, hart: int = 0) -> list[TlbEntry]:
     """
     hw = policy._hw
     _check_hart(policy, hart)
-    geometry, rows = hw.tlb_geometry, hw.tlb_entries[hart]
+    buffers, rows = hw.tlb_buffers, hw.tlb_entries[hart]
     has_views = isinstance(policy, ShadowPolicy) and bool(policy._pool.by_view)
     found = []
-    for buffer, name in _BUFFERS.items():
-        first, sets, ways = (int(n) for n in geometry[buffer][:3])
-        if buffer == tlbs.FETCH and first == int(geometry[tlbs.DATA][_FIRST]):
+    for number, name in _BUFFERS.items():
+        buffer = buffers[number]
+        first, size = int(buffer["first"]), int(buffer["sets"]) * int(buffer["ways"])
+        if number == tlbs.FETCH and first == int(buffers[tlbs.DATA]["first"]):
             continue
-        for row in rows[first : first + sets * ways].tolist():
-            if row[tlbs.LAST_USE] == 0 or row[tlbs.VMID] == tlbs.HYPERVISOR:
+        for row in rows[first : first + size]:
+            if row["last_use"] == 0 or row["vmid"] == tlbs.HYPERVISOR:
                 continue
-            has_g = row[tlbs.GPA] != -1
-            view = row[tlbs.VMID] - GUEST_ID
-            bits = row[tlbs.BITS]
+            one = {field: int(row[field]) for field in row.dtype.names}
+            has_g = one["gpa"] != -1
             found.append(
                 TlbEntry(
                     buffer=name,
-                    va=unsigned(row[tlbs.VA]),
-                    pa=unsigned(row[tlbs.PA]),
-                    gpa=unsigned(row[tlbs.GPA]) if has_g else None,
-                    size=None if bits >= BARE_BITS else 1 << bits,
-                    asid=None if row[tlbs.ASID] == tlbs.NO_TABLES else row[tlbs.ASID],
-                    perm=row[tlbs.PERM] & pte.PERMISSIONS,
-                    g_perm=row[tlbs.G_PERM] & pte.PERMISSIONS if has_g else None,
-                    view=VIEW_NAMES[view] if has_views else "",
-                    last_use=row[tlbs.LAST_USE],
+                    va=unsigned(one["va"]),
+                    pa=unsigned(one["pa"]),
+                    gpa=unsigned(one["gpa"]) if has_g else None,
+                    size=None if one["bits"] >= BARE_BITS else 1 << one["bits"],
+                    asid=None if one["asid"] == tlbs.NO_TABLES else one["asid"],
+                    perm=one["perm"] & pte.PERMISSIONS,
+                    g_perm=one["g_perm"] & pte.PERMISSIONS if has_g else None,
+                    view=VIEW_NAMES[one["vmid"] - GUEST_ID] if has_views else "",
+                    last_use=one["last_use"],
                 )
             )
     found.sort(key=lambda entry: -entry.last_use)
