@@ -58,33 +58,33 @@ def tlb_entries(policy: Policy, hart: int = 0) -> list[TlbEntry]:
 
     :raises ModelError: when the machine has no such hart.
     """
-    hw = policy._hw
+    hw = policy.hardware
     _check_hart(policy, hart)
     buffers, rows = hw.tlb_buffers, hw.tlb_entries[hart]
-    has_views = isinstance(policy, ShadowPolicy) and bool(policy._pool.by_view)
+    has_views = isinstance(policy, ShadowPolicy) and bool(policy.pool.by_view)
     found = []
-    for number, name in _BUFFERS.items():
-        buffer = buffers[number]
-        first, size = int(buffer["first"]), int(buffer["sets"]) * int(buffer["ways"])
-        if number == tlbs.FETCH and first == int(buffers[tlbs.DATA]["first"]):
+    for buffer, name in _BUFFERS.items():
+        place = buffers[buffer]
+        first = int(place["first"])
+        if buffer == tlbs.FETCH and first == int(buffers[tlbs.DATA]["first"]):
             continue
-        for row in rows[first : first + size]:
+        for row in rows[first : first + int(place["sets"]) * int(place["ways"])]:
             if row["last_use"] == 0 or row["vmid"] == tlbs.HYPERVISOR:
                 continue
-            one = {field: int(row[field]) for field in row.dtype.names}
-            has_g = one["gpa"] != -1
+            has_g = row["gpa"] != -1
+            asid, bits = int(row["asid"]), int(row["bits"])
             found.append(
                 TlbEntry(
                     buffer=name,
-                    va=unsigned(one["va"]),
-                    pa=unsigned(one["pa"]),
-                    gpa=unsigned(one["gpa"]) if has_g else None,
-                    size=None if one["bits"] >= BARE_BITS else 1 << one["bits"],
-                    asid=None if one["asid"] == tlbs.NO_TABLES else one["asid"],
-                    perm=one["perm"] & pte.PERMISSIONS,
-                    g_perm=one["g_perm"] & pte.PERMISSIONS if has_g else None,
-                    view=VIEW_NAMES[one["vmid"] - GUEST_ID] if has_views else "",
-                    last_use=one["last_use"],
+                    va=unsigned(int(row["va"])),
+                    pa=unsigned(int(row["pa"])),
+                    gpa=unsigned(int(row["gpa"])) if has_g else None,
+                    size=None if bits >= BARE_BITS else 1 << bits,
+                    asid=None if asid == tlbs.NO_TABLES else asid,
+                    perm=int(row["perm"]) & pte.PERMISSIONS,
+                    g_perm=int(row["g_perm"]) & pte.PERMISSIONS if has_g else None,
+                    view=VIEW_NAMES[int(row["vmid"]) - GUEST_ID] if has_views else "",
+                    last_use=int(row["last_use"]),
                 )
             )
     found.sort(key=lambda entry: -entry.last_use)
@@ -95,7 +95,7 @@ def is_of_space(policy: Policy, entry: TlbEntry, satp: int) -> bool:
     """Return True if a hart whose ``satp`` is the guest's (an int64) could use an entry."""
     if entry.asid is None or atp.mode(satp) == 0:
         return entry.asid is None and atp.mode(satp) == 0
-    if isinstance(policy, ShadowPolicy) and not policy._pool.use_asid:
+    if isinstance(policy, ShadowPolicy) and not policy.pool.use_asid:
         return True
     return bool(entry.perm & pte.G) or entry.asid == int(atp.asid(satp))
 
@@ -140,8 +140,8 @@ def shadow_walks(policy: ShadowPolicy, va: int, hart: int = 0) -> list[ShadowWal
     :raises ModelError: when the machine has no such hart.
     """
     _check_hart(policy, hart)
-    pool = policy._pool
-    satp = int(policy._hw.harts[hart]["satp"])
+    pool = policy.pool
+    satp = int(policy.hardware.harts[hart]["satp"])
     levels = int(atp.levels(atp.mode(satp)))
     if not levels:
         return []
@@ -213,16 +213,16 @@ def nested_walk(
     :raises ModelError: when the machine has no such hart.
     """
     _check_hart(policy, hart)
-    g = policy._g
+    g = policy.tables
     guest = GuestMemory(g.guest.base, g.guest.words.nbytes)
     guest.ram = g.guest
     host = GuestMemory(g.host.base, g.host.words.nbytes)
     host.ram = g.host
-    vsatp = int(policy._hw.harts[hart]["satp"])
+    vsatp = int(policy.hardware.harts[hart]["satp"])
     mmu = Mmu(guest, host=host, vsatp=vsatp, hgatp=g.hgatp, status=status)
     return NestedWalk(unsigned(vsatp), unsigned(g.hgatp), mmu.translate(va, access, probe=True))
 
 
 def _check_hart(policy: Policy, hart: int) -> None:
-    if not 0 <= hart < len(policy._hw.harts):
+    if not 0 <= hart < len(policy.hardware.harts):
         raise ModelError(f"the machine has no hart {hart}")

@@ -9,8 +9,14 @@ On one recording of one guest, over one region, in one run:
   (b') alone   the same through gdb alone (--backend gdb);
   (c) gdb      the points of the region's start as gdb's own break- and watchpoints, resumed over
                MI, for as many stops as fit into --gdb-seconds.
-Prints stops per second of each, and the median over some rounds of (b)/(a): what interception
-costs.
+Prints stops per second of each, the median over some rounds of (b)/(a), which is what interception
+costs, and where each stop's time goes: what is sent and received, how long QEMU is waited for, how
+long QEMU waits for us between an answer and the next request, and the CPU time of the thread that
+handles stops.  These are counted in runs of their own, because counting takes time.
+
+What is compared: (a) and (b) re-execute the same recording over the same region, stop at the same
+instructions with the same points, and step each of them once.  Not the same: (b) also pays for gdb
+at the region's ends, for the models, and for its first look at each instruction.
 
 Example: .venv/bin/python scripts/bench_stops.py --guest micro --json
 """
@@ -20,10 +26,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import socket
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +50,7 @@ from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan, resolve
 from cosim.run.run_spec import RunSpec
+from cosim.session import gdb_session
 from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
 from cosim.session.both_sources import Heard
@@ -52,7 +61,7 @@ from cosim.session.recording import record
 
 WORKLOADS = {
     "linux": "cosim-mark begin; busybox true; busybox true; cosim-mark end",
-    "micro": "scenario=lsp-bench pages=64 ops=1000 share=50",
+    "micro": "scenario=lsp-bench pages=64 ops=4000 share=50",
 }
 _PC = 32
 
@@ -76,6 +85,97 @@ class Rate:
         }
 
 
+class Line:
+    """QEMU's debug line, with a count of what passes."""
+
+    last: Line | None = None
+    """The one made last."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        Line.last = self
+        self.setblocking, self.setsockopt = line.setblocking, line.setsockopt
+        self.fileno, self.close = line.fileno, line.close
+        self.restart()
+
+    def restart(self) -> None:
+        """Count from here on."""
+        self.sent = self.received = self.bytes_sent = self.bytes_received = 0
+        self.round_trips, self._asked = 0, False
+        self.waited = self.held_up = self.cpu = 0.0
+        self._answered = 0.0
+        self._counted: tuple[int, float] | None = None
+
+    def send(self, data: bytes, flags: int = 0) -> int:
+        self._count_cpu()
+        if not self._asked and self._answered:
+            self.held_up += time.monotonic() - self._answered
+        done = self._line.send(data, flags)
+        self.sent += data[:done].count(b"$")
+        self.bytes_sent += done
+        self._asked = True
+        return done
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self._count_cpu()
+        started = time.monotonic()
+        try:
+            data = self._line.recv(size, flags)
+        finally:
+            self._answered = time.monotonic()
+            self.waited += self._answered - started
+        self.received += data.count(b"$")
+        self.bytes_received += len(data)
+        self.round_trips += self._asked
+        self._asked = False
+        return data
+
+    def _count_cpu(self) -> None:
+        thread, now = threading.get_ident(), time.thread_time()
+        if self._counted is not None and self._counted[0] == thread:
+            self.cpu += now - self._counted[1]
+        self._counted = thread, now
+
+    def per_stop(self, stops: int) -> dict[str, float]:
+        """Return the counts of one stop of ``stops``."""
+        return {
+            "round_trips": round(self.round_trips / stops, 2),
+            "packets_sent": round(self.sent / stops, 2),
+            "packets_received": round(self.received / stops, 2),
+            "bytes_sent": round(self.bytes_sent / stops),
+            "bytes_received": round(self.bytes_received / stops),
+            "waiting_us": round(1e6 * self.waited / stops),
+            "between_us": round(1e6 * self.held_up / stops),
+            "cpu_us": round(1e6 * self.cpu / stops),
+        }
+
+
+def counted(run: Callable[[], Rate]) -> dict[str, float]:
+    """Return what one stop of ``run`` costs."""
+    begin = Interception.begin
+
+    def begin_and_restart(self: Interception) -> None:
+        begin(self)
+        assert Line.last is not None
+        Line.last.restart()
+
+    def stub(line: socket.socket) -> Stub:
+        return Stub(Line(line))  # type: ignore[arg-type]
+
+    with (
+        patch.object(Interception, "begin", begin_and_restart),
+        patch.object(gdb_session, "Stub", stub),
+        patch.dict(globals(), {"connect": stub}),
+    ):
+        rate = run()
+    assert Line.last is not None
+    return Line.last.per_stop(rate.stops)
+
+
+connect = Stub
+"""Makes the client of a stub; :func:`counted` takes another."""
+
+
 @contextmanager
 def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, Interception]]:
     """Stop the re-execution where the region begins, with a session's points inserted."""
@@ -87,7 +187,7 @@ def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, I
         stub=True,
         hold=True,
     ) as machine:
-        stub = Stub(machine.stub)
+        stub = connect(machine.stub)
         stub.start()
         interception = Interception(
             stub,
@@ -242,6 +342,11 @@ def main() -> None:
             session_rate = ours(resolved, log, fresh(), before, heard)
             pairs.append((bare(resolved, log, fresh(), wanted), session_rate))
         without = ours(resolved, log, fresh(), before)
+        per_stop = {
+            "bare": counted(lambda: bare(resolved, log, fresh(), wanted)),
+            "session": counted(lambda: ours(resolved, log, fresh(), before, heard)),
+            "alone": counted(lambda: ours(resolved, log, fresh(), before)),
+        }
         alone = gdb_alone(resolved, log, fresh(), options.gdb_seconds)
     pairs.sort(key=lambda pair: pair[1].per_second / pair[0].per_second)
     middle, session_middle = pairs[len(pairs) // 2]
@@ -258,7 +363,8 @@ def main() -> None:
         "gdb_to_bare": round(alone.per_second / middle.per_second, 4),
     }
     if options.json:
-        print(json.dumps({"guest": options.guest, "ratios": ratios, **figures}, indent=2))
+        shown = {"guest": options.guest, "ratios": ratios, **figures, "per_stop": per_stop}
+        print(json.dumps(shown, indent=2))
         return
     print(f"guest {options.guest}, one recording, from mark:begin to power-off")
     for name, figure in figures.items():
@@ -270,6 +376,9 @@ def main() -> None:
         f"  session/bare {ratios['session_to_bare']} (median of {ratios['session_to_bare_all']})"
         f"   alone/bare {ratios['alone_to_bare']}   gdb/bare {ratios['gdb_to_bare']}"
     )
+    print("  one stop:" + "".join(f"{name.replace('_', ' '):>18}" for name in per_stop["bare"]))
+    for name, row in per_stop.items():
+        print(f"  {name:9}" + "".join(f"{value:>18,}" for value in row.values()))
 
 
 if __name__ == "__main__":

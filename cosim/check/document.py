@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosim.check.places import Places
+from cosim.check.places import Frame, Places
 from cosim.check.suppress import Suppression
 from cosim.check.verdict import OUT_OF_ORDER, Verdict, judge
 from cosim.models.result import Ending, Origin
@@ -37,6 +37,7 @@ SECTIONS = {
 }
 """What each kind of finding rests on."""
 KINDS = tuple(SECTIONS)
+_NO_GUEST = "a trace holds no guest that could be run up to there; check the guest itself"
 
 _NAMES = {
     hazard: "svade-ad"
@@ -59,9 +60,13 @@ def build(
     ending: Ending,
     places: Places,
     suppressions: Sequence[Suppression],
+    chains: Mapping[int, Sequence[Frame] | str],
 ) -> dict[str, Any]:
-    """Return the document of a check."""
-    rows = [_finding(finding, places) for finding in checker.findings]
+    """Return the document of a check.
+
+    :param chains: by the event of a store, its call chain, or why that is not known.
+    """
+    rows = [_finding(finding, places, chains) for finding in checker.findings]
     suppressed = []
     open_ = []
     for row in rows:
@@ -95,7 +100,9 @@ def build(
     return document
 
 
-def _finding(finding: Finding, places: Places) -> dict[str, Any]:
+def _finding(
+    finding: Finding, places: Places, chains: Mapping[int, Sequence[Frame] | str]
+) -> dict[str, Any]:
     verdict = judge(finding)
     culprit = finding.culprit
     kind = "order" if verdict.name in OUT_OF_ORDER else _NAMES[finding.kind]
@@ -107,6 +114,7 @@ def _finding(finding: Finding, places: Places) -> dict[str, Any]:
         "va": finding.va,
         "store_pc": culprit.pc,
         "store_symbol": places.symbol(culprit.pc),
+        "store_instruction": places.instruction(culprit.pc),
         "store_source": places.source(culprit.pc),
         "store": _store(culprit),
         "access": _access(finding, places),
@@ -114,8 +122,14 @@ def _finding(finding: Finding, places: Places) -> dict[str, Any]:
         "late": None if finding.late is None else _seen(finding.late, places),
         "stores": finding.stores,
         "accesses": finding.accesses,
-        "call_chain": None,
+        **_call_chain(chains.get(culprit.event, _NO_GUEST)),
     }
+
+
+def _call_chain(chain: Sequence[Frame] | str) -> dict[str, Any]:
+    if isinstance(chain, str):
+        return {"call_chain": None, "call_chain_reason": chain}
+    return {"call_chain": [frame._asdict() for frame in chain]}
 
 
 def _store(culprit: Culprit) -> dict[str, Any]:
@@ -141,6 +155,7 @@ def _access(finding: Finding, places: Places) -> dict[str, Any]:
         "hart": int(event["hart"]),
         "pc": pc,
         "symbol": places.symbol(pc),
+        "instruction": places.instruction(pc),
         "source": places.source(pc),
         "kind": Access(int(event["sub"])).name.lower() if is_access else None,
         "va": unsigned(int(event["a"])),
@@ -219,7 +234,6 @@ def _hidden(origin: Origin, checker: FenceChecker) -> list[str]:
             "The trace is older than version 3: sinval.vma counts as if sfence.w.inval and "
             "sfence.inval.ir surrounded it."
         )
-    found.append("Call chains are not recorded (call_chain is null): the plugin has no stack.")
     if checker.undecided:
         found.append(f"{checker.undecided} accesses needed more history than is kept.")
     return found

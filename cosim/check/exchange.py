@@ -25,25 +25,39 @@ def sarif(document: dict[str, Any]) -> str:
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:
-    name = row["store_symbol"] or f"{row['store_pc']:#x}"
-    location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": name}]}
-    if row["store_source"]:
-        file, _, line = row["store_source"].rpartition(":")
-        location["physicalLocation"] = {
-            "artifactLocation": {"uri": file},
-            "region": {"startLine": max(int(line), 1)},
-        }
-    else:
-        location["physicalLocation"] = {"address": {"absoluteAddress": row["store_pc"]}}
+    location = _location(row["store_symbol"], row["store_source"], row["store_pc"])
     result: dict[str, Any] = {
         "ruleId": row["kind"],
         "level": row["severity"],
         "message": {"text": _message(row)},
         "locations": [location],
     }
+    if row["call_chain"]:
+        result["stacks"] = [
+            {
+                "message": {"text": "call chain of the store"},
+                "frames": [
+                    {"location": _location(frame["symbol"], frame["source"], frame["pc"])}
+                    for frame in row["call_chain"]
+                ],
+            }
+        ]
     if "reason" in row:
         result["suppressions"] = [{"kind": "external", "justification": row["reason"]}]
     return result
+
+
+def _location(symbol: str | None, source: str | None, pc: int) -> dict[str, Any]:
+    location: dict[str, Any] = {"logicalLocations": [{"fullyQualifiedName": symbol or f"{pc:#x}"}]}
+    if source:
+        file, _, line = source.rpartition(":")
+        location["physicalLocation"] = {
+            "artifactLocation": {"uri": file},
+            "region": {"startLine": max(int(line), 1)},
+        }
+    else:
+        location["physicalLocation"] = {"address": {"absoluteAddress": pc}}
+    return location
 
 
 def junit(document: dict[str, Any]) -> str:

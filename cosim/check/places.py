@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from elftools.common.exceptions import ELFError
 from elftools.dwarf.dwarfinfo import DWARFInfo
@@ -13,6 +14,16 @@ from elftools.elf.elffile import ELFFile
 from cosim.errors import CosimError
 from cosim.kernel import symbols
 from cosim.kernel.symbols import Symbols
+
+
+class Frame(NamedTuple):
+    """A function that has not returned yet."""
+
+    pc: int
+    symbol: str | None
+    """``name+0x12``."""
+    source: str | None
+    """``file.c:12``."""
 
 
 class Places:
@@ -53,6 +64,10 @@ class Places:
     def symbol(self, pc: int) -> str | None:
         """Return ``name+0x12`` of an unsigned address, or None."""
         return None if self._symbols is None else self._symbols.lookup(pc)
+
+    def instruction(self, pc: int) -> str | None:
+        """Return the instruction at an unsigned address as text, or None."""
+        return None if self._symbols is None else self._symbols.instruction(pc)
 
     def source(self, pc: int) -> str | None:
         """Return ``file.c:12`` of an unsigned address, or None."""

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import tempfile
-import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
-from cosim.errors import CosimError, StorageError, UsageError
+from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
+    from cosim.debug.call_chain import Chain
     from cosim.models.result import Ending, Origin
+    from cosim.run.plan import Plan
     from cosim.run.run_spec import RunSpec
+    from cosim.session.backends.plugin import Plugin
+    from cosim.session.protocol import Outcome
     from hypervisor_model.fences import FenceChecker
 
 _FILTER = 1
 """Slots of the access filter: the fewest accesses are dropped."""
 _INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """What a check has to report on."""
+
+    checker: FenceChecker
+    origin: Origin
+    ending: Ending
+    error: BaseException | None = None
+    """What cut the run short."""
+    chains: dict[int, Chain] = field(default_factory=dict)
+    """By the event of a store: who called it."""
 
 
 @click.command(
@@ -44,6 +60,9 @@ _INTERRUPTED = 130
 )
 @click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write SARIF here.")
 @click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option(
+    "--logs", type=click.Path(path_type=Path), metavar="DIR", help="Keep the session's logs here."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
@@ -54,6 +73,7 @@ def command(
     sarif: Path | None,
     junit: Path | None,
     as_json: bool,
+    logs: Path | None,
     offline: bool,
     from_: str | None,
     **given: Any,
@@ -76,15 +96,17 @@ def command(
     from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
-    error: BaseException | None = None
     if guest is not None and _is_trace(guest):
-        _refuse_with_trace(scenario, slots, given | {"offline": offline or None}, from_)
-        checker, origin, ending = _check_trace(Path(guest), legal)
+        others = {"offline": offline or None, "logs": logs}
+        _refuse_with_trace(scenario, slots, given | others, from_)
+        checked = _check_trace(Path(guest), legal)
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
-        checker, origin, ending, error = _check_run(spec, legal, offline=offline)
-    places = Places(kernel_of(origin.guest))
-    found = document.build(checker, origin, ending, places, known)
+        checked = _check_run(spec, legal, logs, offline=offline)
+    places = Places(kernel_of(checked.origin.guest))
+    found = document.build(
+        checked.checker, checked.origin, checked.ending, places, known, checked.chains
+    )
     if sarif is not None:
         write_atomically(sarif, exchange.sarif(found))
     if junit is not None:
@@ -93,6 +115,7 @@ def command(
         output.print_json(found)
     else:
         output.print_table(text.render(found))
+    error = checked.error
     if isinstance(error, KeyboardInterrupt):
         from cosim.machine import interrupts
 
@@ -158,7 +181,7 @@ def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceCheck
         return FenceChecker(origin.machine, legal=legal, ordered=ordered)
 
 
-def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Ending]:
+def _check_trace(folder: Path, legal: bool) -> _Checked:
     from cosim.output import progress
     from cosim.trace.reader import TraceReader
     from hypervisor_model.events import KINDS, Kind
@@ -173,48 +196,90 @@ def _check_trace(folder: Path, legal: bool) -> tuple[FenceChecker, Origin, Endin
             checker.feed(batch)
             done += len(batch)
             step(done, trace.events)
-    return checker, trace.origin, trace.ending
+    return _Checked(checker, trace.origin, trace.ending)
 
 
-def _check_run(
-    spec: RunSpec, legal: bool, *, offline: bool
-) -> tuple[FenceChecker, Origin, Ending, BaseException | None]:
+def _check_run(spec: RunSpec, legal: bool, logs: Path | None, *, offline: bool) -> _Checked:
     from cosim import output
+    from cosim.commands.logs import folder_for
     from cosim.commands.one_run import make_guest
-    from cosim.models.pipeline import Pipeline
     from cosim.run.plan import resolve
-    from cosim.session.execution import available, execute
-    from cosim.session.origin import origin
-    from cosim.session.protocol import Watchers
-    from cosim.session.view import live_view
+    from cosim.session.execution import available
 
     make_guest(spec, offline=offline)
     plan = resolve(available(spec, output.note))
+    with folder_for(logs) as folder:
+        checked = None
+        try:
+            checked = _run_in(folder, plan, legal)
+        finally:
+            went_through = checked is None or checked.error is None
+            if logs is None and (went_through or not any(folder.iterdir())):
+                shutil.rmtree(folder, ignore_errors=True)
+        error = checked.error
+        if isinstance(error, CosimError) and error.log is None and folder.exists():
+            error.log = str(folder)
+        return checked
+
+
+def _run_in(folder: Path, plan: Plan, legal: bool) -> _Checked:
+    """Run the guest once, with its logs in ``folder``, and once more up to each finding."""
+    from dataclasses import replace
+
+    from cosim import output
+    from cosim.machine.configuration import Timing
+    from cosim.models.pipeline import Pipeline
+    from cosim.session.execution import execute
+    from cosim.session.origin import origin
+    from cosim.session.protocol import Watchers
+    from cosim.session.recording import nameless_file
+    from cosim.session.view import live_view
+
     about = origin(plan)
     checker = _checker(about, legal)
-    folder = _folder()
-    with live_view() as view:
-        watchers = Watchers(keep=checker.feed, view=view, note=output.note)
-        outcome = execute(plan, folder, Pipeline(about, {}), watchers=watchers)
-    if outcome.error is None or not any(folder.iterdir()):
-        shutil.rmtree(folder, ignore_errors=True)
-    elif isinstance(outcome.error, CosimError) and outcome.error.log is None:
-        outcome.error.log = str(folder)
-    if outcome.ending is None:
-        assert outcome.error is not None
-        raise outcome.error
-    return checker, about, outcome.ending, outcome.error
+    with nameless_file(folder) as log:
+        recorded = Timing("record", log, typed=plan.typed)
+        plan = replace(plan, backend=replace(cast("Plugin", plan.backend), timing=recorded))
+        with live_view() as view:
+            watchers = Watchers(keep=checker.feed, view=view, note=output.note)
+            outcome = execute(plan, folder, Pipeline(about, {}), watchers=watchers)
+        if outcome.ending is None:
+            assert outcome.error is not None
+            raise outcome.error
+        return _Checked(
+            checker,
+            about,
+            outcome.ending,
+            outcome.error,
+            _chains(plan, log, checker, outcome, folder),
+        )
 
 
-def _folder() -> Path:
-    from cosim import paths
+def _chains(
+    plan: Plan, log: Path, checker: FenceChecker, outcome: Outcome, folder: Path
+) -> dict[int, Chain]:
+    """Return who called the stores with findings."""
+    from cosim.check.places import Places
+    from cosim.debug.call_chain import Wanted, call_chains
+    from cosim.debug.counted_events import Place
+    from cosim.output import progress
+    from cosim.session.origin import origin
+    from cosim.trace.run_kernel import kernel_of
 
-    parent = paths.cache() / "sessions"
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=parent))
-    except OSError as error:
-        raise StorageError(f"cannot write {parent}: {error.strerror}; free space") from None
+    culprits = {finding.culprit.event: finding.culprit for finding in checker.findings}
+    if outcome.error is not None or outcome.counts is None:
+        return dict.fromkeys(culprits, "the run was cut short")
+    wanted = []
+    for event, culprit in sorted(culprits.items()):
+        if culprit.icount is not None:
+            place = Place(outcome.counts.of(culprit.icount), culprit.pc)
+            entry = None if culprit.entry is None else culprit.entry & ~7
+            wanted.append(Wanted(event, place, entry, culprit.old))
+    if not wanted:
+        return {}
+    with progress("call chains") as step:
+        places = Places(kernel_of(origin(plan).guest))
+        return call_chains(plan, log, wanted, places, folder, step)
 
 
 command.help = f"{inspect.cleandoc(command.help or '')}\n\n{EDGES}"

@@ -53,7 +53,7 @@ class Analysis:
         for first in range(0, len(self._events), _CHUNK):
             checker.feed(self._events[first : first + _CHUNK])
         ending = Ending(complete=True, reason=None, region={})
-        found = document.build(checker, self._origin, ending, self._places, [])
+        found = document.build(checker, self._origin, ending, self._places, [], {})
         rows: list[dict[str, Any]] = found["findings"]
         return sorted(rows, key=lambda row: int(row["access"]["event"]))
 

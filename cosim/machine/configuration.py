@@ -18,6 +18,12 @@ OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""
 
 
+_TICK = 2
+"""Milliseconds of guest time.  A guest that runs instruction by instruction needs about a second
+for so much, and QEMU hears nobody meanwhile.  For Linux's boot so many ticks cost nothing that can
+be measured."""
+
+
 def _ticks(milliseconds: int) -> list[str]:
     """Return the arguments for a timer inside QEMU that the guest does not see.
 
@@ -70,9 +76,10 @@ class Timing:
     The guest then waits in real time when it is idle, because otherwise QEMU never takes the
     input.  Two such recordings differ.  A re-execution repeats its recording exactly.
     """
-    split: frozenset[int] = frozenset()
-    """Odd addresses in further pages to run instruction by instruction (see
-    :mod:`cosim.machine.waits`).  A replay needs those of its recording."""
+    split: frozenset[int] | None = None
+    """Odd addresses in the pages to run instruction by instruction (see
+    :mod:`cosim.machine.waits`).  None: all pages that hold a ``wfi`` when the machine starts.  A
+    replay needs those of its recording."""
 
     @property
     def takes_input(self) -> bool:
@@ -97,7 +104,7 @@ class Timing:
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
             icount += f",rr={self.mode},rrfile={option_value(self.log)}"
-            ticks = _ticks(1 if self.typed else 100)
+            ticks = _ticks(1 if self.typed else _TICK)
         return [
             *("-icount", icount, "-seed", "1"),
             *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),

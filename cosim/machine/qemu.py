@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -108,7 +109,7 @@ class Machine:
         self.folder = folder
         self.name = name
         # With a stub for the user's gdb there is no other.
-        self._splits = self.timing.repeats and gdb is None
+        self._splits = self.timing.repeats and gdb is None and self.timing.split != frozenset()
         self._want_stub = stub or self._splits
         self._hold = hold
         self._plugin_arguments = plugin_arguments
@@ -119,8 +120,6 @@ class Machine:
         self._ram: GuestRam | None = None
         self._monitor: Monitor | None = None
         self._console: Console | None = None
-        self.waiting: frozenset[int] = frozenset()
-        """Physical pages that held a ``wfi`` before the guest started, if it is recorded."""
         self.stderr_log = folder / f"{name}.qemu.log"
         self.console_log = folder / f"{name}.console.log"
 
@@ -223,9 +222,19 @@ class Machine:
 
     def _split_waits(self) -> None:
         """Make a recording and its replays count alike around each ``wfi``."""
-        waiting = waits.pages(self.ram_words(), RAM_BASE, self.ram_extents())
-        self.waiting = frozenset(waiting)
-        points = waits.points(waiting, self.config.linked) | self.timing.split
+        split = self.timing.split
+        if split is None:
+            waiting = waits.pages(self.ram_words(), RAM_BASE, self.ram_extents())
+            split = frozenset(waits.points(waiting, self.config.linked))
+        self.split(split)
+
+    def split(self, points: Iterable[int]) -> None:
+        """Run the pages of ``points`` instruction by instruction (:mod:`cosim.machine.waits`).
+
+        For a machine with a stub that nobody has talked to, before its guest starts.
+
+        :raises MachineError: when the stub refuses.
+        """
         if not waits.insert(self.stub, sorted(points)):
             raise MachineError(
                 "QEMU's gdb stub took no breakpoint before the guest started",

@@ -7,6 +7,10 @@ splits that block in the re-execution, which then counts less than the recording
 A breakpoint at an odd address never hits, because no pc is odd.  But it makes QEMU run its page
 instruction by instruction, and then the count is right.  So the recording and each re-execution of
 it have such points at the same places.
+
+That is slow.  It is needed only where the re-execution stops: how much is counted too much depends
+on the end of the block alone, and only a breakpoint in its page, or a step over the ``wfi``, moves
+that.
 """
 
 from __future__ import annotations

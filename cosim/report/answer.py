@@ -154,7 +154,7 @@ def _agreed(agreement: Mapping[str, Any]) -> str:
 def _table(policies: Policies, derived: Derived) -> Table:
     """Return a row for each policy; a column of which nothing is known is left out."""
     against, cycles = derived["exits_vs_shadow"], derived["cycles"]
-    columns: dict[str, list[Cell]] = {"exits": [_total(p["exits"]) for p in policies.values()]}
+    columns: dict[str, list[Cell]] = {"exits": [total(p["exits"]) for p in policies.values()]}
     if against:
         columns["against shadow"] = [_against(name, policies, against) for name in policies]
     columns["TLB misses"] = [Cell.of(policy.get("tlb_misses")) for policy in policies.values()]
@@ -171,7 +171,8 @@ def _table(policies: Policies, derived: Derived) -> Table:
     return Table("", ("", *known), rows)
 
 
-def _total(exits: Mapping[str, Any]) -> Cell:
+def total(exits: Mapping[str, Any]) -> Cell:
+    """Return the exits of all kinds, or how many there are at least."""
     if exits["total"] is not None:
         return Cell.of(exits["total"])
     return Cell(f">= {exits['at_least']:,}", exits["at_least"])

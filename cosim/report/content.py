@@ -153,6 +153,8 @@ class Lines:
     y: Axis
     series: tuple[Series, ...]
     places: tuple[Place, ...] = ()
+    step: float = 0
+    """If it is above 0, a value holds from its x for this length, and is drawn so."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -111,7 +111,7 @@ def _over_time(over_time: OverTime, exiting: Sequence[str]) -> Iterator[Part]:
     if places:
         rows = tuple((Cell(place.label), Cell.of(place.x)) for place in places)
         marks = (Table("Marks of the guest", ("mark", x.label), rows),)
-    yield PlotGroup("", (Lines("", x, y, series, places),), marks)
+    yield PlotGroup("", (Lines("", x, y, series, places, step=window),), marks)
 
 
 def _by_function(causes: CausesDocument, exiting: Sequence[str]) -> Iterator[Part]:

@@ -40,6 +40,7 @@ def build(result: ResultDocument) -> Report:
     name = str(result["guest"].get("name", "guest"))
     region = result["region"]
     policies = result["policies"]
+    profile = [*_profile(result)]
     return Report(
         title=f"{name}: {', '.join(policies) or 'no policy'}",
         lead=f"One guest, {region.get('from', '?')} to {region.get('to', '?')}. Every policy was"
@@ -48,9 +49,10 @@ def build(result: ResultDocument) -> Report:
         answer=answer.parts(result),
         sections=(
             *_findings(result),
-            *_profile(result),
+            *(one for one in profile if not one.slug.startswith("causes")),
             *_plots("exits", "VM exits by kind", _totals(policies), _kinds(policies)),
-            *_plots("tlb", "TLB misses", _misses(policies), _references(policies)),
+            *(one for one in profile if one.slug.startswith("causes")),
+            *_plots("tlb", "TLB misses", _misses(policies), _references(result)),
             Section("counts", "All counts", tuple(_counts(result)), data=dict(result), detail=True),
             Section("set-up", "Set-up", tuple(_set_up(result)), detail=True),
         ),
@@ -122,11 +124,9 @@ def _misses(policies: Policies) -> Plot | None:
     return _if_known(Axis("TLB misses"), bars)
 
 
-def _references(policies: Policies) -> Plot | None:
-    bars = {}
-    for name, policy in policies.items():
-        references, misses = policy.get("walk_refs"), policy.get("tlb_misses")
-        bars[name] = Bar(sum(references.values()) / misses if references and misses else None)
+def _references(result: ResultDocument) -> Plot | None:
+    per_miss = answer.derived_of(result)["references_per_miss"]
+    bars = {name: Bar(per_miss.get(name)) for name in result["policies"]}
     return _if_known(Axis("references for each TLB miss", number_text.ratio), bars)
 
 
@@ -242,7 +242,7 @@ def _differences(result: ResultDocument) -> Iterator[Part]:
 def _by_policy(policies: Policies) -> Table:
     """Return exits by kind and, below them, all other counters."""
     exits = [policy["exits"] for policy in policies.values()]
-    rows = [(Cell("exits"), *map(_total, exits))]
+    rows = [(Cell("exits"), *map(answer.total, exits))]
     for kind in _keys(exits, without=("total", "at_least")):
         rows.append((Cell(f"  {kind}"), *(_count(counts, kind) for counts in exits)))
     counters = len(rows)
@@ -266,14 +266,6 @@ def _absent(policies: Policies) -> tuple[str, ...]:
         if all(policy.get(key) is None for policy in policies.values())
         and any("has no" in policy["reasons"].get(key, "") for policy in policies.values())
     )
-
-
-def _total(counts: Mapping[str, int | None]) -> Cell:
-    total = counts.get("total")
-    if total is not None:
-        return Cell.of(total)
-    least = counts.get("at_least") or 0
-    return Cell(f">= {least:,}", least)
 
 
 def _count_of(policy: Mapping[str, Any], key: str, kind: str) -> Cell:

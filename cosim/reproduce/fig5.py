@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cosim.report.number_text import percent
-from cosim.reproduce.figure import Claim, Figure, Panel, Row, points, ratio
+from cosim.reproduce.figure import Claim, Figure, Panel, Row, counted, points, ratio
 from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Counts, Timeline
 from cosim.run.run_spec import RunSpec
@@ -200,7 +200,7 @@ def _linux_figure(timeline: Timeline, size: Size) -> Figure:
         paper="Nothing: its benchmark needs no operating system.",
         difference="A modification is two stores and a fence here. LSP saves up to"
         f" {percent(saved, 1)} of TSP's exits. At a share of 0 % TSP still takes"
-        f" {_number(idle.exits('shadow'))} exits and LSP {_number(idle.exits('lsp'))}.",
+        f" {counted(idle.exits('shadow'))} exits and LSP {counted(idle.exits('lsp'))}.",
         settings={
             "pages": size.pages,
             "operations": size.linux_operations,
@@ -304,7 +304,7 @@ def _agreement(differing: list[Row]) -> str:
 def _source_note(row: Row) -> str:
     return (
         f"{row['operations']:,} operations at a share of {_GDB_SHARE} %, {row['policy']},"
-        f" exits ({row['kinds']}): plugin {_number(row['plugin'])}, gdb {_number(row['gdb'])}."
+        f" exits ({row['kinds']}): plugin {counted(row['plugin'])}, gdb {counted(row['gdb'])}."
     )
 
 
@@ -314,14 +314,10 @@ def _neighbour_note(counts: Counts) -> str:
     for model in NEIGHBOURS:
         exits = counts.policies[model]["exits"]
         kinds = {kind: n for kind, n in exits.items() if kind not in ("total", "at_least")}
-        taken = (f"{kind} {_number(n)}" for kind, n in kinds.items() if n != 0)
+        taken = (f"{kind} {counted(n)}" for kind, n in kinds.items() if n != 0)
         listed.append(f"{model}: {', '.join(taken) or 'none'}")
     return f"Exits by kind at a share of 100 %. {'; '.join(listed)}."
 
 
-def _number(value: int | None) -> str:
-    return "not counted" if value is None else f"{value:,}"
-
-
 def _list(counts: Mapping[str, int | None]) -> str:
-    return ", ".join(f"{_number(number)} ({name})" for name, number in counts.items())
+    return ", ".join(f"{counted(number)} ({name})" for name, number in counts.items())

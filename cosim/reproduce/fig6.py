@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cosim.reproduce.figure import Claim, Figure, Row, ratio
+from cosim.reproduce.figure import Claim, Figure, Row, counted, ratio
 from cosim.reproduce.measurement import BASE, BASE_MODELS, Measurement, micro
 from cosim.reproduce.timeline import Timeline
 
@@ -107,13 +107,13 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
         f" window of 1 to one of {last}, "
         + "; ".join(
             f"with {_FENCE_NAMES[fence]} TSP's exits go from"
-            f" {_number(counts[1, fence].exits('shadow'))} to"
-            f" {_number(counts[last, fence].exits('shadow'))} and LSP's from"
-            f" {_number(counts[1, fence].exits('lsp'))} to"
-            f" {_number(counts[last, fence].exits('lsp'))}"
+            f" {counted(counts[1, fence].exits('shadow'))} to"
+            f" {counted(counts[last, fence].exits('shadow'))} and LSP's from"
+            f" {counted(counts[1, fence].exits('lsp'))} to"
+            f" {counted(counts[last, fence].exits('lsp'))}"
             for fence in FENCES
         )
-        + f". With global fences LSP reads {_number(reads[last])} entries to synchronise at a"
+        + f". With global fences LSP reads {counted(reads[last])} entries to synchronise at a"
         f" window of {last}. The paper's window is one of time, ours one of modifications.",
         settings={
             "pages": size.pages,
@@ -142,7 +142,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
             f"The share of {size.share} % is our choice.",
             "Entries that LSP read to synchronise at the global fences: "
             + ", ".join(
-                f"{_number(number)} at a window of {window}" for window, number in reads.items()
+                f"{counted(number)} at a window of {window}" for window, number in reads.items()
             )
             + ".",
         ],
@@ -155,10 +155,6 @@ def _off(span: tuple[int, int], operations: int) -> str:
         ours / operations - paper / _OPERATIONS for ours, paper in zip(span, _PAPER, strict=True)
     )
     return f"{low:+.3f} and {high:+.3f} for each operation"
-
-
-def _number(value: int | None) -> str:
-    return "not counted" if value is None else f"{value:,}"
 
 
 def _range(span: tuple[int, int]) -> str:

@@ -93,6 +93,11 @@ class Figure:
         return text.getvalue()
 
 
+def counted(number: int | None) -> str:
+    """Return a count in words."""
+    return "not counted" if number is None else f"{number:,}"
+
+
 def percents(low: float, high: float) -> str:
     """Return a range of shares as percentages."""
     return f"{low * 100:.1f} to {percent(high, 1)}"

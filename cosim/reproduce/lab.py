@@ -70,7 +70,10 @@ _MODELLING = (
 )
 _NOT_MODELLING = (
     "cosim.capture",
+    "cosim.kernel",
     "cosim.machine",
+    "cosim.models.address_spaces",
+    "cosim.models.attribution",
     "cosim.models.derived",
     "cosim.models.profile",
     "cosim.output",

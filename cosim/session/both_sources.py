@@ -232,7 +232,12 @@ class BothSources(GdbSession):
         with plugin:
             heard = Heard(plan, plugin, self._folder)
             show, note = self._show, self._watchers.note
-            recorded = record(plan, log, self._folder, limit, show, note, beside=heard, split=split)
+            recorded = record(
+                *(plan, log, self._folder, limit, show, note),
+                beside=heard,
+                split=split,
+                everywhere=self._steps,
+            )
         self._recorded = recorded
         self._use(heard)
         return recorded

@@ -44,7 +44,7 @@ from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
-from cosim.session.trap_loop import TrapLoop
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ class GdbSession:
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
         self._standstill: Standstill | None = None
+        self._loops: TrapLoops | None = None
+        """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._stopped_at: float | None = None
         self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
@@ -156,11 +159,20 @@ class GdbSession:
 
     def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
         note = self._watchers.note
-        return record(self._plan, log, self._folder, limit, self._show, note, split=split)
+        return record(
+            *(self._plan, log, self._folder, limit, self._show, note),
+            split=split,
+            everywhere=self._steps,
+        )
+
+    @property
+    def _steps(self) -> bool:
+        """True if the guest is stepped, and so may be stopped anywhere."""
+        return self._options.step_all or self._options.step > 0
 
     def _reexecution(self, log: Path) -> Timing:
         # QEMU calls it replay; here that word is for traces.
-        split = frozenset() if self._recorded is None else self._recorded.split
+        split = None if self._recorded is None else self._recorded.split
         return Timing("replay", log, typed=self._plan.typed, split=split)
 
     # -- interception ---------------------------------------------------------------------------
@@ -207,6 +219,8 @@ class GdbSession:
         loop = None if self._recorded is None else self._recorded.loop
         stub = Stub(machine.stub)
         stub.start()
+        if plan.live:
+            self._loops = TrapLoops(machine, stub)
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
@@ -253,13 +267,15 @@ class GdbSession:
         self._began = True
         self._first_instruction = self._icount(machine)
         self._instructions = None
-        self._region_started = time.monotonic()
+        self._region_started, self._stopped_at = time.monotonic(), None
         if self._recorded is not None and self._recorded.instructions is not None:
             self._forecast = Forecast(self._recorded.instructions)
         try:
             reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
-            self._region_seconds = round(time.monotonic() - self._region_started, 3)
+            # QEMU may take a while to say where its guest has ended.
+            ended = self._stopped_at or time.monotonic()
+            self._region_seconds = round(ended - self._region_started, 3)
         self._check_end(machine, reached=reached)
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
@@ -315,6 +331,7 @@ class GdbSession:
         interception = self._interception
         assert interception is not None
         seen = False
+        self._stopped_at = None
         gdb.resume()
         while True:
             stop = gdb.wait_stop(_CONSOLE_TICK if pattern else _TICK)
@@ -323,6 +340,7 @@ class GdbSession:
             if interposer.failure is not None:
                 raise interposer.failure
             if stop is not None:
+                self._stopped_at = time.monotonic()
                 break
             if pattern and not seen and machine.console.seen(pattern):
                 gdb.interrupt()
@@ -330,6 +348,9 @@ class GdbSession:
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
             self._look_ahead(machine, interception.stops)
+            live_loop = None if self._loops is None else self._loops.look()
+            if live_loop is not None:
+                raise self._looping(live_loop, machine)
             if self._standstill is not None:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
@@ -337,13 +358,14 @@ class GdbSession:
         self._instructions = self._icount(machine)
         if interception.loops:
             assert self._recorded is not None and self._recorded.loop is not None
-            raise GuestError(
-                self._recorded.loop.describe(self._plan, machine.ram_words()),
-                log=str(machine.console_log),
-            )
+            raise self._looping(self._recorded.loop, machine)
         if interposer.gone and machine.failed():
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         return seen
+
+    def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
+        text = loop.describe(self._plan, machine.ram_words())
+        return GuestError(text, log=str(machine.console_log))
 
     def _too_late(self) -> str:
         if not self._printed_late:

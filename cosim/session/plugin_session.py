@@ -22,7 +22,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
-from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
+from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import has_panicked, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -58,7 +58,8 @@ class PluginSession:
         self._folder = folder
         self._pipeline = pipeline
         self._watchers = watchers
-        recorded = Timing("record", folder / RECORDING, typed=plan.typed)
+        # Nobody stops a re-execution of it.
+        recorded = Timing("record", folder / RECORDING, typed=plan.typed, split=frozenset())
         self._timing = options.timing or (Timing("live") if plan.live else recorded)
         self._started = time.monotonic()
         self._shown = 0.0
@@ -71,6 +72,7 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
+        self._watches_traps = self._timing.mode in ("record", "live") and options.gdb is None
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -86,7 +88,12 @@ class PluginSession:
         if self._events == 0:
             return Outcome(None, error)
         ending = self._ending(error)
-        return Outcome(self._pipeline.document(ending), error, ending)
+        return Outcome(self._pipeline.document(ending), error, ending, self._counts())
+
+    def _counts(self) -> Counts:
+        begin = self._source.begin_place
+        before = 0 if begin is None else begin.instructions - begin.retired
+        return Counts(before, self._source.calls)
 
     @property
     def labels(self) -> list[str]:
@@ -105,12 +112,13 @@ class PluginSession:
                 timing=self._timing,
                 plugin_arguments=tuple(source.qemu_args()),
                 pass_fds=source.pass_fds,
+                stub=self._watches_traps,
                 gdb=self._options.gdb,
             ) as machine,
             self._watchers.attach(machine.console),
         ):
             source.started()
-            if self._timing.mode == "record" and self._options.gdb is None:
+            if self._watches_traps:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:
@@ -123,6 +131,8 @@ class PluginSession:
             # An interruption ends the guest first, so that its stream is whole.
             with interrupts.deferred():
                 self._read(machine)
+            if self._loop is not None:
+                raise self._looping(self._loop, machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
             self._check_end(machine)
@@ -149,11 +159,14 @@ class PluginSession:
             if self._loop is not None:
                 if self._unsent is not None and len(self._unsent):
                     self._take(self._unsent, machine)
-                loop = self._loop.describe(self._plan, machine.ram_words())
-                raise GuestError(loop, log=str(machine.console_log)) from None
+                raise self._looping(self._loop, machine) from None
             raise self._explain(cut, machine) from None
         finally:
             done.set()
+
+    def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
+        text = loop.describe(self._plan, machine.ram_words())
+        return GuestError(text, log=str(machine.console_log))
 
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
@@ -175,7 +188,7 @@ class PluginSession:
         try:
             dialogue.hold(machine.console, self._plan.console, self._watchers.note)
         except CosimError as error:
-            if not done.is_set():
+            if not done.is_set() and self._loop is None:
                 self._dialogue_error = error
                 self._stop(machine.pid)
 
@@ -191,9 +204,13 @@ class PluginSession:
                 return
 
     def _watch_traps(self, machine: Machine, done: threading.Event) -> None:
-        """End a guest that traps without end.  Its QEMU does not hear anything else."""
+        """End a guest that traps without end.  QEMU hears nothing else if it records one."""
         while self._loops is not None and not done.wait(_VIEW_SECONDS):
             loop = self._loops.look()
+            if loop is not None and self._plan.live:
+                self._loop = loop
+                self._end(machine, done)
+                return
             if loop is not None:
                 self._unsent = self._source.unsent(machine.pid)
                 self._loop = loop

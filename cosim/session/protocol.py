@@ -11,7 +11,8 @@ opens one.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How QEMU's own count of instructions follows from the plugin's, which is of those that
+    retired."""
+
+    before: int
+    """How many more QEMU had counted where the region began."""
+    calls: Sequence[int]
+    """How many instructions had retired at each one since that QEMU counted and that did not."""
+
+    def of(self, retired: int) -> int:
+        """Return QEMU's count where ``retired`` instructions have retired; a lower bound."""
+        return retired + self.before + bisect_right(self.calls, retired)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """How a session ended: what was measured, and what cut it short, if anything did."""
 
@@ -55,6 +71,8 @@ class Outcome:
     """None if the region was not reached."""
     error: CosimError | KeyboardInterrupt | None = None
     ending: Ending | None = None
+    counts: Counts | None = None
+    """None if the source does not say."""
 
 
 View = Callable[[Progress], None]

@@ -12,20 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from cosim.capture.gdb.aliases import Aliases
-from cosim.capture.gdb.stopped_guest import StoppedGuest
-from cosim.capture.log import EventLog
-from cosim.capture.tables import LiveTables
-from cosim.debugger.rsp import Stub
 from cosim.errors import StorageError
-from cosim.machine import interrupts, shutdown_order, waits
-from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine import interrupts, shutdown_order
+from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
 from cosim.session import dialogue
 from cosim.session.protocol import Note
+from cosim.session.splits import Splits
 from cosim.session.trap_loop import TrapLoop, TrapLoops
-from hypervisor_model.isa import pte
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
@@ -52,9 +47,9 @@ class Recorded:
     loop: TrapLoop | None = None
     """Where the guest traps without end; QEMU was killed then, and its recording completed."""
     split: frozenset[int] = frozenset()
-    """What a re-execution must split, too (:attr:`Timing.split`)."""
+    """What a re-execution must split as well (:attr:`Timing.split`)."""
     unsplit: frozenset[int] = frozenset()
-    """What should have been split, too: a ``wfi`` that came while the guest ran."""
+    """What should have been split, too (:meth:`~cosim.session.splits.Splits.fresh`)."""
 
 
 class Beside(Protocol):
@@ -89,6 +84,7 @@ def record(
     *,
     beside: Beside | None = None,
     split: frozenset[int] = frozenset(),
+    everywhere: bool = True,
 ) -> Recorded:
     """Run the plan's guest, with its dialogue, until it ends or its region does.
 
@@ -99,25 +95,33 @@ def record(
     :param limit: when to stop in any case (monotonic seconds).  The recording is good up to there.
     :param show: is told the phase and the guest's last line a few times a second.
     :param beside: listens to the guest, and knows when the region has ended.
-    :param split: what :attr:`Recorded.unsplit` of a recording before this one says.
+    :param split: what :attr:`Recorded.unsplit` of recordings before this one say.
+    :param everywhere: the re-execution may stop anywhere, not only at events and edges.
     :param note: is told what the guest has not taken of the dialogue.
     :raises CosimError: when QEMU does not start or dies, the dialogue fails, or the disk is full.
     """
+    splits = Splits(plan, everywhere=everywhere)
     with Machine(
         plan.qemu.path,
         plan.machine,
         folder=folder,
         name="record",
-        timing=Timing("record", log, typed=plan.typed, split=split),
+        timing=Timing("record", log, typed=plan.typed, split=frozenset()),
+        stub=True,
         hold=True,
         plugin_arguments=() if beside is None else beside.arguments,
         pass_fds=() if beside is None else beside.pass_fds,
     ) as machine:
+        split |= splits.first(machine)
+        machine.split(split)
         loops = TrapLoops(machine)
         with nullcontext() if beside is None else beside.listen(machine):
             machine.resume()
             with interrupts.allowed():
-                dialogue.hold(machine.console, plan.console, note)
+                dialogue.hold(
+                    *(machine.console, plan.console, note),
+                    lambda: loops.look() is not None or time.monotonic() > limit,
+                )
             over = (
                 beside.region_ended
                 if beside is not None
@@ -130,14 +134,13 @@ def record(
                 if beside is not None:
                     beside.before_kill(machine)
                 machine.kill()
-                recorded = Recorded(None, False, None, None, last_line, loop, split)
+                more = splits.at(loop.pc, machine, split)
+                recorded = Recorded(None, False, None, None, last_line, loop, split, more)
             else:
                 reason = machine.end_reason()
                 executed = None if reason is None else machine.replay_icount()
-                panic, more = panic_line(machine), unsplit(machine, physical=plan.machine_mode)
-                recorded = Recorded(
-                    reason, late, panic, executed, last_line, None, split, more - split
-                )
+                panic, more = panic_line(machine), splits.fresh(machine, split)
+                recorded = Recorded(reason, late, panic, executed, last_line, None, split, more)
                 machine.quit()
         machine.console.check_log()
     _check_whole(log, folder)
@@ -147,35 +150,6 @@ def record(
         # QEMU 7.2 exits at once and writes no shutdown.
         shutdown_order.mend_file(log)
     return recorded
-
-
-def unsplit(machine: Machine, *, physical: bool) -> frozenset[int]:
-    """Return odd addresses in the pages whose ``wfi`` came while the guest ran.
-
-    Only those count that the guest can execute now; for the others QEMU makes no difference.
-
-    :param physical: the guest may execute what is not mapped.
-    """
-    if not machine.alive():
-        # QEMU 7.2 ends with its guest.
-        return frozenset()
-    ram = machine.ram_words()
-    fresh = waits.pages(ram, RAM_BASE, machine.ram_extents()) - machine.waiting
-    if not fresh:
-        return frozenset()
-    machine.qmp("stop")
-    stub = Stub(machine.stub)
-    stub.start()
-    state = StoppedGuest(stub).state()
-    tables, executable = LiveTables(ram, RAM_BASE, EventLog()), Aliases(pte.X, without=pte.U)
-    if not state.virtual:
-        tables.start(state.satp)
-    for leaf, entry in tables.leaves:
-        executable.learn(leaf, entry)
-    pages = {va for page in fresh for va in executable.of(page)}
-    if physical or state.satp == 0:
-        pages |= fresh
-    return frozenset(page | waits.ODD for page in pages)
 
 
 @contextmanager
@@ -204,7 +178,7 @@ def complete(log: Path, plan: Plan, folder: Path) -> None:
             plan.machine,
             folder=folder,
             name="head",
-            timing=Timing("record", other, typed=plan.typed),
+            timing=Timing("record", other, typed=plan.typed, split=frozenset()),
         ) as machine,
     ):
         machine.quit()

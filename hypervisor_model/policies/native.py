@@ -59,7 +59,7 @@ class Native(Policy):
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
         # It takes no exits.
-        return int(_run(self._hw, self._guest.ram, batch, start, answers))
+        return int(_run(self.hardware, self._guest.ram, batch, start, answers))
 
 
 @kernel

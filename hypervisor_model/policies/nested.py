@@ -91,7 +91,7 @@ class Nested(Policy):
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
         super().__init__(machine, stream, harts.make(machine))
-        self._g = _GStage(
+        self.tables = _GStage(
             guest=Ram(sparse(machine.ram_size >> 3), machine.ram_base),
             host=Ram(np.zeros(2 * _PER_EVENT * pte.ENTRIES, np.int64), HOST_BASE),
             used=np.array([_ROOT_PAGES], np.int64),
@@ -100,13 +100,13 @@ class Nested(Policy):
         )
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(_run(self._hw, self._g, batch, start, answers))
+        return int(_run(self.hardware, self.tables, batch, start, answers))
 
     def _grow(self) -> None:
-        old = self._g.host.words
+        old = self.tables.host.words
         words = np.zeros(2 * len(old), np.int64)
         words[: len(old)] = old
-        self._g = self._g._replace(host=Ram(words, HOST_BASE))
+        self.tables = self.tables._replace(host=Ram(words, HOST_BASE))
 
 
 @kernel

@@ -131,7 +131,8 @@ class Policy(ABC):
         """
         self.machine = machine
         self.stream = stream
-        self._hw = hardware
+        self.hardware = hardware
+        """What the hardware holds; kernels change it."""
         self._left_out = False
         self.exits_taken: NDArray[np.int64] = np.zeros(0, np.int64)
         """The exits that each event of the last batch has caused, of all kinds."""
@@ -207,7 +208,7 @@ class Policy(ABC):
             reasons |= dict.fromkeys([*exit_keys, *counter_keys, *_HARDWARE], _PART)
         exits: dict[Exit, int | None] = {}
         for kind in self.kinds:
-            exits[kind] = int(self._hw.counts[kind])
+            exits[kind] = int(self.hardware.counts[kind])
             if kind.key in missing:
                 exits[kind] = None
                 reasons[f"exits.{kind.key}"] = missing[kind.key]
@@ -220,7 +221,7 @@ class Policy(ABC):
             reasons["exits.total"] = "a kind is counted in part; exits.at_least is the sum"
         counters: dict[Counter, int | None] = {}
         for counter in self.extra:
-            count = int(self._hw.counts[COUNTERS + counter])
+            count = int(self.hardware.counts[COUNTERS + counter])
             counters[counter] = None if counter.key in missing else count
             if counter.key in missing:
                 reasons[counter.key] = missing[counter.key]
@@ -235,7 +236,7 @@ class Policy(ABC):
         cached = self.machine.walk_cache_ways > 0
         if not cached:
             reasons["walk_cache_hits"] = "the machine has no walk cache (walk_cache_ways = 0)"
-        tlb = self._hw.tlb_counts
+        tlb = self.hardware.tlb_counts
         hits = {
             level: None if slots and level != "second" else int(tlb[f"hits_{level}"].sum())
             for level in ("data", "fetch", "second")
@@ -248,8 +249,11 @@ class Policy(ABC):
             tlb_misses=int(tlb["misses"].sum()),
             tlb_hits=hits,
             tlb_displaced=int(tlb["displaced"].sum()),
-            walk_refs={"vs": int(self._hw.counts[REFS_VS]), "g": int(self._hw.counts[REFS_G])},
-            walk_cache_hits=int(self._hw.cache_states["shortened"].sum()) if cached else None,
+            walk_refs={
+                "vs": int(self.hardware.counts[REFS_VS]),
+                "g": int(self.hardware.counts[REFS_G]),
+            },
+            walk_cache_hits=int(self.hardware.cache_states["shortened"].sum()) if cached else None,
             counters=counters,
             reasons=reasons,
         )

@@ -40,7 +40,8 @@ class ShadowPolicy(Policy):
         self, machine: MachineModel, stream: Stream, hardware: Hardware, pool: Pool
     ) -> None:
         super().__init__(machine, stream, hardware)
-        self._pool = pool
+        self.pool = pool
+        """The shadow tables; kernels change them."""
         self._run = self._loop()
 
     @staticmethod
@@ -57,7 +58,7 @@ class ShadowPolicy(Policy):
         return ShadowPolicy._loops[cls]
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(self._run(self._hw, self._pool, batch, start, answers))
+        return int(self._run(self.hardware, self.pool, batch, start, answers))
 
     def _grow(self) -> None:
-        self._pool = shadow_tables.grow(self._pool)
+        self.pool = shadow_tables.grow(self.pool)

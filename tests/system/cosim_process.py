@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import guest
 from cosim import paths
+from cosim.capture.plugin import build
 
 COMMAND = [sys.executable, "-c", "from cosim.start import main; main()"]
 _MARK = "COSIM_TEST_PROCESS"
@@ -55,10 +57,14 @@ class Ended:
 class Home:
     """A cache, a folder for temporary files and one for logs, of one command of a test.
 
-    The guests in the cache are the machine's, so that they need not be made again.
+    The guests in the cache are the machine's, and so is the compiled plugin, so that they need not
+    be made again.
+
+    :param names: guests to make first.
+    :param plugin: whether the plugin is there.
     """
 
-    def __init__(self, folder: Path, *names: str) -> None:
+    def __init__(self, folder: Path, *names: str, plugin: bool = True) -> None:
         for name in names:
             guest.ensure(name, lambda *_: None)
         self.folder = folder
@@ -67,6 +73,9 @@ class Home:
         for part in (self.cache, self.scratch):
             part.mkdir(parents=True)
         (self.cache / "guests").symlink_to(paths.guests().resolve())
+        if plugin:
+            (self.cache / "plugin").mkdir()
+            shutil.copy2(build.build(), self.cache / "plugin")
 
     def environment(self) -> dict[str, str]:
         """The environment of a command that is at home here."""

@@ -50,6 +50,15 @@ def test_seeded_bugs_are_found_and_nothing_else(
         # The store is in the function of the bug, not in what it calls.
         assert row["store_source"].startswith("bugs.c:")
         assert row["store_symbol"] is not None and row["va"] >> 30 >= 36
+        _check_call_chain(row, scenario.name)
+
+
+def _check_call_chain(row: dict[str, Any], scenario: str) -> None:
+    """It leads from the store to the function of the scenario, and to the kernel's entry."""
+    names = [str(frame["symbol"]).partition("+")[0] for frame in row["call_chain"]]
+    assert row["call_chain"][0]["pc"] == row["store_pc"]
+    assert f"run_{scenario.replace('-', '_')}" in names, names
+    assert names[-2:] == ["kernel_main", "_start"]
 
 
 @pytest.mark.parametrize("mode", ["sv48", "sv57"])
@@ -70,8 +79,12 @@ def test_a_trace_gives_what_the_run_gave(
     assert cosim.main(words, standalone_mode=False) == 0
     live = check(capsys, "micro", "--workload", workload)
     again = check(capsys, str(folder))
-    assert live == again
     assert len(again[1]["findings"]) == 4
+    for one, other in zip(live[1]["findings"], again[1]["findings"], strict=True):
+        # A trace has no guest to ask.
+        assert len(one.pop("call_chain")) > 2
+        assert other.pop("call_chain") is None and other.pop("call_chain_reason")
+    assert live == again
 
 
 def test_the_command_ends_with_1_writes_files_and_a_suppression_makes_it_0(tmp_path: Path) -> None:

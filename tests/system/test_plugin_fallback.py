@@ -35,7 +35,7 @@ def _script(file: Path, text: str) -> None:
 
 def _home(folder: Path, lacking: str) -> tuple[Home, dict[str, str]]:
     """A home of the micro guest, and an environment in which the plugin cannot be had."""
-    home = Home(folder / "home", "micro")
+    home = Home(folder / "home", "micro", plugin=False)
     tools = folder / "bin"
     tools.mkdir()
     for name in (QEMU, "gdb-multiarch"):

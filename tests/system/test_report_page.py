@@ -29,6 +29,15 @@ def browser() -> Iterator[Chromium]:
         yield running
 
 
+# Name, count and width of what is at the bottom of each flame graph of a section.
+_FLAMES = """
+[...document.querySelectorAll('#SECTION svg.flame')].map(svg => {
+  const root = svg.querySelector('g');
+  return [root.dataset.label, Number(root.dataset.value),
+          root.querySelector('rect').getBoundingClientRect().width]; })
+"""
+
+
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_all(tmp_path_factory.mktemp("report") / "r")
@@ -246,3 +255,13 @@ def test_the_page_of_a_real_run(browser: Chromium, tmp_path: Path) -> None:
         # Of 250 modifications each was a trapped store and a fence, or a fence on the fast path.
         shown = {(kind, name): value for kind, name, value, _, _ in kinds["bars"]}
         assert shown["pt_write", "shadow"] == shown["fence_fast", "lsp"] == 250
+        for what in ("exits", "misses"):
+            roots = browser.evaluate(_FLAMES.replace("SECTION", f"causes-{what}"))
+            counts = {
+                name: policy["exits"]["total"] if what == "exits" else policy["tlb_misses"]
+                for name, policy in result["policies"].items()
+            }
+            assert {name: value for name, value, _ in roots} == {
+                name: count for name, count in counts.items() if count
+            }
+            assert all(drawn > 300 for _, _, drawn in roots)

@@ -45,6 +45,8 @@ _NARROWEST = 60.0
 """Of the axes, however long the names beside them are."""
 _BAR, _GAP, _APART, _HEAD, _FOOT = 11.0, 3.0, 9.0, 20.0, 18.0
 """Of a bar chart: a bar, the space below it, below a group, the name of a group, the ticks."""
+_PLACE_ROWS = 4
+"""Of the labels of places that are close to each other."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "p", "X", "h")
 
 
@@ -244,7 +246,7 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     drawing = _Drawing(width, height)
     xs = sorted({x for series in plot.series for x, _ in series.points}) or [0.0, 1.0]
     log_x = plot.x.log and xs[0] > 0
-    xs = sorted({*xs, *(place.x for place in plot.places)})
+    xs = sorted({*xs, xs[-1] + plot.step, *(place.x for place in plot.places)})
     y_ends, y_ticks = _ticks((*plot.values, *plot.y.beside), 5, log=plot.y.log)
     if log_x:
         x_ends, x_ticks = (xs[0], xs[-1]), xs[:: -(-len(xs) // 8)]
@@ -278,18 +280,22 @@ def _lines(plot: Lines, width: int, looks: Mapping[str, Look]) -> _Drawing:
     below = sorted(plot.series, key=lambda one: (one.expected, -looks[one.name].marker))
     below = [series for series in below if _known(series)]
     for series in below:
-        ys = [math.nan if y is None else y for _, y in series.points]
-        (line,) = axes.plot([x for x, _ in series.points], ys)
+        points = [*series.points]
+        if plot.step:
+            points.append((points[-1][0] + plot.step, points[-1][1]))
+        ys = [math.nan if y is None else y for _, y in points]
+        drawn = "steps-post" if plot.step else "default"
+        (line,) = axes.plot([x for x, _ in points], ys, drawstyle=drawn)
         kind = "expected" if series.expected else f"curve {_colour(looks[series.name])}"
         drawing.note(line, kind, {"series": series.label, "title": series.label})
     measured = [series for series in below if not series.expected]
-    for series in measured:
+    for series in measured if not plot.step else ():
         known = _known(series)
         look = looks[series.name]
         (marks,) = axes.plot([x for x, _ in known], [y for _, y in known], **_marker(look))
         drawing.note(marks, _mark(look), *(_point(plot, series, x, y) for x, y in known))
     if named:
-        _end_labels(drawing, axes, measured, looks, right, foot)
+        _end_labels(drawing, axes, measured, looks, right, foot, plot.step)
     return drawing
 
 
@@ -298,17 +304,18 @@ def _known(series: Series) -> list[tuple[float, float]]:
 
 
 def _places(drawing: _Drawing, axes: Axes, plot: Lines, right: float) -> None:
-    """Draw vertical lines, with their labels as far as there is room."""
-    free = 0.0
+    """Draw vertical lines, with their labels in the first of some rows that has room."""
+    free = [0.0] * _PLACE_ROWS
     for place in plot.places:
         title = f"{place.label}, {plot.x.label} {plot.x.text(place.x)}"
         data = {"label": place.label, "x": place.x, "title": title}
         drawing.note(axes.axvline(place.x), "place", data)
         at, _ = drawing.place(axes, place.x, axes.get_ylim()[1])
-        length = _length(place.label)
-        if at >= free and at + 4 + length <= right:
-            drawing.text(at + 4, _TOP + 8, place.label, "tick")
-            free = at + 4 + length
+        end = at + 4 + _length(place.label)
+        row = next((row for row, left in enumerate(free) if at >= left and end <= right), None)
+        if row is not None:
+            drawing.text(at + 4, _TOP + 8 + row * (_EM + 2), place.label, "place-name")
+            free[row] = end
 
 
 def _point(plot: Lines, series: Series, x: float, y: float) -> dict[str, object]:
@@ -323,11 +330,13 @@ def _end_labels(
     looks: Mapping[str, Look],
     right: float,
     foot: float,
+    step: float,
 ) -> None:
     """Name every curve at its right end, without one name on another."""
     ends = []
     for one in series:
-        x, y = drawing.place(axes, *_known(one)[-1])
+        last, value = _known(one)[-1]
+        x, y = drawing.place(axes, last + step, value)
         ends.append((y, x, one.name))
     # Of curves that end together the first policy stands first.
     ends.sort(key=lambda end: (round(end[0]), looks[end[2]].marker))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 
 from cosim.check import exchange, suppress, text
 from cosim.check.document import KINDS, build
-from cosim.check.places import Places
+from cosim.check.places import Frame, Places
 from cosim.check.verdict import judge
 from cosim.cli import cosim
 from cosim.errors import UsageError
@@ -48,8 +49,14 @@ def only(guest: Guest, harts: int = 1) -> Finding:
     return finding
 
 
-def document(guest: Guest, *known: suppress.Suppression) -> dict[str, Any]:
-    return build(checker_of(guest), ORIGIN, Ending(complete=True), Places(None), known)
+def document(
+    guest: Guest,
+    *known: suppress.Suppression,
+    chain: Sequence[Frame] | str = "a test has none",
+) -> dict[str, Any]:
+    checker = checker_of(guest)
+    chains = {finding.culprit.event: chain for finding in checker.findings}
+    return build(checker, ORIGIN, Ending(complete=True), Places(None), known, chains)
 
 
 def moved() -> Guest:
@@ -119,7 +126,7 @@ def test_svinval_out_of_order_is_the_kind_order(steps: str, name: str) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_trace_without_the_order_of_svinval_says_so(ordered: bool) -> None:
     checker = FenceChecker(MACHINE, ordered=ordered)
-    hidden = build(checker, ORIGIN, Ending(complete=True), Places(None), ())["hidden"]
+    hidden = build(checker, ORIGIN, Ending(complete=True), Places(None), (), {})["hidden"]
     assert any("older than version 3" in sentence for sentence in hidden) != ordered
 
 
@@ -186,6 +193,35 @@ def test_sarif_and_junit_say_the_same_as_the_document() -> None:
     nothing = document(started()[0])
     assert json.loads(exchange.sarif(nothing))["runs"][0]["results"] == []
     assert ElementTree.fromstring(exchange.junit(nothing)).get("failures") == "0"
+
+
+def test_a_call_chain_is_in_every_output_but_junit() -> None:
+    guest = moved()
+    guest.access(VA)
+    chain = [Frame(0x1000, "inner+0x4", "a.c:3"), Frame(0x2000, None, None)]
+    found = document(guest, chain=chain)
+    (row,) = found["findings"]
+    assert row["call_chain"] == [
+        {"pc": 0x1000, "symbol": "inner+0x4", "source": "a.c:3"},
+        {"pc": 0x2000, "symbol": None, "source": None},
+    ]
+    assert "call_chain_reason" not in row
+    (result,) = json.loads(exchange.sarif(found))["runs"][0]["results"]
+    (stack,) = result["stacks"]
+    first, second = (frame["location"] for frame in stack["frames"])
+    assert first["physicalLocation"]["region"] == {"startLine": 3}
+    assert second["logicalLocations"] == [{"fullyQualifiedName": "0x2000"}]
+    assert "from    0x2000" in text.render(found).plain
+
+
+def test_a_call_chain_that_is_not_known_has_a_reason() -> None:
+    guest = moved()
+    guest.access(VA)
+    (row,) = document(guest)["findings"]
+    assert (row["call_chain"], row["call_chain_reason"]) == (None, "a test has none")
+    found = build(checker_of(guest), ORIGIN, Ending(complete=True), Places(None), (), {})
+    assert "trace" in found["findings"][0]["call_chain_reason"]
+    assert "stacks" not in json.loads(exchange.sarif(found))["runs"][0]["results"][0]
 
 
 def test_the_text_names_store_access_and_what_is_hidden() -> None:

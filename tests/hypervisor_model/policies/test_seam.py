@@ -55,7 +55,7 @@ class Toy(Policy):
         self._form = BY_ADDRESS if options.forms == "address" else 0
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(toy_loop(self._hw, batch, start, self._form))
+        return int(toy_loop(self.hardware, batch, start, self._form))
 
 
 @kernel

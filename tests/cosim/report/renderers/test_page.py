@@ -112,6 +112,8 @@ def result(**policies: dict[str, Any]) -> dict[str, Any]:
         name: {"exits": {"at_least": 0, "total": 0}, "reasons": {}, **policy}
         for name, policy in policies.items()
     }
+    # It is computed from the policies if it is not there, as in older results.
+    del made["derived"]
     return made
 
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.report import number_text, plot_tables, renderers
-from cosim.report.content import Axis, Bar, Bars, Group, Lines, Plot, Series
+from cosim.report.content import Axis, Bar, Bars, Group, Lines, Place, Plot, Series
 from cosim.report.plot_tables import hidden
 from cosim.report.renderers.plots import NARROW, WIDE, svg, swatch
 from cosim.report.series_looks import looks, palette, policy_colours, policy_label
@@ -207,6 +207,22 @@ def test_logarithmic_ticks_are_round_and_around_the_values(values: list[float]) 
         assert min(ends) - start <= per_decade * math.log10(5.01)
 
 
+def test_a_step_reaches_from_its_point_to_the_next() -> None:
+    curve = Series("lsp", ((0, 5.0), (10, None), (20, 7.0), (30, 7.0)))
+    marks = (Place(5, "end"), Place(6, "done"), Place(6, "off"))
+    root = draw(Lines("", Axis("x"), Axis("y"), (curve,), marks, step=10), NARROW)
+    ticks = positions(root, "x")
+    (path,) = of_class(root, "curve")
+    xs = [float(x) for x in re.findall(r"[ML](\S+)", path.attrib["d"])]
+    wanted = [between(ticks, value) for value in (0, 10, 20, 30, 40)]
+    assert sorted(set(xs)) == pytest.approx(wanted, abs=0.02)
+    assert not marks_of(root)
+    # Labels of places that are close stand below each other.
+    named = of_class(root, "place-name")
+    assert [text.text for text in named] == ["end", "done", "off"]
+    assert len({text.attrib["y"] for text in named}) == 3
+
+
 def test_what_is_wide() -> None:
     assert number_text.is_wide([14, 118_921]) and not number_text.is_wide([10_000, 110_000])
     # Nothing has a place for 0 on a logarithmic number_text.
@@ -323,7 +339,7 @@ def test_a_plot_leaves_colours_fonts_and_ids_to_the_page() -> None:
         assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r'\bid="([^"]+)"', text))
         used = {name for names in re.findall(r'class="([^"]+)"', text) for name in names.split()}
         colours = {f"c{place}" for place in range(len(palette()))}
-        assert used - colours <= set(re.findall(r"\.(\w+)", style_sheet())) | {"axis"}
+        assert used - colours <= set(re.findall(r"\.([\w-]+)", style_sheet())) | {"axis"}
     assert len(ids) == len(set(ids))
 
 
