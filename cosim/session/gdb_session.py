@@ -8,6 +8,7 @@ guest as it runs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 _TICK = 0.25
 _CONSOLE_TICK = 0.02
 """The guest runs on between printing a line and our look at its console."""
+_OBJECTS = 50_000
+"""So many new objects are made between two looks for garbage."""
 RSP_LOGGER = "cosim.rsp"
 """Logs the packets to and from QEMU's stub, at level DEBUG."""
 
@@ -110,6 +113,7 @@ class GdbSession:
         """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._stopped_at: float | None = None
         self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
@@ -266,13 +270,16 @@ class GdbSession:
         self._began = True
         self._first_instruction = self._icount(machine)
         self._instructions = None
-        self._region_started = time.monotonic()
+        self._region_started, self._stopped_at = time.monotonic(), None
         if self._recorded is not None and self._recorded.instructions is not None:
             self._forecast = Forecast(self._recorded.instructions)
         try:
-            reached = self._reach(plan.end, machine, interposer, gdb)
+            with _rare_collections():
+                reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
-            self._region_seconds = round(time.monotonic() - self._region_started, 3)
+            # QEMU may take a while to say where its guest has ended.
+            ended = self._stopped_at or time.monotonic()
+            self._region_seconds = round(ended - self._region_started, 3)
         self._check_end(machine, reached=reached)
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
@@ -328,6 +335,7 @@ class GdbSession:
         interception = self._interception
         assert interception is not None
         seen = False
+        self._stopped_at = None
         gdb.resume()
         while True:
             stop = gdb.wait_stop(_CONSOLE_TICK if pattern else _TICK)
@@ -336,6 +344,7 @@ class GdbSession:
             if interposer.failure is not None:
                 raise interposer.failure
             if stop is not None:
+                self._stopped_at = time.monotonic()
                 break
             if pattern and not seen and machine.console.seen(pattern):
                 gdb.interrupt()
@@ -497,6 +506,22 @@ class GdbSession:
 
 def _less(count: int | None, other: int | None) -> int | None:
     return None if count is None or other is None else count - other
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python seldom look for garbage, and only among what is made from here on.
+
+    It would look at all objects of all modules, which takes as long as some hundred stops.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager
