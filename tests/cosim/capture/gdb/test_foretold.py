@@ -170,6 +170,7 @@ def through_gdb(folder: Path, foretold: EventBatch | None) -> tuple[EventBatch, 
     run = Run()
     run.interception._foretold = None if foretold is None else Foretold(foretold)
     run.code(STORE_AT, SD)
+    run.code(OTHER_STORE_AT, SD)
     run.fake.general[32] = linear(FENCE_AT)
 
     def to(pa: int, **general: int) -> Does:
@@ -180,7 +181,9 @@ def through_gdb(folder: Path, foretold: EventBatch | None) -> tuple[EventBatch, 
         va, value = linear(LEAF) + 8 * (9 + number % 3), leaf(CODE) ^ number << 30
         if number == ROUNDS // 2:
             run.fake.script += [Does(), to(SATP_AT), Does(csrs={"satp": OTHER_SATP}), to(FENCE_AT)]
-        run.fake.script += [Does(), to(STORE_AT, a0=va, a1=value)]
+        # A store that was not seen before comes late, behind a fence that was foretold.
+        store_at = OTHER_STORE_AT if number == ROUNDS - 3 else STORE_AT
+        run.fake.script += [Does(), to(store_at, a0=va, a1=value)]
         run.fake.script += [Does({va: value.to_bytes(8, "little")}), to(FENCE_AT)]
     run.fake.script += [Does(), Ends()]
     with attached(run, folder) as (gdb, interposer):
