@@ -30,6 +30,7 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
+from cosim.session.forecast import long_rest
 from cosim.session.gdb_session import GdbSession
 from cosim.session.merge import Merge
 from cosim.session.plugin_session import request_edges, source
@@ -208,6 +209,8 @@ class BothSources(GdbSession):
         self._heard: Heard | None = None
         self._merge: Merge | None = None
         self._at_end = False
+        self._told = False
+        """True if the user was told that gdb takes long."""
 
     @property
     def labels(self) -> list[str]:
@@ -333,6 +336,17 @@ class BothSources(GdbSession):
     @property
     def _halted(self) -> bool:
         return self._interception is not None and self._interception.halted
+
+    def _look_ahead(self, machine: Machine, stops: int) -> None:
+        if self._told or self._merge is None or not self._began:
+            return
+        # How many events there will be is known.
+        passed = time.monotonic() - self._region_started
+        total = self._merge.agreement.events
+        text = long_rest(passed, self._merge.reached, total, self._plan.names)
+        if text is not None:
+            self._told = True
+            self._watchers.note(f"cosim: {text}")
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
         if not reached and self._heard is not None and self._heard.summary.region_ended:

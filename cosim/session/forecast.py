@@ -82,5 +82,20 @@ def warning(speed: Speed, left: float, names: Names) -> str:
     return f"{text}; {names.setting('backend', 'plugin')} sees the same events in seconds"
 
 
+def long_rest(passed: float, done: int, total: int, names: Names) -> str | None:
+    """Return a line for the user if the rest of a known number of events takes long, else None.
+
+    :param passed: seconds since the first event.
+    :param done: how many events there were in them.
+    """
+    left = passed * (total - done) / max(done, 1)
+    if passed < WINDOW or left <= _LONG:
+        return None
+    return (
+        f"gdb has come to {done:,} of {total:,} events and needs about {_minutes(left)} for the "
+        f"rest; {names.setting('backend', 'plugin')} sees the same events in seconds"
+    )
+
+
 def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

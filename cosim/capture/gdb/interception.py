@@ -256,20 +256,20 @@ class Interception:
     def run_ahead(self, stop: StopReply) -> tuple[bool, StopReply | None]:
         """Handle a stop, and those after it, as long as they were foretold; a few of them.
 
-        :return: True if nothing was done at the last stop, so that it must be handled with care;
-            and the last stop, or None if the guest runs.
+        :return: False if the last stop must be handled with care, True if it may be given to this
+            again; and the last stop, or None if the guest runs.
         """
         for _ in range(_IN_ONE_GO):
             if self.halted or not self.execute_foretold(stop):
-                return True, stop
+                return False, stop
             self.resume(b"vCont;c")
             following = self._guest.wait(_SOON_SECONDS)
             if following is None:
-                return False, None
+                return True, None
             stop = following
             if stop.signal != _TRAPPED:
                 break
-        return False, stop
+        return True, stop
 
     def _execute_plain(self, plain: ahead.Plain) -> bool:
         """Execute a stop that should be plain; return False if nothing was done."""

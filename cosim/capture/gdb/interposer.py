@@ -252,11 +252,11 @@ class _Client:
             interception.idle()
             stop = self._wait()
             while not one and not stop.ended and stop.signal == 5:
-                careful, following = interception.run_ahead(stop)
-                if careful:
+                handled, following = interception.run_ahead(stop)
+                stop = self._wait() if following is None else following
+                if not handled:
                     break
                 interception.idle()
-                stop = self._wait() if following is None else following
                 if following is not None and not stop.ended and self._interrupted():
                     return _INTERRUPTED
             if stop.ended or stop.signal != 5:

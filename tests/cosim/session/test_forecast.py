@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cosim.run.names import COMMAND_LINE, IN_FILE
-from cosim.session.forecast import Forecast, Speed, warning
+from cosim.session.forecast import Forecast, Speed, long_rest, warning
 
 _SLOW = Speed(3.0, 1593, 600, 200_000)
 
@@ -57,3 +57,12 @@ def test_a_guest_that_stands_or_is_past_the_end_is_no_fault(
     for instruction in (1500, 1500, 1600, 1600):
         clock.now += 3.0
         assert ahead.update(7, instruction) is None
+
+
+def test_a_long_rest_of_known_events_is_told() -> None:
+    assert long_rest(2.0, 10, 1_000_000, COMMAND_LINE) is None, "too early to say"
+    assert long_rest(4.0, 5_000, 30_000, COMMAND_LINE) is None, "20 s more are not worth a line"
+    assert long_rest(5.0, 10_000, 1_210_000, COMMAND_LINE) == (
+        "gdb has come to 10,000 of 1,210,000 events and needs about 10 min for the rest; "
+        "--backend plugin sees the same events in seconds"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.log import records
 from cosim.debugger.rsp import StopReply
 from hypervisor_model.events import EventBatch, Kind, empty
-from tests.cosim.capture.gdb.fake_stub import INTERRUPT_CAUSE, Does, Step, Traps
+from tests.cosim.capture.gdb.fake_stub import INTERRUPT_CAUSE, Does, Ends, Step, Traps
 from tests.cosim.capture.gdb.test_interception import (
     A0,
     A1,
@@ -23,6 +24,7 @@ from tests.cosim.capture.gdb.test_interception import (
     SD,
     STORE_AT,
     Run,
+    attached,
     leaf,
     linear,
 )
@@ -154,3 +156,56 @@ def test_what_comes_is_compared() -> None:
     same["b"][1] = 1
     foretold.came(records(same[1:2]))
     assert foretold.lost and foretold.next() is None
+
+
+ROUNDS = 40
+OTHER_SATP = SATP ^ 1 << 44
+
+
+def through_gdb(folder: Path, foretold: EventBatch | None) -> tuple[EventBatch, list[bytes]]:
+    """Let gdb run a guest that stores and fences, and writes ``satp`` halfway.
+
+    :return: its events without accesses, and what its stub was asked for.
+    """
+    run = Run()
+    run.interception._foretold = None if foretold is None else Foretold(foretold)
+    run.code(STORE_AT, SD)
+    run.code(OTHER_STORE_AT, SD)
+    run.fake.general[32] = linear(FENCE_AT)
+
+    def to(pa: int, **general: int) -> Does:
+        registers = {{"a0": A0, "a1": A1}[name]: value for name, value in general.items()}
+        return Does(jump=linear(pa), general=registers)
+
+    for number in range(ROUNDS):
+        va, value = linear(LEAF) + 8 * (9 + number % 3), leaf(CODE) ^ number << 30
+        if number == ROUNDS // 2:
+            run.fake.script += [Does(), to(SATP_AT), Does(csrs={"satp": OTHER_SATP}), to(FENCE_AT)]
+        # A store that was not seen before comes late, behind a fence that was foretold.
+        store_at = OTHER_STORE_AT if number == ROUNDS - 3 else STORE_AT
+        run.fake.script += [Does(), to(store_at, a0=va, a1=value)]
+        run.fake.script += [Does({va: value.to_bytes(8, "little")}), to(FENCE_AT)]
+    run.fake.script += [Does(), Ends()]
+    with attached(run, folder) as (gdb, interposer):
+        with interposer.stopped() as interception:
+            interception.begin()
+        assert gdb.ask(b"vCont;c") == b"T03thread:01;"
+    run.interception.flush()
+    made: EventBatch = np.concatenate(run.batches)
+    return made[made["kind"] != Kind.ACCESS], run.fake.answered
+
+
+def test_stops_that_were_foretold_go_on_to_one_that_was_not(tmp_path: Path) -> None:
+    """The write of satp is handled with care, and so is every stop behind a wrong event."""
+    expected, careful = through_gdb(tmp_path, None)
+    kinds = expected["kind"]
+    assert np.count_nonzero(kinds == Kind.PTE_WRITE) == ROUNDS
+    assert np.count_nonzero(kinds == Kind.FENCE) == ROUNDS + 2
+    made, asked = through_gdb(tmp_path, expected)
+    assert made.tobytes() == expected.tobytes()
+    assert asked.count(b"vCont;s") == careful.count(b"vCont;s")
+    translations = [sum(ask.startswith(b"qRcmd") for ask in asked) for asked in (asked, careful)]
+    assert translations[0] < translations[1] / 4
+    wrong = expected.copy()
+    wrong["b"][np.flatnonzero(kinds == Kind.PTE_WRITE)[ROUNDS // 2]] ^= 1
+    assert through_gdb(tmp_path, wrong)[0].tobytes() == expected.tobytes()
