@@ -30,7 +30,7 @@ are switches on this machine; ``MachineModel`` says what the others are.  Each h
 the machine has after reset.
 
 A FENCE_ORDER is ``sfence.w.inval`` or ``sfence.inval.ir``.  It drops nothing.  It orders the fences
-``sinval.vma`` and ``hinval`` of its hart (:mod:`hypervisor_model.fences`).  No hypervisor traps it.
+``sinval.vma`` and ``hinval`` of its hart (``hypervisor_model.fences``).  No hypervisor traps it.
 A policy carries out ``sinval.vma`` at once, as if it were ``sfence.vma``, which the specification
 allows.  Traces before version 3 do not have it.
 
@@ -516,6 +516,17 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
     virtual |= satp_write & (sub != Satp.SATP)
     virtual |= envcfg_write & (sub != Envcfg.MENVCFG)
     return virtual  # type: ignore[no-any-return]
+
+
+def show_virtual_machine(batch: EventBatch) -> bool:
+    """Return True if the events prove that the guest has a virtual machine.
+
+    Something ran with V=1, or ``vsatp`` or ``hgatp`` was set.  Fences for virtual machines do not
+    prove it: firmware executes ``hfence.gvma`` once at boot because the hart has the H extension.
+    """
+    entered = batch["priv"] & Priv.VIRT != 0
+    loaded = (batch["kind"] == Kind.SATP_WRITE) & (batch["b"] != 0)
+    return bool((of_virtual_machines(batch) & (entered | loaded)).any())
 
 
 def empty(count: int) -> EventBatch:
