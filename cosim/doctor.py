@@ -198,6 +198,6 @@ def _guest(name: str) -> Part:
         # If there is a kernel package, it comes first.
         next(iter(found.versions.values()), "") if found else "",
         str(spec.folder(name)),
-        f"the guest cannot be used ({state})",
+        f"the first command that uses the guest must {recipe.verb} it ({state})",
         f"cosim guest {recipe.verb} {name}",
     )

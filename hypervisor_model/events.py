@@ -30,7 +30,7 @@ are switches on this machine; ``MachineModel`` says what the others are.  Each h
 the machine has after reset.
 
 A FENCE_ORDER is ``sfence.w.inval`` or ``sfence.inval.ir``.  It drops nothing.  It orders the fences
-``sinval.vma`` and ``hinval`` of its hart (:mod:`hypervisor_model.fences`).  No hypervisor traps it.
+``sinval.vma`` and ``hinval`` of its hart (``hypervisor_model.fences``).  No hypervisor traps it.
 A policy carries out ``sinval.vma`` at once, as if it were ``sfence.vma``, which the specification
 allows.  Traces before version 3 do not have it.
 

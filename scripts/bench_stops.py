@@ -10,9 +10,9 @@ On one recording of one guest, over one region, in one run:
   (c) gdb      the points of the region's start as gdb's own break- and watchpoints, resumed over
                MI, for as many stops as fit into --gdb-seconds.
 Prints stops per second of each, the median over some rounds of (b)/(a), which is what interception
-costs, and where each stop's time goes: what is sent and received, how long QEMU is waited for, and
-the CPU time of the thread that handles stops.  The last are counted in runs of their own, because
-counting takes time.
+costs, and where each stop's time goes: what is sent and received, how long QEMU is waited for, how
+long QEMU waits for us between an answer and the next request, and the CPU time of the thread that
+handles stops.  These are counted in runs of their own, because counting takes time.
 
 What is compared: (a) and (b) re-execute the same recording over the same region, stop at the same
 instructions with the same points, and step each of them once.  Not the same: (b) also pays for gdb
@@ -102,11 +102,14 @@ class Line:
         """Count from here on."""
         self.sent = self.received = self.bytes_sent = self.bytes_received = 0
         self.round_trips, self._asked = 0, False
-        self.waited = self.cpu = 0.0
+        self.waited = self.held_up = self.cpu = 0.0
+        self._answered = 0.0
         self._counted: tuple[int, float] | None = None
 
     def send(self, data: bytes, flags: int = 0) -> int:
         self._count_cpu()
+        if not self._asked and self._answered:
+            self.held_up += time.monotonic() - self._answered
         done = self._line.send(data, flags)
         self.sent += data[:done].count(b"$")
         self.bytes_sent += done
@@ -119,7 +122,8 @@ class Line:
         try:
             data = self._line.recv(size, flags)
         finally:
-            self.waited += time.monotonic() - started
+            self._answered = time.monotonic()
+            self.waited += self._answered - started
         self.received += data.count(b"$")
         self.bytes_received += len(data)
         self.round_trips += self._asked
@@ -141,6 +145,7 @@ class Line:
             "bytes_sent": round(self.bytes_sent / stops),
             "bytes_received": round(self.bytes_received / stops),
             "waiting_us": round(1e6 * self.waited / stops),
+            "between_us": round(1e6 * self.held_up / stops),
             "cpu_us": round(1e6 * self.cpu / stops),
         }
 

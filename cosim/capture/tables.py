@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,17 @@ class _Page:
     """The level at which it is a root."""
     bases: dict[int, set[int]] = field(default_factory=dict)
     """The virtual addresses that entry 0 stands for, by level."""
+
+
+class PlainEntry(NamedTuple):
+    """An entry to which a store may be plain (:meth:`LiveTables.plain_entry`)."""
+
+    word: int
+    """Where it is in RAM, in words."""
+    old: int
+    """What it holds, an int64."""
+    live: _Page
+    """The table that it is in."""
 
 
 @kernel
@@ -205,22 +217,30 @@ class LiveTables:
                     self._entry_written(entry, max(pa, entry), size, op, flags)
                     flags = FLAG_CONT
 
-    def plain_store(self, pa: int) -> int | None:
-        """Return what the entry at ``pa`` holds if a store to it has run and was plain.
+    def plain_entry(self, pa: int) -> PlainEntry | None:
+        """Return the entry at ``pa`` if a store to it may be plain.
 
         A plain store changes one entry and nothing else: no table comes or goes, and neither
-        tables nor text are reached in another way.  It must change more than A and D, because
-        nothing else shows that it ran.  :meth:`plain_store_done` must follow, but the guest may run
-        meanwhile.
+        tables nor text are reached in another way.
         """
         live = self._pages.get(pa & -_PAGE)
         if live is None or (live.root_level is not None and not self._loaded(pa & -_PAGE)):
             return None
         old = int(self._copies[live.slot, (pa & (_PAGE - 1)) >> 3])
-        new = self.ram_entry(pa)
-        if not (old ^ new) & ~(pte.A | pte.D):
+        if not self._is_plain(live, old):
             return None
-        return new if self._is_plain(live, old) and self._is_plain(live, new) else None
+        return PlainEntry((pa - self._base) >> 3, old, live)
+
+    def plain_store(self, entry: PlainEntry) -> int | None:
+        """Return what ``entry`` holds if a store to it has run and was plain.
+
+        It must change more than A and D, because nothing else shows that it ran.
+        :meth:`plain_store_done` must follow, but the guest may run meanwhile.
+        """
+        new = int(self._ram[entry.word])
+        if not (entry.old ^ new) & ~(pte.A | pte.D) or not self._is_plain(entry.live, new):
+            return None
+        return new
 
     def _is_plain(self, live: _Page, entry: int) -> bool:
         if not entry & pte.V:
@@ -232,7 +252,7 @@ class LiveTables:
         return _target(entry) not in self._pages and not any(live.links[1:])
 
     def plain_store_done(self, pa: int, size: int, op: PteOp, new: int) -> None:
-        """Take in a store for which :meth:`plain_store` has returned ``new``."""
+        """Take in a store to ``pa`` for which :meth:`plain_store` has returned ``new``."""
         self._entry_written(pa & ~7, pa, size, op, 0, new)
 
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:

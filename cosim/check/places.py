@@ -65,6 +65,10 @@ class Places:
         """Return ``name+0x12`` of an unsigned address, or None."""
         return None if self._symbols is None else self._symbols.lookup(pc)
 
+    def instruction(self, pc: int) -> str | None:
+        """Return the instruction at an unsigned address as text, or None."""
+        return None if self._symbols is None else self._symbols.instruction(pc)
+
     def source(self, pc: int) -> str | None:
         """Return ``file.c:12`` of an unsigned address, or None."""
         addresses, lines = self._lines

@@ -18,8 +18,9 @@ def render(document: dict[str, Any]) -> Text:
     return text
 
 
-def _place(symbol: str | None, source: str | None, pc: int) -> str:
+def _place(symbol: str | None, source: str | None, pc: int, instruction: str | None = None) -> str:
     named = f"{pc:#x} {symbol}" if symbol else f"{pc:#x}"
+    named = f"{named}: {instruction}" if instruction else named
     return f"{named} ({source})" if source else named
 
 
@@ -28,12 +29,15 @@ def _finding(text: Text, row: dict[str, Any]) -> None:
     text.append(row["severity"], style=_STYLES[row["severity"]])
     text.append(f": {row['kind']} at 0x{row['va']:x}: {row['effect']}\n")
     what = store["register"] or f"level {store['level']} entry {store['entry']:#x}"
-    text.append(f"  store   {_place(row['store_symbol'], row['store_source'], row['store_pc'])}\n")
+    instruction = row["store_instruction"]
+    place = _place(row["store_symbol"], row["store_source"], row["store_pc"], instruction)
+    text.append(f"  store   {place}\n")
     text.append(f"          {what}: {store['old']:#x} -> {store['new']:#x}\n")
     for frame in (row["call_chain"] or ())[1:]:
         text.append(f"  from    {_place(frame['symbol'], frame['source'], frame['pc'])}\n")
     kind = access["kind"] or "use"
-    text.append(f"  {kind:7} {_place(access['symbol'], access['source'], access['pc'])}")
+    place = _place(access["symbol"], access["source"], access["pc"], access["instruction"])
+    text.append(f"  {kind:7} {place}")
     text.append(f" in {access['privilege']}-mode on hart {access['hart']}\n")
     text.append(f"  fence   {fence['text']}")
     if fence["executed"] is not None:

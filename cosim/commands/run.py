@@ -20,7 +20,7 @@ from cosim.session.backends import FOR_RUN
     "  cosim run linux --json --model shadow,lsp > result.json\n"
     "  cosim run micro --workload 'scenario=lsp-bench pages=64 ops=500 share=50' --step-all\n"
     "  cosim run --kernel vmlinux --append 'console=ttyS0' --from start_kernel --to 0x80201000\n"
-    "  cosim run micro --model nested --machine gstage_page=2M,tlb.data=16x4\n"
+    "  cosim run micro --model nested --machine gstage_page=2M,tlb.data=16x4 --filter 16\n"
     "  cosim run linux --live\n"
     "  cosim run linux --backend plugin --gdb /tmp/gdb.sock\n"
     "  cosim run scripts/runs/overnight.toml -o results\n"

@@ -65,11 +65,6 @@ def parse_general(answer: bytes) -> list[int]:
     return list(_GENERAL.unpack(data))
 
 
-def parse_one(answer: bytes, number: int) -> int:
-    """Return register x0..x31, or pc (32), from the answer to a ``g`` packet."""
-    return int.from_bytes(unhexlify(answer[16 * number : 16 * number + 16]), "little")
-
-
 def read_description(stub: Stub) -> RegisterNumbers:
     """Read the target description.  QEMU 7.2 answers ``p`` only after that.
 

@@ -31,6 +31,8 @@ _TICK_SECONDS = 0.02
 """A read looks at its deadline so often."""
 _TICK = struct.pack("@ll", 0, int(_TICK_SECONDS * 1e6))
 """The same as a ``struct timeval``."""
+_SHORT = 100
+"""Data of so few bytes is often the same: stops and ``OK``."""
 _SHOWN = 160
 """A log line shows this many characters of a packet."""
 
@@ -125,28 +127,38 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take in ``data``; return the payloads that it completes, an interrupt as INTERRUPT."""
-        if self._rest:
-            data = self._rest + data
-        packets = []
-        at, length = 0, len(data)
-        while at < length:
-            first = data[at]
-            if first == 0x24:
-                end = data.find(b"#", at)
-                if end < 0 or length < end + 3:
-                    break
-                body = data[at + 1 : end]
-                if data[end + 1 : end + 3].lower() == _CHECKSUMS[sum(body) & 0xFF]:
-                    packets.append(_unpack(body) if b"}" in body or b"*" in body else body)
-                else:
-                    self.damaged += 1
-                at = end + 3
+        if self._rest or len(data) > _SHORT:
+            packets, self._rest, damaged = _split(self._rest + data)
+        else:
+            packets, self._rest, damaged = _split_short(data)
+        self.damaged += damaged
+        return list(packets)
+
+
+def _split(data: bytes) -> tuple[Sequence[bytes], bytes, int]:
+    """Return the payloads in ``data``, what is left of it, and how many packets are damaged."""
+    packets = []
+    at, length, damaged = 0, len(data), 0
+    while at < length:
+        first = data[at]
+        if first == 0x24:
+            end = data.find(b"#", at)
+            if end < 0 or length < end + 3:
+                break
+            body = data[at + 1 : end]
+            if data[end + 1 : end + 3].lower() == _CHECKSUMS[sum(body) & 0xFF]:
+                packets.append(_unpack(body) if b"}" in body or b"*" in body else body)
             else:
-                if first == 0x03:
-                    packets.append(INTERRUPT)
-                at += 1
-        self._rest = data[at:]
-        return packets
+                damaged += 1
+            at = end + 3
+        else:
+            if first == 0x03:
+                packets.append(INTERRUPT)
+            at += 1
+    return packets, data[at:], damaged
+
+
+_split_short = lru_cache(maxsize=4096)(_split)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ _ECHO_SECONDS = 5.0
 """How long the guest may show nothing of what was typed."""
 _NO_ECHO_SECONDS = 0.3
 """How long after that: perhaps the guest never shows it, as at a password."""
+_LOOK_SECONDS = 0.25
+"""How often whoever waits looks whether that is hopeless."""
 _KEEP = 1 << 20
 _LOG_LIMIT = 64 << 20
 _SEARCHED = 64 << 10
@@ -146,14 +148,26 @@ class Console:
             # The guest runs on; the session reports this when it ends.
             self.log_error = f"{self.log}: {error.strerror}"
 
-    def expect(self, pattern: str, timeout: float) -> str:
+    def expect(
+        self, pattern: str, timeout: float, hopeless: Callable[[], bool] = lambda: False
+    ) -> str | None:
         """Wait until ``pattern`` (a regular expression) appears; return the text it matched.
 
+        :param hopeless: is asked a few times a second; if it says True, the answer is None.
         :raises GuestError: when it does not appear within ``timeout`` seconds, or the console
             closes first; the message quotes the last line seen.
         """
         stream = self._stream
-        found = stream.expect([pattern, pexpect.EOF, pexpect.TIMEOUT], timeout=timeout)
+        wanted = [pattern, pexpect.EOF, pexpect.TIMEOUT]
+        deadline = time.monotonic() + timeout
+        found = 2
+        while found == 2:
+            left = deadline - time.monotonic()
+            found = stream.expect(wanted, timeout=max(0.0, min(left, _LOOK_SECONDS)))
+            if found == 2 and left <= 0:
+                break
+            if found == 2 and hopeless():
+                return None
         if found == 0:
             with stream.arrived:
                 self._unseen[:] = str(stream.buffer).encode() + stream.pending

@@ -8,6 +8,7 @@ guest as it runs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -44,7 +45,7 @@ from cosim.session.forecast import Forecast, warning
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
-from cosim.session.trap_loop import TrapLoop
+from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 _TICK = 0.25
 _CONSOLE_TICK = 0.02
 """The guest runs on between printing a line and our look at its console."""
+_OBJECTS = 50_000
+"""So many new objects are made between two looks for garbage."""
 RSP_LOGGER = "cosim.rsp"
 """Logs the packets to and from QEMU's stub, at level DEBUG."""
 
@@ -106,8 +109,11 @@ class GdbSession:
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
         self._standstill: Standstill | None = None
+        self._loops: TrapLoops | None = None
+        """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
         self._not_replayed: int | None = None
         self._region_started = 0.0
+        self._stopped_at: float | None = None
         self._forecast: Forecast | None = None
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
@@ -216,6 +222,8 @@ class GdbSession:
         loop = None if self._recorded is None else self._recorded.loop
         stub = Stub(machine.stub)
         stub.start()
+        if plan.live:
+            self._loops = TrapLoops(machine, stub)
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
@@ -262,13 +270,16 @@ class GdbSession:
         self._began = True
         self._first_instruction = self._icount(machine)
         self._instructions = None
-        self._region_started = time.monotonic()
+        self._region_started, self._stopped_at = time.monotonic(), None
         if self._recorded is not None and self._recorded.instructions is not None:
             self._forecast = Forecast(self._recorded.instructions)
         try:
-            reached = self._reach(plan.end, machine, interposer, gdb)
+            with _rare_collections():
+                reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
-            self._region_seconds = round(time.monotonic() - self._region_started, 3)
+            # QEMU may take a while to say where its guest has ended.
+            ended = self._stopped_at or time.monotonic()
+            self._region_seconds = round(ended - self._region_started, 3)
         self._check_end(machine, reached=reached)
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
@@ -324,6 +335,7 @@ class GdbSession:
         interception = self._interception
         assert interception is not None
         seen = False
+        self._stopped_at = None
         gdb.resume()
         while True:
             stop = gdb.wait_stop(_CONSOLE_TICK if pattern else _TICK)
@@ -332,6 +344,7 @@ class GdbSession:
             if interposer.failure is not None:
                 raise interposer.failure
             if stop is not None:
+                self._stopped_at = time.monotonic()
                 break
             if pattern and not seen and machine.console.seen(pattern):
                 gdb.interrupt()
@@ -339,6 +352,9 @@ class GdbSession:
             if time.monotonic() > self._deadline:
                 self._out_of_time(machine, gdb)
             self._look_ahead(machine, interception.stops)
+            live_loop = None if self._loops is None else self._loops.look()
+            if live_loop is not None:
+                raise self._looping(live_loop, machine)
             if self._standstill is not None:
                 instruction = self._standstill.at(interception.stops)
                 if instruction is not None:
@@ -346,13 +362,14 @@ class GdbSession:
         self._instructions = self._icount(machine)
         if interception.loops:
             assert self._recorded is not None and self._recorded.loop is not None
-            raise GuestError(
-                self._recorded.loop.describe(self._plan, machine.ram_words()),
-                log=str(machine.console_log),
-            )
+            raise self._looping(self._recorded.loop, machine)
         if interposer.gone and machine.failed():
             raise MachineError(machine.obituary(), log=str(machine.stderr_log))
         return seen
+
+    def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
+        text = loop.describe(self._plan, machine.ram_words())
+        return GuestError(text, log=str(machine.console_log))
 
     def _too_late(self) -> str:
         if not self._printed_late:
@@ -489,6 +506,22 @@ class GdbSession:
 
 def _less(count: int | None, other: int | None) -> int | None:
     return None if count is None or other is None else count - other
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python seldom look for garbage, and only among what is made from here on.
+
+    It would look at all objects of all modules, which takes as long as some hundred stops.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager

@@ -72,7 +72,7 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
-        self._watches_traps = self._timing.mode == "record" and options.gdb is None
+        self._watches_traps = self._timing.mode in ("record", "live") and options.gdb is None
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -131,6 +131,8 @@ class PluginSession:
             # An interruption ends the guest first, so that its stream is whole.
             with interrupts.deferred():
                 self._read(machine)
+            if self._loop is not None:
+                raise self._looping(self._loop, machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
             self._check_end(machine)
@@ -157,11 +159,14 @@ class PluginSession:
             if self._loop is not None:
                 if self._unsent is not None and len(self._unsent):
                     self._take(self._unsent, machine)
-                loop = self._loop.describe(self._plan, machine.ram_words())
-                raise GuestError(loop, log=str(machine.console_log)) from None
+                raise self._looping(self._loop, machine) from None
             raise self._explain(cut, machine) from None
         finally:
             done.set()
+
+    def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
+        text = loop.describe(self._plan, machine.ram_words())
+        return GuestError(text, log=str(machine.console_log))
 
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
@@ -183,7 +188,7 @@ class PluginSession:
         try:
             dialogue.hold(machine.console, self._plan.console, self._watchers.note)
         except CosimError as error:
-            if not done.is_set():
+            if not done.is_set() and self._loop is None:
                 self._dialogue_error = error
                 self._stop(machine.pid)
 
@@ -199,9 +204,13 @@ class PluginSession:
                 return
 
     def _watch_traps(self, machine: Machine, done: threading.Event) -> None:
-        """End a guest that traps without end.  Its QEMU does not hear anything else."""
+        """End a guest that traps without end.  QEMU hears nothing else if it records one."""
         while self._loops is not None and not done.wait(_VIEW_SECONDS):
             loop = self._loops.look()
+            if loop is not None and self._plan.live:
+                self._loop = loop
+                self._end(machine, done)
+                return
             if loop is not None:
                 self._unsent = self._source.unsent(machine.pid)
                 self._loop = loop

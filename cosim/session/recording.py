@@ -118,7 +118,10 @@ def record(
         with nullcontext() if beside is None else beside.listen(machine):
             machine.resume()
             with interrupts.allowed():
-                dialogue.hold(machine.console, plan.console, note)
+                dialogue.hold(
+                    *(machine.console, plan.console, note),
+                    lambda: loops.look() is not None or time.monotonic() > limit,
+                )
             over = (
                 beside.region_ended
                 if beside is not None

@@ -1,12 +1,12 @@
 """A guest that traps without end, because the trap vector itself faults.
 
-QEMU that records such a guest answers nobody any more and cannot be ended in order (see
-:mod:`cosim.debugger.peek`).  So the session looks for the loop itself, kills QEMU, and says where
-the guest is.
+The session looks for the loop itself, ends QEMU, and says where the guest is.  QEMU that records
+such a guest answers nobody any more (see :mod:`cosim.debugger.peek`), so it is killed.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cosim.debugger import peek
 from cosim.debugger.rsp import Stub
+from cosim.machine import process
 from cosim.machine.configuration import RAM_BASE
 from cosim.machine.qemu import Machine
 from cosim.run.plan import Plan
@@ -27,6 +28,9 @@ _NAMES = ("pc", "satp", *(mode + part for mode in _MODES for part in _PARTS))
 _SECONDS = 0.5
 _GROWTH = 4096
 """Each trap adds a byte to the recording, and QEMU writes it in blocks of this size."""
+_SHARE = 0.2
+"""The share of a processor that a guest without a recording needs at least if it loops.  One that
+is stopped needs none."""
 _INTERRUPT = 1 << 63
 _ACCESSED_FOR = {
     causes.FETCH_PAGE_FAULT: pte.A | pte.X,
@@ -86,36 +90,49 @@ class TrapLoop(NamedTuple):
 
 
 class TrapLoops:
-    """Looks for a loop of traps in one machine that records.
+    """Looks for a loop of traps in one machine that runs its guest.
 
     :param machine: has just been entered; its guest has not started.
+    :param stub: its stub; None if nobody else uses it.
     """
 
-    def __init__(self, machine: Machine) -> None:
-        stub = Stub(machine.stub)
-        stub.start()
+    def __init__(self, machine: Machine, stub: Stub | None = None) -> None:
+        if stub is None:
+            stub = Stub(machine.stub)
+            stub.start()
+        self._pid = machine.pid
         self._peek = peek.find(machine.pid, stub, _NAMES)
         self._recording = machine.timing.log
         self._seen: TrapLoop | None = None
         self._since = 0.0
-        self._size = 0
+        self._work = 0.0
 
     def look(self) -> TrapLoop | None:
         """Return the loop that the guest has been in for at least half a second, if any."""
-        if self._peek is None or self._recording is None:
+        if self._peek is None:
             return None
         try:
             loop = _loop(self._peek.read())
-            size = self._recording.stat().st_size
+            work = self._worked()
         except OSError:
             return None
         now = time.monotonic()
         if loop is None or loop != self._seen:
-            self._seen, self._since, self._size = loop, now, size
-        elif now - self._since >= _SECONDS and size - self._size >= _GROWTH:
-            # The guest may stand at its vector for another reason, but then nothing is recorded.
-            return loop
-        return None
+            self._seen, self._since, self._work = loop, now, work
+            return None
+        seconds = now - self._since
+        # The guest may stand at its vector for another reason, but then it does not work.
+        least = _GROWTH if self._recording is not None else _SHARE * seconds
+        return loop if seconds >= _SECONDS and work - self._work >= least else None
+
+    def _worked(self) -> float:
+        """Return the size of the recording in bytes; without one, QEMU's CPU time in seconds.
+
+        :raises OSError: when there is no recording any more.
+        """
+        if self._recording is not None:
+            return self._recording.stat().st_size
+        return process.cpu_ticks(self._pid) / os.sysconf("SC_CLK_TCK")
 
 
 def _loop(registers: dict[str, int]) -> TrapLoop | None:

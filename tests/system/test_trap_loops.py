@@ -58,6 +58,31 @@ def test_no_vector_at_all(backend: str, tmp_path: Path, home: Home) -> None:
     assert document["events"]["fence"]["all"] == 1
 
 
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+def test_in_a_dialogue(backend: str, tmp_path: Path, home: Home) -> None:
+    ended, document = _capture(
+        "trap_loop_m", backend, tmp_path, home, "--expect", "nothing", "--send", "x"
+    )
+    assert ended.status == 3
+    assert "the guest traps without end, at its own trap vector 0x0000000000000000" in ended.line
+    assert ended.seconds < _LIMIT
+    assert document["events"]["fence"]["all"] == 1
+
+
+@pytest.mark.parametrize("backend", ["gdb", "plugin"])
+def test_a_guest_that_is_not_recorded(backend: str, tmp_path: Path, home: Home) -> None:
+    kernel = bare_kernel.build("trap_loop_m", tmp_path, bare_kernel.M_MODE)
+    words: list[str | Path] = ["run", "--kernel", kernel, "--bios", "none", "--memory", "128M"]
+    words += ["--live", "--backend", backend, "--from", "boot", "--model", "native", "--json"]
+    ended = run(words, home.environment())
+    assert ended.status == 3
+    said = ended.stderr.splitlines()[-1]
+    assert "the guest traps without end, at its own trap vector 0x0000000000000000" in said
+    assert ended.document["events"]["fence"]["all"] == 1
+    # QEMU was ended in order, so it was audited.
+    assert ended.document["audit"]["checks"] >= 1
+
+
 def test_the_hint_helps(tmp_path: Path, home: Home) -> None:
     """With the CPU that it names, the same kernel spins in S-mode up to the limit."""
     ended, _ = _capture("trap_loop", "plugin", tmp_path, home, "--cpu", "rv64", "--time-limit", "3")

@@ -5,112 +5,148 @@ x0..x31, pc and the privilege are asked then.  They must be those of a guest tha
 execute what was foretold.  That it was executed is shown by RAM for a store, and by pc for a fence.
 Then the guest goes on at once, and the event is written while it runs.
 
-The event is made of what the guest shows.  If that is not what was foretold, the stop is not plain.
+What is compared with the guest's answers is prepared while the guest runs, too: it stands still for
+as few instructions of ours as possible.  If the guest shows anything else, the stop is not plain.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from cosim.capture.decode import Instruction
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.gdb.foretold import Next
 from cosim.capture.gdb.stopped_guest import PlainState
-from hypervisor_model.events import Priv, PteOp
+from cosim.capture.tables import PlainEntry
+from hypervisor_model.events import Kind, Priv, PteOp
 from hypervisor_model.isa import pte
 
 SAMPLED_EVERY = 16
 """One foretold stop in so many is asked for satp and for translations, too."""
+_MASK = (1 << 64) - 1
 _WORD = 8
 
 
-class PlainStore(NamedTuple):
-    """A store that has executed."""
+class Plain(NamedTuple):
+    """A plain stop that is to come.  It is exactly this, or it is not plain."""
 
     pc: int
     priv: int
     instruction: Instruction
-    pa: int
-    new: int
-    """What the entry holds now, an int64."""
+    code_at: int
+    """The physical address of the instruction."""
+    pc_sent: bytes
+    """pc as the stub sends it."""
+    watch: int | None = None
+    """The page whose watchpoint stops the guest; None for a fence."""
+    pa: int = 0
+    """Where a store writes."""
+    base_at: slice = slice(0)
+    """Where the answer to ``g`` has the register with the address of a store."""
+    base_sent: bytes = b""
+    """That register as the stub sends it."""
+    entry: PlainEntry | None = None
+    """The entry that a store writes."""
+
+    @property
+    def behind(self) -> int:
+        """The address behind the instruction."""
+        return self.pc + self.instruction.length
 
     @property
     def op(self) -> PteOp:
         """What kind of store it is."""
         return PteOp.AMO if self.instruction.kind is InstructionKind.AMO else PteOp.STORE
 
+    def stands(self, state: PlainState) -> bool:
+        """Return True if ``state`` is that of a guest which is about to execute this."""
+        general = state.general
+        return (
+            general[_PC_AT] == self.pc_sent
+            and general[self.base_at] == self.base_sent
+            and state.priv == self.priv
+        )
+
     def __str__(self) -> str:
-        return f"{self.instruction.text} to {self.pa:#x} at {self.pc:#x}"
+        place = "" if self.watch is None else f" to {self.pa:#x}"
+        return f"{self.instruction.text}{place} at {self.pc:#x}"
 
 
-class PlainFence(NamedTuple):
-    """A fence that was stepped.  If pc is behind it, it has executed."""
+class Executed(NamedTuple):
+    """A plain stop whose step is done."""
 
-    pc: int
-    priv: int
-    instruction: Instruction
+    plain: Plain
     state: PlainState
-
-    @property
-    def behind(self) -> int:
-        """Where the guest goes on."""
-        return self.pc + self.instruction.length
-
-    def __str__(self) -> str:
-        return f"{self.instruction.text} at {self.pc:#x}"
+    """The guest before the step."""
+    new: int = 0
+    """What a store has left in the entry, an int64."""
 
 
-class Stores(Protocol):
-    """The live tables, as far as plain stores need them."""
+class Code(Protocol):
+    """The instructions seen so far."""
 
-    def plain_store(self, pa: int) -> int | None:
-        """Return what a plain store has left at ``pa``; None if none has written there."""
+    def place(self, pc: int, priv: int) -> tuple[Instruction, int] | None:
+        """Return the instruction seen at ``pc``, and its physical address."""
 
 
 class Points(Protocol):
     """What is known of the stop points."""
 
-    def table_at(self, page: int) -> int | None:
-        """Return the table that is watched at the virtual page ``page``; None if in doubt."""
+    def watched_at(self, table: int) -> int | None:
+        """Return the virtual page where ``table`` is watched; None if there is not just one."""
+
+    def is_break(self, pc: int) -> bool:
+        """Return True if a breakpoint is at ``pc``."""
 
     @property
     def steady(self) -> bool:
         """True if a fence, or an entry that reaches neither tables nor text, moves no point."""
 
 
-def may_be_plain(event: Next, known: Instruction, points: Points) -> bool:
-    """Return True if the foretold ``event``, of the instruction ``known``, may be plain."""
-    if event.priv != Priv.S or not points.steady:
-        return False
-    kind = known.kind
-    return (
-        kind is InstructionKind.FENCE
-        or kind is InstructionKind.STORE
-        or kind is InstructionKind.AMO
+class Stores(Protocol):
+    """The live tables, as far as plain stores need them."""
+
+    def plain_entry(self, pa: int) -> PlainEntry | None:
+        """Return the entry at ``pa`` if a store to it may be plain."""
+
+
+def prepare(event: Next, code: Code, points: Points, tables: Stores) -> Plain | None:
+    """Return the plain stop that ``event`` foretells; None if it may be none."""
+    seen = code.place(event.pc, event.priv)
+    if seen is None or event.priv != Priv.S or not points.steady:
+        return None
+    instruction, code_at = seen
+    kind = instruction.kind
+    plain = Plain(event.pc, event.priv, instruction, code_at, _sent(event.pc))
+    if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
+        return plain if points.is_break(event.pc) else None
+    if event.kind != Kind.PTE_WRITE or instruction.base is None:
+        return None
+    if kind is not InstructionKind.STORE and kind is not InstructionKind.AMO:
+        return None
+    pa = event.a
+    watch = points.watched_at(pa & -pte.PAGE)
+    entry = tables.plain_entry(pa)
+    if watch is None or entry is None or pa % _WORD + instruction.size > _WORD:
+        return None
+    base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
+    return plain._replace(
+        watch=watch,
+        pa=pa,
+        base_at=_at(instruction.base),
+        base_sent=_sent(base),
+        entry=entry,
     )
 
 
-def fence(event: Next, known: Instruction, state: PlainState) -> PlainFence | None:
-    """Return the fence that was stepped; None if ``state`` is not that before the foretold one."""
-    if state.pc != event.pc or state.priv != event.priv:
-        return None
-    return PlainFence(event.pc, event.priv, known, state)
+def _at(register: int) -> slice:
+    return slice(16 * register, 16 * register + 16)
 
 
-def store(
-    event: Next, known: Instruction, watch: int, state: PlainState, points: Points, tables: Stores
-) -> PlainStore | None:
-    """Return the store that was stepped; None if it is in doubt that it was the foretold one.
+_PC_AT = _at(32)
 
-    :param watch: the virtual page whose watchpoint has stopped the guest.
-    :param state: the guest before the step.
-    """
-    if state.pc != event.pc or state.priv != event.priv or known.base is None:
-        return None
-    va = state.register(known.base) + known.immediate
-    table = points.table_at(watch)
-    if va & -pte.PAGE != watch or table is None or va % _WORD + known.size > _WORD:
-        return None
-    pa = table | va & (pte.PAGE - 1)
-    new = tables.plain_store(pa)
-    return None if new is None else PlainStore(event.pc, event.priv, known, pa, new)
+
+@lru_cache(maxsize=4096)
+def _sent(value: int) -> bytes:
+    return value.to_bytes(8, "little").hex().encode()

@@ -112,7 +112,7 @@ class Classifier:
     def __init__(self, code: Code, layout: GuestLayout) -> None:
         self._code = code
         self._layout = layout
-        self._bytes = layout.ram.view(np.uint8)
+        self._bytes = layout.ram.view(np.uint8).data
         self._known: dict[tuple[int, int], tuple[Instruction, int]] = {}
         """By pc and privilege; where the instruction is in RAM."""
 
@@ -134,14 +134,20 @@ class Classifier:
 
     def known(self, pc: int, priv: int) -> Instruction | None:
         """Return the instruction at ``pc`` if RAM shows that it is still the one seen there."""
-        known = self._known.get((pc, priv))
-        if known is None:
-            return None
-        instruction, pa = known
-        first = pa - self._layout.base
-        if self._bytes[first : first + instruction.length].tobytes() == instruction.code:
-            return instruction
-        return None
+        seen = self._known.get((pc, priv))
+        return seen[0] if seen is not None and self.holds(*seen) else None
+
+    def place(self, pc: int, priv: int) -> tuple[Instruction, int] | None:
+        """Return the instruction seen at ``pc``, and its physical address.
+
+        :meth:`holds` tells if it is still there.
+        """
+        return self._known.get((pc, priv))
+
+    def holds(self, instruction: Instruction, pa: int) -> bool:
+        """Return True if RAM has ``instruction`` at ``pa``."""
+        first, code = pa - self._layout.base, instruction.code
+        return self._bytes[first : first + len(code)] == code
 
     def remember(self, stop: Stop) -> None:
         """Keep the instruction of a translated stop, so that it is read from RAM the next time."""

@@ -7,6 +7,8 @@ watchpoints at their writable mappings, those of user memory included.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.guest_text import GuestText
 from cosim.capture.gdb.layout import GuestLayout, Range
@@ -39,8 +41,8 @@ class Coverage:
         """Physical addresses, which count while there is no paging."""
         self._suspects: set[int] = set()
         self._watched: dict[int, set[int]] = {}
-        self._tables_at: dict[int, int | None] | None = None
-        """The inverse of ``_watched``; None until it is needed."""
+        self._at: Counter[int] | None = None
+        """How many tables are watched at each page; None until it is needed."""
         self._satp: int | None = None
         self._bare: bool | None = None
         self._returns: set[int] = set()
@@ -89,7 +91,7 @@ class Coverage:
             # M-mode stores to physical addresses, whatever satp holds.
             physical = set(tables) if bare or self._layout.machine_mode else set()
             self._points.watches.become(physical.union(*self._watched.values()))
-            self._tables_at = None
+            self._at = None
         if bare != self._bare:
             self._bare = bare
             self._points.breaks.become(self._lasting() | self._returns)
@@ -111,14 +113,22 @@ class Coverage:
         """True if a fence, or an entry that reaches neither tables nor text, moves no point."""
         return not (self._bare or self._layout.machine_mode or self._text.is_rewritten)
 
-    def table_at(self, page: int) -> int | None:
-        """Return the table that is watched at the virtual page ``page``; None if there are more."""
-        if self._tables_at is None:
-            self._tables_at = {}
-            for table, addresses in self._watched.items():
-                for va in addresses:
-                    self._tables_at[va] = None if va in self._tables_at else table
-        return self._tables_at.get(page)
+    def watched_at(self, table: int) -> int | None:
+        """Return the virtual page where ``table`` is watched; None if there is not just one.
+
+        There is none either if another table may be there, too.
+        """
+        addresses = self._watched.get(table, ())
+        if len(addresses) != 1:
+            return None
+        (va,) = addresses
+        if self._at is None:
+            self._at = Counter(va for known in self._watched.values() for va in known)
+        return va if self._at[va] == 1 else None
+
+    def is_break(self, pc: int) -> bool:
+        """Return True if a breakpoint is at ``pc``."""
+        return pc in self._points.breaks
 
     def _without_paging(self) -> bool:
         return bool(atp.mode(self._tables.satp) == 0)

@@ -19,10 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from cosim.capture import marks
-from cosim.capture.decode import Instruction
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.gdb import ahead, effects, samples
-from cosim.capture.gdb.ahead import PlainFence, PlainStore
 from cosim.capture.gdb.audit import Audit, Auditor
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
@@ -30,7 +28,7 @@ from cosim.capture.gdb.effects import Executed
 from cosim.capture.gdb.foretold import Foretold, Next
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stepping import Countdown, Stepping
-from cosim.capture.gdb.stop_points import StopPoints, lifted
+from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.gdb.stopped_guest import HartState, StoppedGuest
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
@@ -43,6 +41,12 @@ from hypervisor_model.jit import unsigned
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
+_IN_ONE_GO = 16
+"""After so many stops that were foretold, others may have their say."""
+_SOON_SECONDS = 0.02
+"""Stops that are foretold mostly come within this."""
+_TRAPPED = 5
+"""The signal of a stop at a point."""
 _STORES = (InstructionKind.STORE, InstructionKind.AMO, InstructionKind.CBO_ZERO)
 """Stores whose effect the tables show: ``sc`` has a result, and a vector store other pages."""
 
@@ -74,8 +78,9 @@ class Interception:
         self._loop = layout.loop
         self._sink = sink
         self._foretold = foretold
-        self._pending: Stop | PlainFence | PlainStore | None = None
-        self._plain = 0
+        self._pending: Stop | ahead.Executed | None = None
+        self._prepared: ahead.Plain | None = None
+        self._foretold_stops = 0
         self._one_by_one = one_by_one
         self._log = EventLog()
         self._last_batch = 0.0
@@ -202,8 +207,10 @@ class Interception:
 
     def resume(self, payload: bytes) -> None:
         """Let the guest run: ``vCont;c`` or ``vCont;s``."""
+        self._prepared = None
         if self._pending is None:
             self._guest.go(payload)
+            self._prepare()
         else:
             self._settle(payload)
 
@@ -218,13 +225,12 @@ class Interception:
         :return: False if nothing was done: this stop must be handled with care.
         :raises GuestEnded: when the guest ends in the instruction.
         """
+        plain, self._prepared = self._prepared, None
+        if plain is not None and plain.watch == reply.watch:
+            return self._execute_plain(plain)
         event = self._to_come()
-        known = None if event is None else self._fits(event, reply)
-        if event is None or known is None:
+        if event is None or not self._fits(event, reply):
             return False
-        self._plain += 1
-        if self._plain % ahead.SAMPLED_EVERY and ahead.may_be_plain(event, known, self._coverage):
-            return self._execute_plain(event, known, reply.watch)
         hidden = set() if reply.watch is None else self._coverage.hide(frozenset({reply.watch}))
         addresses = [event.pc]
         if reply.watch is not None:
@@ -244,38 +250,53 @@ class Interception:
             # A further watchpoint has stopped the instruction before it did anything.
             self._points.sync()
             return False
-        self._take_in_stepped(event, state, dict(zip(addresses, answers, strict=True)), logged)
+        self._take_in_stepped(event.pc, state, dict(zip(addresses, answers, strict=True)), logged)
         return True
 
-    def _execute_plain(self, event: Next, known: Instruction, watch: int | None) -> bool:
-        """Execute a foretold stop that may be plain; return False if nothing was done."""
-        if watch is None:
-            self._guest.start_plain()
-        else:
-            lift, restore = lifted(watch)
-            self._guest.start_plain(lift)
-            self._points.restore(restore)
-        self._log.pc, self._log.priv = event.pc, event.priv
+    def run_ahead(self, stop: StopReply) -> tuple[bool, StopReply | None]:
+        """Handle a stop, and those after it, as long as they were foretold; a few of them.
+
+        :return: True if nothing was done at the last stop, so that it must be handled with care;
+            and the last stop, or None if the guest runs.
+        """
+        for _ in range(_IN_ONE_GO):
+            if self.halted or not self.execute_foretold(stop):
+                return True, stop
+            self.resume(b"vCont;c")
+            following = self._guest.wait(_SOON_SECONDS)
+            if following is None:
+                return False, None
+            stop = following
+            if stop.signal != _TRAPPED:
+                break
+        return False, stop
+
+    def _execute_plain(self, plain: ahead.Plain) -> bool:
+        """Execute a stop that should be plain; return False if nothing was done."""
+        guest, watch = self._guest, plain.watch
+        guest.start_plain(watch)
+        self._log.pc, self._log.priv = plain.pc, plain.priv
         logged = len(self._log)
         if watch is None:
             # A fence writes no table, so the tables can be compared while QEMU executes it.
             self._auditor.check_tables()
-        state = self._guest.plain_state()
-        if self._guest.finish_step().watch is not None:
+        same = self._classifier.holds(plain.instruction, plain.code_at)
+        state = guest.plain_state(watch)
+        if guest.finish_step().watch is not None:
             # A further watchpoint has stopped the instruction before it did anything.
             return False
-        plain: PlainFence | PlainStore | None
-        if watch is None:
-            plain = ahead.fence(event, known, state)
-        else:
-            plain = ahead.store(event, known, watch, state, self._coverage, self._tables)
-        if plain is None:
-            before = self._guest.state_after(state, unsigned(self._tables.satp))
-            self._take_in_stepped(event, before, {}, logged)
+        new: int | None = 0
+        if not (same and plain.stands(state)):
+            new = None
+        elif plain.entry is not None:
+            new = self._tables.plain_store(plain.entry)
+        if new is None:
+            before = guest.state_after(state, unsigned(self._tables.satp))
+            self._take_in_stepped(plain.pc, before, {}, logged)
             return True
         self.stops += 1
-        self.pc = event.pc
-        self._pending = plain
+        self.pc = plain.pc
+        self._pending = ahead.Executed(plain, state, new)
         if watch is None:
             # What the kernel has patched needs its points before the guest goes on.
             self._coverage.scan_again()
@@ -283,10 +304,11 @@ class Interception:
         return True
 
     def _take_in_stepped(
-        self, event: Next, state: HartState, foreseen: dict[int, int | None], logged: int
+        self, pc: int, state: HartState, foreseen: dict[int, int | None], logged: int
     ) -> None:
         """Take in an instruction that was stepped before it was looked at.
 
+        :param pc: where the foretold event was to happen.
         :param state: the guest before the step.
         :param foreseen: the translations that were asked for before the step.
         :param logged: how many events the log had then.
@@ -302,7 +324,7 @@ class Interception:
         # sp costs a question, and what is foretold does not name it.
         stop = stop.translated(stop.asked, [*(foreseen[part.va] for part in asked), None])
         self._classifier.remember(stop)
-        if state.pc == event.pc and stop.instruction.kind is InstructionKind.FENCE:
+        if state.pc == pc and stop.instruction.kind is InstructionKind.FENCE:
             # If it completed is asked along with the next request.  What the kernel has patched
             # needs its points before the guest goes on.
             self._coverage.scan_again()
@@ -316,27 +338,20 @@ class Interception:
         self._points.sync()
         self._came(logged)
 
-    @property
-    def foretells(self) -> bool:
-        """True if the next event is foretold."""
-        return self._to_come() is not None
-
     def _to_come(self) -> Next | None:
         ready = self.active and not self._countdown and self._place is None
         if self._foretold is None or not ready or self._coverage.skips_firmware:
             return None
         return self._foretold.next()
 
-    def _fits(self, event: Next, reply: StopReply) -> Instruction | None:
-        """Return the instruction of the foretold event if it is known and may be at a stop."""
+    def _fits(self, event: Next, reply: StopReply) -> bool:
+        """Return True if a stop may be the foretold event, and the instruction there is known."""
         known = self._classifier.known(event.pc, event.priv)
         if known is None or not self._points.own(reply, event.pc):
-            return None
+            return False
         if reply.watch is None:
-            fits = event.kind == Kind.FENCE and known.kind is InstructionKind.FENCE
-        else:
-            fits = event.kind == Kind.PTE_WRITE and known.kind in _STORES
-        return known if fits else None
+            return event.kind == Kind.FENCE and known.kind is InstructionKind.FENCE
+        return event.kind == Kind.PTE_WRITE and known.kind in _STORES
 
     def _settle(self, payload: bytes | None) -> None:
         """Take in the instruction whose step is done, if there is one; let the guest run then.
@@ -346,41 +361,53 @@ class Interception:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        asks = not isinstance(pending, PlainStore)
+        plain = pending.plain if isinstance(pending, ahead.Executed) else None
+        stored = plain is not None and plain.watch is not None
         if payload is not None:
             self._points.sync()
-            if asks:
-                self._guest.resume(payload, asking="pc")
-            else:
+            if stored:
                 self._guest.go(payload)
-        logged = len(self._log)
-        # It may be a later stop's by now.
-        self._log.pc, self._log.priv = pending.pc, pending.priv
-        if isinstance(pending, PlainStore):
-            self._take_in_store(pending)
-        else:
-            after = self._guest.read("pc") if payload is None else self._guest.asked()
-            if after != pending.behind:
-                # The step took an interrupt.  The guest comes back to the fence.
-                return
-            if isinstance(pending, PlainFence):
-                self._take_in_fence(pending)
             else:
+                self._guest.resume(payload, asking="pc")
+        logged = len(self._log)
+        if isinstance(pending, Stop):
+            # It may be a later stop's by now.
+            self._log.pc, self._log.priv = pending.pc, pending.state.priv
+            if self._came_to(pending.behind, payload):
                 self._take_in(effects.completed(pending), scanned=True)
+        else:
+            plain = pending.plain
+            self._log.pc, self._log.priv = plain.pc, plain.priv
+            if stored:
+                size = plain.instruction.size
+                self._tables.plain_store_done(plain.pa, size, plain.op, pending.new)
+                self._coverage.update()
+            else:
+                general = parse_general(pending.state.general)
+                sub, va, asid = plain.instruction.fence_operands(general)
+                if not self._came_to(plain.behind, payload):
+                    return
+                self._log.add(Kind.FENCE, va, asid, sub=sub)
+            self._auditor.note(plain)
+            self._countdown.renew()
         self._came(logged)
+        if payload is not None:
+            self._prepare()
 
-    def _take_in_store(self, store: PlainStore) -> None:
-        self._tables.plain_store_done(store.pa, store.instruction.size, store.op, store.new)
-        self._coverage.update()
-        self._auditor.note(store)
-        self._countdown.renew()
+    def _came_to(self, behind: int, payload: bytes | None) -> bool:
+        """Return True if a fence was executed: its step may have taken an interrupt instead.
 
-    def _take_in_fence(self, fence: PlainFence) -> None:
-        general = parse_general(fence.state.general)
-        sub, va, asid = fence.instruction.fence_operands(general)
-        self._log.add(Kind.FENCE, va, asid, sub=sub)
-        self._auditor.note(fence)
-        self._countdown.renew()
+        The guest comes back to the fence then.
+        """
+        after = self._guest.read("pc") if payload is None else self._guest.asked()
+        return after == behind
+
+    def _prepare(self) -> None:
+        """Make ready for the next stop, while the guest runs."""
+        self._foretold_stops += 1
+        event = self._to_come()
+        if event is not None and self._foretold_stops % ahead.SAMPLED_EVERY:
+            self._prepared = ahead.prepare(event, self._classifier, self._coverage, self._tables)
 
     def _came(self, logged: int) -> None:
         if self._foretold is not None and len(self._log) > logged:

@@ -24,13 +24,9 @@ from cosim.debugger.rsp import INTERRUPT, Decoder, PacketLog, StopReply, Stub, f
 from cosim.errors import CosimError, RemoteError, StorageError
 
 _POLL_SECONDS = 0.05
-_SOON_SECONDS = 0.02
-"""Stops that are foretold mostly come within this."""
 _CLOSE_SECONDS = 25.0
 """Longer than any wait of the thread, which may also be compiling the models."""
 _STOP_SECONDS = 10.0
-_ASKED_EVERY = 16
-"""After so many stops that were foretold, look if the guest is to stop."""
 _TRAP = StopReply(b"T05thread:01;", 5)
 _INTERRUPTED = StopReply(b"T02thread:01;", 2)
 _ENDED = StopReply(b"W00", None)
@@ -234,7 +230,7 @@ class _Client:
         interception = self._interception
         state = interception.state()
         stop: StopReply | None = None
-        first, asked = True, 0
+        first = True
         while True:
             mine = interception.owns(stop, state.pc) or interception.stepping
             if mine and (first or state.pc not in self._breaks):
@@ -252,20 +248,19 @@ class _Client:
                     continue
             elif stop is not None:
                 return stop
-            while True:
-                interception.resume(b"vCont;s" if one else b"vCont;c")
-                interception.idle()
-                stop = self._wait()
-                if stop.ended or stop.signal != 5:
-                    return stop
-                if one or not interception.execute_foretold(stop):
+            interception.resume(b"vCont;s" if one else b"vCont;c")
+            interception.idle()
+            stop = self._wait()
+            while not one and not stop.ended and stop.signal == 5:
+                careful, following = interception.run_ahead(stop)
+                if careful:
                     break
-                if interception.halted:
-                    return _TRAP
-                # It costs as much as the rest of such a stop, so not each of them asks.
-                asked += 1
-                if asked % _ASKED_EVERY == 0 and self._interrupted():
+                interception.idle()
+                stop = self._wait() if following is None else following
+                if following is not None and not stop.ended and self._interrupted():
                     return _INTERRUPTED
+            if stop.ended or stop.signal != 5:
+                return stop
             state, first = interception.state(), False
             if one and stop.watch is None:
                 return stop
@@ -279,11 +274,6 @@ class _Client:
 
     def _wait(self) -> StopReply:
         """Wait until the guest stops, by itself or because it is to."""
-        if self._interception.foretells:
-            # It comes soon, and one wait in some asks if the guest is to stop.
-            stop = self._stub.stop(_SOON_SECONDS)
-            if stop is not None:
-                return stop
         stub, line = self._stub.fileno(), self._line.fileno()
         # The stop may have come together with an answer.
         waited = self._stub.has_read

@@ -6,7 +6,6 @@ Both are virtual in QEMU.  :mod:`cosim.capture.gdb.coverage` decides where they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
-from functools import lru_cache
 from typing import Protocol
 
 from cosim.debugger.rsp import StopReply
@@ -32,7 +31,8 @@ class PointSet:
         self._form = kind + b",%x," + length
         self._wanted: set[int] = set()
         self._inserted: set[int] = set()
-        self._changed: set[int] = set()
+        self.changed: set[int] = set()
+        """The addresses for which :meth:`requests` may have something to send."""
 
     def __contains__(self, address: int) -> bool:
         return address in self._wanted
@@ -42,26 +42,26 @@ class PointSet:
 
     def add(self, addresses: Set[int]) -> None:
         """Want points at ``addresses``, too."""
-        self._changed |= addresses - self._wanted
+        self.changed |= addresses - self._wanted
         self._wanted |= addresses
 
     def remove(self, addresses: Set[int]) -> None:
         """Want no points at ``addresses``."""
-        self._changed |= addresses & self._wanted
+        self.changed |= addresses & self._wanted
         self._wanted -= addresses
 
     def become(self, addresses: Set[int]) -> None:
         """Want points at ``addresses`` and nowhere else."""
-        self._changed |= addresses ^ self._wanted
+        self.changed |= addresses ^ self._wanted
         self._wanted = set(addresses)
 
     def requests(self) -> list[bytes]:
         """Return the packets that give QEMU what is wanted, and count them as done."""
-        if not self._changed:
+        if not self.changed:
             return []
-        removed = (self._changed & self._inserted) - self._wanted
-        added = (self._changed & self._wanted) - self._inserted
-        self._changed.clear()
+        removed = (self.changed & self._inserted) - self._wanted
+        added = (self.changed & self._wanted) - self._inserted
+        self.changed.clear()
         self._inserted -= removed
         self._inserted |= added
         return [b"z" + self._form % address for address in removed] + [
@@ -82,11 +82,8 @@ class StopPoints:
 
     def sync(self) -> None:
         """Insert and remove points with the next request, until QEMU has what is wanted."""
-        self._stub.defer(*self.breaks.requests(), *self.watches.requests())
-
-    def restore(self, packet: bytes) -> None:
-        """Send the second packet of :func:`lifted` along with the next request."""
-        self._stub.defer(packet)
+        if self.breaks.changed or self.watches.changed:
+            self._stub.defer(*self.breaks.requests(), *self.watches.requests())
 
     def own(self, reply: StopReply | None, pc: int) -> bool:
         """Return True if one of these points explains a stop.
@@ -97,9 +94,3 @@ class StopPoints:
         if reply is not None and reply.watch is not None:
             return reply.watch in self.watches
         return pc in self.breaks
-
-
-@lru_cache(maxsize=4096)
-def lifted(page: int) -> tuple[bytes, bytes]:
-    """Return the packets that take the watchpoint of ``page`` out for one step, and put it back."""
-    return b"z2,%x,1000" % page, b"Z2,%x,1000" % page

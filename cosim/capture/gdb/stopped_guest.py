@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from cosim.capture.encodings import ATP_NAMES
-from cosim.debugger.registers import parse_general, parse_one, parse_value, read_description
+from cosim.debugger.registers import parse_general, parse_value, read_description
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import RemoteError
 from hypervisor_model.events import Priv
@@ -68,18 +69,14 @@ class PlainState(NamedTuple):
     privilege: bytes
 
     @property
-    def pc(self) -> int:
-        """The address of the instruction that executes next."""
-        return parse_one(self.general, _PC)
-
-    @property
     def priv(self) -> int:
         """As :class:`hypervisor_model.events.Priv`."""
-        return parse_value(self.privilege) & 7
+        return _privilege(self.privilege)
 
-    def register(self, number: int) -> int:
-        """Return register x0..x31."""
-        return parse_one(self.general, number)
+
+@lru_cache(maxsize=64)
+def _privilege(answer: bytes) -> int:
+    return parse_value(answer) & 7
 
 
 class StoppedGuest:
@@ -93,7 +90,7 @@ class StoppedGuest:
         self._stub = stub
         self._numbers = read_description(stub)
         self._state = [b"g", *(self._numbers.read(name) for name in ("priv", "sstatus", "satp"))]
-        self._plain = self._state[:2]
+        self._plain = [*self._state[:2], b"vCont;s"]
 
     def state(self) -> HartState:
         """Return the registers that each stop begins with, in one round trip."""
@@ -194,17 +191,31 @@ class StoppedGuest:
         """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
         return self._state_of(answers)
 
-    def start_plain(self, *first: bytes) -> None:
-        """Send ``first``, which is answered OK, and ask what a :class:`PlainState` has; then step.
+    def start_plain(self, watch: int | None) -> None:
+        """Ask for what a :class:`PlainState` has, then step.
 
         :meth:`plain_state` and :meth:`finish_step` must follow.
-        """
-        self._stub.defer(*first)
-        self._stub.post(*self._plain, b"vCont;s")
 
-    def plain_state(self) -> PlainState:
-        """Return what :meth:`start_plain` has asked for."""
-        general, privilege = self._stub.answers(2)
+        :param watch: the page whose watchpoint is taken out for the step.  It comes back with the
+            next request.
+        """
+        if watch is None:
+            self._stub.post(*self._plain)
+        else:
+            lift, restore = _lifted(watch)
+            self._stub.post(lift, *self._plain)
+            self._stub.defer(restore)
+
+    def plain_state(self, watch: int | None) -> PlainState:
+        """Return what :meth:`start_plain` has asked for.
+
+        :raises RemoteError: when the watchpoint cannot be taken out.
+        """
+        if watch is None:
+            return PlainState(*self._stub.answers(2))
+        lifted, general, privilege = self._stub.answers(3)
+        if lifted != b"OK":
+            raise RemoteError(f"QEMU's stub refused to take a watchpoint out: {lifted!r}")
         return PlainState(general, privilege)
 
     def state_after(self, before: PlainState, satp: int) -> HartState:
@@ -215,6 +226,10 @@ class StoppedGuest:
         """
         general = parse_general(before.general)
         return HartState(general, before.priv, self.read("sstatus"), satp)
+
+    def wait(self, timeout: float) -> StopReply | None:
+        """Wait until the running guest stops; return None after ``timeout`` seconds."""
+        return self._stub.stop(timeout)
 
     def resume(self, payload: bytes, *, asking: str) -> None:
         """Let the guest run with ``payload``, and ask what register ``asking`` holds before that.
@@ -257,3 +272,9 @@ def _physical(answer: str) -> int | None:
     """Return the PA in the answer to ``gva2gpa``; None if QEMU says that nothing is mapped."""
     words = answer.split()
     return int(words[1], 16) if words[:1] == ["gpa:"] else None
+
+
+@lru_cache(maxsize=4096)
+def _lifted(page: int) -> tuple[bytes, bytes]:
+    """Return the packets that take the watchpoint of ``page`` out, and put it back."""
+    return b"z2,%x,1000" % page, b"Z2,%x,1000" % page

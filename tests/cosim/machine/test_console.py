@@ -78,6 +78,16 @@ def test_waiting_ends_with_the_guest(line: Line) -> None:
     _close(console, line)
 
 
+def test_waiting_ends_when_it_is_hopeless(line: Line) -> None:
+    console = Console(line[0], None)
+    line[1].write(b"some text that is read mean")
+    assert console.expect("meanwhile", 30, hopeless=lambda: True) is None
+    line[1].write(b"while")
+    assert console.expect("meanwhile", 30) == "meanwhile"
+    line[1].close()
+    _close(console, line)
+
+
 def test_a_flood_stays_bounded(line: Line, tmp_path: Path) -> None:
     log = tmp_path / "console.log"
     console = Console(line[0], log)

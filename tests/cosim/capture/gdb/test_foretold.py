@@ -65,6 +65,7 @@ def stream(stops: Stops, foretell: Callable[[EventBatch], EventBatch] | None) ->
             run.interception.execute(run.interception.state())
         # The interposer lets the guest run; here it is only asked if it has executed the fence.
         run.interception.state()
+        run.interception._prepare()
     run.interception.flush()
     made: EventBatch = np.concatenate(run.batches)
     stream.answered = run.fake.answered  # type: ignore[attr-defined]
