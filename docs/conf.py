@@ -45,7 +45,7 @@ nitpick_ignore_regex = [
     (r"py:mod", r"hypervisor_model\.(jit|walk)|cosim\.(trace\.schema|report\.plot_tables)"),
     (r"py:class", r"(cosim\.run\.plan\.)?Plan|(cosim\.models\.pipeline\.)?Pipeline"),
     (r"py:class", r"hypervisor_model\.policies\.options\.NoOptions"),
-    (r"py:meth|py:data", r"_consume|LAYOUTS"),
+    (r"py:meth|py:data", r"_\w+|LAYOUTS"),
     # Compiled functions, which autodoc does not see.
     (r"py:func", r"translate[12]|apply|hypervisor_model\.tlb\.fence"),
 ]

@@ -518,6 +518,17 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
     return virtual  # type: ignore[no-any-return]
 
 
+def show_virtual_machine(batch: EventBatch) -> bool:
+    """Return True if the events prove that the guest has a virtual machine.
+
+    Something ran with V=1, or ``vsatp`` or ``hgatp`` was set.  Fences for virtual machines do not
+    prove it: firmware executes ``hfence.gvma`` once at boot because the hart has the H extension.
+    """
+    entered = batch["priv"] & Priv.VIRT != 0
+    loaded = (batch["kind"] == Kind.SATP_WRITE) & (batch["b"] != 0)
+    return bool((of_virtual_machines(batch) & (entered | loaded)).any())
+
+
 def empty(count: int) -> EventBatch:
     """Return an all-zero batch of ``count`` events with unknown instruction counts."""
     batch: EventBatch = np.zeros(count, dtype=EVENT)

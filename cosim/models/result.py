@@ -246,6 +246,8 @@ _VIRTUAL = (
     "no comparison: the models follow one guest, not its guests"
 )
 
+_VIRTUAL_FENCES = "fences of or for virtual machines (V=1, hfence, hinval) are in no other count"
+
 
 def _measured(events: EventCounts, origin: Origin) -> EventCounts:
     """Return ``events`` without the counts that the source cannot know."""
@@ -259,7 +261,8 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
         reasons["page_fault"] = "the source does not report the guest's page faults"
     virtual = events["virtual"]
     if virtual is not None and any(virtual.values()):
-        reasons["virtual"] = _VIRTUAL
+        others = (virtual["satp_write"], virtual["access"], virtual["page_fault"])
+        reasons["virtual"] = _VIRTUAL if any(others) else _VIRTUAL_FENCES
         if not origin.virtual_machines:
             known["virtual"] = None
             reasons["virtual"] += f"; through {origin.backend} only some of them are seen"

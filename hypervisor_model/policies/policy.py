@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from hypervisor_model import tlb as tlbs
 from hypervisor_model.errors import ModelError, UsageError
-from hypervisor_model.events import EVENT, EventBatch, Kind, of_virtual_machines
+from hypervisor_model.events import (
+    EVENT,
+    EventBatch,
+    Kind,
+    of_virtual_machines,
+    show_virtual_machine,
+)
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
 from hypervisor_model.jit import unsigned
@@ -149,7 +155,7 @@ class Policy(ABC):
             not have.
         """
         own = own_events(batch, self.machine)
-        self._left_out |= own is not batch
+        self._left_out |= own is not batch and show_virtual_machine(batch)
         answers = np.zeros((3, len(batch)), np.int64)
         at = 0
         while at < len(batch):

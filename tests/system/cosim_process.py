@@ -175,6 +175,15 @@ class Command:
             assert not patience.over(), f"no {what}"
             time.sleep(0.02)
 
+    def work(self, seconds: float) -> None:
+        """Wait until the command and its children have used so much more processor time."""
+        before = self.used()
+        self.until(lambda: self.used() - before >= seconds, f"work of {seconds:g} s")
+
+    def used(self) -> float:
+        """Return the processor seconds of the command and its children so far."""
+        return sum(map(processor_seconds, self.living()))
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the command alone."""
         self.process.send_signal(number)
@@ -217,16 +226,13 @@ class Patience:
         """Return True if the time is over and the command has hardly worked meanwhile."""
         if time.monotonic() < self._limit:
             return False
-        worked = self._processor_seconds() - self._before
+        worked = self._command.used() - self._before
         self._begin()
         return worked < _WORK * self._seconds
 
     def _begin(self) -> None:
-        self._before = self._processor_seconds()
+        self._before = self._command.used()
         self._limit = time.monotonic() + self._seconds
-
-    def _processor_seconds(self) -> float:
-        return sum(map(processor_seconds, self._command.living()))
 
 
 def processor_seconds(pid: int) -> float:

@@ -122,7 +122,7 @@ def test_a_standstill_is_noticed_and_named(tmp_path: Path, monkeypatch: pytest.M
     plan = resolve(spec)
     began = time.monotonic()
     outcome = execute(plan, tmp_path, Pipeline(origin(plan), {}))
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 150
     assert isinstance(outcome.error, MachineError)
     assert re.search(
         r"stands still at instruction \d+, at 0x0*80001024 \(page\+0x24\)", str(outcome.error)

@@ -18,6 +18,7 @@ from cosim.machine import tools
 from cosim.machine.configuration import MachineConfig, Timing
 from cosim.machine.console import Console
 from cosim.machine.qemu import Machine
+from cosim.run.plan import TOOL_BYTES
 from cosim.trace import manifest
 from cosim.trace.reader import TraceReader, verify
 from guest import compiler
@@ -128,6 +129,15 @@ def test_more_memory_than_there_is(home: Home) -> None:
         ended = command.end()
     _refused(ended, ENVIRONMENT, "not enough memory", "921600 MiB", "--memory")
     assert home.leftovers() == []
+
+
+def test_much_memory_for_all_default_models(home: Home) -> None:
+    """RAM that is not touched takes no memory, neither the guest's nor the models'."""
+    words = ["run", "micro", "--backend", "plugin", "--memory", "4G", "--json"]
+    ended = run(words, home.environment())
+    assert ended.status == 0, ended.stderr
+    assert len(ended.document["policies"]) == 4
+    assert ended.document["guest"]["needs"]["memory"] == (4 << 30) + TOOL_BYTES
 
 
 # -- the tools ------------------------------------------------------------------------------------
@@ -286,15 +296,16 @@ def test_recordings_of_a_guest_that_spins_once_it_is_off(tmp_path: Path) -> None
     kernel = Path(_bare(tmp_path, 1)[2])
     for _ in range(8):
         # Whether the guest spins for long is a race inside QEMU.
-        seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"))
-        assert seconds < 5
+        seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"), limit=100)
+        assert seconds < 100
 
 
 def test_a_recording_of_a_guest_that_spins_for_ever(tmp_path: Path) -> None:
     kernel = Path(_bare(tmp_path, 1, "-DSPIN")[2])
     # 2^31 instructions, which QEMU cannot record without an event between, take 5 to 10 s.
     seconds = _record(kernel, tmp_path, Timing("record", tmp_path / "log"), limit=15)
-    assert 15 <= seconds < 20
+    # QEMU has heard that it is to end: Machine.quit did not fail.
+    assert seconds >= 15
 
 
 def _record(kernel: Path, folder: Path, timing: Timing, limit: float = 20) -> float:
@@ -333,7 +344,7 @@ def _await_region(command: Command, mi_log: Path) -> None:
         return mi_log.exists() and mi_log.read_text().count("-exec-continue") >= 2
 
     command.until(inside, "the region")
-    time.sleep(1.5)
+    command.work(1.0)
 
 
 def _long_run(home: Home) -> tuple[list[str | Path], Path]:
@@ -548,7 +559,7 @@ def test_a_trace_that_is_cut_short_is_kept(
     line = ["capture", "micro", "--backend", "gdb", "--workload", LONG, "-o", str(trace)]
     with Command(line, home.environment()) as command:
         command.until(lambda: (trace / manifest.NAME).exists(), "the trace")
-        time.sleep(2)
+        command.work(1.5)
         os.kill(command.await_child(*words) if words else command.process.pid, number)
         ended = command.end(20)
     assert ended.status == status, ended.stderr

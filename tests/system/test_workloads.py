@@ -126,7 +126,7 @@ def _region(made: GuestSpec, folder: Path, run: str) -> EventCounter:
     config, qemu = _config(made, run), tools.qemu().path
     counter = EventCounter()
     source = PluginSource(
-        qemu, memory=config.memory, start="mark:begin", end="mark:end", timeout=40
+        qemu, memory=config.memory, start="mark:begin", end="mark:end", timeout=200
     )
     with (
         source,

@@ -196,8 +196,8 @@ class _Drawing:
             element.tag = element.tag.rpartition("}")[2]
         outlines = {f"#{one.get('id')}": one for one in root.iterfind(".//defs/path")}
         for use in root.iter("use"):
-            outline = outlines.get(use.attrib["{http://www.w3.org/1999/xlink}href"])
-            use.set("marker", "" if outline is None else outline.attrib["d"])
+            outline = outlines[use.attrib["{http://www.w3.org/1999/xlink}href"]]
+            use.set("marker", outline.attrib["d"])
         drawn = {}
         for group in root.iter("g"):
             if group.get("id") in self._data:
@@ -211,7 +211,9 @@ def _describe(element: Element, data: Mapping[str, object]) -> None:
         if key == "title":
             SubElement(element, "title").text = str(value)
         else:
-            element.set(f"data-{key}", f"{value}".removesuffix(".0"))
+            # A whole number needs no fraction.
+            text = f"{value}".removesuffix(".0") if isinstance(value, float) else f"{value}"
+            element.set(f"data-{key}", text)
 
 
 def _path(d: str) -> str:

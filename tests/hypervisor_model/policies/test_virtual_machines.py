@@ -8,6 +8,7 @@ import pytest
 from hypervisor_model.events import (
     EVENT,
     Access,
+    Envcfg,
     EventBatch,
     Fence,
     Kind,
@@ -15,6 +16,7 @@ from hypervisor_model.events import (
     Satp,
     fault_pa,
     of_virtual_machines,
+    show_virtual_machine,
 )
 from hypervisor_model.isa.atp import Mode, make
 from hypervisor_model.legality import LegalityTracker
@@ -97,6 +99,32 @@ def test_no_policy_follows_them_and_each_says_so(name: str) -> None:
     assert result == without
     assert "V=1" in reasons["tlb_misses"] and "tlb_misses" not in before
     assert {f"exits.{kind.key}" for kind in model.kinds} <= set(reasons)
+
+
+IDLE = [
+    event(Kind.FENCE, sub=Fence.HFENCE_GVMA | Fence.ALL, priv=Priv.M),
+    event(Kind.FENCE, sub=Fence.HINVAL_VVMA | Fence.ALL, priv=Priv.S),
+    event(Kind.SATP_WRITE, sub=Satp.HGATP, priv=Priv.S),
+    event(Kind.ENVCFG_WRITE, sub=Envcfg.HENVCFG, priv=Priv.M),
+]
+"""What a kernel and its firmware do on a hart that could run virtual machines, without one."""
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_firmware_that_fences_for_virtual_machines_makes_no_count_partial(name: str) -> None:
+    assert of_virtual_machines(np.concatenate(IDLE)).all()
+    expected, model = make_policy(name, MACHINE), make_policy(name, MACHINE)
+    expected.feed(own())
+    model.feed(np.concatenate([*IDLE, own()]))
+    assert model.result().to_json() == expected.result().to_json()
+
+
+@pytest.mark.parametrize("one", FOREIGN)
+def test_what_shows_a_virtual_machine(one: EventBatch) -> None:
+    # All but fences of the kernel itself.
+    own_fence = one["kind"][0] == Kind.FENCE and one["priv"][0] == Priv.S
+    assert show_virtual_machine(one) != own_fence
+    assert not any(map(show_virtual_machine, (*IDLE, own())))
 
 
 def test_what_they_translate_is_not_judged() -> None:

@@ -209,7 +209,7 @@ def test_logarithmic_ticks_are_round_and_around_the_values(values: list[float]) 
 
 def test_a_step_reaches_from_its_point_to_the_next() -> None:
     curve = Series("lsp", ((0, 5.0), (10, None), (20, 7.0), (30, 7.0)))
-    marks = (Place(5, "end"), Place(6, "done"), Place(6, "off"))
+    marks = (Place(5, "6.0"), Place(6, "done"), Place(6, "off"))
     root = draw(Lines("", Axis("x"), Axis("y"), (curve,), marks, step=10), NARROW)
     ticks = positions(root, "x")
     (path,) = of_class(root, "curve")
@@ -217,9 +217,12 @@ def test_a_step_reaches_from_its_point_to_the_next() -> None:
     wanted = [between(ticks, value) for value in (0, 10, 20, 30, 40)]
     assert sorted(set(xs)) == pytest.approx(wanted, abs=0.02)
     assert not marks_of(root)
+    # A label that looks like a number is none.
+    drawn = [(line.attrib["data-label"], line.attrib["data-x"]) for line in of_class(root, "place")]
+    assert drawn == [("6.0", "5"), ("done", "6"), ("off", "6")]
     # Labels of places that are close stand below each other.
     named = of_class(root, "place-name")
-    assert [text.text for text in named] == ["end", "done", "off"]
+    assert [text.text for text in named] == ["6.0", "done", "off"]
     assert len({text.attrib["y"] for text in named}) == 3
 
 
