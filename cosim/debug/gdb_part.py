@@ -135,22 +135,35 @@ def _number(word: str) -> str:
 class _Command(gdb.Command):
     """One ``paging`` command."""
 
-    def __init__(self, name: str, text: str, words: list[str]) -> None:
+    def __init__(self, name: str, text: str, words: list[str], literal: list[str]) -> None:
         self.__doc__ = text
         self._name = name
         self._words = words
+        self._literal = literal
         super().__init__("paging " + name, gdb.COMMAND_DATA)
 
     def invoke(self, argument: str, from_tty: bool) -> None:
         """Ask, and show the answer."""
         words = gdb.string_to_argv(argument)
-        message = _LINK.ask([self._name, *(w if w in self._words else _number(w) for w in words)])
+        message = _LINK.ask([self._name, *self._numbers(words)])
         if "error" in message:
             raise gdb.GdbError(message["error"])
         if message["answer"]:
             gdb.write(message["answer"].rstrip("\n") + "\n")
         for command in message["run"]:
             gdb.execute(command, from_tty)
+
+    def _numbers(self, words: list[str]) -> list[str]:
+        """Return the words with numbers in place of expressions, where an address is expected."""
+        found = []
+        before = ""
+        for word in words:
+            # The value of an option, or an argument of the command.
+            name = before if before in self._words and before.startswith("-") else ""
+            literal = word in self._words or name in self._literal
+            found.append(word if literal else _number(word))
+            before = word
+        return found
 
     def complete(self, text: str, word: str) -> Any:
         """Complete options and fixed words, then symbols."""
@@ -180,5 +193,5 @@ def _stopped(event: object) -> None:
 
 _Prefix()
 for _one in paging("commands"):
-    _Command(_one["name"], _one["help"], _one["words"])
+    _Command(_one["name"], _one["help"], _one["words"], _one["literal"])
 gdb.events.stop.connect(_stopped)

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import cosim
+from cosim.debug.commands import COMMANDS
 from cosim.paths import SOURCE
 from tests.cosim.streams import arbitrary_batch, write_trace
 
@@ -171,10 +172,14 @@ def test_a_quick_command_runs(line: str, with_a_trace: Path) -> None:
 @pytest.mark.parametrize("file", _DOCUMENTS, ids=lambda file: file.name)
 def test_options_in_the_text_are_there(file: Path) -> None:
     known = {opt for one in _commands().values() for p in one.params for opt in p.opts}
+    # Those inside gdb, too.
+    known |= {opt for one in COMMANDS.values() for p in one.params for opt in p.opts}
     known |= {"--help", "--version"}
     prose = _FENCE.sub("", file.read_text())
     for span in re.findall(r"`([^`]+)`", prose):
         words = span.split()
+        if words[0] == "paging" and len(words) > 1:
+            assert words[1] in COMMANDS or not words[1].islower(), span
         if words[0] == "cosim" and len(words) > 1 and words[1].isalpha():
             assert cosim.get_command(_TOP, words[1]) is not None, span
         if words[0] == "cosim" or words[0].startswith("--"):

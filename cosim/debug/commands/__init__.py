@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cosim.debug.commands import held, history, tables
+from cosim.debug.commands.arguments import NUMBER
 from cosim.debug.debuggee import Debuggee
 from cosim.debug.link import Answer
 from cosim.errors import UsageError
@@ -60,12 +61,22 @@ def help_text(name: str) -> str:
 
 def _description(name: str) -> dict[str, Any]:
     command = COMMANDS[name]
-    words = []
+    words: list[str] = []
+    literal: list[str] = []
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             words += parameter.opts
+            if not parameter.is_flag and parameter.type is not NUMBER:
+                literal += parameter.opts
+        elif parameter.type is not NUMBER:
+            literal.append("")
         if isinstance(parameter.type, click.Choice):
             words += [str(choice) for choice in parameter.type.choices]
     # The first line is what `help paging` lists.
     first = inspect.cleandoc(command.help or "").partition("\n")[0]
-    return {"name": name, "help": f"{first}\n{help_text(name)}", "words": words}
+    return {
+        "name": name,
+        "help": f"{first}\n{help_text(name)}",
+        "words": words,
+        "literal": literal,
+    }
