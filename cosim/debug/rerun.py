@@ -71,7 +71,7 @@ class Rerun:
     :param recorded: how.
     :param log: the recording.
     :param folder: where the logs of the machines go.
-    :param begin: where a second machine waits.
+    :param begin: where a second machine waits; None: none does.
     :param end: the last place of the recording; None if it is not known.
     :param view: shows the guest's console.
     """

@@ -115,7 +115,8 @@ def test_errors_are_lines_and_no_tracebacks(micro: Gdb) -> None:
 
 def test_each_command_has_help_and_completion(micro: Gdb) -> None:
     listed = micro("help paging")
-    for name in ("walk", "maps", "find", "tables", "who", "watch", "break-on", "back"):
+    names = ("walk", "maps", "find", "tables", "who", "watch", "break-on", "back")
+    for name in (*names, "snapshot", "tlb", "shadow", "exits"):
         assert f"paging {name} -- " in listed
         assert "Example: paging" in micro(f"help paging {name}")
     assert "paging walk --satp" in micro("complete paging walk --s")
