@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import cosim
+from cosim.debug.commands import COMMANDS as PAGING
 from cosim.paths import SOURCE
 from tests.cosim.streams import arbitrary_batch, write_trace
 
@@ -171,6 +172,7 @@ def test_a_quick_command_runs(line: str, with_a_trace: Path) -> None:
 @pytest.mark.parametrize("file", _DOCUMENTS, ids=lambda file: file.name)
 def test_options_in_the_text_are_there(file: Path) -> None:
     known = {opt for one in _commands().values() for p in one.params for opt in p.opts}
+    known |= {opt for one in PAGING.values() for p in one.params for opt in p.opts}
     known |= {"--help", "--version"}
     prose = _FENCE.sub("", file.read_text())
     for span in re.findall(r"`([^`]+)`", prose):
