@@ -61,7 +61,7 @@ class Apt:
     def __init__(self, folder: Path, architecture: str = ARCHITECTURE, suite: str = SUITE) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", suite):
             raise UsageError(
-                f"{suite!r} is no name of a Debian suite; give one such as trixie or sid"
+                f"{suite!r} is not the name of a Debian suite; give one such as trixie or sid"
             )
         self._folder = folder
         self._architecture = architecture

@@ -34,6 +34,7 @@ Choices (ours):
 - A region of interest begins as after a fence of everything.
 - The content of a page that is no table any more counts as unchanged until an access is seen to
   write to it.
+- A change of the memory type alone (PBMT) is not looked at: the access goes to the same place.
 - A NAPOT entry may have been cached for each page of its range, and a fence covers the page that
   it names.
 - If several old entries lead to a wrong translation, the walk with the fewest of them counts, and

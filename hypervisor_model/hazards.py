@@ -456,8 +456,8 @@ def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> Non
     if not holds(h.ram, pa):
         return
     table = c.tables[(pa - h.ram.base) >> 12]
-    if table.reused:
-        if state.stale and q.find < 0 and (kind == _OWN or state.is_global):
+    if table.reused and state.stale:
+        if q.find < 0 and (kind == _OWN or state.is_global):
             _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0)
         return
     _values(h, c, q, kind, satp, at, pa, False)
@@ -483,10 +483,13 @@ def _values(
             floor = last
     value = load(h.ram, pa)
     since = history.since_when(h, pa)
+    # The page of a root that was freed was read as a table until something else was written to it.
+    reused = c.tables[(pa - h.ram.base) >> 12].reused
+    until = reused if reused else _wide(NOW)
     # A sibling counts only if it was replaced: if it is there now, the entries contradict each
     # other, which no fence could mend.
     if not sibling:
-        _follow(h, c, q, kind, satp, at, pa, value, since, NOW, 0, sibling)
+        _follow(h, c, q, kind, satp, at, pa, value, since, until, 0, sibling)
     number = h.newest[(pa - h.ram.base) >> 3]
     while number:
         if not history.is_kept(h, number):

@@ -180,7 +180,7 @@ def decode(code: bytes, *, cbo_block: int = CBO_BLOCK) -> Instruction:
     :raises ValueError: when ``code`` holds less than the whole instruction.
     """
     if len(code) < 2 or len(code) < instruction_length(code):
-        raise ValueError(f"{code.hex() or 'nothing'} is no whole RISC-V instruction")
+        raise ValueError(f"{code.hex() or 'nothing'} is not a whole RISC-V instruction")
     return _decode(bytes(code[: instruction_length(code)]), cbo_block)
 
 

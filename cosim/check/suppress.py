@@ -55,7 +55,7 @@ def read(path: Path, kinds: tuple[str, ...]) -> list[Suppression]:
     except OSError as error:
         raise UsageError(f"--suppress: cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--suppress: {path} is no TOML file ({error})") from None
+        raise UsageError(f"--suppress: {path} is not a TOML file ({error})") from None
     entries = document.get("suppress")
     if set(document) - {"suppress"} or not isinstance(entries, list):
         raise UsageError(f"--suppress: {path} must hold [[suppress]] tables and nothing else")
@@ -63,7 +63,7 @@ def read(path: Path, kinds: tuple[str, ...]) -> list[Suppression]:
     for number, entry in enumerate(entries, 1):
         where = f"--suppress: {path}: entry {number}"
         if not isinstance(entry, dict) or not all(isinstance(v, str) for v in entry.values()):
-            raise UsageError(f"{where} is no table of texts")
+            raise UsageError(f"{where} is not a table of texts")
         unknown = sorted(set(entry) - set(_KEYS))
         if unknown:
             raise UsageError(f"{where} has the unknown key {unknown[0]}; keys: {', '.join(_KEYS)}")

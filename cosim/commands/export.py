@@ -38,8 +38,8 @@ def command(
     """Write the trace in DIR as a Perfetto trace, with the exits and TLB misses of each policy.
 
     Open the file with https://ui.perfetto.dev, or with a copy of that page on your own machine.
-    One nanosecond of its time axis is one instruction of the guest.  If the trace has no
-    instruction counts, as those that gdb alone made, it is one event.
+    One nanosecond of its time axis is one instruction of the guest.  A trace that gdb
+    alone made has no instruction counts; there it is one event.
 
     The tracks are the harts, the address spaces, the exits of each policy, and counters of exits
     and TLB misses.  The trace is replayed for this.

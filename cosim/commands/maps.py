@@ -26,7 +26,7 @@ from cosim.paging.table_pages import table_pages
 def _range(text: str) -> tuple[int, int]:
     low, dash, high = text.partition("-")
     if not dash:
-        raise click.BadParameter(f"{text!r} is no range; write for example 0x1000-0x1fff")
+        raise click.BadParameter(f"{text!r} is not a range; write for example 0x1000-0x1fff")
     ends = number(low), number(high)
     if ends[0] > ends[1]:
         raise click.BadParameter(f"{text!r} ends before it begins")

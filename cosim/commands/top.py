@@ -73,7 +73,7 @@ def command(
     result = _result(path, models, machine, rows if as_json else _ALL)
     profile = result.get("profile")
     if profile is None or "causes" not in profile:
-        raise UsageError(f"{path}: this result does not say what caused its exits; make it anew")
+        raise UsageError(f"{path}: this result does not say what caused its exits; run it again")
     _add_sources(result)
     if as_json:
         print_json(_document(result, profile))
@@ -104,7 +104,7 @@ def _result(path: Path, models: tuple[str, ...], machine: str | None, rows: int)
         return _replayed(path, models, machine, rows)
     for option, value in (("--model", models), ("--machine", machine)):
         if value:
-            raise UsageError(f"{option} needs a trace; {path} is a result, which is what it is")
+            raise UsageError(f"{option} needs a trace, and {path} is a result; leave it out")
     return read_result(path)
 
 

@@ -309,10 +309,10 @@ class GdbMi:
         """Send one MI command (such as ``-gdb-version``) and return the fields of its answer.
 
         :raises GdbError: when gdb refuses it, dies, or does not answer within ``timeout`` seconds.
-        :raises UsageError: when ``text`` is no MI command.
+        :raises UsageError: when ``text`` is not an MI command.
         """
         if "\n" in text or not text.startswith("-"):
-            raise UsageError(f"{text!r} is no MI command: one line that starts with '-'")
+            raise UsageError(f"{text!r} is not an MI command: one line that starts with '-'")
         answer: Future[dict[str, Any]] = Future()
         token = next(self._tokens)
         self.check_alive()

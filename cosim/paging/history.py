@@ -76,7 +76,7 @@ def _path_writes(events: EventBatch, satp: int, va: int) -> Iterator[tuple[int, 
             f"satp {satp:#x} is Bare: nothing translates addresses, so nothing changes"
         )
     if not is_canonical(signed(va), levels):
-        raise UsageError(f"{va:#x} is no address of {levels} levels")
+        raise UsageError(f"{va:#x} is not an address of {levels} levels")
     root = atp.root(signed(satp))
     numbers = np.flatnonzero(np.isin(events["kind"], [int(kind) for kind in _STATE]))
     columns: Any = (events[name][numbers].tolist() for name in ("kind", "a", "b", "c"))

@@ -95,7 +95,7 @@ def bits_of(letters: str) -> int:
     bits = 0
     for letter in letters.upper():
         if letter not in LETTERS:
-            raise UsageError(f"{letter!r} is no permission; give letters of {''.join(LETTERS)}")
+            raise UsageError(f"{letter!r} is not a permission; give letters of {''.join(LETTERS)}")
         bits |= LETTERS[letter]
     return bits
 

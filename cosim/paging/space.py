@@ -109,7 +109,7 @@ class Registers:
         """
         mode = mode or self.mode
         if mode not in MODES:
-            raise UsageError(f"{mode} is no privilege; give one of {', '.join(MODES)}")
+            raise UsageError(f"{mode} is not a privilege; give one of {', '.join(MODES)}")
         adue, pbmte = bool(self.menvcfg & ENVCFG_ADUE), bool(self.menvcfg & ENVCFG_PBMTE)
         mxr = bool(self.mstatus & _MXR)
         if mode == "M":

@@ -142,7 +142,7 @@ def _rows(top: Row, key: str) -> list[Row]:
     rows = []
     for number, row in enumerate(_typed(top, key, list), 1):
         if not isinstance(row, dict):
-            raise UsageError(f"{top.where}: {key} {number} is no object")
+            raise UsageError(f"{top.where}: {key} {number} is not an object")
         rows.append(Row(f"{top.where}, {key} {number}", row))
     return rows
 

@@ -105,4 +105,4 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{path}: is no JSON document") from None
+        raise UsageError(f"{path}: is not a JSON document") from None

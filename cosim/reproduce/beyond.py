@@ -134,7 +134,7 @@ def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:
 def _varied(name: str, machine: Mapping[str, object], quick: bool) -> Measurement:
     of = fig7.plan(quick=quick)[fig7.boot(name, quick=quick)]
     varied = replace(of, models=_THREE, machine={**of.machine, **machine}, seconds=of.seconds / 3)
-    # A boot of its own has a fraction of the events of the quick one of all programs.
+    # A boot for one program has a fraction of the events of the quick one of all programs.
     return replace(varied, spec=program(name, "test"), seconds=3) if quick else varied
 
 

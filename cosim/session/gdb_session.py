@@ -8,6 +8,7 @@ guest as it runs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import math
 import time
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 _TICK = 0.25
 _CONSOLE_TICK = 0.02
 """The guest runs on between printing a line and our look at its console."""
+_OBJECTS = 50_000
+"""So many new objects are made between two looks for garbage."""
 RSP_LOGGER = "cosim.rsp"
 """Logs the packets to and from QEMU's stub, at level DEBUG."""
 
@@ -271,7 +274,8 @@ class GdbSession:
         if self._recorded is not None and self._recorded.instructions is not None:
             self._forecast = Forecast(self._recorded.instructions)
         try:
-            reached = self._reach(plan.end, machine, interposer, gdb)
+            with _rare_collections():
+                reached = self._reach(plan.end, machine, interposer, gdb)
         finally:
             # QEMU may take a while to say where its guest has ended.
             ended = self._stopped_at or time.monotonic()
@@ -502,6 +506,22 @@ class GdbSession:
 
 def _less(count: int | None, other: int | None) -> int | None:
     return None if count is None or other is None else count - other
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python seldom look for garbage, and only among what is made from here on.
+
+    It would look at all objects of all modules, which takes as long as some hundred stops.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 @contextmanager

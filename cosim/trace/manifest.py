@@ -136,7 +136,7 @@ def _check_header(path: Path, record: Record) -> None:
     version = record.get("version")
     # True is an int for Python.
     if type(version) is not int or version < 1:
-        raise TraceError(f"{path}: {version!r} is no version of a trace; capture it again")
+        raise TraceError(f"{path}: {version!r} is not a version of a trace; capture it again")
     if version not in LAYOUTS:
         raise TraceError(
             f"{path}: trace version {version}, but this tool reads up to {VERSION}; "

@@ -169,9 +169,9 @@ def test_a_choice_holds_until_the_next(tmp_path: Path, monkeypatch: pytest.Monke
         (["micro", "--suite", "sid"], "choose the kernel of the guest linux; guest micro has none"),
         (["linux", "--suite", ""], "--suite is empty; give a value, or leave it out"),
         (["linux", "--kernel-version", ""], "--kernel-version is empty; give a value"),
-        (["linux", "--suite", "a b"], "'a b' is no name of a Debian suite"),
-        (["linux", "--suite", "sid\ndeb x"], "'sid\\ndeb x' is no name of a Debian suite"),
-        (["linux", "--suite", "../x"], "'../x' is no name of a Debian suite"),
+        (["linux", "--suite", "a b"], "'a b' is not the name of a Debian suite"),
+        (["linux", "--suite", "sid\ndeb x"], "'sid\\ndeb x' is not the name of a Debian suite"),
+        (["linux", "--suite", "../x"], "'../x' is not the name of a Debian suite"),
     ],
 )
 @pytest.mark.system

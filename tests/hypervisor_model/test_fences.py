@@ -365,6 +365,27 @@ def test_a_root_with_a_used_asid_needs_a_fence() -> None:
         assert kinds(guest) == ([] if enough else [Hazard.ASID_REUSED])
 
 
+@pytest.mark.parametrize("enough", [False, True])
+def test_a_used_asid_needs_a_fence_also_if_the_old_root_is_something_else_now(
+    enough: bool,
+) -> None:
+    guest, _ = started(asid=7)
+    used(guest)
+    first = next(iter(guest.roots))
+    guest.map(first, 0x9000_0000, first)
+    other, kernel = guest.page(), guest.page()
+    guest.map(other, VA, NEW)
+    guest.map(kernel, 0x9000_0000, first)
+    guest.load(kernel, 1)
+    guest.retire(first)
+    guest.access(0x9000_0000, Access.WRITE)
+    guest.load(other, 7)
+    if enough:
+        guest.fence(None, 7)
+    guest.access(VA)
+    assert kinds(guest) == ([] if enough else [Hazard.ASID_REUSED])
+
+
 def test_edits_of_a_space_that_was_not_loaded_since_its_fence_need_none() -> None:
     guest, entry = started(asid=1)
     used(guest)

@@ -13,15 +13,15 @@ from tests.system.cosim_process import Ended, Home, run
 pytestmark = pytest.mark.system
 
 
-def _run(backend: str, folder: Path, *options: str) -> Ended:
-    kernel = bare_kernel.build("vs_mode", folder)
+def _run(backend: str, folder: Path, *options: str, name: str = "vs_mode") -> Ended:
+    kernel = bare_kernel.build(name, folder)
     words = ["run", "--kernel", str(kernel), "--memory", "128M", "--cpu", "rv64,svade=on,h=on"]
     words += ["--backend", backend, *bare_kernel.REGION, *options, "--json"]
     return run(words, Home(folder / "home").environment())
 
 
-def _result(backend: str, folder: Path, *options: str) -> dict[str, Any]:
-    ended = _run(backend, folder, *options)
+def _result(backend: str, folder: Path, *options: str, name: str = "vs_mode") -> dict[str, Any]:
+    ended = _run(backend, folder, *options, name=name)
     assert ended.status == 0, ended.stdout + ended.stderr
     return ended.document
 
@@ -78,3 +78,21 @@ def test_the_plugin_begins_a_region_in_the_virtual_machine(tmp_path: Path) -> No
 def test_gdb_refuses_a_region_that_begins_in_the_virtual_machine(tmp_path: Path) -> None:
     ended = _run("gdb", tmp_path, "--from", "virtual")
     assert ended.status == 3 and "V=1" in ended.line
+
+
+@pytest.mark.parametrize("backend", ["gdb", "plugin", "gdb+plugin"])
+def test_a_virtual_machine_whose_satp_traps(backend: str, tmp_path: Path) -> None:
+    """With hstatus.VTVM the stub cannot read satp while V=1; the kernel writes vsatp instead."""
+    document = _result(backend, tmp_path, name="vs_trap")
+    _check_own(document)
+    virtual = document["events"]["virtual"]
+    if backend == "gdb":
+        assert virtual is None
+        assert document["audit"]["missed_satp_writes"] == 0
+    else:
+        # hgatp, vsatp, and vsatp in the virtual machine's place; hfence.gvma and hfence.vvma.
+        assert virtual["satp_write"] == 3 and virtual["fence"] == 2
+        # As without the trap: it reads through its new tables, and hlv does, too.
+        assert virtual["page_fault"] == 2 and virtual["access"] > 5
+    if backend == "gdb+plugin":
+        assert document["agreement"]["difference"] is None

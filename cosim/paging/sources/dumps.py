@@ -41,7 +41,7 @@ def open_image(path: Path, base: int) -> PhysicalMemory:
     """Return the memory in a raw image of RAM.
 
     :param base: physical address of its first byte.
-    :raises ModelError: when the file cannot be mapped, or ``base`` is no address of RAM.
+    :raises ModelError: when the file cannot be mapped, or ``base`` is not an address of RAM.
     """
     return RamWords(GuestMemory.map_image(path, base).words, base)
 

@@ -46,7 +46,7 @@ class ElfCore(PhysicalMemory):
         if kind != "ET_CORE":
             raise DumpError(f"{path} is an ELF file, but no core dump")
         if machine != "EM_RISCV" or bits != 64:
-            raise DumpError(f"{path} is no dump of a 64-bit RISC-V machine")
+            raise DumpError(f"{path} is not a dump of a 64-bit RISC-V machine")
         loads = sorted(one for one in loads if one.size)
         if len(loads) > 1 and not any(one.address for one in loads):
             raise DumpError(

@@ -111,7 +111,7 @@ class Kdump(PhysicalMemory):
             raise DumpError(f"{path} is no kdump file")
         machine = header[_MACHINE_OFFSET : _MACHINE_OFFSET + 65].split(b"\0")[0]
         if machine not in (b"", b"riscv64", b"Unknown"):
-            raise DumpError(f"{path} is no dump of a 64-bit RISC-V machine")
+            raise DumpError(f"{path} is not a dump of a 64-bit RISC-V machine")
         version = struct.unpack_from("<i", header, len(MAGIC))[0]
         fields = struct.unpack_from(_HEADER, header, _HEADER_OFFSET)
         _, page, sub_blocks, bitmap_blocks, pages, _ = fields

@@ -77,7 +77,7 @@ class TracePoint(PhysicalMemory):
         low, end = self.span
         first, last = (address - low) >> 12, (address + length - 1 - low) >> 12
         if address < low or address + length > end or not self._is_table[first : last + 1].all():
-            raise UnreadableMemory(f"{address:#x} is no live table at this event")
+            raise UnreadableMemory(f"{address:#x} is not a live table at this event")
         raw = self._memory.words[(first * ENTRIES) : (last + 1) * ENTRIES].tobytes()
         return raw[address - low - first * PAGE :][:length]
 

@@ -312,7 +312,7 @@ def test_text_of_what_nobody_knows() -> None:
 
 @pytest.mark.parametrize("code", [b"", b"\x03", b"\x03\x35", b"\x03\x35\x81"])
 def test_part_of_an_instruction_is_refused(code: bytes) -> None:
-    with pytest.raises(ValueError, match="no whole RISC-V instruction"):
+    with pytest.raises(ValueError, match="not a whole RISC-V instruction"):
         decode(code)
 
 

@@ -171,7 +171,7 @@ def test_a_suppression_needs_a_reason_and_takes_a_finding_out(tmp_path: Path) ->
         ('[[suppress]]\nkind = "odd"\nreason = "x"\n', "unknown kind odd"),
         ('[[suppress]]\nknd = "order"\nreason = "x"\n', "unknown key knd"),
         ("suppress = 3\n", "[[suppress]] tables"),
-        ("= =\n", "no TOML file"),
+        ("= =\n", "not a TOML file"),
     ],
 )
 def test_a_malformed_suppression_is_refused(tmp_path: Path, content: str, says: str) -> None:

@@ -230,9 +230,9 @@ def test_a_trace_at_an_event(cosim: Command, trace: Path) -> None:
         (["--trace", "TRACE", "--hart", "3"], "no hart 3"),
         (["--trace", "TRACE", "--hgatp", "0"], "no tables of virtual machines"),
         (["--trace", "IMAGE"], "is a file; a trace is the folder"),
-        (["--trace", "TRACE", "--range", "5"], "is no range"),
+        (["--trace", "TRACE", "--range", "5"], "is not a range"),
         (["--trace", "TRACE", "--range", "6-5"], "ends before it begins"),
-        (["--trace", "TRACE", "--has", "Z"], "'Z' is no permission"),
+        (["--trace", "TRACE", "--has", "Z"], "'Z' is not a permission"),
     ],
 )
 def test_usage_errors(

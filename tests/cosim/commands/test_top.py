@@ -92,7 +92,7 @@ def test_what_has_no_causes_is_refused(
     old = tmp_path / "old.json"
     old.write_text(json.dumps(result_document()))
     status, out, err = cosim(capsys, "top", old)
-    assert (status, out, len(err.splitlines())) == (2, "", 1) and "make it anew" in err
+    assert (status, out, len(err.splitlines())) == (2, "", 1) and "run it again" in err
     (tmp_path / "other.json").write_text("[]")
     status, _, err = cosim(capsys, "top", tmp_path / "other.json")
     assert status == 2 and "is not a result" in err

@@ -188,7 +188,7 @@ def test_the_last_words_of_gdb_are_quoted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["-one\n-two", "info registers", ""])
 def test_only_single_mi_commands(tmp_path: Path, text: str) -> None:
     with GdbMi(pretend(tmp_path, "")) as gdb:
-        with pytest.raises(UsageError, match="no MI command"):
+        with pytest.raises(UsageError, match="not an MI command"):
             gdb.command(text)
         with pytest.raises(UsageError, match="no single line"):
             gdb.execute("print 1\nprint 2")

@@ -315,6 +315,6 @@ def test_what_a_limit_leaves_is_still_right(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_letters_of_a_filter() -> None:
     assert bits_of("wX") == pte.W | pte.X
-    with pytest.raises(UsageError, match="'Z' is no permission"):
+    with pytest.raises(UsageError, match="'Z' is not a permission"):
         bits_of("rz")
     assert len(chosen(small({}).leaves, Filter())) == 0

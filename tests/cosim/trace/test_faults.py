@@ -96,11 +96,11 @@ def test_missing_segment(whole: tuple[Path, EventBatch], tmp_path: Path) -> None
     ("version", "said"),
     [
         (99, f"trace version 99, but this tool reads up to {schema.VERSION}"),
-        (0, "0 is no version of a trace"),
-        (-1, "-1 is no version of a trace"),
-        (True, "True is no version of a trace"),
-        (1.0, "1.0 is no version of a trace"),
-        (None, "None is no version of a trace"),
+        (0, "0 is not a version of a trace"),
+        (-1, "-1 is not a version of a trace"),
+        (True, "True is not a version of a trace"),
+        (1.0, "1.0 is not a version of a trace"),
+        (None, "None is not a version of a trace"),
     ],
 )
 def test_unreadable_version(

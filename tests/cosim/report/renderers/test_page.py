@@ -343,7 +343,7 @@ def test_files_of_others_are_left_alone(report: Run, tmp_path: Path) -> None:
     assert report(folder)[0] == 0
     (folder / "fig6.json").write_text("{broken")
     status, _, err = report(folder)
-    assert status == 2 and "fig6.json: is no JSON document" in err
+    assert status == 2 and "fig6.json: is not a JSON document" in err
 
 
 def test_the_order_names_every_experiment() -> None:
@@ -404,7 +404,7 @@ def _broken(**change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "is no JSON document"),
+        ("", "is not a JSON document"),
         ("[1, 2]", "is neither a result"),
         (_broken(warnings="x"), "warnings is 'x', not list"),
         (_broken(quick=1), "quick is 1, not bool"),
@@ -416,7 +416,7 @@ def _broken(**change: Any) -> dict[str, Any]:
         (result(lsp={"exits": {"total": "many", "at_least": 0}}), "a damaged result"),
         (_broken(rows=[]), "rows is empty"),
         (_broken(rows=3), "rows is 3, not list"),
-        (_broken(rows=["x"]), "rows 1 is no object"),
+        (_broken(rows=["x"]), "rows 1 is not an object"),
         (_broken(title=None), "title is None, not text"),
         (_broken(paper=3), "paper is 3, not text"),
         (_broken(figure="fig 5"), "figure is 'fig 5', not a name of"),
