@@ -10,7 +10,7 @@ from cosim.commands.memory_options import SOURCES, Asked, memory_options, number
 from cosim.errors import UsageError
 from cosim.output import print_json, print_line
 from cosim.paging.changes import changes
-from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, bits_of, maps
+from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, maps
 from cosim.paging.rendering import (
     changes_document,
     changes_lines,
@@ -84,13 +84,15 @@ def command(
     if since is not None and options.trace is None:
         raise UsageError("--since is for --trace")
     low, high = range_ or (0, (1 << 64) - 1)
-    wanted = Filter(
-        has=bits_of(has + ("U" if user else "")),
-        lacks=bits_of(lacks + ("U" if kernel else "")),
+    wanted = Filter.named(
+        has=has,
+        lacks=lacks,
+        user=user,
+        kernel=kernel,
         low=low,
         high=high,
-        page_bits=None if size is None else SIZES[size],
-        pbmt=None if pbmt is None else MEMORY_TYPES.index(pbmt),
+        size=size,
+        pbmt=pbmt,
     )
     memory, space = options.open()
     answer = scan(memory, space)

@@ -56,6 +56,36 @@ class Filter:
     pbmt: int | None = None
     """Index into :data:`MEMORY_TYPES`, of the first stage."""
 
+    @classmethod
+    def named(
+        cls,
+        *,
+        has: str = "",
+        lacks: str = "",
+        user: bool = False,
+        kernel: bool = False,
+        low: int = 0,
+        high: int = (1 << 64) - 1,
+        size: str | None = None,
+        pbmt: str | None = None,
+    ) -> Filter:
+        """Return the filter that a user's words describe.
+
+        :param has: letters of bits that must be set; ``user`` adds U.
+        :param lacks: letters of bits that must be clear; ``kernel`` adds U.
+        :param size: one of :data:`SIZES`.
+        :param pbmt: one of :data:`MEMORY_TYPES`.
+        :raises UsageError: when a letter is no permission.
+        """
+        return cls(
+            has=bits_of(has + ("U" if user else "")),
+            lacks=bits_of(lacks + ("U" if kernel else "")),
+            low=low,
+            high=high,
+            page_bits=None if size is None else SIZES[size],
+            pbmt=None if pbmt is None else MEMORY_TYPES.index(pbmt),
+        )
+
 
 def bits_of(letters: str) -> int:
     """Return the bits of permission letters, for example ``wx``.

@@ -14,7 +14,7 @@ from cosim.paging import rendering
 from cosim.paging.changes import changes
 from cosim.paging.explain import explain
 from cosim.paging.find import find as find_pa
-from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, bits_of
+from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter
 from cosim.paging.maps import maps as ranges_of
 from cosim.paging.scan import Scan
 from cosim.paging.table_pages import table_pages
@@ -79,13 +79,15 @@ def maps(
     """
     if diff and since is not None:
         raise UsageError("--diff and --since cannot be used together; leave one out")
-    wanted = Filter(
-        has=bits_of(has + ("u" if user else "")),
-        lacks=bits_of(lacks + ("u" if kernel else "")),
+    wanted = Filter.named(
+        has=has,
+        lacks=lacks,
+        user=user,
+        kernel=kernel,
         low=first,
         high=last,
-        page_bits=None if size is None else SIZES[size],
-        pbmt=None if pbmt is None else MEMORY_TYPES.index(pbmt),
+        size=size,
+        pbmt=pbmt,
     )
     scan = debuggee.scan(mode, satp)
     if diff or since is not None:
