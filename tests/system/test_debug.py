@@ -29,7 +29,7 @@ class Gdb:
     def __init__(self, words: list[str], environment: dict[str, str]) -> None:
         environment = {**environment, "TERM": "dumb", "TMUX": ""}
         self.terminal = pexpect.spawn(
-            words[0], words[1:], env=environment, encoding="utf-8", timeout=100, echo=False
+            words[0], words[1:], env=environment, encoding="utf-8", timeout=280, echo=False
         )
         self.start = self._prompt()
 
