@@ -13,6 +13,11 @@ _KNOWN_SECONDS = 3.0
 """If the number of events is known, how long to wait before the rest is judged."""
 _LONG = 60.0
 """A shorter rest is not worth a line."""
+_VERY_LONG = 600.0
+_SLOW_WINDOWS = 8
+"""A guest that changes many entries at once has many stops for a while: Linux, at the start of its
+init, for 4 s on two busy cores, and looks as if it needed two minutes (measured)."""
+_VERY_SLOW_WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,9 @@ class Forecast:
         self._stops = stops
         self._instruction = first
         self._speed: Speed | None = None
-        self._slow = False
+        self._slow = 0
+        """For how many windows in a row a long rest lay ahead."""
+        self._very_slow = 0
         self.told = False
         """True if the user was told."""
 
@@ -62,7 +69,7 @@ class Forecast:
         return max(self._speed.rest - (time.monotonic() - self._since), 0.0)
 
     def update(self, stops: int, instruction: int) -> Speed | None:
-        """Take in how far the guest is; return its speed once, if it was slow twice in a row."""
+        """Take in how far the guest is; return its speed once, if it stays slow."""
         now = time.monotonic()
         speed = Speed(
             now - self._since,
@@ -72,9 +79,9 @@ class Forecast:
         )
         self._since, self._stops, self._instruction = now, stops, instruction
         self._speed = speed
-        slow, was_slow = speed.rest > _LONG, self._slow
-        self._slow = slow
-        if self.told or not slow or not was_slow:
+        self._slow = self._slow + 1 if speed.rest > _LONG else 0
+        self._very_slow = self._very_slow + 1 if speed.rest > _VERY_LONG else 0
+        if self.told or (self._slow < _SLOW_WINDOWS and self._very_slow < _VERY_SLOW_WINDOWS):
             return None
         self.told = True
         return speed
@@ -95,7 +102,9 @@ def warning(speed: Speed, left: float, names: Names) -> str:
 
 
 def known_warning(last: float, left: float, names: Names) -> str | None:
-    """Return a line for the user if gdb's part of the same run took long the last time, else None.
+    """Return a line for the user if gdb's part of the same run took long the last time.
+
+    None if it did not; then the speed is no reason for a line either.
 
     :param last: how many seconds it took.
     :param left: seconds to the time limit; infinite if there is none.

@@ -123,7 +123,7 @@ class GdbSession:
         self._past = PastTimes(plan)
         self._recording_began = self._started
         self._told = False
-        """True if the user was told that gdb takes long."""
+        """True if the user was told that gdb takes long, or need not be."""
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
 
@@ -408,8 +408,8 @@ class GdbSession:
         if last is None or self._recorded is None:
             return
         text = known_warning(last, self._deadline - time.monotonic(), self._plan.names)
+        self._told = True
         if text is not None:
-            self._told = True
             self._watchers.note(f"cosim: {text}")
 
     def _look_ahead(self, machine: Machine, stops: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import pytest
 
@@ -31,33 +32,44 @@ class _Clock:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def test_it_is_told_once_when_the_guest_was_slow_twice_in_a_row(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = _Clock(monkeypatch)
-    ahead = Forecast(10_000_000, 5_000_000, 100)
-    assert not ahead.due and ahead.left is None
-    # Much without stops, slow, fast again, then slow to the end.
-    told: list[Speed | None] = []
-    for instruction in (9_000_000, 9_001_000, 9_900_000, 9_900_600, 9_901_200):
+def _told(clock: _Clock, ahead: Forecast, instructions: Iterable[int]) -> list[int]:
+    """Return at which of these steps, one a second, the user is told."""
+    told = []
+    for second, instruction in enumerate(instructions, 1):
         clock.now += 1.0
         assert ahead.due
-        told.append(ahead.update(int(clock.now), instruction))
-    assert told[:-1] == [None] * 4
-    assert told[-1] == Speed(1.0, 1, 600, 98_800)
-    clock.now += 1.0
-    assert ahead.update(int(clock.now), 9_901_800) is None, "once is enough"
+        if ahead.update(second, instruction) is not None:
+            told.append(second)
+    return told
 
 
-def test_a_region_that_is_slow_from_its_begin_is_told_after_two_seconds(
+def test_a_guest_that_would_take_ten_minutes_is_told_of_after_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock(monkeypatch)
-    ahead = Forecast(1_000_000, 1_000, 7)
+    ahead = Forecast(1_000_000, 1_000)
+    assert not ahead.due and ahead.left is None
+    assert _told(clock, ahead, range(2_000, 7_000, 1_000)) == [2]
+
+
+def test_a_shorter_rest_is_told_of_once_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    # 70 to 100 s at this speed, and every eighth second without stops.
+    ahead = Forecast(100_000, 0)
+    bursts = [1_000 * second + 10_000 * (second // 8) for second in range(1, 20)]
+    assert _told(clock, ahead, bursts) == []
+    ahead = Forecast(100_000, 0)
+    assert _told(clock, ahead, range(1_000, 20_000, 1_000)) == [8]
+
+
+def test_the_speed_is_that_of_the_last_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(10_000_000, 5_000_000, 100)
+    for stops, instruction in ((110, 9_000_000), (641, 9_001_000)):
+        clock.now += 1.0
+        assert ahead.update(stops, instruction) is None
     clock.now += 1.0
-    assert ahead.update(538, 2_000) is None
-    clock.now += 1.0
-    assert ahead.update(1069, 3_000) == Speed(1.0, 531, 1_000, 997_000)
+    assert ahead.update(1172, 9_002_000) == Speed(1.0, 531, 1_000, 998_000)
 
 
 def test_the_rest_follows_the_last_speed(monkeypatch: pytest.MonkeyPatch) -> None:
