@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
+from cosim.commands.scenario import add_workload
 from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +98,8 @@ def command(
     from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
-    if guest is not None and _is_trace(guest):
+    of_trace = guest is not None and _is_trace(guest)
+    if guest is not None and of_trace:
         others = {"offline": offline or None, "logs": logs}
         _refuse_with_trace(scenario, slots, given | others, from_)
         checked = _check_trace(Path(guest), legal)
@@ -115,6 +118,9 @@ def command(
         output.print_json(found)
     else:
         output.print_table(text.render(found))
+        if found["findings"] and not of_trace:
+            output.print_line("This stops before the first access that depends on a missing fence:")
+            output.print_line(f"  {_debugging()}")
     error = checked.error
     if isinstance(error, KeyboardInterrupt):
         from cosim.machine import interrupts
@@ -149,24 +155,32 @@ def _spec(
 ) -> RunSpec:
     if given.get("backend") not in (None, "plugin"):
         raise UsageError("--backend: the check needs every access, which only the plugin sees")
-    if scenario is not None:
-        if guest not in ("micro", "micro-m"):
-            raise UsageError("--scenario works only with the guests micro and micro-m")
-        if given.get("workload") is not None:
-            raise UsageError("--scenario and --workload exclude each other")
-        _check_scenario(scenario)
-        given["workload"] = f"scenario={scenario}"
+    add_workload(guest, scenario, given)
     given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
     return spec_from(guest, "plugin", **given)
 
 
-def _check_scenario(text: str) -> None:
-    from guest.micro.scenarios import scenarios
+def _debugging() -> str:
+    """Return the command that debugs the run that this command was asked to check."""
+    from cosim.commands import debug
 
-    known = ["all", *(one.name for one in scenarios())]
-    for name in text.split(","):
-        if name not in known:
-            raise UsageError(f"--scenario: there is no {name!r}; scenarios: {', '.join(known)}")
+    context = click.get_current_context()
+    same = {parameter.name for parameter in debug.command.params} - {"logs", "backend", "offline"}
+    words = ["cosim", "debug"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if name not in same or not given:
+            continue
+        value = context.params[name]
+        for one in value if parameter.multiple else [value]:
+            if isinstance(parameter, click.Argument):
+                words.append(str(one))
+            elif isinstance(parameter, click.Option) and parameter.is_flag:
+                words.append(parameter.opts[0])
+            else:
+                words += [parameter.opts[0], str(one)]
+    return shlex.join([*words, "--at", "finding"])
 
 
 def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceChecker:

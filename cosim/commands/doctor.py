@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from rich.table import Table
+from rich.table import Column, Table
 
 from cosim import doctor, output
 
@@ -22,7 +22,9 @@ def command(as_json: bool) -> int:
     if as_json:
         output.print_json({"ok": fine, "parts": [part.document() for part in parts]})
         return 0 if fine else 3
-    table = Table("part", "status", "version", "where")
+    # A path that is cut cannot be copied.
+    names = ("part", "status", "version", "where")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for part in parts:
         optional = "" if part.required or part.status == "ok" else " (optional)"
         table.add_row(part.name, part.status + optional, part.version, part.path)

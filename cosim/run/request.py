@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import guest
+from cosim.errors import UsageError
 from cosim.kernel.images import inspect_kernel
 from cosim.machine.configuration import parse_memory
 from cosim.models import model_options
@@ -19,6 +20,7 @@ from cosim.run.backend_options import Backends, Problem, all_options, find, owne
 from cosim.run.checks import Check
 from cosim.run.names import Names
 from cosim.run.run_spec import Exchange, RunSpec
+from guest.micro import scenarios
 from hypervisor_model.policies import MachineModel
 
 
@@ -52,7 +54,11 @@ def _models(value: Any, folder: Path) -> tuple[str, ...]:
 
 
 def _machine(value: Any, folder: Path) -> dict[str, Any]:
-    return model_options.parse_machine(checks.text(value, folder))
+    try:
+        return model_options.parse_machine(checks.text(value, folder), "")
+    except UsageError as error:
+        # Whoever asks puts the option's name before it.
+        raise UsageError(str(error).removeprefix(": ").strip()) from None
 
 
 def _console(value: Any, folder: Path) -> tuple[Exchange, ...]:
@@ -197,6 +203,12 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
     if "console" in fields and fields.get("live"):
         live = names.option("live")
         return Problem("console", f"cannot be used together with {live}; there you type yourself")
+    if fields.get("guest") in scenarios.GUESTS:
+        for word in fields.get("workload", "").split():
+            key, _, value = word.partition("=")
+            wrong = scenarios.problem(value) if key == "scenario" else None
+            if wrong is not None:
+                return Problem("workload", f"{word}: {wrong}")
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return Problem("to", f"is the same place as {names.option('from')}; the region is empty")

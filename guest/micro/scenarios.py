@@ -21,6 +21,19 @@ class Scenario:
     """The kind of finding that ``cosim check`` must give; None if it must give none."""
 
 
+GUESTS = ("micro", "micro-m")
+"""The guests that run them."""
+
+
+def problem(text: str) -> str | None:
+    """Return what is wrong with scenarios separated by commas; None if each is there."""
+    known = ["all", *(one.name for one in scenarios())]
+    for name in text.split(","):
+        if name not in known:
+            return f"there is no {name!r}; scenarios: {', '.join(known)}"
+    return None
+
+
 def scenarios() -> list[Scenario]:
     """Return the scenarios in the order in which the guest runs them."""
     rows = _ROW.findall(_TABLE.read_text(encoding="utf-8"))

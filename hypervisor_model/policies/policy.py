@@ -306,7 +306,7 @@ def _suiting(machine: MachineModel) -> str:
     footprint = machine.footprint_data, machine.footprint_code
     largest = tlbs.largest_filter(machine.tlb, *footprint)
     if largest:
-        return f"this TLB takes {largest} at most; capture with --filter {largest}"
+        return f"this TLB takes {largest} at most; run or capture with --filter {largest}"
     if machine.tlb.fetch is None:
         return "no filter suits a unified first level; model a separate one for code (fetch)"
     return "no filter suits a first level whose sets exit_footprint fills; model more ways"

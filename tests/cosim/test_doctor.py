@@ -48,6 +48,18 @@ def test_the_table_says_what_to_do(tmp_path: Path) -> None:
     assert table and max(map(len, table)) <= 100
 
 
+def test_a_narrow_table_cuts_no_path(tmp_path: Path) -> None:
+    cache = tmp_path / "a-folder-with-a-long-name" / ("deep" * 12)
+    answer = _doctor(COSIM_CACHE=str(cache), COLUMNS="60")
+    assert "\N{HORIZONTAL ELLIPSIS}" not in answer.stdout
+    column = [row.split("\N{BOX DRAWINGS LIGHT VERTICAL}")[-2] for row in _rows(answer.stdout)]
+    assert str(cache) in "".join(part.strip() for part in column)
+
+
+def _rows(table: str) -> list[str]:
+    return [row for row in table.splitlines() if row.startswith("\N{BOX DRAWINGS LIGHT VERTICAL}")]
+
+
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")

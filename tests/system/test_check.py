@@ -94,6 +94,8 @@ def test_the_command_ends_with_1_writes_files_and_a_suppression_makes_it_0(tmp_p
     ended = run([*words, "--sarif", sarif, "--junit", junit], home.environment())
     assert ended.status == 1, ended.stderr
     assert "permission-lost" in ended.stdout and "unmap" in ended.stdout
+    last = ended.stdout.splitlines()[-1]
+    assert last == "  cosim debug micro --scenario bug-unmap --at finding"
     assert "permission-lost" in sarif.read_text() and "permission-lost" in junit.read_text()
     assert home.leftovers() == []
     known = tmp_path / "known.toml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cosim.check.document import KINDS, build
 from cosim.check.places import Frame, Places
 from cosim.check.verdict import judge
 from cosim.cli import cosim
+from cosim.commands import check, debug
 from cosim.errors import UsageError
 from cosim.models.result import Ending, Origin
 from hypervisor_model.events import Access
@@ -251,3 +253,18 @@ def test_options_that_make_no_sense_are_refused(words: list[str], says: str) -> 
     result = CliRunner().invoke(cosim, ["check", *words])
     assert isinstance(result.exception, UsageError)
     assert says in str(result.exception)
+
+
+def test_the_command_that_debugs_the_checked_run(tmp_path: Path) -> None:
+    kernel = tmp_path / "a kernel"
+    words = ["--kernel", str(kernel), "--from", "start", "--to", "console:a b", "--filter", "4"]
+    words += ["--expect", "# ", "--send", "ls\\n", "--expect", "$", "--logs", str(tmp_path)]
+    with check.command.make_context("check", words):
+        shown = check._debugging()
+    assert shlex.split(shown) == [
+        *("cosim", "debug", "--kernel", str(kernel), "--from", "start", "--to", "console:a b"),
+        *("--expect", "# ", "--expect", "$", "--send", "ls\\n", "--at", "finding"),
+    ]
+    debug.command.make_context("debug", shlex.split(shown)[2:])
+    with check.command.make_context("check", ["micro", "--scenario", "bug-unmap", "--json"]):
+        assert check._debugging() == "cosim debug micro --scenario bug-unmap --at finding"

@@ -62,9 +62,13 @@ def test_an_access_made_for_the_guest_is_not_counted_behind_a_filter(
 @pytest.mark.parametrize(
     ("config", "slots", "advice"),
     [
-        (TlbConfig(), 128, "this TLB takes 64 at most; capture with --filter 64"),
-        (TlbConfig(data=(96, 2)), 64, "this TLB takes 32 at most; capture with --filter 32"),
-        (TlbConfig(superpages=True), 64, "this TLB takes 1 at most; capture with --filter 1"),
+        (TlbConfig(), 128, "this TLB takes 64 at most; run or capture with --filter 64"),
+        (TlbConfig(data=(96, 2)), 64, "this TLB takes 32 at most; run or capture with --filter 32"),
+        (
+            TlbConfig(superpages=True),
+            64,
+            "this TLB takes 1 at most; run or capture with --filter 1",
+        ),
         (TlbConfig(fetch=None), 1, "no filter suits a unified first level; model a separate one"),
         (TlbConfig(data=(64, 1)), 1, "no filter suits a first level whose sets exit_footprint"),
     ],
