@@ -33,6 +33,8 @@ pytestmark = pytest.mark.system
 SHORT = "scenario=lsp-bench pages=16 ops=60 share=50"
 SPINS = "cosim-mark begin; true; cosim-mark end; while :; do :; done"
 """The guest never ends: its recording ends with the region."""
+TELLS = "true; echo half-way; while :; do :; done"
+"""The same with a line: however late we read it, the plugin can still note where the guest is."""
 
 
 def session(
@@ -122,9 +124,9 @@ def test_edges_on_the_console(
     document, stream = session(
         "linux",
         tmp_path,
-        workload="true; true",
+        workload=TELLS,
         step=step,
-        **{"from": "console:Run /init", "to": "console:done, exit status"},  # type: ignore[arg-type]
+        **{"from": "console:Run /init", "to": "console:^half-way"},  # type: ignore[arg-type]
     )
     assert_agreed(document, 300)
     assert len(places) == 2
