@@ -156,8 +156,20 @@ def _spec(
             raise UsageError("--scenario and --workload exclude each other")
         _check_scenario(scenario)
         given["workload"] = f"scenario={scenario}"
+    if guest is not None:
+        _refuse_unknown(guest)
     given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
     return spec_from(guest, "plugin", **given)
+
+
+def _refuse_unknown(text: str) -> None:
+    import guest
+
+    if text not in guest.NAMES and not text.endswith(".toml"):
+        raise UsageError(
+            f"{text} is neither a folder that `cosim capture -o DIR` wrote nor a guest; "
+            f"the guests are {', '.join(guest.NAMES)}"
+        )
 
 
 def _check_scenario(text: str) -> None:

@@ -153,12 +153,26 @@ def _record(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_target(target: str) -> None:
+    """Refuse a name to which gdb cannot connect.
+
+    :raises UsageError: when it is neither an address nor a socket or serial line.
+    """
+    # gdb knows further forms, as `| COMMAND` and `unix:PATH`.
+    if ":" in target or target.startswith("|"):
+        return
+    path = Path(target)
+    if not (path.is_socket() or path.is_char_device()):
+        raise UsageError(f"--attach names {target}, which is neither HOST:PORT nor a socket")
+
+
 def _attach(target: str, kernel: str | None, arguments: tuple[str, ...], logs: Path | None) -> int:
     from cosim.commands.logs import folder_for
     from cosim.debug.session import debug_attached
     from cosim.kernel import symbols
     from cosim.kernel.images import inspect_kernel
 
+    _check_target(target)
     image = None if kernel is None else inspect_kernel(Path(kernel))
     known = symbols.none() if kernel is None else symbols.load(Path(kernel))
     debugger = _debugger(arguments)

@@ -81,6 +81,12 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
             ["run", "micro", "--backend", "kvm"],
             "--backend is 'kvm'; the backends are gdb+plugin, gdb, plugin",
         ),
+        (
+            ["check", "nothing"],
+            "nothing is neither a folder that `cosim capture -o DIR` wrote nor a",
+        ),
+        (["debug", "--attach", "host"], "--attach names host, which is neither HOST:PORT nor a"),
+        (["walk"], "Missing argument 'VA...' (see cosim walk --help)\n"),
         (["run", "micro", "--from", "power-off"], "--from cannot be power-off; only --to can"),
         (["run", "micro", "--to", "boot"], "--to cannot be boot; only --from can"),
         (["run", "micro", "--from", "0x80", "--to", "0x80"], "--to is the same place as --from"),
