@@ -11,6 +11,7 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
+from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _FILTER = 1
 )
 @click.argument("guest", metavar="[GUEST]", required=False, shell_complete=guest_or_file)
 @run_options("debug")
-@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@scenario_option
 @click.option(
     "--at",
     type=click.Choice(["finding", "divergence", "fence", "satp"]),
@@ -106,12 +107,7 @@ def _refuse_beside(option: str, others: dict[str, Any]) -> None:
 def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
     if given.get("backend") not in (None, "gdb+plugin"):
         raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
-    if scenario is not None:
-        if guest not in ("micro", "micro-m"):
-            raise UsageError("--scenario works only with the guests micro and micro-m")
-        if given.get("workload") is not None:
-            raise UsageError("--scenario and --workload exclude each other")
-        given["workload"] = f"scenario={scenario}"
+    take_scenario(scenario, guest, given)
     # The checker needs the accesses that a larger filter leaves out.
     return spec_from(guest, "gdb+plugin", filter=_FILTER, **given)
 
