@@ -12,6 +12,7 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
+from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class _Checked:
 )
 @click.argument("guest", metavar="GUEST|TRACE", required=False, shell_complete=guest_or_file)
 @run_options("check")
-@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@scenario_option
 @click.option(
     "--filter", "slots", type=int, metavar="SLOTS", help="Access-filter slots.  Default: 1."
 )
@@ -149,24 +150,21 @@ def _spec(
 ) -> RunSpec:
     if given.get("backend") not in (None, "plugin"):
         raise UsageError("--backend: the check needs every access, which only the plugin sees")
-    if scenario is not None:
-        if guest not in ("micro", "micro-m"):
-            raise UsageError("--scenario works only with the guests micro and micro-m")
-        if given.get("workload") is not None:
-            raise UsageError("--scenario and --workload exclude each other")
-        _check_scenario(scenario)
-        given["workload"] = f"scenario={scenario}"
+    take_scenario(scenario, guest, given)
+    if guest is not None:
+        _refuse_unknown(guest)
     given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
     return spec_from(guest, "plugin", **given)
 
 
-def _check_scenario(text: str) -> None:
-    from guest.micro.scenarios import scenarios
+def _refuse_unknown(text: str) -> None:
+    import guest
 
-    known = ["all", *(one.name for one in scenarios())]
-    for name in text.split(","):
-        if name not in known:
-            raise UsageError(f"--scenario: there is no {name!r}; scenarios: {', '.join(known)}")
+    if text not in guest.NAMES and not text.endswith(".toml"):
+        raise UsageError(
+            f"{text} is neither a folder that `cosim capture -o DIR` wrote nor a guest; "
+            f"the guests are {', '.join(guest.NAMES)}"
+        )
 
 
 def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceChecker:

@@ -128,7 +128,9 @@ def _who_lines(one: dict[str, Any]) -> list[str]:
     ]
     fence = one["fence"]
     if fence is None:
-        lines.append("    no fence of the recording covers it")
+        # Which addresses an entry maps is known only on the path of an address.
+        without = " without address" if one["level"] is None else ""
+        lines.append(f"    no fence{without} of the recording covers it")
     else:
         later = " (later)" if fence["in_the_future"] else ""
         lines.append(
