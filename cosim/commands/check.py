@@ -91,8 +91,8 @@ def command(
     from cosim import output
     from cosim.check import document, exchange, text
     from cosim.check import suppress as suppressions
-    from cosim.check.places import Places
     from cosim.files import write_atomically
+    from cosim.kernel.places import Places
     from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
@@ -259,9 +259,9 @@ def _chains(
     plan: Plan, log: Path, checker: FenceChecker, outcome: Outcome, folder: Path
 ) -> dict[int, Chain]:
     """Return who called the stores with findings."""
-    from cosim.check.places import Places
     from cosim.debug.call_chain import Wanted, call_chains
     from cosim.debug.counted_events import Place
+    from cosim.kernel.places import Places
     from cosim.output import progress
     from cosim.session.origin import origin
     from cosim.trace.run_kernel import kernel_of

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosim.check.places import Places
 from cosim.debug import commands, symbol_file
 from cosim.debug.analysis import Analysis
 from cosim.debug.commands import history
@@ -27,6 +26,7 @@ from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun, Why
 from cosim.errors import GdbError, GuestError
 from cosim.kernel.images import KernelImage
+from cosim.kernel.places import Places
 from cosim.kernel.symbols import Symbols
 from cosim.machine import interrupts, process
 from cosim.run.plan import DEFAULT_TIME_LIMIT, Plan

@@ -30,8 +30,8 @@ from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
-from cosim.session.forecast import long_rest
-from cosim.session.gdb_session import GdbSession
+from cosim.session.forecast import WINDOW, long_rest
+from cosim.session.gdb_session import REGION, GdbSession
 from cosim.session.merge import Merge
 from cosim.session.plugin_session import request_edges, source
 from cosim.session.protocol import Progress, Watchers
@@ -209,8 +209,6 @@ class BothSources(GdbSession):
         self._heard: Heard | None = None
         self._merge: Merge | None = None
         self._at_end = False
-        self._told = False
-        """True if the user was told that gdb takes long."""
 
     @property
     def labels(self) -> list[str]:
@@ -411,5 +409,9 @@ class BothSources(GdbSession):
             return progress
         passed = time.monotonic() - self._region_started
         total = merge.agreement.events
-        left = passed * (total - merge.reached) / merge.reached
+        if passed < WINDOW:
+            # A few events say nothing of the others; the last run may.
+            left, _ = self._past.left(REGION, passed)
+        else:
+            left = passed * (total - merge.reached) / merge.reached
         return replace(progress, events=merge.reached, of=total, left=left)

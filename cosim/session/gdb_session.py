@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.feeder import Feeder
-from cosim.session.forecast import Forecast, warning
+from cosim.session.forecast import Forecast, known_warning, warning
+from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import Recorded, last_words, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
@@ -55,6 +57,9 @@ if TYPE_CHECKING:
 _TICK = 0.25
 _CONSOLE_TICK = 0.02
 """The guest runs on between printing a line and our look at its console."""
+_RECORDING = "recording"
+REGION = "region"
+"""Parts whose times are kept (:mod:`cosim.session.past_times`)."""
 _OBJECTS = 50_000
 """So many new objects are made between two looks for garbage."""
 RSP_LOGGER = "cosim.rsp"
@@ -115,6 +120,10 @@ class GdbSession:
         self._region_started = 0.0
         self._stopped_at: float | None = None
         self._forecast: Forecast | None = None
+        self._past = PastTimes(plan)
+        self._recording_began = self._started
+        self._told = False
+        """True if the user was told that gdb takes long, or need not be."""
         self._region_seconds: float | None = None
         self._feeder = Feeder(lambda batch: self._take(batch))
 
@@ -153,12 +162,20 @@ class GdbSession:
         else:
             with nameless_file(self._folder) as log:
                 limit = time.monotonic() + self._time_limit / 2
-                self._recorded = self._record(log, limit, frozenset())
+                self._recorded = self._timed_record(log, limit, frozenset())
                 while self._recorded.unsplit and not self._recorded.late and not self._plan.typed:
                     # Two recordings of a guest that is typed into are two different runs.
                     split = self._recorded.split | self._recorded.unsplit
-                    self._recorded = self._record(log, limit, split)
+                    self._recorded = self._timed_record(log, limit, split)
                 self._intercept(self._reexecution(log), gdb)
+
+    def _timed_record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
+        """Record, and remember how long it took if nothing cut it short."""
+        self._recording_began = time.monotonic()
+        recorded = self._record(log, limit, split)
+        if not recorded.late and recorded.loop is None and recorded.panic is None:
+            self._past.keep(_RECORDING, time.monotonic() - self._recording_began)
+        return recorded
 
     def _record(self, log: Path, limit: float, split: frozenset[int]) -> Recorded:
         note = self._watchers.note
@@ -271,8 +288,11 @@ class GdbSession:
         self._first_instruction = self._icount(machine)
         self._instructions = None
         self._region_started, self._stopped_at = time.monotonic(), None
-        if self._recorded is not None and self._recorded.instructions is not None:
-            self._forecast = Forecast(self._recorded.instructions)
+        self._look_back()
+        first, recorded = self._first_instruction, self._recorded
+        if first is not None and recorded is not None and recorded.instructions is not None:
+            assert self._interception is not None
+            self._forecast = Forecast(recorded.instructions, first, self._interception.stops)
         try:
             with _rare_collections():
                 reached = self._reach(plan.end, machine, interposer, gdb)
@@ -281,6 +301,9 @@ class GdbSession:
             ended = self._stopped_at or time.monotonic()
             self._region_seconds = round(ended - self._region_started, 3)
         self._check_end(machine, reached=reached)
+        assert self._interception is not None
+        if self._recorded is not None and not self._interception.halted:
+            self._past.keep(REGION, self._region_seconds)
 
     def _check_end(self, machine: Machine, *, reached: bool) -> None:
         """Check that the region is whole.
@@ -379,13 +402,24 @@ class GdbSession:
             "use a mark, a symbol or an address"
         )
 
+    def _look_back(self) -> None:
+        """Say how long the region took the last time, if that was long."""
+        last = self._past.last(REGION)
+        if last is None or self._recorded is None:
+            return
+        text = known_warning(last, self._deadline - time.monotonic(), self._plan.names)
+        self._told = True
+        if text is not None:
+            self._watchers.note(f"cosim: {text}")
+
     def _look_ahead(self, machine: Machine, stops: int) -> None:
         """Say once how long the region will take, if that is long."""
         if self._forecast is None or not self._forecast.due:
             return
         instruction = self._icount(machine)
         speed = None if instruction is None else self._forecast.update(stops, instruction)
-        if speed is not None:
+        if speed is not None and not self._told:
+            self._told = True
             left = self._deadline - time.monotonic()
             self._watchers.note(f"cosim: {warning(speed, left, self._plan.names)}")
 
@@ -501,7 +535,15 @@ class GdbSession:
 
     def _progress(self, phase: str, place: str) -> Progress:
         seconds = time.monotonic() - self._started
-        return Progress(phase, seconds, self._events, place, self._pipeline.exits())
+        progress = Progress(phase, seconds, self._events, place, self._pipeline.exits())
+        if phase == "recording":
+            passed = time.monotonic() - self._recording_began
+            left, remark = self._past.left(_RECORDING, passed)
+            return replace(progress, left=left, remark=remark)
+        # A region that ends before its guest ends at a place that is not known yet.
+        if self._forecast is not None and self._plan.end.form in ("power-off", "console"):
+            return replace(progress, left=self._forecast.left)
+        return progress
 
 
 def _less(count: int | None, other: int | None) -> int | None:

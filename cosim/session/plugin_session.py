@@ -22,6 +22,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
+from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import has_panicked, last_words, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
@@ -73,6 +74,11 @@ class PluginSession:
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
         self._watches_traps = self._timing.mode in ("record", "live") and options.gdb is None
+        self._past = PastTimes(plan)
+        self._part = ", ".join(["session", *pipeline.exits()])
+        """What takes how long: models cost time."""
+        self._estimates = self._timing.mode == "record" and options.gdb is None
+        """True if the run takes as long as it did the last time."""
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -80,6 +86,8 @@ class PluginSession:
         error: CosimError | KeyboardInterrupt | None = None
         try:
             self._run()
+            if self._estimates and not self._halted:
+                self._past.keep(self._part, time.monotonic() - self._started)
         except (CosimError, KeyboardInterrupt) as problem:
             error = problem
         finally:
@@ -147,6 +155,7 @@ class PluginSession:
             self._watch_console,
             self._watch_traps,
             self._watch_panic,
+            self._watch_way,
         )
         for watch in watches:
             threading.Thread(target=watch, args=[machine, done], daemon=True).start()
@@ -180,9 +189,22 @@ class PluginSession:
         if now - self._shown > _VIEW_SECONDS:
             self._shown = now
             place = f"{self._source.instructions:,} instructions"
-            seconds = now - self._started
-            exits = self._pipeline.exits()
-            self._watchers.view(Progress("in the region", seconds, self._events, place, exits))
+            self._show("in the region", place, self._pipeline.exits())
+
+    def _show(self, phase: str, place: str, exits: dict[str, int]) -> None:
+        seconds = time.monotonic() - self._started
+        left, remark = self._past.left(self._part, seconds) if self._estimates else (None, "")
+        # The line has no room for a remark beside the exits.
+        remark = "" if exits else remark
+        self._watchers.view(
+            Progress(phase, seconds, self._events, place, exits, left=left, remark=remark)
+        )
+
+    def _watch_way(self, machine: Machine, done: threading.Event) -> None:
+        """Show how far the guest is on its way to the region, where there are no events."""
+        while not self._began.is_set() and not done.wait(_VIEW_SECONDS):
+            if not self._began.is_set():
+                self._show("to the region", machine.console.last_line(), {})
 
     def _talk(self, machine: Machine, done: threading.Event) -> None:
         try:

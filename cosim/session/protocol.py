@@ -45,7 +45,9 @@ class Progress:
     of: int | None = None
     """How many events there are, if that is known."""
     left: float | None = None
-    """How many seconds the phase will still take, if that is known."""
+    """About how many seconds the phase will still take, if that is known."""
+    remark: str = ""
+    """Why ``left`` is not known, if that is worth saying."""
 
 
 @dataclass(frozen=True)

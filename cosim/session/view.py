@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cosim.output import messages, one_line
+from cosim.session.forecast import duration
 from cosim.session.protocol import Progress, View
 
 _PLACE = 30
@@ -39,7 +40,9 @@ def line(progress: Progress, rate: float) -> str:
         total = f" of {progress.of:,}" if progress.of is not None else ""
         text += f"  {progress.events:,}{total} events, {rate:,.0f}/s"
     if progress.left is not None:
-        text += f", {progress.left:.0f} s left"
+        text += f", about {duration(progress.left)} left"
+    elif progress.remark:
+        text += f" ({progress.remark})"
     if progress.place:
         text += f"  {progress.place[:_PLACE]}"
     if progress.exits:

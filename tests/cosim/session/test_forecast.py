@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 
 import pytest
 
 from cosim.run.names import COMMAND_LINE, IN_FILE
-from cosim.session.forecast import Forecast, Speed, long_rest, warning
+from cosim.session.forecast import Forecast, Speed, known_warning, long_rest, warning
 
 _SLOW = Speed(3.0, 1593, 600, 200_000)
 
@@ -31,32 +32,78 @@ class _Clock:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def test_it_is_told_once_when_the_guest_was_slow_twice_in_a_row(
+def _told(clock: _Clock, ahead: Forecast, instructions: Iterable[int]) -> list[int]:
+    """Return at which of these steps, one a second, the user is told."""
+    told = []
+    for second, instruction in enumerate(instructions, 1):
+        clock.now += 1.0
+        assert ahead.due
+        if ahead.update(second, instruction) is not None:
+            told.append(second)
+    return told
+
+
+def test_a_guest_that_would_take_ten_minutes_is_told_of_after_two_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock(monkeypatch)
-    ahead = Forecast(10_000_000)
-    assert not ahead.due
-    # Much without stops, slow, fast again, then slow to the end.
-    told: list[Speed | None] = []
-    for instruction in (5_000_000, 9_000_000, 9_001_000, 9_900_000, 9_900_600, 9_901_200):
-        clock.now += 3.0
-        assert ahead.due
-        told.append(ahead.update(int(clock.now), instruction))
-    assert told[:-1] == [None] * 5
-    assert told[-1] == Speed(3.0, 3, 600, 98_800)
+    ahead = Forecast(1_000_000, 1_000)
+    assert not ahead.due and ahead.left is None
+    assert _told(clock, ahead, range(2_000, 7_000, 1_000)) == [2]
+
+
+def test_a_shorter_rest_is_told_of_once_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    # 70 to 100 s at this speed, and every eighth second without stops.
+    ahead = Forecast(100_000, 0)
+    bursts = [1_000 * second + 10_000 * (second // 8) for second in range(1, 20)]
+    assert _told(clock, ahead, bursts) == []
+    ahead = Forecast(100_000, 0)
+    assert _told(clock, ahead, range(1_000, 20_000, 1_000)) == [8]
+
+
+def test_the_speed_is_that_of_the_last_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(10_000_000, 5_000_000, 100)
+    for stops, instruction in ((110, 9_000_000), (641, 9_001_000)):
+        clock.now += 1.0
+        assert ahead.update(stops, instruction) is None
+    clock.now += 1.0
+    assert ahead.update(1172, 9_002_000) == Speed(1.0, 531, 1_000, 998_000)
+
+
+def test_the_rest_follows_the_last_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(1_000, 0)
+    clock.now += 2.0
+    ahead.update(5, 200)
+    assert ahead.left == 8.0
     clock.now += 3.0
-    assert not ahead.due
+    assert ahead.left == 5.0
+    clock.now += 30.0
+    assert ahead.left == 0.0
 
 
 def test_a_guest_that_stands_or_is_past_the_end_is_no_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = _Clock(monkeypatch)
-    ahead = Forecast(1000)
+    ahead = Forecast(1000, 0)
     for instruction in (1500, 1500, 1600, 1600):
         clock.now += 3.0
         assert ahead.update(7, instruction) is None
+
+
+def test_what_took_long_the_last_time_is_told_before_it_begins() -> None:
+    assert known_warning(59.0, math.inf, COMMAND_LINE) is None
+    assert known_warning(2100.0, math.inf, COMMAND_LINE) == (
+        "gdb needed about 35 min for this run the last time; "
+        "--backend plugin sees the same events in seconds"
+    )
+    assert known_warning(2100.0, 590.0, COMMAND_LINE) == (
+        "gdb needed about 35 min for this run the last time, and --time-limit leaves 10 min; "
+        "--backend plugin sees the same events in seconds"
+    )
 
 
 def test_a_long_rest_of_known_events_is_told() -> None:
