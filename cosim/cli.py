@@ -138,7 +138,7 @@ def _status(argv: list[str] | None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         see = f" (see {context.command_path} --help)" if context else ""
-        note(f"cosim: {error.format_message()}{see}")
+        note(f"cosim: {error.format_message().removesuffix('.')}{see}")
         return 2
     except (click.Abort, KeyboardInterrupt):
         interrupts.over()

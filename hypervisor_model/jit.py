@@ -82,6 +82,15 @@ def inner(function: F) -> F:
     return cast(F, function if numba.config.DISABLE_JIT else _inner(function))
 
 
+def inlined(function: F) -> F:
+    """As :func:`kernel`, and its code becomes part of every kernel that calls it.
+
+    For what the loop over events does at each of them.  A call passes all arrays of a state on the
+    stack, some 200 words, which takes longer than a hit in the TLB.
+    """
+    return cast(F, function if numba.config.DISABLE_JIT else _Kernel(function, is_inlined=True))
+
+
 def with_globals(function: Callable[..., Any], module: str, name: str, **names: Any) -> Any:
     """Return a kernel from the code of ``function``, which sees ``names`` among its globals.
 
@@ -123,9 +132,9 @@ class _Kernel:
     Either is compiled when it is first called.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], *, is_inlined: bool = False) -> None:
         functools.update_wrapper(self, function)
-        self.inner = _inner(function)
+        self.inner = _inner(function, is_inlined=is_inlined)
         self._function = function
         self._outer: Any = None
 
@@ -174,10 +183,14 @@ _FOLDER_LOCK = threading.Lock()
 _OPTIONS = {"error_model": "numpy", "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
 
 
-def _inner(function: Callable[..., Any]) -> Any:
-    dispatcher = numba.njit(no_cpython_wrapper=True, pipeline_class=_InnerCompiler, **_OPTIONS)(
-        function
-    )
+def _inner(function: Callable[..., Any], *, is_inlined: bool = False) -> Any:
+    # Without a value numba would take that of the function whose call compiles this one.
+    dispatcher = numba.njit(
+        no_cpython_wrapper=True,
+        pipeline_class=_InnerCompiler,
+        forceinline=is_inlined,
+        **_OPTIONS,
+    )(function)
     return _one_version(dispatcher)
 
 

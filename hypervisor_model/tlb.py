@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import FLAG_MXR, Access, Fence, Priv
 from hypervisor_model.isa import pte
-from hypervisor_model.jit import kernel, record_of
+from hypervisor_model.jit import inlined, kernel, record_of
 from hypervisor_model.walk import BARE_BITS, HLVX, HS_MXR, OK, Walk, allows
 from hypervisor_model.walk_cache import G_STAGE, VS_STAGE, WalkCache
 from hypervisor_model.walk_cache import invalidate as _invalidate_tables
@@ -435,7 +435,7 @@ def probe(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags
     return -1
 
 
-@kernel
+@inlined
 def lookup(tlb: Tlb, va: int, asid: int, vmid: int, access: int, priv: int, flags: int) -> int:
     """Return the row of the entry that translates and permits an access, or -1.
 

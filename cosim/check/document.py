@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosim.check.places import Frame, Places
 from cosim.check.suppress import Suppression
 from cosim.check.verdict import OUT_OF_ORDER, Verdict, judge
+from cosim.kernel.places import Frame, Places
 from cosim.models.result import Ending, Origin
 from hypervisor_model.events import Access, Fence, Kind, priv_name
 from hypervisor_model.fences import Culprit, FenceChecker, FenceSeen, Finding

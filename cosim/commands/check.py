@@ -13,7 +13,7 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
-from cosim.commands.scenario import add_workload
+from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Checked:
 )
 @click.argument("guest", metavar="GUEST|TRACE", required=False, shell_complete=guest_or_file)
 @run_options("check")
-@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@scenario_option
 @click.option(
     "--filter", "slots", type=int, metavar="SLOTS", help="Access-filter slots.  Default: 1."
 )
@@ -93,8 +93,8 @@ def command(
     from cosim import output
     from cosim.check import document, exchange, text
     from cosim.check import suppress as suppressions
-    from cosim.check.places import Places
     from cosim.files import write_atomically
+    from cosim.kernel.places import Places
     from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
@@ -155,7 +155,9 @@ def _spec(
 ) -> RunSpec:
     if given.get("backend") not in (None, "plugin"):
         raise UsageError("--backend: the check needs every access, which only the plugin sees")
-    add_workload(guest, scenario, given)
+    take_scenario(scenario, guest, given)
+    if guest is not None:
+        _refuse_unknown(guest)
     given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
     return spec_from(guest, "plugin", **given)
 
@@ -181,6 +183,16 @@ def _debugging() -> str:
             else:
                 words += [parameter.opts[0], str(one)]
     return shlex.join([*words, "--at", "finding"])
+
+
+def _refuse_unknown(text: str) -> None:
+    import guest
+
+    if text not in guest.NAMES and not text.endswith(".toml"):
+        raise UsageError(
+            f"{text} is neither a folder that `cosim capture -o DIR` wrote nor a guest; "
+            f"the guests are {', '.join(guest.NAMES)}"
+        )
 
 
 def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceChecker:
@@ -273,9 +285,9 @@ def _chains(
     plan: Plan, log: Path, checker: FenceChecker, outcome: Outcome, folder: Path
 ) -> dict[int, Chain]:
     """Return who called the stores with findings."""
-    from cosim.check.places import Places
     from cosim.debug.call_chain import Wanted, call_chains
     from cosim.debug.counted_events import Place
+    from cosim.kernel.places import Places
     from cosim.output import progress
     from cosim.session.origin import origin
     from cosim.trace.run_kernel import kernel_of

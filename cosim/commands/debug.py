@@ -11,7 +11,7 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
-from cosim.commands.scenario import add_workload
+from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _FILTER = 1
 )
 @click.argument("guest", metavar="[GUEST]", required=False, shell_complete=guest_or_file)
 @run_options("debug")
-@click.option("--scenario", metavar="NAME", help="Which scenario the guest micro runs.")
+@scenario_option
 @click.option(
     "--at",
     type=click.Choice(["finding", "divergence", "fence", "satp"]),
@@ -107,7 +107,7 @@ def _refuse_beside(option: str, others: dict[str, Any]) -> None:
 def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
     if given.get("backend") not in (None, "gdb+plugin"):
         raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
-    add_workload(guest, scenario, given)
+    take_scenario(scenario, guest, given)
     # The checker needs the accesses that a larger filter leaves out.
     return spec_from(guest, "gdb+plugin", filter=_FILTER, **given)
 
@@ -149,12 +149,26 @@ def _record(
                 shutil.rmtree(folder, ignore_errors=True)
 
 
+def _check_target(target: str) -> None:
+    """Refuse a name to which gdb cannot connect.
+
+    :raises UsageError: when it is neither an address nor a socket or serial line.
+    """
+    # gdb knows further forms, as `| COMMAND` and `unix:PATH`.
+    if ":" in target or target.startswith("|"):
+        return
+    path = Path(target)
+    if not (path.is_socket() or path.is_char_device()):
+        raise UsageError(f"--attach names {target}, which is neither HOST:PORT nor a socket")
+
+
 def _attach(target: str, kernel: str | None, arguments: tuple[str, ...], logs: Path | None) -> int:
     from cosim.commands.logs import folder_for
     from cosim.debug.session import debug_attached
     from cosim.kernel import symbols
     from cosim.kernel.images import inspect_kernel
 
+    _check_target(target)
     image = None if kernel is None else inspect_kernel(Path(kernel))
     known = symbols.none() if kernel is None else symbols.load(Path(kernel))
     debugger = _debugger(arguments)

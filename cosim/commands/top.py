@@ -133,7 +133,7 @@ def _replayed(
 
 def _add_sources(result: ResultDocument) -> None:
     """Give each call site its source line, if the kernel is still there and has DWARF."""
-    from cosim.check.places import Places
+    from cosim.kernel.places import Places
     from cosim.trace.run_kernel import kernel_of
 
     places = Places(kernel_of(result["guest"]))

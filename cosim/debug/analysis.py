@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.check import document
-from cosim.check.places import Places
+from cosim.kernel.places import Places
 from cosim.models import model_options
 from cosim.models.comparison import Comparison
 from cosim.models.result import Ending, Json, Origin

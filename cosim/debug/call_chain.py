@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cosim.check.places import Frame, Places
 from cosim.debug import symbol_file
 from cosim.debug.console_view import ConsoleView
 from cosim.debug.counted_events import Place
@@ -24,6 +23,7 @@ from cosim.debug.rerun import Rerun, Why
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import CosimError, GdbError, MissingTool
+from cosim.kernel.places import Frame, Places
 from cosim.machine import interrupts, tools
 from cosim.machine.configuration import RAM_BASE
 from cosim.run.plan import Plan

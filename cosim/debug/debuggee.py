@@ -8,13 +8,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.check.places import Places
 from cosim.debug.analysis import Analysis
 from cosim.debug.counted_events import Place, Timeline, following
 from cosim.debug.gdb_line import Aim, GdbLine
 from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun
 from cosim.errors import UnreadableMemory, UsageError
+from cosim.kernel.places import Places
 from cosim.machine.configuration import RAM_BASE
 from cosim.paging.physical import PhysicalMemory, RamWords
 from cosim.paging.scan import Scan, scan

@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosim.check.places import Places
 from cosim.debug import commands, symbol_file
 from cosim.debug.analysis import Analysis
 from cosim.debug.commands import history
@@ -27,6 +26,7 @@ from cosim.debug.link import Link
 from cosim.debug.rerun import Rerun, Why
 from cosim.errors import GdbError, GuestError
 from cosim.kernel.images import KernelImage
+from cosim.kernel.places import Places
 from cosim.kernel.symbols import Symbols
 from cosim.machine import interrupts, process
 from cosim.run.plan import DEFAULT_TIME_LIMIT, Plan
@@ -34,7 +34,7 @@ from cosim.session.both_sources import Heard
 from cosim.session.origin import origin
 from cosim.session.plugin_session import source
 from cosim.session.protocol import Note, Progress, View
-from cosim.session.recording import Recorded, record
+from cosim.session.recording import Recorded, last_words, record
 from cosim.session.view import live_view
 
 _TICK = 0.2
@@ -166,8 +166,8 @@ def _record(plan: Plan, log: Path, folder: Path, note: Note) -> tuple[Recorded, 
         split |= recorded.unsplit
     if heard.summary.never_started and recorded.loop is None:
         raise GuestError(
-            f"the guest ended before the region began ({plan.edge(end=False)}); its last line was "
-            f"{recorded.last_line!r}",
+            f"the guest ended before the region began ({plan.edge(end=False)}); "
+            f"{last_words(recorded.last_line)}",
             log=str(folder / "record.console.log"),
         )
     return recorded, heard

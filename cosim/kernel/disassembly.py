@@ -31,11 +31,14 @@ class Disassembly:
     def at(self, address: int) -> str | None:
         """Return the instruction at an unsigned virtual address, such as ``ld a5, 0(a4)``.
 
-        None if the address is not in the kernel's file, or what stands there is not known.
+        None if the address is not in the kernel's file, or what stands there is not known.  Zeros
+        are no instruction: what runs there was written by the guest.
         """
         try:
             code = self._read(address)
         except (OSError, GuestImageError):
+            return None
+        if not any(code[:2]):
             return None
         # Not shared: an engine of capstone's is for one thread.
         mode = capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC

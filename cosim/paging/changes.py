@@ -14,7 +14,7 @@ from hypervisor_model.isa import pte
 _COMPARED = ("perm", "g_perm", "pbmt", "g_pbmt", "page_bits")
 
 
-class Change(NamedTuple):
+class MappingChange(NamedTuple):
     """Addresses next to each other whose mapping changed alike."""
 
     before: Range | None
@@ -32,7 +32,7 @@ class Change(NamedTuple):
 
 def changes(
     old: Scan, new: Scan, wanted: Filter | None = None, *, coarse: bool = False
-) -> list[Change]:
+) -> list[MappingChange]:
     """Return what is mapped otherwise in ``new`` than in ``old``, by rising address.
 
     :param wanted: leave out what this filter takes in neither of the scans.
@@ -72,7 +72,7 @@ def changes(
         strict=True,
     )
     for one, other, start in pairs:
-        found.append(Change(one if was[start] else None, other if now[start] else None))
+        found.append(MappingChange(one if was[start] else None, other if now[start] else None))
     return found
 
 

@@ -22,7 +22,7 @@ _STATE = (Kind.TABLE_ADD, Kind.TABLE_ENTRY, Kind.TABLE_DROP, Kind.PTE_WRITE)
 
 
 @dataclass(frozen=True)
-class Change:
+class EntryChange:
     """One entry that got another value; numbers are unsigned."""
 
     event: int
@@ -42,7 +42,7 @@ class Change:
     """Number of the first event after it that is a fence and covers it; None if there is none."""
 
 
-def entry_history(events: EventBatch, entry: int) -> list[Change]:
+def entry_history(events: EventBatch, entry: int) -> list[EntryChange]:
     """Return the changes of the entry at the physical address ``entry``, in order.
 
     A fence by address is not counted as covering it, since one entry may map any address.
@@ -56,7 +56,7 @@ def entry_history(events: EventBatch, entry: int) -> list[Change]:
     ]
 
 
-def translation_history(events: EventBatch, satp: int, va: int) -> list[Change]:
+def translation_history(events: EventBatch, satp: int, va: int) -> list[EntryChange]:
     """Return the changes of every entry that translated ``va``, at whatever level, in order.
 
     :param satp: selects the address space.
@@ -121,12 +121,12 @@ def _path(tables: dict[int, dict[int, int]], root: int, va: int, levels: int) ->
 
 def _change(
     events: EventBatch, number: int, level: int | None, va: int | None, satp: int | None
-) -> Change:
+) -> EntryChange:
     event = events[number]
     old, new = unsigned(int(event["b"])), unsigned(int(event["c"]))
     asid = None if satp is None else satp >> 44 & 0xFFFF
     is_link = (level or 0) > 0 and bool(pte.is_link(signed(old)) or pte.is_link(signed(new)))
-    return Change(
+    return EntryChange(
         event=number,
         icount=int(event["icount"]),
         pc=unsigned(int(event["pc"])),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cosim.paging.changes import Change
+from cosim.paging.changes import MappingChange
 from cosim.paging.explain import Explanation
 from cosim.paging.find import Place
 from cosim.paging.maps import MEMORY_TYPES, SIZES, Range
@@ -208,7 +208,7 @@ def maps_lines(scan: Scan, ranges: Sequence[Range]) -> list[str]:
     return lines + scan_notes(scan)
 
 
-def changes_document(scan: Scan, found: Sequence[Change]) -> dict[str, Any]:
+def changes_document(scan: Scan, found: Sequence[MappingChange]) -> dict[str, Any]:
     """Return the JSON of what changed; ``scan`` is the newer one."""
     return {
         **scan_document(scan),
@@ -222,7 +222,7 @@ def changes_document(scan: Scan, found: Sequence[Change]) -> dict[str, Any]:
     }
 
 
-def changes_lines(scan: Scan, found: Sequence[Change]) -> list[str]:
+def changes_lines(scan: Scan, found: Sequence[MappingChange]) -> list[str]:
     """Return the lines of what changed: ``-`` how it was, ``+`` how it is."""
     marks, both = [], []
     for one in found:

@@ -7,6 +7,7 @@ from typing import Any
 
 from cosim.models.derived import BreakEven, Derived, derive, models_of
 from cosim.models.result import ResultDocument, missed
+from cosim.output import one_line
 from cosim.report import number_text
 from cosim.report.content import UNKNOWN, Cell, Notes, Paragraphs, Part, Table
 
@@ -53,7 +54,8 @@ def _what_ran(result: ResultDocument) -> str:
         (events["satp_write"], "satp write"),
     ]
     seen = _listed([_count(number, what) for number, what in counts if number is not None])
-    return f"{name}, from {region.get('from', '?')} to {region.get('to', '?')}: {seen}."
+    # Names of files and patterns for the console may hold line feeds.
+    return one_line(f"{name}, from {region.get('from', '?')} to {region.get('to', '?')}: {seen}.")
 
 
 def _exits(policies: Policies, derived: Derived) -> Iterator[str]:

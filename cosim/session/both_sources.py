@@ -35,7 +35,7 @@ from cosim.session.gdb_session import REGION, GdbSession
 from cosim.session.merge import Merge
 from cosim.session.plugin_session import request_edges, source
 from cosim.session.protocol import Progress, Watchers
-from cosim.session.recording import Recorded, record
+from cosim.session.recording import Recorded, last_words, record
 from hypervisor_model import events
 from hypervisor_model.events import EVENT, EventBatch
 
@@ -255,7 +255,7 @@ class BothSources(GdbSession):
         recorded = self._recorded
         if heard.summary.never_started and (recorded is None or recorded.loop is None):
             line = recorded.last_line if recorded is not None else ""
-            said = f"its last line was {line!r}" if line else "it printed nothing"
+            said = last_words(line)
             log = self._folder / "record.console.log"
             begin = self._plan.begin
             if begin.form == "console":

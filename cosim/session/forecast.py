@@ -11,6 +11,8 @@ WINDOW = 1.0
 """Seconds over which the guest's speed is taken."""
 _KNOWN_SECONDS = 3.0
 """If the number of events is known, how long to wait before the rest is judged."""
+_KNOWN_EVENTS = 1_000
+"""And how many events must be done: the first ones wait for gdb and the models."""
 _LONG = 60.0
 """A shorter rest is not worth a line."""
 _VERY_LONG = 600.0
@@ -124,7 +126,7 @@ def long_rest(passed: float, done: int, total: int, names: Names) -> str | None:
     :param done: how many events there were in them.
     """
     left = passed * (total - done) / max(done, 1)
-    if passed < _KNOWN_SECONDS or left <= _LONG:
+    if passed < _KNOWN_SECONDS or done < _KNOWN_EVENTS or left <= _LONG:
         return None
     return (
         f"gdb has come to {done:,} of {total:,} events and needs about {duration(left)} for the "

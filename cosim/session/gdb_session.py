@@ -45,7 +45,7 @@ from cosim.session.feeder import Feeder
 from cosim.session.forecast import Forecast, known_warning, warning
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import Recorded, nameless_file, panic_line, record
+from cosim.session.recording import Recorded, last_words, nameless_file, panic_line, record
 from cosim.session.standstill import Standstill
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -484,7 +484,7 @@ class GdbSession:
         line = machine.console.last_line()
         if self._panic(machine):
             return ""
-        return f"; its last line was {line!r}" if line else "; it printed nothing"
+        return f"; {last_words(line)}"
 
     def _icount(self, machine: Machine) -> int | None:
         return None if self._plan.live or not machine.alive() else machine.replay_icount()

@@ -24,7 +24,7 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import has_panicked, panic_line
+from cosim.session.recording import has_panicked, last_words, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
@@ -283,7 +283,7 @@ class PluginSession:
         if self._out_of_time:
             raise GuestError(
                 f"{plan.time_limit:g} s passed and {plan.edge(end=not summary.never_started)} was "
-                f"not reached; the guest's last line was {machine.console.last_line()!r}; "
+                f"not reached; the guest is running; {last_words(machine.console.last_line())}; "
                 f"raise {plan.names.option('time_limit')} or choose another edge",
                 log=log,
             )
@@ -291,8 +291,8 @@ class PluginSession:
         how = f"the guest panicked ({panic})" if panic else "the guest ended"
         if summary.never_started:
             raise GuestError(
-                f"{how} before the region began ({plan.edge(end=False)}); last line on the "
-                f"console: {machine.console.last_line()!r}",
+                f"{how} before the region began ({plan.edge(end=False)}); "
+                f"{last_words(machine.console.last_line())}",
                 log=log,
             )
         ended = summary.region_ended or self._end_seen or self._halted

@@ -222,6 +222,14 @@ def _check_whole(log: Path, folder: Path) -> None:
         ) from None
 
 
+def last_words(line: str) -> str:
+    """Return in words what the guest said last.
+
+    :param line: the last line on its console; empty if there was none.
+    """
+    return f"its last line was {line!r}" if line else "it printed nothing"
+
+
 def has_panicked(machine: Machine) -> bool:
     """Return True if the guest said last that it panicked, and now waits for ever."""
     return _PANIC_END.search(machine.console.last_line()) is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hypervisor_model import tlb as tlbs
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.exits import Exit
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inlined, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
 from hypervisor_model.policies import hart as harts
@@ -86,7 +86,7 @@ def _run(
     return batch.shape[0]  # type: ignore[no-any-return]
 
 
-@inner
+@inlined
 def _access(hw: Hardware, guest: Ram, hart: int, event: Event) -> int:
     priv = event.priv
     satp = hw.harts[hart].satp

@@ -21,7 +21,7 @@ from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import GUEST_PAGE_FAULTS, access_fault
-from hypervisor_model.jit import inner, kernel
+from hypervisor_model.jit import inlined, inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import hart as harts
@@ -138,7 +138,7 @@ def _run(
     return batch.shape[0]  # type: ignore[no-any-return]
 
 
-@inner
+@inlined
 def _access(hw: Hardware, g: _GStage, hart: int, event: Event) -> int:
     va, kind, priv = event.a, event.sub, event.priv
     if priv & 3 == _MACHINE:

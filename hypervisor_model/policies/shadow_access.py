@@ -45,7 +45,7 @@ from hypervisor_model.events import (
 )
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa import atp, pte
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inlined, inner
 from hypervisor_model.memory import apply, load
 from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.policies.hart import (
@@ -115,7 +115,7 @@ _HARDWARE_AD = int(PteOp.HARDWARE_AD)
 _AD = pte.A | pte.D
 
 
-@inner
+@inlined
 def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
     """Every event but PTE_WRITE, FENCE and SATP_WRITE: the answer to an access, else 0.
 
@@ -294,7 +294,7 @@ def _register_of(satp: int, slot: int) -> int:
     return (satp & ~atp.PPN_MASK) | ((POOL_BASE >> 12) + slot)
 
 
-@inner
+@inlined
 def _access(hw: Hardware, p: Pool, event: Event) -> int:
     """Return the effective translation of an ACCESS: a PA, or ``fault_pa(cause)``."""
     hart, va, kind = event.hart, event.a, event.sub

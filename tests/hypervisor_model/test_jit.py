@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 import hypervisor_model
+from hypervisor_model import jit
 
 PACKAGE = Path(hypervisor_model.__file__).parent
 PROGRAM = (
@@ -84,3 +86,27 @@ def test_a_place_that_cannot_be_written_to_is_passed_over(installed: Installed) 
     variables = {"NUMBA_CACHE_DIR": str(file / "x"), "COSIM_CACHE": str(place)}
     assert installed.run(**variables).stderr == ""
     assert installed.compiled() == {place / "kernels"}
+
+
+@jit.inner
+def _thrice(value: int) -> int:
+    return 3 * value
+
+
+@jit.inlined
+def _twice(value: int) -> int:
+    return _thrice(value) - value
+
+
+@jit.kernel
+def _sixfold(value: int) -> int:
+    return _twice(_thrice(value))
+
+
+def test_inlined_code_must_become_part_of_its_callers_and_only_that() -> None:
+    assert (_twice(4), _sixfold(4)) == (8, 24)
+    # What a function calls does not take this over from it.
+    compiled: list[tuple[Any, bool]] = [(cast(Any, _twice).inner, True), (_thrice, False)]
+    for function, is_inlined in compiled:
+        (code,) = function.inspect_llvm().values()
+        assert ("alwaysinline" in code) == is_inlined, function.__name__

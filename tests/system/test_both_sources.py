@@ -81,7 +81,10 @@ def test_the_main_job_of_micro(tmp_path: Path) -> None:
         assert policy["tlb_misses"] > 0
         assert policy["walk_refs"]["vs"] > 0
         assert None not in policy["exits"].values()
-    assert document["translations"]["reference"]["compared"] > 100
+    # Each access of the plugin, and what gdb has sampled beside them.
+    events = document["events"]
+    compared = document["translations"]["reference"]["compared"]
+    assert compared > events["access"] > 40
 
 
 def test_linux(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import guest
-from cosim.check.places import Places
 from cosim.debug.call_chain import Wanted, call_chains
 from cosim.debug.counted_events import Place
+from cosim.kernel.places import Places
 from cosim.machine.configuration import Timing
 from cosim.models.pipeline import Pipeline
 from cosim.run.plan import resolve

@@ -38,8 +38,8 @@ def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path, home: Hom
     ended, document = _capture("trap_loop", backend, tmp_path, home)
     assert ended.status == 3
     assert (
-        "the guest traps without end, at its own trap vector 0x0000000080000074 (strap) "
-        "(scause 12, instruction page fault; stval 0x80000074)"
+        "the guest traps without end, at its own trap vector 0x0000000080000074 "
+        "(strap: c.j 0) (scause 12, instruction page fault; stval 0x80000074)"
     ) in ended.line
     assert "leave A and D to the hardware" in ended.line and "use --cpu rv64" in ended.line
     # Not the time limit ended it.

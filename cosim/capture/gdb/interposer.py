@@ -9,7 +9,6 @@ guest's end.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import socket
@@ -20,7 +19,8 @@ from pathlib import Path
 
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.stopped_guest import GuestEnded
-from cosim.debugger.rsp import INTERRUPT, Decoder, PacketLog, StopReply, Stub, frame
+from cosim.debugger.gdb_side import GdbSide
+from cosim.debugger.rsp import INTERRUPT, StopReply, Stub
 from cosim.errors import CosimError, RemoteError, StorageError
 
 _POLL_SECONDS = 0.05
@@ -113,16 +113,13 @@ class Interposer:
 
 
 class _Client:
-    """One connection of gdb.  The logger ``cosim.rsp.gdb`` shows its packets."""
+    """One connection of gdb, and what the guest does for it."""
 
     def __init__(self, line: socket.socket, owner: Interposer) -> None:
-        self._line = line
+        self._gdb = GdbSide(line)
         self._owner = owner
         self._stub = owner._stub
         self._interception = owner._interception
-        self._decoder = Decoder()
-        self._log = PacketLog("cosim.rsp.gdb")
-        self._acks = True
         self._breaks: set[int] = set()
         self._stop_asked = False
         self._ready = select.poll()
@@ -132,7 +129,7 @@ class _Client:
     def serve(self) -> None:
         """Answer gdb until it goes away."""
         while not self._owner.closing:
-            packets = self._receive(_POLL_SECONDS)
+            packets = self._gdb.receive(_POLL_SECONDS)
             if packets is None:
                 return
             for payload in packets:
@@ -140,67 +137,39 @@ class _Client:
                     if not self._take(payload):
                         return
 
-    def _receive(self, timeout: float) -> list[bytes] | None:
-        """Return what gdb sent within ``timeout`` seconds; None if gdb is gone."""
-        if not select.select([self._line], [], [], timeout)[0]:
-            return []
-        try:
-            data = self._line.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            return None
-        packets = self._decoder.feed(data)
-        if self._log.enabled:
-            self._log.received(*packets)
-        if self._acks:
-            self._line_send(b"+" * sum(p != INTERRUPT for p in packets))
-        return packets
-
-    def _line_send(self, data: bytes) -> None:
-        # If gdb is gone, the next read notices it.
-        with contextlib.suppress(OSError):
-            self._line.sendall(data)
-
-    def _answer(self, payload: bytes) -> None:
-        if self._log.enabled:
-            self._log.sent(payload)
-        self._line_send(frame(payload))
-
     def _take(self, payload: bytes) -> bool:
         """Handle one packet; return False if gdb has said goodbye."""
         if payload == INTERRUPT:
             # The guest is stopped already.  gdb learns that from the stop it asked for last.
             return True
         if payload == b"QStartNoAckMode":
-            self._answer(b"OK")
-            self._acks = False
+            self._gdb.end_acknowledgements()
         elif payload.startswith(b"qSupported"):
-            self._answer(self._stub.request(payload) + b";QStartNoAckMode+")
+            self._gdb.answer(self._stub.request(payload) + b";QStartNoAckMode+")
         elif payload == b"?":
             # QEMU would drop every breakpoint, ours included.
-            self._answer(self._owner._last_stop)
+            self._gdb.answer(self._owner._last_stop)
         elif payload[:2] in (b"D", b"D;") or payload in (b"k", b"vKill;1"):
             # gdb lets go of the guest.  It belongs to the session, so it stays.
-            self._answer(b"OK")
+            self._gdb.answer(b"OK")
             return payload[:1] != b"k"
         elif payload[:6] in (b"vCont;", b"c", b"s"):
             self._resume(payload)
         elif payload[:2] in (b"Z0", b"Z1", b"z0", b"z1"):
             address = int(payload.split(b",")[1], 16)
             (self._breaks.add if payload[:1] == b"Z" else self._breaks.discard)(address)
-            self._answer(self._stub.request(payload))
+            self._gdb.answer(self._stub.request(payload))
         elif payload.startswith(b"qRcmd,"):
             self._monitor(payload)
         else:
-            self._answer(self._stub.request(payload))
+            self._gdb.answer(self._stub.request(payload))
         return True
 
     def _monitor(self, payload: bytes) -> None:
         self._stub.post(payload)
         while True:
             answer = self._stub.answer()
-            self._answer(answer)
+            self._gdb.answer(answer)
             if answer[:1] != b"O" or answer == b"OK":
                 return
 
@@ -219,7 +188,7 @@ class _Client:
         self._owner.ended = stop.ended
         self._owner.gone = stop.signal is None
         self._owner._last_stop = stop.raw
-        self._answer(stop.raw)
+        self._gdb.answer(stop.raw)
 
     def _run(self, one: bool) -> StopReply:
         """Let the guest run until gdb is to see a stop.
@@ -267,14 +236,14 @@ class _Client:
 
     def _interrupted(self) -> bool:
         """Return True if the guest is to stop: gdb asks for it or is gone, or the session ends."""
-        packets = self._receive(0)
+        packets = self._gdb.receive(0)
         # Kept until gdb is answered: a stop of interception may come before the one asked for.
         self._stop_asked |= packets is None or INTERRUPT in packets
         return self._stop_asked or self._owner.closing
 
     def _wait(self) -> StopReply:
         """Wait until the guest stops, by itself or because it is to."""
-        stub, line = self._stub.fileno(), self._line.fileno()
+        stub, line = self._stub.fileno(), self._gdb.fileno()
         # The stop may have come together with an answer.
         waited = self._stub.has_read
         while True:

@@ -48,7 +48,8 @@ def answer(debuggee: Debuggee, words: Sequence[str]) -> Answer:
     except click.exceptions.Exit:
         return Answer(help_text(words[0]))
     except click.ClickException as error:
-        raise UsageError(f"{error.format_message()}; type `help paging {words[0]}`") from None
+        said = error.format_message().removesuffix(".")
+        raise UsageError(f"{said}; type `help paging {words[0]}`") from None
     return found
 
 

@@ -12,7 +12,7 @@ from cosim.debug.commands.arguments import NUMBER
 from cosim.debug.debuggee import Debuggee, Recording, StopRule
 from cosim.debug.link import Answer
 from cosim.errors import UsageError
-from cosim.paging.history import Change, entry_history, translation_history
+from cosim.paging.history import EntryChange, entry_history, translation_history
 from cosim.paging.rendering import aligned
 from cosim.trace import describe
 from hypervisor_model.events import Kind, PteOp
@@ -83,7 +83,7 @@ def who(
     return Answer("\n".join(lines), {"what": what, "changes": documents})
 
 
-def _document(debuggee: Debuggee, change: Change, now: int) -> dict[str, Any]:
+def _document(debuggee: Debuggee, change: EntryChange, now: int) -> dict[str, Any]:
     recording = debuggee.recording
     places = recording.places
     fence = change.fence
@@ -128,7 +128,9 @@ def _who_lines(one: dict[str, Any]) -> list[str]:
     ]
     fence = one["fence"]
     if fence is None:
-        lines.append("    no fence of the recording covers it")
+        # Which addresses an entry maps is known only on the path of an address.
+        without = " without address" if one["level"] is None else ""
+        lines.append(f"    no fence{without} of the recording covers it")
     else:
         later = " (later)" if fence["in_the_future"] else ""
         lines.append(
@@ -257,14 +259,14 @@ def watch(debuggee: Debuggee, va: int | None, satp: int | None, delete: bool) ->
     return Answer(f"{name}: {_count(left, 'change')} to come", {"to_come": left})
 
 
-def _changes_of(debuggee: Debuggee, va: int, satp: int | None) -> list[Change]:
+def _changes_of(debuggee: Debuggee, va: int, satp: int | None) -> list[EntryChange]:
     """Return the changes of the translation of ``va`` that an instruction made."""
     satp = debuggee.registers().satp if satp is None else satp
     changes = translation_history(debuggee.recording.timeline.events, satp, va)
     return [change for change in changes if change.op is not PteOp.HARDWARE_AD]
 
 
-def _change_text(va: int, change: Change) -> str:
+def _change_text(va: int, change: EntryChange) -> str:
     return (
         f"translation of {va:#x}, level {change.level}: entry {change.entry:#x}: "
         f"{change.old:#x} -> {change.new:#x}"

@@ -79,6 +79,8 @@ def maps(
     """
     if diff and since is not None:
         raise UsageError("--diff and --since cannot be used together; leave one out")
+    if last < first:
+        raise UsageError(f"the range ends at {last:#x}, before it begins at {first:#x}")
     wanted = Filter.named(
         has=has,
         lacks=lacks,

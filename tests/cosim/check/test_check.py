@@ -15,11 +15,11 @@ from click.testing import CliRunner
 
 from cosim.check import exchange, suppress, text
 from cosim.check.document import KINDS, build
-from cosim.check.places import Frame, Places
 from cosim.check.verdict import judge
 from cosim.cli import cosim
 from cosim.commands import check, debug
 from cosim.errors import UsageError
+from cosim.kernel.places import Frame, Places
 from cosim.models.result import Ending, Origin
 from hypervisor_model.events import Access
 from hypervisor_model.fences import FenceChecker, Finding

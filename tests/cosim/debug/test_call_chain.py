@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cosim.check.places import Frame
 from cosim.debug import call_chain
 from cosim.debug.counted_events import Place
 from cosim.errors import GdbError
+from cosim.kernel.places import Frame
 from cosim.machine.configuration import RAM_BASE
 from cosim.session.protocol import Counts
 

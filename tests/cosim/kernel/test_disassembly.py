@@ -68,6 +68,15 @@ def test_what_is_not_known_is_none(tmp_path: Path) -> None:
     assert Disassembly(path).at(HIGH) is None
 
 
+def test_zeros_are_room_for_code_that_comes_later(tmp_path: Path) -> None:
+    path = tmp_path / "kernel"
+    path.write_bytes(elf(segments=[(1, 7, HIGH, 0x8020_0000, CODE + bytes(64), 0x100)]))
+    at = Disassembly(path).at
+    assert at(HIGH + len(CODE) - 2) == "c.nop"
+    for offset in (0, 2, 32, 62):
+        assert at(HIGH + len(CODE) + offset) is None
+
+
 def test_only_the_kernel_has_instructions(kernel: Path) -> None:
     known = symbols.load(kernel)
     load = HIGH + 2

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cosim.paging.changes import Change, changes
+from cosim.paging.changes import MappingChange, changes
 from cosim.paging.maps import Filter, Range, bits_of, maps
 from cosim.paging.physical import RamWords
 from cosim.paging.rendering import changes_document, changes_lines
@@ -54,11 +54,11 @@ def test_each_address_is_told_if_and_only_if_it_changed(
             assert at([change.after] if change.after else [], va) == at(now, va)
     assert [change.va for change in found] == sorted(change.va for change in found)
     assert changes(new, new) == [] == changes(old, old)
-    backwards = [Change(change.after, change.before) for change in changes(new, old)]
+    backwards = [MappingChange(change.after, change.before) for change in changes(new, old)]
     assert backwards == found
 
 
-def _holds(change: Change, va: int) -> bool:
+def _holds(change: MappingChange, va: int) -> bool:
     one = change.before or change.after
     assert one is not None
     return one.va <= va <= one.last

@@ -90,6 +90,13 @@ def test_the_answer_comes_first_and_fits() -> None:
     assert "pt_write" in shown(whole(), everything=True)
 
 
+def test_a_name_with_a_line_feed_stays_in_its_line() -> None:
+    result = whole()
+    result["guest"]["name"] = "new\nline.elf"
+    result["region"]["to"] = "console:a\nb"
+    assert shown(result, 120).startswith(r"new\nline.elf, from mark:init to console:a\nb: ")
+
+
 def test_cycles_and_break_even_by_hand() -> None:
     policies = {
         "nested": policy(100, 1500),

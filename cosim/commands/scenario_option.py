@@ -1,16 +1,22 @@
-"""The option ``--scenario`` of commands that run ``micro``."""
+"""The option ``--scenario``, which names what the guest ``micro`` runs."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from cosim.errors import UsageError
 
+scenario_option = click.option(
+    "--scenario", metavar="NAME", help="Which scenario the guest micro runs."
+)
 
-def add_workload(guest: str | None, scenario: str | None, given: dict[str, Any]) -> None:
-    """Put the workload that ``--scenario`` stands for into ``given``, if it was given.
 
-    :raises UsageError: when the guest has no scenarios, or not this one, or there is a workload.
+def take_scenario(scenario: str | None, guest: str | None, given: dict[str, Any]) -> None:
+    """Make ``--scenario`` the workload in ``given``; change nothing if it was not given.
+
+    :raises UsageError: when the guest has no scenarios or not this one, or a workload is given too.
     """
     from guest.micro import scenarios
 

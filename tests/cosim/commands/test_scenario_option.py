@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import cosim
-from cosim.commands.scenario import add_workload
+from cosim.commands.scenario_option import take_scenario
 from cosim.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def test_a_scenario_that_does_not_exist_is_refused(words: list[str], says: str) 
 
 def test_a_scenario_becomes_the_workload() -> None:
     given: dict[str, object] = {"workload": None}
-    add_workload("linux", None, given)
+    take_scenario(None, "linux", given)
     assert given == {"workload": None}
-    add_workload("micro", "all,bug-unmap,lsp-bench", given)
+    take_scenario("all,bug-unmap,lsp-bench", "micro", given)
     assert given == {"workload": "scenario=all,bug-unmap,lsp-bench"}
