@@ -20,6 +20,9 @@ _SLOW_WINDOWS = 8
 """A guest that changes many entries at once has many stops for a while: Linux, at the start of its
 init, for 4 s on two busy cores, and looks as if it needed two minutes (measured)."""
 _VERY_SLOW_WINDOWS = 2
+_STOPS = 50
+"""Stops in a window that tell a speed.  With fewer, something else holds the guest up, such as other
+work on the machine."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,9 @@ class Forecast:
         )
         self._since, self._stops, self._instruction = now, stops, instruction
         self._speed = speed
-        self._slow = self._slow + 1 if speed.rest > _LONG else 0
-        self._very_slow = self._very_slow + 1 if speed.rest > _VERY_LONG else 0
+        rest = speed.rest if speed.stops >= _STOPS else 0.0
+        self._slow = self._slow + 1 if rest > _LONG else 0
+        self._very_slow = self._very_slow + 1 if rest > _VERY_LONG else 0
         if self.told or (self._slow < _SLOW_WINDOWS and self._very_slow < _VERY_SLOW_WINDOWS):
             return None
         self.told = True

@@ -82,7 +82,7 @@ def test_both_backends_find_what_the_mmu_sets_in_micro(tmp_path: Path) -> None:
     seen = {}
     for backend in ("plugin", "gdb"):
         home = Home(tmp_path / f"home-{backend}", "micro")
-        words = ["capture", "micro", "--cpu", "rv64", "--backend", backend, "--json"]
+        words = ["capture", "micro", "--cpu", "rv64,svinval=on", "--backend", backend, "--json"]
         words += ["--workload", "scenario=all", "-o", str(tmp_path / backend)]
         ended = run(words, home.environment())
         assert ended.status == 0, ended.stdout + ended.stderr

@@ -32,13 +32,18 @@ class _Clock:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-def _told(clock: _Clock, ahead: Forecast, instructions: Iterable[int]) -> list[int]:
-    """Return at which of these steps, one a second, the user is told."""
+def _told(
+    clock: _Clock, ahead: Forecast, instructions: Iterable[int], stops: int = 50
+) -> list[int]:
+    """Return at which of these steps, one a second, the user is told.
+
+    :param stops: how many there are in each second.
+    """
     told = []
     for second, instruction in enumerate(instructions, 1):
         clock.now += 1.0
         assert ahead.due
-        if ahead.update(second, instruction) is not None:
+        if ahead.update(second * stops, instruction) is not None:
             told.append(second)
     return told
 
@@ -50,6 +55,14 @@ def test_a_guest_that_would_take_ten_minutes_is_told_of_after_two_seconds(
     ahead = Forecast(1_000_000, 1_000)
     assert not ahead.due and ahead.left is None
     assert _told(clock, ahead, range(2_000, 7_000, 1_000)) == [2]
+
+
+def test_a_guest_that_something_else_holds_up_is_not_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = _Clock(monkeypatch)
+    ahead = Forecast(1_000_000, 1_000)
+    assert _told(clock, ahead, range(2_000, 7_000, 1_000), stops=49) == []
 
 
 def test_a_shorter_rest_is_told_of_once_if_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
