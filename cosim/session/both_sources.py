@@ -91,6 +91,8 @@ class Heard:
             yield
             # QEMU has ended, so the stream has, too.
             reader.join(_END_SECONDS)
+            # It looks once more at the console.
+            edges.join(_END_SECONDS)
             if self._unsent is not None:
                 self._keep(self._unsent)
             elif self._problem is not None:

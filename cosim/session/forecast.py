@@ -21,8 +21,8 @@ _SLOW_WINDOWS = 8
 init, for 4 s on two busy cores, and looks as if it needed two minutes (measured)."""
 _VERY_SLOW_WINDOWS = 2
 _STOPS = 50
-"""Stops in a window that tell a speed.  With fewer, something else holds the guest up, such as other
-work on the machine."""
+"""Stops in a window that tell a speed.  With fewer, something else holds the guest up, such as
+other work on the machine."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ used again."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
+_REST_SECONDS = 2.0
+"""How long to wait for what the console of a guest that has ended still holds."""
 """How long QEMU may take to end and to send the rest.  Then it is killed, without an audit."""
 
 
@@ -157,8 +159,12 @@ class PluginSession:
             self._watch_panic,
             self._watch_way,
         )
-        for watch in watches:
-            threading.Thread(target=watch, args=[machine, done], daemon=True).start()
+        threads = {
+            watch: threading.Thread(target=watch, args=[machine, done], daemon=True)
+            for watch in watches
+        }
+        for thread in threads.values():
+            thread.start()
         try:
             for batch in self._source.batches():
                 if not self._halted:
@@ -172,6 +178,8 @@ class PluginSession:
             raise self._explain(cut, machine) from None
         finally:
             done.set()
+        # It looks once more at the console.
+        threads[self._watch_console].join(_END_SECONDS)
 
     def _looping(self, loop: TrapLoop, machine: Machine) -> GuestError:
         text = loop.describe(self._plan, machine.ram_words())
@@ -329,7 +337,7 @@ def request_edges(
 
     :param began: is set when the region has begun.
     :param done: is set when there is nothing more to ask for.
-    :return: True if the end was asked for.
+    :return: True if the console showed the end.
     """
     begin, end = plan.begin, plan.end
     if begin.form == "console" and _shown(begin, console, done):
@@ -338,10 +346,11 @@ def request_edges(
         return False
     while not began.wait(_WATCH_SECONDS) and not done.is_set():
         pass
-    shown = _shown(end, console, done)
-    if shown:
+    if _shown(end, console, done):
         source.end()
-    return shown
+        return True
+    # The guest may have ended right after it had printed the line.
+    return began.is_set() and console.seen(end.pattern, _REST_SECONDS)
 
 
 def _shown(edge: Edge, console: Console, done: threading.Event) -> bool:
