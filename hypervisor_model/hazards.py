@@ -904,11 +904,23 @@ def _spaces_invalidated(
         unfenced = history.set_of(h.harts[hart].paging)
     if c.loads[hart, (total - 1) % c.loads.shape[1]].time <= covers:
         # The space that is loaded was loaded then, too.
+        at = _loaded_space(h, hart)
+        since = since_all = covers
+        # Fences that came later, and were in force at once, have dropped more.
+        if at >= 0 and h.spaces[hart, at].since != NEVER:
+            since = max(since, h.spaces[hart, at].since)
+        if at >= 0 and h.spaces[hart, at].since_all != NEVER:
+            since_all = max(since_all, h.spaces[hart, at].since_all)
         now = h.state.time
         h.state.time = covers
         history.fenced(h, hart, form, _wide(0), asid)
         _spaces_fenced(h, c, hart, form, asid)
         h.state.time = now
+        at = _loaded_space(h, hart)
+        if at >= 0 and h.spaces[hart, at].since == covers:
+            h.spaces[hart, at].since = since
+        if at >= 0 and h.spaces[hart, at].since_all == covers:
+            h.spaces[hart, at].since_all = since_all
         h.harts[hart].unfenced = unfenced
         return
     h.harts[hart].unfenced = unfenced
@@ -929,6 +941,16 @@ def _spaces_invalidated(
             space.since_all = _first_loaded(h, c, hart, _BY_ROOT, space.satp, begin, end)
     if c.state.doubt:
         h.harts[hart].lost = 1
+
+
+@inner
+def _loaded_space(h: History, hart: int) -> int:
+    """Return the row of the space that a hart has loaded; -1 if there is none."""
+    satp = h.harts[hart].satp
+    at = h.first_space[hart, atp.asid(satp)] - 1
+    while at >= 0 and h.spaces[hart, at].satp != satp:
+        at = h.spaces[hart, at].next
+    return _wide(at)  # type: ignore[no-any-return]
 
 
 @inner
