@@ -358,7 +358,9 @@ class FenceChecker:
         self._history = self._history._replace(spaces=spaces)
         ends = np.zeros(spaces.shape, np.int64)
         ends[:, : old.shape[1]] = self._checker.ends
-        self._checker = self._checker._replace(ends=ends)
+        absences = np.zeros(spaces.shape, hazards.ABSENCE)
+        absences[:, : old.shape[1]] = self._checker.absences
+        self._checker = self._checker._replace(ends=ends, absences=absences)
 
 
 _FENCES_SHOWN = 1024
@@ -390,6 +392,7 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         svinval=svinval,
         fenced=np.zeros((machine.harts, hazards.FENCED), hazards.PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),
+        absences=np.zeros(spaces, hazards.ABSENCE),
         tables=np.zeros(pages, hazards.TABLE),
         states=np.zeros(1 << 10, hazards.REACHED),
         best=np.zeros(1, hazards.BEST)[0],

@@ -134,6 +134,9 @@ LOAD = record_of("time", "satp", "pc", "icount")
 """A write of ``satp``."""
 SWITCH = record_of("time", "pc", "icount", "old", "new")
 """The last switch of a hart's paging features (time 0: none), and ``menvcfg`` before and after."""
+ABSENCE = record_of("begin", "end")
+"""The last time in which a space was not in ``satp``, and the pointers read through it had been
+dropped by a fence of its ASID (0: there was none)."""
 PAGE_FENCE = record_of("page", "asid", "time")
 """The last fence of a page; its ASID or ANY_ASID; when (0: the slot was never used)."""
 TABLE = record_of("level", "prefix", "freed", "reused", "napot")
@@ -217,6 +220,8 @@ class Checker(NamedTuple):
     ends: NDArray[np.int64]
     """(harts, rows), as the history's spaces: the first fence of its ASID since the space was last
     in ``satp``; 0 if there was none."""
+    absences: NDArray[Any]
+    """(harts, rows), as the history's spaces; see :data:`ABSENCE`."""
     tables: NDArray[Any]
     """By page of RAM; see :data:`TABLE`."""
     states: NDArray[Any]
@@ -420,8 +425,14 @@ def _search_more(h: History, c: Checker, q: _Ask) -> None:
     c.state.states = 1
     for row in range(h.harts[q.hart].spaces):
         space = h.spaces[q.hart, row]
-        end = c.ends[q.hart, row]
-        _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, end if end else NOW)
+        end = c.ends[q.hart, row] if c.ends[q.hart, row] else _wide(NOW)
+        absence = c.absences[q.hart, row]
+        if absence.end:
+            _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, absence.begin)
+            c.state.states = 1
+            _walk_space(h, c, q, _GLOBAL, space.satp, absence.end, end)
+        else:
+            _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, end)
 
 
 @inner
@@ -802,6 +813,7 @@ def _spaces_fenced(h: History, c: Checker, hart: int, form: int, asid: int) -> N
         return
     if not form & _FORM_ASID:
         c.ends[hart, 0] = 0
+        c.absences[hart, 0].end = 0
         return
     at = h.first_space[hart, asid] - 1
     while at >= 0:
@@ -960,6 +972,12 @@ def _space_loaded(h: History, c: Checker, hart: int, satp: int) -> None:
     at = h.first_space[hart, atp.asid(satp)] - 1
     while at >= 0:
         if h.spaces[hart, at].satp == satp:
+            absence = c.absences[hart, at]
+            if h.spaces[hart, at].since_all == h.state.time:
+                absence.end = 0
+            elif c.ends[hart, at]:
+                absence.begin = c.ends[hart, at]
+                absence.end = h.state.time
             c.ends[hart, at] = 0
         at = h.spaces[hart, at].next
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypervisor_model.events import Access, EventBatch, Fence, Order, Priv
@@ -116,6 +116,8 @@ class Checked(Player):
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, 2**32 - 1))
+@example(62916039)  # sinval.vma comes into force behind a fence of the ASID
+@example(1000470)  # a space is fenced while it is not loaded, and loaded again
 def test_checker_finds_what_the_definition_finds(seed: int) -> None:
     Checked(seed).play(60)
 
