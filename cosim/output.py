@@ -226,7 +226,8 @@ def note_lines(text: str) -> None:
 
 
 def note_in_raw_mode(text: str, *, fresh: bool = True) -> None:
-    """Write one line to a terminal in raw mode, where a line feed does not return.
+    """Write one line to a terminal in raw mode, where a line feed alone does not move the cursor to
+    the left margin.
 
     :param fresh: the cursor is at the start of a line.
     """

@@ -12,7 +12,7 @@ On one recording of one guest, over one region, in one run:
 Prints stops per second of each, the median over some rounds of (b)/(a), which is what interception
 costs, and where each stop's time goes: what is sent and received, how long QEMU is waited for, how
 long QEMU waits for us between an answer and the next request, and the CPU time of the thread that
-handles stops.  These are counted in runs of their own, because counting takes time.
+handles stops.  These are counted in separate runs, because counting takes time.
 
 What is compared: (a) and (b) re-execute the same recording over the same region, stop at the same
 instructions with the same points, and step each of them once.  Not the same: (b) also pays for gdb

@@ -14,6 +14,6 @@ module             what it is
 ``session``        puts these together
 =================  ===============================================================================
 
-gdb has a Python of its own, without our packages.  So the part inside gdb only asks; this process
-answers.
+gdb embeds the system's Python, which lacks our packages.  So the part inside gdb only asks
+questions, and this process answers them.
 """

@@ -1,8 +1,8 @@
 """The part of ``cosim debug`` that runs inside gdb.
 
-gdb brings a Python of its own, without the packages of cosim.  So this file uses the standard
-library only (Python 3.9 or newer), and asks a process of cosim for every answer.  ``cosim debug``
-sources it.  In a gdb of your own, source what ``cosim debug --print-gdbinit`` prints.
+gdb embeds the system's Python, which lacks cosim's packages.  So this file uses only the standard
+library (Python 3.9 or newer) and asks a cosim process for every answer.  ``cosim debug`` sources
+it.  In a gdb of your own, source what ``cosim debug --print-gdbinit`` prints.
 
 Every command is also a Python function: ``paging("walk", "0x1000")`` returns the answer as data.
 """

@@ -25,7 +25,7 @@ since 7.2               number, names, markers, tokens, index, offsets, order
 ======================  =====================================================================
 
 Until 7.1 an address is the base plus an unsigned offset, and each part is aligned to 8 bytes.
-Since 7.2 an address is the place of its own offset plus that offset (signed), and each part is
+Since 7.2 each offset is signed and relative to the address at which it is stored, and each part is
 aligned to 4 bytes.
 
 Nothing points at these tables, so their own redundancy finds them: the strings of the digits

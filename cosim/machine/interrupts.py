@@ -5,9 +5,10 @@ that every teardown runs.  Inside :func:`deferred` the signal waits until that p
 the next :func:`check` or :func:`allowed` part.  So no process is left half started, and no teardown
 is left half done.
 
-Python drops an exception that is raised in a finaliser or in the callback of a weak reference, as
-an import has them, and a module may answer one with an error of its own while it is imported.  So a
-signal that meets an import comes again after :data:`_AGAIN`, and so does one that was dropped.
+Python discards an exception that is raised in a finaliser or in a weak reference's callback, and
+imports run such callbacks.  A module that is interrupted while it is imported may also raise
+another error instead.  So if a signal arrives during an import, or its exception is discarded, it is raised
+again after :data:`_AGAIN`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _AGAIN = 0.02
-"""Seconds after which a signal is tried again."""
+"""Seconds after which the signal is raised again."""
 
 _held = False
 _pending = False

@@ -161,7 +161,7 @@ def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
 
 
 def _compile_side_by_side(models: Sequence[str]) -> None:
-    """Compile what is not in the cache yet, in processes of their own.
+    """Compile what is not in the cache yet, in separate processes.
 
     This process would compile one model after the other.  Whatever goes wrong in the others, it
     compiles what is missing when it uses it.

@@ -82,8 +82,10 @@ class Plan:
 
     @property
     def machine_mode(self) -> bool:
-        """True if the guest has firmware of its own, or none: only QEMU's own OpenSBI is known to
-        write no tables and to stay where it is."""
+        """True if the guest does not use QEMU's OpenSBI.
+
+        Other firmware, or a kernel without any, may write page tables in M-mode or move itself.
+        """
         return self.machine.bios is not None
 
     @property

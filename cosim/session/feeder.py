@@ -13,7 +13,7 @@ _WAITING = 4
 
 
 class Feeder:
-    """Gives batches to ``take``, in order, from a thread of its own.
+    """Gives batches to ``take``, in order, from a separate thread.
 
     :param take: takes a batch.  What it raises is raised by the next call here, once; what is put
         behind that is dropped.

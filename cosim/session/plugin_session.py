@@ -209,7 +209,7 @@ class PluginSession:
         )
 
     def _watch_way(self, machine: Machine, done: threading.Event) -> None:
-        """Show how far the guest is on its way to the region, where there are no events."""
+        """Show progress until the region begins; there are no events before that."""
         while not self._began.is_set() and not done.wait(_VIEW_SECONDS):
             if not self._began.is_set():
                 self._show("to the region", machine.console.last_line(), {})

@@ -72,7 +72,7 @@ class Splits:
     def at(self, pc: int, machine: Machine, split: frozenset[int]) -> frozenset[int]:
         """Return an odd address in the page of ``pc`` if that has to be split, too.
 
-        :param pc: where the re-execution stops for a reason of its own.
+        :param pc: where the guest traps without end; the re-execution stops there.
         """
         waiting = waits.pages(machine.ram_words(), RAM_BASE, machine.ram_extents())
         return frozenset({pc | waits.ODD}) & self._points(waiting) - split

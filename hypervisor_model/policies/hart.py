@@ -64,7 +64,7 @@ class Hardware(NamedTuple):
     tlb_states: NDArray[Any]
     tlb_counts: NDArray[Any]
     cache_entries: NDArray[Any]
-    """(harts, VIEWS, ...): walk caches; each privilege view is an address space of its own."""
+    """(harts, VIEWS, ...): walk caches; each privilege view is a separate address space."""
     cache_states: NDArray[Any]
     no_cache: WalkCache
     """A walk cache with room for nothing, for walks that software makes."""

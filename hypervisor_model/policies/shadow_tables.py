@@ -127,7 +127,7 @@ class Pool(NamedTuple):
     prefetch: int
     """Entries of the aligned window that a fill brings in, 1 = only its own."""
     options: NDArray[np.int64]
-    """The policy's options, in an order of its own."""
+    """The policy's options; each policy defines their order."""
     local: NDArray[np.int64]
     """(harts, ...): the policy's own state."""
 
