@@ -7,8 +7,8 @@ is left half done.
 
 Python discards an exception that is raised in a finaliser or in a weak reference's callback, and
 imports run such callbacks.  A module that is interrupted while it is imported may also raise
-another error instead.  So if a signal arrives during an import, or its exception is discarded, it is raised
-again after :data:`_AGAIN`.
+another error instead.  So if a signal arrives during an import, or its exception is discarded, it
+is raised again after :data:`_AGAIN`.
 """
 
 from __future__ import annotations
