@@ -10,7 +10,8 @@ from cosim.commands.memory_options import SOURCES, Asked, memory_options, number
 from cosim.errors import UsageError
 from cosim.output import print_json, print_line
 from cosim.paging.changes import changes
-from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter, maps
+from cosim.paging.filter_options import filter_options
+from cosim.paging.maps import Filter, maps
 from cosim.paging.rendering import (
     changes_document,
     changes_lines,
@@ -47,16 +48,10 @@ def _range(text: str) -> tuple[int, int]:
     """
 )
 @memory_options
-@click.option("--user", is_flag=True, help="Only pages for U-mode.")
-@click.option("--kernel", is_flag=True, help="Only pages that are not for U-mode.")
-@click.option("--has", metavar="LETTERS", default="", help="Only pages with all of these: RWXUGAD.")
-@click.option("--lacks", metavar="LETTERS", default="", help="Only pages with none of these.")
+@filter_options
 @click.option(
     "--range", "range_", metavar="LOW-HIGH", type=_range, help="Only addresses from LOW to HIGH."
 )
-@click.option("--size", type=click.Choice(list(SIZES)), help="Only pages of this size.")
-@click.option("--pbmt", type=click.Choice(list(MEMORY_TYPES)), help="Only pages of this type.")
-@click.option("--coarse", is_flag=True, help="Merge pages that differ only in frame, size, A or D.")
 @click.option(
     "--since",
     type=click.IntRange(0),

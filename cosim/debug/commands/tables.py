@@ -13,8 +13,9 @@ from cosim.errors import UsageError
 from cosim.paging import rendering
 from cosim.paging.changes import changes
 from cosim.paging.explain import explain
+from cosim.paging.filter_options import filter_options
 from cosim.paging.find import find as find_pa
-from cosim.paging.maps import MEMORY_TYPES, SIZES, Filter
+from cosim.paging.maps import Filter
 from cosim.paging.maps import maps as ranges_of
 from cosim.paging.scan import Scan
 from cosim.paging.table_pages import table_pages
@@ -47,13 +48,7 @@ def walk(debuggee: Debuggee, va: int, mode: str | None, satp: int | None, access
 @click.argument("first", metavar="[FIRST", type=NUMBER, default="0")
 @click.argument("last", metavar="LAST]", type=NUMBER, default="0xffffffffffffffff")
 @space_options
-@click.option("--has", default="", metavar="RWXUGAD", help="Only with all of these bits.")
-@click.option("--lacks", default="", metavar="RWXUGAD", help="Only with none of these bits.")
-@click.option("--user", is_flag=True, help="Only pages of user mode.")
-@click.option("--kernel", is_flag=True, help="Only pages that are not of user mode.")
-@click.option("--size", type=click.Choice(list(SIZES)), help="Only pages of this size.")
-@click.option("--pbmt", type=click.Choice(MEMORY_TYPES), help="Only this memory type.")
-@click.option("--coarse", is_flag=True, help="Merge what differs in A, D, size or frame only.")
+@filter_options
 @click.option("--diff", is_flag=True, help="Show what has changed since the last stop.")
 @click.option("--since", metavar="NAME", help="Show what has changed since this snapshot.")
 @click.pass_obj
