@@ -160,7 +160,7 @@ def _table(policies: Policies, derived: Derived) -> Table:
     if against:
         columns["against shadow"] = [_against(name, policies, against) for name in policies]
     columns["TLB misses"] = [Cell.of(policy.get("tlb_misses")) for policy in policies.values()]
-    columns["references a miss"] = [
+    columns["references per miss"] = [
         Cell.of(derived["references_per_miss"].get(name), number_text.ratio) for name in policies
     ]
     columns["estimated cycles"] = [_estimated(cycles.get(name)) for name in policies]

@@ -114,7 +114,7 @@ class Pool(NamedTuple):
     flags: int
     """Flags of the guest's own walk, without those of ``PAGING``."""
     by_view: int
-    """1: one shadow a privilege view (set-up ``base``, and ``vtlb``)."""
+    """1: one shadow for each privilege view (set-up ``base``, and ``vtlb``)."""
     use_asid: int
     shared: int
     """1: a guest table has one shadow; 0: one for each place it is linked at (``vtlb``)."""

@@ -1,7 +1,7 @@
 """``vtlb``: a virtual TLB, as RVirt has: shadow tables that are caches, not mirrors.
 
-- No write protection; three roots, one a privilege view (user, supervisor, supervisor with SUM),
-  in either set-up.  ASIDs are ignored; nothing is shared between address spaces.
+- No write protection; three roots, one for each privilege view (user, supervisor, supervisor with
+  SUM), in either set-up.  ASIDs are ignored; nothing is shared between address spaces.
 - SATP_WRITE: exit ``satp_write``; all shadow tables are wiped, the TLB is flushed.
 - FENCE with an address: exit ``fence``; the leaf is cleared.  Without: exit ``fence``, and all is
   wiped, whatever ASID it names.
