@@ -35,7 +35,7 @@ def test_code_that_appears_in_the_region_is_a_finding(tmp_path: Path) -> None:
 def test_what_opensbi_keeps_of_emulated_instructions_is_no_finding(tmp_path: Path) -> None:
     """This CPU lacks Svinval, so OpenSBI hears of each `sinval.vma` and keeps it in its stack."""
     home = Home(tmp_path / "home", "micro")
-    command = ["run", "micro", "--scenario", "svinval", "--cpu", "rv64,svinval=off"]
+    command = ["run", "micro", "--workload", "scenario=svinval", "--cpu", "rv64"]
     ended = run([*command, "--backend", "gdb", "--model", "native", "--json"], home.environment())
     assert ended.status == 0, ended.stderr
     assert ended.document["complete"]
