@@ -226,8 +226,8 @@ class Checker(NamedTuple):
     switches: NDArray[Any]
     """By hart; see :data:`SWITCH`."""
     settings: NDArray[np.int64]
-    """(harts, sets of paging features): until when a set was on last (0: never).  Of the one that is
-    on now this says nothing."""
+    """(harts, sets of paging features): until when a set was on last (0: never).  For the one
+    that is on now this means nothing."""
     svinval: NDArray[Any]
     """By hart; see :data:`SVINVAL`."""
     fenced: NDArray[Any]
