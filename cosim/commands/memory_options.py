@@ -29,7 +29,7 @@ SOURCES = """The tables come from a raw image of RAM (--ram, --base), an ELF cor
 def number(text: str) -> int:
     """Return the unsigned 64-bit number ``text``, decimal or with ``0x``.
 
-    :raises BadParameter: when it is none.
+    :raises BadParameter: when it is no such number.
     """
     try:
         value = int(text, 0)

@@ -64,7 +64,13 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
             metavar="TEXT",
             help="What to type then, one for each --expect, with escapes as in C.",
         ),
-        click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
+        click.option(
+            "--backend",
+            metavar="|".join(BACKENDS),
+            help="Where events come from.",
+            # The others take only one, and say so.
+            hidden=command not in ("run", "capture"),
+        ),
         click.option(
             "--time-limit",
             type=float,

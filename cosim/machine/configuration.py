@@ -65,7 +65,7 @@ class Timing:
 
     ``live``: wall clock.  ``icount``: deterministic, by instruction count.  ``record`` and
     ``replay``: deterministic, and written to ``log`` or read from it.  These two are named after
-    QEMU's option ``rr=record|replay``; they replay the whole machine, not a trace of events.
+    QEMU's option ``rr=record|replay``: the whole machine is replayed, not a trace of events.
     """
 
     mode: Literal["live", "icount", "record", "replay"] = "icount"
@@ -79,7 +79,7 @@ class Timing:
     split: frozenset[int] | None = None
     """Odd addresses in the pages to run instruction by instruction (see
     :mod:`cosim.machine.waits`).  None: all pages that hold a ``wfi`` when the machine starts.  A
-    replay needs those of its recording."""
+    re-execution needs those of its recording."""
 
     @property
     def takes_input(self) -> bool:
@@ -88,7 +88,7 @@ class Timing:
 
     @property
     def repeats(self) -> bool:
-        """True for a recording and for a replay."""
+        """True for a recording and for its re-execution."""
         return self.mode in ("record", "replay")
 
     def arguments(self) -> list[str]:

@@ -228,7 +228,7 @@ def _notes(result: ResultDocument, derived: Derived) -> Iterator[str]:
     if virtual is not None:
         yield f"left out: {virtual}"
     if result["region"].get("not_replayed"):
-        yield f"up to {result['region']['not_replayed']:,} more instructions were not replayed"
+        yield f"up to {result['region']['not_replayed']:,} more instructions were not re-executed"
 
 
 def _partial_exits(policies: Policies) -> Iterator[str]:

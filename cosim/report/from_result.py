@@ -157,7 +157,7 @@ def _run(result: ResultDocument) -> Table:
     if region.get("instructions") is not None:
         text += f", {region['instructions']:,} instructions"
     if region.get("not_replayed"):
-        text += f", up to {region['not_replayed']:,} more not replayed"
+        text += f", up to {region['not_replayed']:,} more not re-executed"
     facts = {
         "guest": str(result["guest"].get("name", "?")),
         "region": text,
