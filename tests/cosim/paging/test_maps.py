@@ -323,7 +323,7 @@ def test_letters_of_a_filter() -> None:
 def test_an_address_that_is_not_physical_is_refused() -> None:
     answer = scan(RamWords(np.zeros(512, np.int64), BASE), Space(satp=8 << 60 | BASE >> 12))
     for search in (find, find_guest_physical):
-        with pytest.raises(UsageError, match="no physical address.*`walk` tells"):
+        with pytest.raises(UsageError, match=r"no physical address.*`walk` tells"):
             search(answer, 0xFFFF_FFFF_8000_0000)
 
 
