@@ -63,6 +63,11 @@ class MachineConfig:
     dtb: Path | None = None
     extra: tuple[str, ...] = ()
 
+    @property
+    def has_dma(self) -> bool:
+        """True if a device may write to RAM that the guest did not get from QEMU's board."""
+        return self.devices.has_dma or "-device" in self.extra
+
 
 @dataclass(frozen=True)
 class Timing:

@@ -63,6 +63,11 @@ class Devices:
         """True if a device completes requests at times that QEMU must record."""
         return bool(self.disks) or self.network
 
+    @property
+    def has_dma(self) -> bool:
+        """True if a device may write to the guest's RAM."""
+        return bool(self.disks or self.network or self.shares)
+
     def arguments(self, *, repeats: bool) -> list[str]:
         """Return QEMU's arguments for the devices.
 
