@@ -32,7 +32,7 @@ def disk(tmp_path: Path) -> Path:
 
 
 def _words(kernel: Path, disk: Path, backend: str, to: str) -> list[str | Path]:
-    machine = ["--memory", "128M", "--disk", disk, "--backend", backend]
+    machine: list[str | Path] = ["--memory", "128M", "--disk", disk, "--backend", backend]
     return ["run", "--kernel", kernel, *machine, "--from", "mark:begin", "--to", to, "--json"]
 
 
