@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.derived import BreakEven, Derived, derive, models_of
-from cosim.models.result import ResultDocument, missed
+from cosim.models.result import ResultDocument, missed, missed_text
 from cosim.output import one_line
 from cosim.report import number_text
 from cosim.report.content import UNKNOWN, Cell, Notes, Paragraphs, Part, Table
@@ -141,7 +141,7 @@ def _checked(result: ResultDocument) -> Iterator[str]:
     if not any(found.values()):
         yield "0 missed"
         return
-    yield ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found.items() if n)
+    yield ", ".join(f"{n:,} {missed_text(key)}" for key, n in found.items() if n)
 
 
 def _agreed(agreement: Mapping[str, Any]) -> str:

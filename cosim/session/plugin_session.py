@@ -16,6 +16,7 @@ from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import interrupts
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.console import Console
+from cosim.machine.dma import DmaWrites
 from cosim.machine.qemu import Machine
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
@@ -26,6 +27,7 @@ from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
 from cosim.session.recording import has_panicked, last_words, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
+from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
 
 RECORDING = "plugin.recording.bin"
@@ -102,6 +104,8 @@ class PluginSession:
         """What takes how long: models cost time."""
         self._estimates = self._timing.mode == "record" and options.gdb is None
         """True if the run takes as long as it did the last time."""
+        self._dma: DmaWrites | None = None
+        self._unexplained = UnexplainedWrites()
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -145,10 +149,12 @@ class PluginSession:
                 pass_fds=source.pass_fds,
                 stub=self._watches_traps,
                 gdb=self._options.gdb,
+                watch_dma=True,
             ) as machine,
             self._watchers.attach(machine.console),
         ):
             source.started()
+            self._dma = machine.dma
             if self._watches_traps:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
@@ -209,6 +215,7 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
+        self._unexplained.take(batch)
         self._watchers.keep(batch)
         self._pipeline.feed(batch)
         if self._plan.stop_on_divergence and self._pipeline.illegal:
@@ -334,9 +341,11 @@ class PluginSession:
         summary = self._source.summary
         audit = None
         if summary is not None:
+            missed, by_device = self._unexplained.told_apart(self._dma)
             audit = {
                 "checks": 1,
-                "missed_writes": summary.missed,
+                "missed_writes": summary.missed + missed,
+                "dma_writes": by_device,
                 "hardware_ad_updates": summary.hardware_ad_updates,
             }
         return Ending(
@@ -395,6 +404,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         mark_in_user=plan.mark_at == marks.USER_MARK,
         cbo_block=plan.cbo_block,
         paging=plan.paging,
+        devices=plan.machine.has_dma,
     )
 
 
