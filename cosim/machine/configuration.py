@@ -43,12 +43,13 @@ def _ticks(milliseconds: int) -> list[str]:
 class MachineConfig:
     """The guest and the board it runs on: everything that makes two runs the same.
 
-    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
-    kernel in M-mode, or a firmware file.  ``linked`` says where the kernel runs beside its physical
-    addresses.  ``extra`` holds further QEMU arguments.
+    ``kernel`` is None if firmware is all that runs, or if it finds a kernel itself. ``memory`` is
+    in bytes. ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the kernel in M-mode, or
+    a firmware file. ``linked`` says where the kernel runs beside its physical addresses. ``extra``
+    holds further QEMU arguments.
     """
 
-    kernel: Path
+    kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
     bios: str | None = None
@@ -123,8 +124,9 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
         *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
         *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
         *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-        *("-kernel", str(config.kernel)),
     ]
+    if config.kernel:
+        words += ["-kernel", str(config.kernel)]
     if config.initrd:
         words += ["-initrd", str(config.initrd)]
     if config.append:

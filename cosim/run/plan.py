@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import guest
 from cosim.capture import marks
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.paging import Paging
 from cosim.errors import UsageError
-from cosim.kernel import symbols
+from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
@@ -54,7 +54,10 @@ class Plan:
 
     name: str
     machine: MachineConfig
+    kernel: Path
+    """The kernel as the user gave it, or the firmware if there is no kernel."""
     image: KernelImage
+    """What is loaded of it."""
     symbols: Symbols
     qemu: tools.Tool
     begin: Edge
@@ -154,7 +157,7 @@ class Plan:
         timing = Timing("live") if self.live else recorded
         return {
             "name": self.name,
-            "kernel": str(machine.kernel),
+            "kernel": str(self.kernel),
             "initrd": None if machine.initrd is None else str(machine.initrd),
             "command_line": machine.append,
             "bios": machine.bios,
@@ -164,7 +167,7 @@ class Plan:
             "qemu": ".".join(map(str, self.qemu.version)),
             "versions": self.versions,
             "sha256": {
-                "kernel": checksum(machine.kernel),
+                "kernel": checksum(self.kernel),
                 "initrd": machine.initrd and checksum(machine.initrd),
                 "bios": bios and checksum(bios),
             },
@@ -183,13 +186,14 @@ def resolve(spec: RunSpec) -> Plan:
     names = spec.names
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
-        kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
+        kernel: Path | None = known.kernel
+        initrd, bios = known.initrd, spec.bios or known.bios
         with about("workload"):
             append = _command_line(spec, known.append)
         memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
         extensions = known.extensions
     else:
-        if spec.kernel is None:
+        if spec.kernel is None and spec.bios in (None, "none"):
             raise UsageError(
                 f"name a guest (`cosim guest list`) or give {names.option('kernel')} FILE"
             )
@@ -199,23 +203,18 @@ def resolve(spec: RunSpec) -> Plan:
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
-    base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
-    with about("guest" if known else "kernel"):
-        image = inspect_kernel(kernel, image_base=base)
-        symbol_table = symbols.load(kernel)
+    code = _code(kernel, bios, spec.load_address, "guest" if known else "kernel")
+    image = code.image
     if initrd is not None:
         with about("guest" if known else "initrd"):
             inspect_initrd(initrd, linux=image.kind == "image")
-    if bios not in (None, "none"):
-        with about("bios"):
-            inspect_firmware(str(bios))
     with about("from"):
         begin = region.parse(
-            spec.region_from or (known.region_from if known else "boot"), symbol_table, end=False
+            spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
         )
     with about("to"):
         end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), symbol_table, end=True
+            spec.region_to or (known.region_to if known else "power-off"), code.symbols, end=True
         )
     with about("memory"):
         size = parse_memory(memory)
@@ -224,23 +223,24 @@ def resolve(spec: RunSpec) -> Plan:
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     return Plan(
-        name=spec.guest or kernel.name,
+        name=spec.guest or code.given.name,
         machine=MachineConfig(
-            kernel=Path(kernel),
+            kernel=code.loaded,
             initrd=initrd,
             append=append,
-            bios=bios,
+            bios=code.bios,
             memory=size,
             cpu=cpu,
             linked=_linked(image),
         ),
+        kernel=code.given,
         image=image,
-        symbols=symbol_table,
+        symbols=code.symbols,
         qemu=emulator,
         begin=begin,
         end=end,
         mark_at=(
-            symbol_table.address(marks.SYMBOL) if marks.SYMBOL in symbol_table else marks.USER_MARK
+            code.symbols.address(marks.SYMBOL) if marks.SYMBOL in code.symbols else marks.USER_MARK
         ),
         backend=spec.backend,
         console=spec.console,
@@ -253,6 +253,45 @@ def resolve(spec: RunSpec) -> Plan:
         cpu_properties=properties,
         names=names,
     )
+
+
+class _Code(NamedTuple):
+    """What the guest executes first, and what QEMU is given for it."""
+
+    given: Path
+    """The kernel as the user gave it, or the firmware."""
+    loaded: Path | None
+    """What QEMU loads as the kernel."""
+    bios: str | None
+    """What QEMU loads as the firmware."""
+    image: KernelImage
+    symbols: Symbols
+
+
+def _code(kernel: Path | None, bios: str | None, load_address: int | None, key: str) -> _Code:
+    """Return the kernel behind its firmware, or the firmware if there is no kernel.
+
+    :param key: of the run, which the kernel comes from.
+    :raises GuestImageError: when one of them cannot be read, or not be started by a riscv64 board.
+    """
+    firmware = None
+    base = RAM_BASE if bios == "none" else sum(_FIRMWARE)
+    if bios not in (None, "none"):
+        given = Path(str(bios))
+        with about("bios"):
+            loaded = bootable.firmware(given)
+            firmware = inspect_firmware(loaded, given=given)
+        if kernel is None:
+            # If it was made to run at 0, its symbols are not where it runs.
+            names = symbols.load(given) if loaded == given else symbols.none()
+            return _Code(given, None, str(loaded), firmware, names)
+        # QEMU puts a flat kernel at the next 2 MiB boundary.
+        bios, base = str(loaded), firmware.end + -firmware.end % _FIRMWARE[1]
+    assert kernel is not None, "without a kernel there is firmware"
+    with about(key):
+        booted = bootable.kernel(kernel, load_address)
+        image = inspect_kernel(booted, image_base=base, given=kernel)
+        return _Code(kernel, booted, bios, image, symbols.load(kernel))
 
 
 def _linked(image: KernelImage) -> tuple[Linked, ...]:

@@ -2,7 +2,8 @@
 
 Keys at the top of the file hold for every run::
 
-    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
+    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu; a flat
+                               # binary needs load_address = 0x80200000; bios = FILE may be alone
     backend = "plugin"         # the default of `cosim capture`; `cosim run` and step default to gdb
     from = "mark:begin"        # the region of interest, as for --from and --to
     to = "mark:end"
