@@ -149,9 +149,12 @@ def is_image(head: bytes | mmap.mmap) -> bool:
     return head[48:53] == b"RISCV" and head[56:60] == b"RSC\x05"
 
 
-def inspect_firmware(path: Path | str, *, given: Path | None = None) -> KernelImage:
+def inspect_firmware(
+    path: Path | str, *, base: int = RAM_BASE, given: Path | None = None
+) -> KernelImage:
     """Examine the firmware file ``path``: an ELF file for RISC-V, or flat code.
 
+    :param base: where flat code is loaded.
     :param given: the file that messages name, if ``path`` was made of it.
     :raises GuestImageError: when it cannot be the firmware of a riscv64 board.
     """
@@ -171,8 +174,8 @@ def inspect_firmware(path: Path | str, *, given: Path | None = None) -> KernelIm
                 f"firmware {named} is compressed by {packed.name}; unpack it first ({packed.tool})"
             )
         size = os.fstat(file.fileno()).st_size
-    whole = LoadRange(RAM_BASE, size, 0, size, True, RAM_BASE)
-    return KernelImage(path, "flat", RAM_BASE, (whole,))
+    whole = LoadRange(base, size, 0, size, True, base)
+    return KernelImage(path, "flat", base, (whole,))
 
 
 def _what_else(file: BinaryIO, head: bytes) -> str | None:

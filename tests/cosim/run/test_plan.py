@@ -54,7 +54,7 @@ def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
     kernel.write_bytes(image())
     firmware.write_bytes(b"\x13\0\0\0" * (5 << 18))  # 5 MiB
     for bios, base in ((None, 0x8020_0000), ("none", 0x8000_0000), (firmware, 0x8060_0000)):
-        code = plan._code(kernel, None if bios is None else str(bios), None, "kernel")
+        code = plan._code(kernel, None if bios is None else str(bios), spec(), "kernel")
         assert code.image.entry == base
         assert (code.loaded, code.bios) == (kernel, None if bios is None else str(bios))
 
@@ -63,11 +63,11 @@ def test_firmware_may_be_all_that_runs(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
     firmware = tmp_path / "fw.elf"
     firmware.write_bytes(elf())
-    code = plan._code(None, str(firmware), None, "kernel")
+    code = plan._code(None, str(firmware), spec(), "kernel")
     assert (code.given, code.loaded, code.bios) == (firmware, None, str(firmware))
     assert code.image.ranges[0].start == 0x8000_0000
     firmware.write_bytes(elf(segments=[(1, 5, 0, 0, b"code", 4)], entry=0, kind=3))
-    code = plan._code(None, str(firmware), None, "kernel")
+    code = plan._code(None, str(firmware), spec(), "kernel")
     assert code.given == firmware and code.bios is not None
     assert Path(code.bios).read_bytes() == b"code"
     assert len(code.symbols) == 0
