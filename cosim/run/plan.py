@@ -29,7 +29,7 @@ from cosim.machine.configuration import (
     arguments,
     parse_memory,
 )
-from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, mmio_devices
+from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, Disk, mmio_devices
 from cosim.machine.waits import Linked
 from cosim.run import region
 from cosim.run.backend_options import BackendOptions
@@ -290,7 +290,9 @@ def resolve(spec: RunSpec) -> Plan:
             memory=size,
             cpu=cpu,
             linked=_linked(image),
-            devices=_devices(spec, preset.bus or _bus(image, code.symbols)),
+            devices=_devices(
+                spec, known.disk if known else None, preset.bus or _bus(image, code.symbols)
+            ),
             board=spec.board or "",
             dtb=spec.dtb,
             extra=spec.qemu,
@@ -370,9 +372,10 @@ def _bus(image: KernelImage, names: Symbols) -> Bus:
     return "pci" if linux else "mmio"
 
 
-def _devices(spec: RunSpec, bus: Bus) -> Devices:
+def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
     """Return the devices that ``spec`` adds to the board, with every question about them answered.
 
+    :param own: the disk that a named guest has anyway.
     :raises UsageError: when a disk or a flash image cannot be used, or there is no place for one.
     """
     with about("disk"):
@@ -380,6 +383,8 @@ def _devices(spec: RunSpec, bus: Bus) -> Devices:
             replace(disk_images.inspect(disk), bus=disk.bus or bus, writable=spec.disk_write)
             for disk in spec.disks
         )
+        if own is not None:
+            disks = (Disk(own, "raw", "pci"), *disks)
         if {"mmio", "mmio-legacy"} <= {disk.bus for disk in disks}:
             raise UsageError(
                 f"{spec.names.option('disk')}: the board's virtio-mmio devices are all legacy or "
