@@ -4,12 +4,14 @@ export HOME=/root TERM=vt100 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/
 cd /root
 command=$(sed -n -e 's/.*cosim\.run="\([^"]*\)".*/\1/p' -e t \
     -e 's/.*cosim\.run=\([^ ]*\).*/\1/p' /proc/cmdline)
-if [ -z "$command" ]; then
+if [ -n "$command" ]; then
+    sh -c "$command"
+    status=$?
     cosim-mark done
-    exec bash -l
+    echo "cosim: done, exit status $status"
+else
+    cosim-mark done
+    echo "cosim: a shell in the guest; \`exit\` powers off"
+    bash -l
 fi
-sh -c "$command"
-status=$?
-cosim-mark done
-echo "cosim: done, exit status $status"
 exec poweroff
