@@ -86,7 +86,9 @@ class Devices:
             words += _disk(number, disk, slots.place(disk.bus or self.bus), repeats)
         if self.network:
             words += ["-netdev", "user,id=net0"]
-            words += ["-device", f"virtio-net{slots.place(self.bus)},netdev=net0"]
+            # Nobody boots from the network, and QEMU may lack the ROM for that.
+            rom = ",romfile=" if self.bus == "pci" else ""
+            words += ["-device", f"virtio-net{slots.place(self.bus)},netdev=net0{rom}"]
             if repeats:
                 words += ["-object", "filter-replay,id=net0-replay,netdev=net0"]
         for number, share in enumerate(self.shares):
