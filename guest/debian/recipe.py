@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -80,13 +79,9 @@ class Recipe:
         debian = spec.folder(linux.NAME) / "debian"
         initrd = folder / "initramfs.cpio.gz"
         write_atomically(initrd, cpio.compressed(entries(debian)))
-        # The guest's own kernel: that of the linux guest may be replaced by another one.
-        kernel = folder / "Image"
-        shutil.copyfile(debian / "Image", folder / "Image.part")
-        (folder / "Image.part").replace(kernel)
         made = GuestSpec(
             name=NAME,
-            kernel=kernel,
+            kernel=base.kernel,
             initrd=initrd,
             disk=disk,
             append=APPEND,
@@ -95,7 +90,7 @@ class Recipe:
             sources=self.sources(),
             versions={**base.versions, **versions},
             checksums={
-                "kernel": spec.checksum(kernel),
+                "kernel": base.checksums["kernel"],
                 "initrd": spec.checksum(initrd),
                 "disk": spec.checksum(disk),
             },

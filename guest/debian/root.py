@@ -145,6 +145,7 @@ def _write(root: Path, path: str, file: File) -> None:
 
 def _settle(root: Path) -> None:
     """Do what the maintainer scripts would have done."""
+    (root / "etc").mkdir(exist_ok=True)
     masters = root / "usr/share/base-passwd"
     for name in ("passwd", "group"):
         if (masters / f"{name}.master").is_file():
