@@ -15,6 +15,9 @@ from cosim.machine.waits import Linked
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
 
+FLASH_BASE = 0x2000_0000
+"""Physical address of the first flash chip of the board."""
+
 OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""
 
@@ -44,13 +47,14 @@ def _ticks(milliseconds: int) -> list[str]:
 class MachineConfig:
     """The guest and the board it runs on: everything that makes two runs the same.
 
-    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
-    kernel in M-mode, or a firmware file.  ``linked`` says where the kernel runs beside its physical
-    addresses.  ``board`` holds options of QEMU's ``virt`` board (``aia=aplic-imsic``), ``dtb`` a
-    device tree to give to the guest instead of QEMU's own.  ``extra`` holds further QEMU arguments.
+    ``kernel`` is None if firmware is all that runs, or if it finds a kernel itself.  ``memory`` is
+    in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the kernel in M-mode, or
+    a firmware file.  ``linked`` says where the kernel runs beside its physical addresses.
+    ``board`` holds options of QEMU's ``virt`` board (``aia=aplic-imsic``), ``dtb`` a device tree to
+    give to the guest instead of QEMU's own.  ``extra`` holds further QEMU arguments.
     """
 
-    kernel: Path
+    kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
     bios: str | None = None
@@ -137,8 +141,9 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
         *("-machine", ",".join(filter(None, ("virt,memory-backend=ram", config.board)))),
         *("-smp", str(config.harts)),
         *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-        *("-kernel", str(config.kernel)),
     ]
+    if config.kernel:
+        words += ["-kernel", str(config.kernel)]
     if config.initrd:
         words += ["-initrd", str(config.initrd)]
     if config.append:
