@@ -388,7 +388,7 @@ def _last_fence(h: History, c: Checker, q: _Ask, kind: int, bits: int, after: in
             return last
         if (
             fence.hart == q.hart
-            and fence.va >> bits == q.va >> bits
+            and fence.first >> bits <= q.va >> bits <= fence.last >> bits
             and (fence.asid == ANY_ASID or (kind == _OWN and fence.asid == asid))
         ):
             last = max(last, fence.covers)
@@ -882,7 +882,7 @@ def _svinval_done(h: History, c: Checker, hart: int) -> None:
         row.covers = row.order
         form = row.sub & _FORM
         if form & _FORM_VA:
-            history.page_fenced(h, hart, form, row.va, row.asid, row.covers)
+            history.page_fenced(h, hart, form, row.va, row.va, row.asid, row.covers)
             _page_invalidated(c, hart, form, row.va, row.asid, row.covers)
         else:
             _spaces_invalidated(h, c, hart, form, row.asid, row.covers)
