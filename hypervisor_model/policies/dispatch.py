@@ -33,14 +33,19 @@ _REMOTE_FENCE = int(Kind.REMOTE_FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _TAKEN, _ANSWER, _EXITS, _MISSES = TAKEN, ANSWER, EXITS, MISSES
 
-_Event = Callable[[Hardware, Pool, Event], None]
-_FenceExit = Callable[[Pool, int], int]
-_Fence = Callable[[Hardware, Pool, int, int, int, int, int], None]
-_Satp = Callable[[Hardware, Pool, int, int], None]
+_Event = Callable[[Hardware, Pool, Any, Event], None]
+_FenceExit = Callable[[Pool, Any, int], int]
+_Fence = Callable[[Hardware, Pool, Any, int, int, int, int, int], None]
+_Satp = Callable[[Hardware, Pool, Any, int, int], None]
 
 
 class Kernels(NamedTuple):
-    """What a policy does at the events that set the policies apart."""
+    """What a policy does at the events that set the policies apart.
+
+    Each kernel takes the pool and the policy's own state: the NamedTuple that its class gives to
+    :class:`~hypervisor_model.policies.shadow_policy.ShadowPolicy`.  All but ``fence_exit`` take the
+    hardware, too.
+    """
 
     pte_write: _Event
     """A store to a live table."""
@@ -52,6 +57,10 @@ class Kernels(NamedTuple):
     after one exit ``remote_fence``."""
     satp_write: _Satp
     """A write of ``satp``: hart, new value."""
+
+
+class NoState(NamedTuple):
+    """The state of a policy that needs none besides its pool."""
 
 
 def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
@@ -84,7 +93,9 @@ _satp_write: _Satp = _stand_in
 _protects = False
 
 
-def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+def _loop(
+    hw: Hardware, p: Pool, own: Any, batch: EventBatch, start: int, answers: NDArray[np.int64]
+) -> int:
     """Consume a batch from ``start`` on; the index of the event that lacks room in the pool."""
     before = hw.counts[_TAKEN]
     for i in range(start, batch.shape[0]):
@@ -92,23 +103,23 @@ def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray
             return i
         event = event_at(batch, i)
         if event.kind == _PTE_WRITE:
-            _pte_write(hw, p, event)
+            _pte_write(hw, p, own, event)
         elif event.kind == _FENCE or event.kind == _REMOTE_FENCE:
             if event.kind == _FENCE:
-                take_fence_exit(hw, event.hart, _fence_exit(p, event.sub), event.sub)
+                take_fence_exit(hw, event.hart, _fence_exit(p, own, event.sub), event.sub)
             else:
                 take_remote_fence_exit(hw, event.hart)
             p.state.fences += 1
             asked = fence_of(event)
             for hart in range(hw.harts.shape[0]):
                 if asked.harts >> hart & 1:
-                    _fence(hw, p, hart, asked.sub, asked.first, asked.last, event.b)
+                    _fence(hw, p, own, hart, asked.sub, asked.first, asked.last, event.b)
         elif event.kind == _SATP_WRITE:
             if event.flags & FLAG_STOP:
                 # What the register holds where the stream begins: nobody wrote it.
                 load_filled(p, event.hart, event.b)
             else:
-                _satp_write(hw, p, event.hart, event.b)
+                _satp_write(hw, p, own, event.hart, event.b)
         else:
             missed = misses(hw, event.hart)
             answers[_ANSWER, i] = other_event(hw, p, event, _protects)

@@ -31,7 +31,7 @@ A table that dies is noticed only if it is a root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
@@ -80,8 +80,6 @@ _VA = int(Fence.VA)
 _ASID = int(Fence.ASID)
 _ALL = 0
 
-_ROOTS, _FAST, _DROP = range(3)
-
 
 @dataclass(frozen=True)
 class LspOptions:
@@ -105,6 +103,15 @@ class LspOptions:
     roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+class LspState(NamedTuple):
+    """Options of ``lsp`` inside kernels."""
+
+    roots: int
+    fast_path: int
+    drop: int
+    """1: a fence without address drops the shadow instead of synchronising it."""
+
+
 @register
 class LazyShadowPaging(ShadowPolicy):
     """Lazy shadow paging."""
@@ -126,15 +133,15 @@ class LazyShadowPaging(ShadowPolicy):
 
     def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
         hardware = harts.make(machine)
-        chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
+        drop = options.fence_global == "drop"
+        own = LspState(options.roots, int(options.fast_path), int(drop))
         pool = shadow_tables.make(
             machine,
             hardware,
-            options=chosen,
             link_rule=LINK_SYNC_ALL,
             keep_links=options.links == "fence",
         )
-        super().__init__(machine, stream, hardware, pool)
+        super().__init__(machine, stream, hardware, pool, own)
         self._keeps_links = options.links == "fence"
 
     @staticmethod
@@ -152,21 +159,23 @@ class LazyShadowPaging(ShadowPolicy):
 
 
 @inner
-def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def pte_write(hw: Hardware, p: Pool, own: tuple[Any, ...], event: Event) -> None:
     """Handle a store to a live table: the hypervisor does not see it."""
     apply(p.guest, event.kind, event.a, event.c)
 
 
 @inner
-def fence_exit(p: Pool, sub: int) -> int:
+def fence_exit(p: Pool, own: LspState, sub: int) -> int:
     """Return the kind of exit of a fence."""
     if sub & _VA:
-        return _FENCE_FAST if p.options[_FAST] else _FENCE
+        return _FENCE_FAST if own.fast_path else _FENCE
     return _FENCE_GLOBAL
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, first: int, last: int, asid: int) -> None:
+def fence(
+    hw: Hardware, p: Pool, own: LspState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
     """Handle a fence of the guest on a hart."""
     loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
@@ -177,7 +186,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, first: int, last: int, asi
         if sub & _VA and (here or sub & _ASID):
             _invalidate(p, row, first, last, spare_global)
         elif here:
-            synchronise_once(p, row, spare_global, p.options[_DROP])
+            synchronise_once(p, row, spare_global, own.drop)
         else:
             p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, first, last, asid)
@@ -239,8 +248,8 @@ def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: LspState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    load_synchronised(p, hart, satp, p.options[_DROP])
-    retain(p, p.options[_ROOTS])
+    load_synchronised(p, hart, satp, own.drop)
+    retain(p, own.roots)
