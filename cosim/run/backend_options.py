@@ -69,6 +69,8 @@ class BackendOptions:
     """Older names that are still understood."""
     live: ClassVar[bool] = True
     """True if the guest may run in real time, without being recorded."""
+    runs_again: ClassVar[bool] = False
+    """True if a session runs the guest again from its recording."""
 
     @classmethod
     def options(cls) -> dict[str, Option]:
