@@ -372,6 +372,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         end=_limit(plan.end),
         mark=plan.mark_at,
         mark_in_user=plan.mark_at == marks.USER_MARK,
+        firmware=plan.machine.bios != "none",
         cbo_block=plan.cbo_block,
         paging=plan.paging,
     )
