@@ -75,7 +75,11 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
-        self._watches_traps = self._timing.mode in ("record", "live") and options.gdb is None
+        # Another hart may work while one stays where it is.
+        one = plan.machine.harts == 1
+        self._watches_traps = (
+            self._timing.mode in ("record", "live") and options.gdb is None and one
+        )
         self._past = PastTimes(plan)
         self._part = ", ".join(["session", *pipeline.exits()])
         """What takes how long: models cost time."""
@@ -132,7 +136,7 @@ class PluginSession:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:
-                if plan.live:
+                if plan.live and plan.machine.harts == 1:
                     self._watchers.note(f"cosim: {machine.ram_note}")
                 machine.resume()
             else:

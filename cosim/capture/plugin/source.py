@@ -44,8 +44,8 @@ class PluginSource:
         ``pc:ADDRESS``: before that instruction.  ``request``: soon after :meth:`end`.
     :param mark: virtual address of the mark instruction; None if the guest has none.
     :param mark_in_user: True if the mark counts only in U-mode.
-    :param firmware: True if the guest runs in S-mode and calls firmware.  Of several harts, what the
-        firmware executes is then no event, and a call for remote fences is one.
+    :param firmware: True if the guest runs in S-mode and calls firmware.  If there are several
+        harts, a call for remote fences is then an event, and a fence of the firmware is none.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param paging: what the CPU has of the paging features that a guest can switch.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
