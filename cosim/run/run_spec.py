@@ -15,7 +15,6 @@ from cosim.run.backend_options import BackendOptions
 from cosim.run.initrd_additions import Added
 from cosim.run.names import COMMAND_LINE, Names
 
-
 MOST_HARTS = 8
 """Harts of a guest (ours): they take turns in one thread, so more only make it slower."""
 MOST_RUNS = 1000
