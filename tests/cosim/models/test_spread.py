@@ -52,4 +52,4 @@ def test_a_finding_of_any_run_is_shown_and_is_one() -> None:
     assert combined["spread"]["findings"] == 1
     assert has_finding(combined)
     # Also if the document that is shown were without it.
-    assert has_finding(ResultDocument(**{**combined, "audit": None}))  # type: ignore[typeddict-item]
+    assert has_finding(ResultDocument(**{**combined, "audit": None}))
