@@ -38,8 +38,9 @@ A REMOTE_FENCE is a call of the guest to its firmware (SBI, extension RFENCE and
 a fence on the harts in ``harts``, which may name the caller, too.  ``sub``, ``a`` and ``b`` are
 those of a FENCE; with an address the fence covers each page that has one of the ``c`` bytes from
 ``a`` on.  A call for everything (start and size 0, or size -1) is a form without an address.  The
-event stands where the guest makes the call.  The harts do what it asks for until the caller goes
-on.  What firmware then executes on each hart is no event.  Traces before version 4 do not have it.
+event stands where the call returns, with the pc of the ``ecall``: by then each hart has done what
+the call asks for.  What firmware executes on each hart is no event, and neither is a call that it
+refuses.  Machines of one hart do not have it, and neither do traces before version 4.
 
 A PTE_WRITE with ``PteOp.HARDWARE_AD`` is no store: the guest's MMU has set A or D in the entry.  It
 is found by looking, before the next FENCE or ENVCFG_WRITE or at the end of the region, and comes in

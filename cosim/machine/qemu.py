@@ -29,11 +29,11 @@ from cosim.machine.configuration import (
     MachineConfig,
     Timing,
     arguments,
-    option_value,
 )
 from cosim.machine.console import Console
 from cosim.machine.lines import Lines
 from cosim.machine.monitor import ANSWER_SECONDS, Monitor, Refused
+from cosim.machine.option_text import option_value
 from cosim.machine.ram import GuestRam
 
 _PIPE_BYTES = 1 << 20

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from cosim.kernel import symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
-from cosim.machine import tools
+from cosim.machine import disk_images, tools
 from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
+from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, mmio_devices
 from cosim.machine.waits import Linked
 from cosim.run import region
 from cosim.run.backend_options import BackendOptions
+from cosim.run.initrd_additions import extended
 from cosim.run.names import Names
+from cosim.run.presets import NO_PRESET, PRESETS
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
 from guest.spec import checksum
@@ -70,7 +73,8 @@ class Plan:
     """What the user chose of the modelled machine."""
     stop_on_divergence: bool
     live: bool
-    """The guest runs in real time and is not recorded."""
+    """The guest runs in real time and is not recorded: the user is at its console, or it has
+    several harts."""
     time_limit: float | None
     """Seconds; None for no limit."""
     versions: dict[str, str]
@@ -167,9 +171,40 @@ class Plan:
                 "kernel": checksum(machine.kernel),
                 "initrd": machine.initrd and checksum(machine.initrd),
                 "bios": bios and checksum(bios),
+                **({"dtb": checksum(machine.dtb)} if machine.dtb else {}),
             },
+            **self._describe_devices(),
+            **({"repeats": False} if self.live else {}),
             "arguments": arguments(self.qemu.path, machine, timing),
         }
+
+    def _describe_devices(self) -> dict[str, object]:
+        """Return what the user added to the board; nothing if that is nothing."""
+        devices = self.machine.devices
+        found: dict[str, object] = {}
+        if devices.disks:
+            found["disks"] = [
+                {
+                    "file": str(disk.path),
+                    "format": disk.format,
+                    "bus": disk.bus,
+                    "written": disk.writable,
+                    "sha256": {str(file): checksum(file) for file in disk_images.files(disk)},
+                }
+                for disk in devices.disks
+            ]
+        if devices.network:
+            found["network"] = "user"
+        if devices.shares:
+            found["shares"] = [
+                {"folder": str(share.path), "tag": share.tag, "written": share.writable}
+                for share in devices.shares
+            ]
+        if devices.flash:
+            found["flash"] = [
+                {"file": str(path), "sha256": checksum(path)} for path in devices.flash
+            ]
+        return found
 
 
 def resolve(spec: RunSpec) -> Plan:
@@ -181,21 +216,30 @@ def resolve(spec: RunSpec) -> Plan:
     """
     emulator = tools.qemu()
     names = spec.names
+    preset = PRESETS[spec.like] if spec.like else NO_PRESET
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
-        kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
+        kernel, initrd = spec.kernel or known.kernel, known.initrd
+        if spec.kernel is not None and initrd is None:
+            with about("kernel"):
+                raise UsageError(
+                    f"{names.option('kernel')} cannot be used with {known.name}, which has no "
+                    "initramfs that another kernel could use"
+                )
+        bios = spec.bios or preset.bios or known.bios
         with about("workload"):
             append = _command_line(spec, known.append)
-        memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
+        memory = spec.memory or preset.memory or known.memory
+        cpu = spec.cpu or preset.cpu or known.cpu
         extensions = known.extensions
     else:
         if spec.kernel is None:
             raise UsageError(
                 f"name a guest (`cosim guest list`) or give {names.option('kernel')} FILE"
             )
-        kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
+        kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios or preset.bios
         append = spec.append or ""
-        memory, cpu = spec.memory or "512M", spec.cpu
+        memory, cpu = spec.memory or preset.memory or "512M", spec.cpu or preset.cpu
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
@@ -205,7 +249,15 @@ def resolve(spec: RunSpec) -> Plan:
         symbol_table = symbols.load(kernel)
     if initrd is not None:
         with about("guest" if known else "initrd"):
-            inspect_initrd(initrd, linux=image.kind == "image")
+            kind = inspect_initrd(initrd, linux=image.kind == "image")
+    if spec.initrd_add:
+        with about("initrd_add"):
+            if initrd is None or kind == "raw":
+                raise UsageError(
+                    f"{names.option('initrd_add')} needs a guest with an initramfs, or "
+                    f"{names.option('initrd')} with a cpio archive"
+                )
+            initrd = extended(initrd, spec.initrd_add)
     if bios not in (None, "none"):
         with about("bios"):
             inspect_firmware(str(bios))
@@ -232,7 +284,12 @@ def resolve(spec: RunSpec) -> Plan:
             bios=bios,
             memory=size,
             cpu=cpu,
+            harts=spec.harts,
             linked=_linked(image),
+            devices=_devices(spec, preset.bus or _bus(image, symbol_table)),
+            board=spec.board or "",
+            dtb=spec.dtb,
+            extra=spec.qemu,
         ),
         image=image,
         symbols=symbol_table,
@@ -247,12 +304,46 @@ def resolve(spec: RunSpec) -> Plan:
         models=spec.models,
         modelled=spec.machine,
         stop_on_divergence=spec.stop_on_divergence,
-        live=spec.live,
+        live=spec.live or spec.harts > 1,
         time_limit=spec.time_limit or (None if unhurried else DEFAULT_TIME_LIMIT),
-        versions=dict(known.versions) if known else {},
+        # A kernel of the user's is not the one in the guest's packages.
+        versions=dict(known.versions) if known and spec.kernel is None else {},
         cpu_properties=properties,
         names=names,
     )
+
+
+def _bus(image: KernelImage, names: Symbols) -> Bus:
+    """Return where devices are that name no bus: where the kernel is likely to look for them.
+
+    Linux drives PCI.  Teaching kernels drive the board's ``virtio-mmio`` places.
+    """
+    linux = image.kind == "image" or "linux_banner" in names
+    return "pci" if linux else "mmio"
+
+
+def _devices(spec: RunSpec, bus: Bus) -> Devices:
+    """Return the devices that ``spec`` adds to the board, with every question about them answered.
+
+    :raises UsageError: when a disk or a flash image cannot be used, or there is no place for one.
+    """
+    with about("disk"):
+        disks = tuple(
+            replace(disk_images.inspect(disk), bus=disk.bus or bus, writable=spec.disk_write)
+            for disk in spec.disks
+        )
+        if {"mmio", "mmio-legacy"} <= {disk.bus for disk in disks}:
+            raise UsageError(
+                f"{spec.names.option('disk')}: the board's virtio-mmio devices are all legacy or "
+                "none; give all disks the same bus"
+            )
+        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, bus)
+        if mmio_devices(devices) > MMIO_SLOTS:
+            raise UsageError(
+                f"{spec.names.option('disk')}: the board has {MMIO_SLOTS} places for virtio-mmio "
+                "devices; give some disks bus=pci"
+            )
+    return devices
 
 
 def _linked(image: KernelImage) -> tuple[Linked, ...]:
