@@ -56,6 +56,12 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
         ),
         click.option("--memory", metavar="SIZE", help="Guest RAM, for example 512M."),
         click.option("--cpu", metavar="STR", help="QEMU's -cpu, for example rv64,sv57=off."),
+        click.option(
+            "--smp",
+            type=int,
+            metavar="N",
+            help="Harts, up to 8.  Several run in real time, through the plugin, unrecorded.",
+        ),
         *_devices(),
         click.option(
             "--from", "from_", metavar="EDGE", help="Where the region of interest begins."

@@ -61,6 +61,7 @@ class MachineConfig:
     memory: int = 512 << 20
     cpu: str = "rv64"
     harts: int = 1
+    """Several take turns in one thread of QEMU, so that all that they do has one order."""
     linked: tuple[Linked, ...] = ()
     devices: Devices = NO_DEVICES
     board: str = ""
@@ -152,6 +153,8 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
         words += ["-bios", config.bios]
     if config.dtb:
         words += ["-dtb", str(config.dtb)]
+    if config.harts > 1:
+        words += ["-accel", "tcg,thread=single"]
     return [
         *words,
         *timing.arguments(asynchronous=config.devices.asynchronous),

@@ -114,6 +114,9 @@ class ResultDocument(TypedDict):
     """Where and when the policies exit; older results lack it."""
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
+    spread: NotRequired[Json]
+    """How far the counts of several runs spread (:mod:`cosim.models.spread`); only if there were
+    several."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +284,8 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 def has_finding(result: ResultDocument) -> bool:
     """Return True if the exit status is 1: a translation was illegal, something was missed, or two
     sources differ."""
+    if result.get("spread", {}).get("findings"):
+        return True
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
     return bool(
         illegal

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.result import ResultDocument, VirtualCounts, missed, missed_text
-from cosim.report import answer, from_profile, number_text, settings
+from cosim.report import answer, from_profile, from_spread, number_text, settings
 from cosim.report.content import (
     UNKNOWN,
     Axis,
@@ -49,6 +49,7 @@ def build(result: ResultDocument) -> Report:
         answer=answer.parts(result),
         sections=(
             *_findings(result),
+            *from_spread.sections(result.get("spread")),
             *(one for one in profile if not one.slug.startswith("causes")),
             *_plots("exits", "VM exits by kind", _totals(policies), _kinds(policies)),
             *(one for one in profile if one.slug.startswith("causes")),

@@ -83,7 +83,8 @@ class Plan:
     """What the user chose of the modelled machine."""
     stop_on_divergence: bool
     live: bool
-    """The guest runs in real time and is not recorded."""
+    """The guest runs in real time and is not recorded: the user is at its console, or it has
+    several harts."""
     time_limit: float | None
     """Seconds; None for no limit."""
     versions: dict[str, str]
@@ -183,6 +184,7 @@ class Plan:
                 **({"dtb": checksum(machine.dtb)} if machine.dtb else {}),
             },
             **self._describe_devices(),
+            **({"repeats": False} if self.live else {}),
             "arguments": arguments(self.qemu.path, machine, timing),
         }
 
@@ -289,6 +291,7 @@ def resolve(spec: RunSpec) -> Plan:
             bios=code.bios,
             memory=size,
             cpu=cpu,
+            harts=spec.harts,
             linked=_linked(image),
             devices=_devices(
                 spec, known.disk if known else None, preset.bus or _bus(image, code.symbols)
@@ -311,7 +314,7 @@ def resolve(spec: RunSpec) -> Plan:
         models=spec.models,
         modelled=spec.machine,
         stop_on_divergence=spec.stop_on_divergence,
-        live=spec.live,
+        live=spec.live or spec.harts > 1,
         time_limit=spec.time_limit or (None if unhurried else DEFAULT_TIME_LIMIT),
         # A kernel of the user's is not the one in the guest's packages.
         versions=dict(known.versions) if known and spec.kernel is None else {},

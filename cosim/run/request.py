@@ -28,7 +28,7 @@ from cosim.run.backend_options import (
 from cosim.run.checks import Check
 from cosim.run.names import Names
 from cosim.run.presets import PRESETS
-from cosim.run.run_spec import Exchange, RunSpec
+from cosim.run.run_spec import MOST_HARTS, MOST_RUNS, Exchange, RunSpec
 from guest.micro import scenarios
 from hypervisor_model.policies import MachineModel
 
@@ -124,6 +124,18 @@ def _exchange(number: int, item: Any, folder: Path) -> Exchange:
     return Exchange(expect, send, within)
 
 
+def _harts(value: Any, folder: Path) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_HARTS:
+        raise ValueError(f"is {value!r}, not a number of harts from 1 to {MOST_HARTS}")
+    return value
+
+
+def _runs(value: Any, folder: Path) -> int:
+    if type(value) is not int or not 1 <= value <= MOST_RUNS:
+        raise ValueError(f"is {value!r}, not a number of runs from 1 to {MOST_RUNS}")
+    return value
+
+
 _CHECKS: dict[str, Check] = {
     "guest": _guest,
     "kernel": _kernel,
@@ -133,6 +145,8 @@ _CHECKS: dict[str, Check] = {
     "bios": _bios,
     "memory": _memory,
     "cpu": checks.text,
+    "smp": _harts,
+    "runs": _runs,
     "disk": _each(device_options.disk),
     "disk_write": checks.switch,
     "net": device_options.network,
@@ -156,7 +170,13 @@ _CHECKS: dict[str, Check] = {
 _ONLY_TYPED: dict[str, Check] = {"live": checks.switch, "machine": _machine}
 """Options of the command line that run files cannot have, or write as a table (``machine``)."""
 
-_FIELDS = {"from": "region_from", "to": "region_to", "disk": "disks", "share": "shares"}
+_FIELDS = {
+    "from": "region_from",
+    "to": "region_to",
+    "smp": "harts",
+    "disk": "disks",
+    "share": "shares",
+}
 """Fields of RunSpec that are not called as the option is."""
 
 
@@ -212,6 +232,13 @@ def make_spec(
     if fields.get("live") and not kind.live:
         of = " or ".join(name for name, one in backends.items() if one.live)
         return Problem("live", f"works only with the {of} backend; this run uses {kind.name}")
+    if fields.get("smp", 1) > 1 and not kind.several_harts:
+        of = " or ".join(name for name, one in backends.items() if one.several_harts)
+        return Problem(
+            "smp",
+            f"works only with the {of} backend; this run uses {kind.name}, which follows a "
+            "recording, and QEMU does not record several harts",
+        )
     backend = kind(**own)
     wrong = backend.problem(names) or _not_again(fields, backend, names)
     if wrong is not None:
@@ -226,6 +253,8 @@ def make_spec(
 
 def _default(fields: Mapping[str, Any], default: str, backends: Backends) -> str:
     """Return the backend of a run that names none."""
+    if fields.get("smp", 1) > 1 and not backends[default].several_harts:
+        default = next(name for name, kind in backends.items() if kind.several_harts)
     if fields.get("live") and not backends[default].live:
         default = next(name for name, kind in backends.items() if kind.live)
     for key, option in all_options(backends).items():
@@ -255,6 +284,16 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
             "works only with a guest that cosim makes; "
             f"use {names.option('append')} or {names.option('console')} with your own kernel",
         )
+    if fields.get("runs", 1) > 1 and fields.get("smp", 1) == 1:
+        return Problem(
+            "runs",
+            f"needs {names.option('smp')} with more than one hart: a recorded run always gives the "
+            "same counts",
+        )
+    if fields.get("runs", 1) > 1:
+        for key in ("live", "trace", "gdb", "stop_on_divergence"):
+            if fields.get(key):
+                return Problem("runs", f"cannot be used together with {names.option(key)}")
     if fields.get("disk_write") and "disk" not in fields:
         return Problem("disk_write", f"needs {names.option('disk')}")
     if "console" in fields and fields.get("live"):
@@ -298,7 +337,7 @@ def _flat(fields: Mapping[str, Any], names: Names) -> Problem | None:
 
 def _not_again(fields: Mapping[str, Any], backend: BackendOptions, names: Names) -> Problem | None:
     """Return what the backend's session cannot do to the guest twice; None if there is nothing."""
-    if fields.get("live"):
+    if fields.get("live") or fields.get("smp", 1) > 1:
         return None
     once = f"use {names.setting('backend', 'plugin')}"
     if backend.runs_again and fields.get("disk_write"):

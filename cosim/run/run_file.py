@@ -12,6 +12,8 @@ Keys at the top of the file hold for every run::
     accesses = true            # plugin backend; with gdb, step = N shows some accesses
     filter = 64                # plugin backend: slots of the access filter
     time_limit = 300           # seconds a run may take
+    smp = 2                    # harts, up to 8; several run live, through the plugin
+    runs = 5                   # with smp: so often, for each count's median and spread
     trace = true               # keep the events as a trace
     models = ["shadow", "lsp"] # with options as for --model
     stop_on_divergence = false

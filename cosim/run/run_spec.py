@@ -15,6 +15,11 @@ from cosim.run.backend_options import BackendOptions
 from cosim.run.initrd_additions import Added
 from cosim.run.names import COMMAND_LINE, Names
 
+MOST_HARTS = 8
+"""Harts of a guest (ours): they take turns in one thread, so more only make it slower."""
+MOST_RUNS = 1000
+"""Repetitions of one run (ours): more are a mistake."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -56,6 +61,10 @@ class RunSpec:
     """A firmware file, or ``none`` to start in M-mode."""
     memory: str | None = None
     cpu: str | None = None
+    harts: int = 1
+    """Several harts run in real time, without being recorded."""
+    runs: int = 1
+    """How often the run is done, to see how far its counts spread."""
     disks: tuple[Disk, ...] = ()
     disk_write: bool = False
     """The guest's writes go to the images of ``disks`` themselves."""

@@ -98,7 +98,11 @@ class PluginSession:
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
-        self._watches_traps = self._timing.mode in ("record", "live") and options.gdb is None
+        # Another hart may work while one stays where it is.
+        one = plan.machine.harts == 1
+        self._watches_traps = (
+            self._timing.mode in ("record", "live") and options.gdb is None and one
+        )
         self._past = PastTimes(plan)
         self._part = ", ".join(["session", *pipeline.exits()])
         """What takes how long: models cost time."""
@@ -159,7 +163,7 @@ class PluginSession:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
             if socket is None:
-                if plan.live:
+                if plan.live and plan.machine.harts == 1:
                     self._watchers.note(f"cosim: {machine.ram_note}")
                 machine.resume()
             else:
@@ -402,6 +406,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         end=_limit(plan.end),
         mark=plan.mark_at,
         mark_in_user=plan.mark_at == marks.USER_MARK,
+        firmware=plan.machine.bios != "none",
         cbo_block=plan.cbo_block,
         paging=plan.paging,
         devices=plan.machine.has_dma,

@@ -474,15 +474,6 @@ def test_two_harts_and_no_store_missed(tmp_path: Path) -> None:
     assert run.summary.missed == 0 and run.summary.tables > 100
 
 
-def test_harts_that_take_turns_are_refused(tmp_path: Path) -> None:
-    config, mark = micro("scenario=map")
-    with (
-        pytest.raises(MachineError, match="use one hart, or live time"),
-        running(replace(config, harts=2), tmp_path, Timing("icount"), **mark),
-    ):
-        pass
-
-
 def test_marks_in_quick_succession_share_batches(tmp_path: Path) -> None:
     kernel = bare_kernel.build("many_marks", tmp_path)
     config = MachineConfig(

@@ -88,6 +88,11 @@ def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
     path.write_text('guest = "micro"\nfilter = 8\n')
     assert load_file(path, FOR_CAPTURE).runs[0].backend == Plugin(filter=8)
     assert load_file(path).runs[0].backend == Both(filter=8)
+    path.write_text('guest = "micro"\nsmp = 2\nruns = 3\n')
+    (several,) = load_file(path).runs
+    assert (several.backend, several.harts, several.runs) == (Plugin(), 2, 3)
+    path.write_text('guest = "micro"\nsmp = 1\n')
+    assert load_file(path).runs[0].backend == Both()
     path.write_text('guest = "micro"\nbackend = "gdb"\nfilter = 8\n')
     message = r":3: filter: works only with the gdb\+plugin or plugin backend; this"
     with pytest.raises(RunFileError, match=message):
@@ -232,6 +237,17 @@ def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
             r":2: console: step 1 has the unknown key 'withn'",
         ),
         ('guest = "linux"\n# c\nworkload = 3', r":3: workload: is 3, not a text"),
+        ('guest = "linux"\nsmp = 9', r":2: smp: is 9, not a number of harts from 1 to 8$"),
+        ('guest = "linux"\nsmp = true', r":2: smp: is True, not a number of harts"),
+        (
+            'guest = "linux"\nsmp = 2\nstep = 3',
+            r":2: smp: works only with the plugin backend; this",
+        ),
+        ('guest = "linux"\nruns = 3', r":2: runs: needs smp with more than one hart"),
+        (
+            'guest = "linux"\nsmp = 2\nruns = 3\ntrace = true',
+            r":3: runs: cannot be used together with trace$",
+        ),
         ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: needs kernel; a named guest has"),
         (
             'guest = "linux"\nbackend = "plugin"\nstep = 3',

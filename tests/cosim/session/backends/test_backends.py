@@ -156,6 +156,17 @@ def test_a_new_backend_runs_as_the_command_line_does(
     assert "played" in capsys.readouterr().out
 
 
+def test_several_runs_have_one_result(
+    played: None, resolved: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Played, "several_harts", True)
+    document = command.document(spec(backend="played", fences=6, smp=2, runs=3), tmp_path)
+    assert document["spread"]["runs"] == 3
+    count = document["spread"]["counts"]["policies.shadow.exits.fence"]
+    assert count == {"median": 6, "lowest": 6, "highest": 6}
+    assert sorted(path.name for path in tmp_path.glob("run-*")) == ["run-1", "run-2", "run-3"]
+
+
 def test_its_failure_is_the_command_s(played: None, resolved: None) -> None:
     with pytest.raises(GuestError, match="it broke off"):
         command.run_and_print(spec(backend="played", fails=True), as_json=True)
@@ -223,6 +234,8 @@ def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with pytest.raises(MissingTool, match="no compiler; gdb cannot stand in for it: --filter"):
         execution.available(spec(backend="plugin", filter=8), notes.append)
+    with pytest.raises(MissingTool, match=r"gdb cannot stand in for it: --smp needs the plugin"):
+        execution.available(spec(smp=2), notes.append)
     assert execution.available(spec(backend="gdb"), notes.append).backend == Gdb()
     assert len(notes) == 1
     with monkeypatch.context() as patch:
