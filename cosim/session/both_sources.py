@@ -401,7 +401,7 @@ class BothSources(GdbSession):
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
-            audit |= {"late_sites": 0, "late_site_addresses": []}
+            audit |= {"late_sites": 0, "late_site_addresses": [], "missed_satp_writes": 0}
         # What the re-execution left out, the plugin has.
         region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
         counted = ending.region.get("instructions")
