@@ -78,7 +78,7 @@ class Interception:
         self._loop = layout.loop
         self._sink = sink
         self._foretold = foretold
-        self._pending: Stop | ahead.Executed | None = None
+        self._pending: Stop | ahead.Stepped | None = None
         self._prepared: ahead.Plain | None = None
         self._foretold_stops = 0
         self._one_by_one = one_by_one
@@ -307,7 +307,7 @@ class Interception:
             return True
         self.stops += 1
         self.pc = plain.pc
-        self._pending = ahead.Executed(plain, state, new)
+        self._pending = ahead.Stepped(plain, state, new)
         if watch is None:
             # What the kernel has patched needs its points before the guest goes on.
             self._coverage.scan_again()
@@ -372,7 +372,7 @@ class Interception:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        plain = pending.plain if isinstance(pending, ahead.Executed) else None
+        plain = pending.plain if isinstance(pending, ahead.Stepped) else None
         stored = plain is not None and plain.watch is not None
         if payload is not None:
             self._points.sync()
