@@ -44,8 +44,8 @@ Choices (ours):
 - If hardware sets A and D (Svadu, ``menvcfg.ADUE``), old values of them are not looked at.
 - Only a fence without operands covers a switch of ADUE or PBMTE.  The specification says that it
   suffices, and nothing of narrower ones.
-- At most ``Limits.records`` replaced entries, ``Limits.fences`` fences and ``Limits.loads`` writes
-  of ``satp`` for each hart are kept.  An access that would need more is counted as undecided.
+- :class:`CheckerLimits` says how many replaced entries, fences and writes of ``satp`` are kept.  An
+  access that would need more is counted as undecided.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ from hypervisor_model import walk_cache as caches
 from hypervisor_model.events import EventBatch, Fence, Kind
 from hypervisor_model.hazards import Checker, Hazard
 from hypervisor_model.jit import unsigned
-from hypervisor_model.legality import Limits as TableLimits
-from hypervisor_model.legality import empty_history
+from hypervisor_model.legality import Limits, empty_history
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
@@ -75,7 +74,7 @@ _FORM_ASID = int(Fence.ASID)
 
 
 @dataclass(frozen=True)
-class Limits:
+class CheckerLimits:
     """How much is kept; all at least 1."""
 
     records: int = 1 << 18
@@ -180,12 +179,12 @@ class FenceChecker:
         *,
         legal: bool = False,
         ordered: bool = True,
-        limits: Limits | None = None,
+        limits: CheckerLimits | None = None,
     ) -> None:
         self.machine = machine
-        limits = limits or Limits()
+        limits = limits or CheckerLimits()
         self._memory = GuestMemory(machine.ram_base, machine.ram_size)
-        kept = TableLimits(records=limits.records, fences=limits.fences)
+        kept = Limits(records=limits.records, fences=limits.fences)
         # With Svvptc the history would not keep when an entry became valid.
         history = empty_history(machine, self._memory.ram, kept)
         self._history = history._replace(svvptc=0)
@@ -394,7 +393,9 @@ def _event_at(time: int) -> int:
     return max(time - START - 1, -1)
 
 
-def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int, ...]) -> Checker:
+def _empty(
+    machine: MachineModel, legal: bool, limits: CheckerLimits, spaces: tuple[int, ...]
+) -> Checker:
     svinval = np.zeros(machine.harts, hazards.SVINVAL)
     svinval["ordered"] = START
     pages = machine.ram_size >> 12

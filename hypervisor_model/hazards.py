@@ -7,6 +7,12 @@ module keeps the state and follows the stream, on top of the history of the tabl
 A search starts at each root that the hart had in ``satp`` and follows every value that an entry
 had, as long as the hart can have read it: while it was in its table, while ``satp`` led there, and
 after the fences that would have dropped it.  Times are those of the history.
+
+The search has the shape of :func:`hypervisor_model.table_history.search`, but it is another one.
+That one looks for a walk that comes to a given answer, and stops there; the more stale entries a
+state allows, the better.  This one looks for the worst walk that needs the fewest stale entries,
+and names the store to blame.  So they keep other states and give up other branches, and neither is
+a case of the other.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypervisor_model.events import Access, EventBatch, Fence, Order, Priv
-from hypervisor_model.fences import FenceChecker, Limits
+from hypervisor_model.fences import CheckerLimits, FenceChecker
 from hypervisor_model.hazards import Hazard
 from hypervisor_model.policies.machine import MachineModel
 from tests.hypervisor_model.brute_fences import HartCache
@@ -22,7 +22,7 @@ TYPES = (Hazard.MEMORY_TYPE_CHANGED, Hazard.MEMORY_ORDER_CHANGED)
 class Checked(Player):
     """Plays a random guest (:class:`Player`) and asks the checker instead of the tracker."""
 
-    def __init__(self, seed: int, limits: Limits | None = None) -> None:
+    def __init__(self, seed: int, limits: CheckerLimits | None = None) -> None:
         super().__init__(seed)
         guest = self.guest
         guest.svpbmt = self.rng.random() < 0.5
@@ -140,13 +140,13 @@ def test_checker_finds_what_the_definition_finds(seed: int) -> None:
 @given(
     st.integers(0, 2**32 - 1),
     st.builds(
-        Limits,
+        CheckerLimits,
         records=st.integers(1, 40),
         fences=st.integers(1, 12),
         loads=st.integers(1, 8),
     ),
 )
-def test_limits_cost_certainty_and_never_the_truth(seed: int, limits: Limits) -> None:
+def test_limits_cost_certainty_and_never_the_truth(seed: int, limits: CheckerLimits) -> None:
     Checked(seed, limits).play(60)
 
 
