@@ -461,7 +461,8 @@ class Machine:
 
         ``-no-reboot`` turns a reset into an end.  A Linux that panics asks for a reset.
         """
-        reason = self._monitor.shutdown_reason() if self._monitor is not None else None
+        gone = not self.alive()
+        reason = None if self._monitor is None else self._monitor.shutdown_reason(gone=gone)
         # QEMU 7.2's power-off device ends QEMU at once, without an event.
         if reason is None and self._process is not None and self._process.poll() == 0:
             return "guest-shutdown"

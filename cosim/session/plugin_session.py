@@ -25,7 +25,7 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import has_panicked, last_words, panic_line
+from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
@@ -314,7 +314,7 @@ class PluginSession:
         if not ended and plan.end.form != "power-off":
             raise GuestError(f"{how} before the region's end ({plan.edge(end=True)})", log=log)
         if panic:
-            raise GuestError(f"the guest panicked: {panic}", log=log)
+            raise GuestError(f"the guest panicked: {panic}{needs(panic)}", log=log)
 
     def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         summary = self._source.summary
