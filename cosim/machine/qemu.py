@@ -23,8 +23,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.errors import CosimError, MachineError, StorageError, UsageError
-from cosim.machine import dma, interrupts, process, tools, waits
+from cosim.errors import CosimError, GuestError, MachineError, StorageError, UsageError
+from cosim.machine import dma, interrupts, overlays, process, tools, waits
 from cosim.machine.configuration import (
     RAM_BASE,
     MachineConfig,
@@ -371,6 +371,19 @@ class Machine:
         with contextlib.suppress(CosimError):
             return int(self.qmp("query-replay")["icount"])
         return None
+
+    def check_disks(self) -> None:
+        """Check that the guest has not written more to its disks than it may.
+
+        :raises GuestError: when it has.
+        """
+        limit = self.config.devices.limit
+        if limit is not None and self.alive() and overlays.written(self.pid) > limit:
+            raise GuestError(
+                f"the guest has written more than {limit >> 10:,} KiB to its disks; allow more "
+                "with --disk-limit",
+                log=str(self.console_log),
+            )
 
     def running(self) -> bool:
         """Return True if QEMU says that the guest is not stopped."""

@@ -74,6 +74,7 @@ class PluginSession:
         self._halted = False
         self._out_of_time = False
         self._dialogue_error: CosimError | None = None
+        self._overflow: GuestError | None = None
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
@@ -151,6 +152,8 @@ class PluginSession:
                 raise self._looping(self._loop, machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
+            if self._overflow is not None:
+                raise self._overflow
             self._check_end(machine)
             machine.console.check_log()
 
@@ -163,6 +166,7 @@ class PluginSession:
             self._watch_console,
             self._watch_traps,
             self._watch_panic,
+            self._watch_disks,
             self._watch_way,
         )
         threads = {
@@ -194,7 +198,8 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
-        self._unexplained.take(batch)
+        if self._plan.machine.has_dma:
+            self._unexplained.take(batch)
         self._watchers.keep(batch)
         self._pipeline.feed(batch)
         if self._plan.stop_on_divergence and self._pipeline.illegal:
@@ -259,6 +264,16 @@ class PluginSession:
         while not done.wait(_VIEW_SECONDS):
             if has_panicked(machine):
                 self._end(machine, done)
+                return
+
+    def _watch_disks(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that writes more to its disks than it may."""
+        while self._plan.machine.devices.limit is not None and not done.wait(_VIEW_SECONDS):
+            try:
+                machine.check_disks()
+            except GuestError as error:
+                self._overflow = error
+                self._stop(machine.pid)
                 return
 
     def _end(self, machine: Machine, done: threading.Event) -> None:

@@ -202,6 +202,7 @@ def _run(
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
+        machine.check_disks()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
         if _PANIC_END.search(last) or over():
