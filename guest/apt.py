@@ -318,6 +318,23 @@ def _reason(text: str, suite: str) -> str:
         )
     if "does not have a Release file" in text:
         return "the mirror has no such suite"
+    expired = re.search(r"Release file for (\S+) is expired \(invalid since ([^)]*)\)", text)
+    if expired is not None:
+        return (
+            f"{expired[1]} is expired since {expired[2]}, so the mirror is out of date or this "
+            "machine's clock is wrong; use another mirror, or accept old indexes by the line "
+            '`Acquire::Check-Valid-Until "false";` in a file of /etc/apt/apt.conf.d'
+        )
+    early = re.search(
+        r"Release file for (\S+) is not valid yet \(invalid for another ([^)]*)\)", text
+    )
+    if early is not None:
+        return f"{early[1]} is not valid for another {early[2]}: set this machine's clock"
+    if "Mirror sync in progress" in text:
+        return (
+            "the mirror's files do not belong together, so it is probably being updated; try again "
+            "later, or use another mirror"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for start in ("E: ", "Err:"):
         for number, line in enumerate(lines):

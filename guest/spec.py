@@ -137,7 +137,10 @@ def lock(name: str) -> Iterator[None]:
         folder(name).mkdir(parents=True, exist_ok=True)
         file = (folder(name) / "lock").open("wb")
     except OSError as error:
-        raise StorageError(f"cannot write {folder(name)}: {error.strerror}") from None
+        raise StorageError(
+            f"cannot write {folder(name)}: {error.strerror}; "
+            "free space, or choose a folder with COSIM_CACHE"
+        ) from None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -34,7 +34,9 @@ Choices (ours):
 - A region of interest begins as after a fence of everything.
 - The content of a page that is no table any more counts as unchanged until an access is seen to
   write to it.
-- A change of the memory type alone (PBMT) is not looked at: the access goes to the same place.
+- A change of the memory type alone (PBMT) between NC and IO counts less: "Svpbmt" says that
+  accesses with both can only be ordered less strictly, while those of different cacheability may
+  lose coherence.  PMA may stand for either, and is taken as cacheable.
 - A NAPOT entry may have been cached for each page of its range, and a fence covers the page that
   it names.
 - If several old entries lead to a wrong translation, the walk with the fewest of them counts, and
@@ -42,8 +44,8 @@ Choices (ours):
 - If hardware sets A and D (Svadu, ``menvcfg.ADUE``), old values of them are not looked at.
 - Only a fence without operands covers a switch of ADUE or PBMTE.  The specification says that it
   suffices, and nothing of narrower ones.
-- At most ``Limits.records`` replaced entries, ``Limits.fences`` fences and ``Limits.loads`` writes
-  of ``satp`` for each hart are kept.  An access that would need more is counted as undecided.
+- :class:`CheckerLimits` says how many replaced entries, fences and writes of ``satp`` are kept.  An
+  access that would need more is counted as undecided.
 """
 
 from __future__ import annotations
@@ -58,12 +60,11 @@ from hypervisor_model import walk_cache as caches
 from hypervisor_model.events import EventBatch, Fence, Kind
 from hypervisor_model.hazards import Checker, Hazard
 from hypervisor_model.jit import unsigned
-from hypervisor_model.legality import Limits as TableLimits
-from hypervisor_model.legality import empty_history
+from hypervisor_model.legality import Limits, empty_history
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
-from hypervisor_model.table_history import ANY_ASID, START
+from hypervisor_model.table_history import ANY_ASID, PAGING_SETS, START
 from hypervisor_model.walk import trace_of
 
 _ACCESS = int(Kind.ACCESS)
@@ -73,7 +74,7 @@ _FORM_ASID = int(Fence.ASID)
 
 
 @dataclass(frozen=True)
-class Limits:
+class CheckerLimits:
     """How much is kept; all at least 1."""
 
     records: int = 1 << 18
@@ -140,8 +141,12 @@ class Finding:
     """The address whose translation could be wrong (unsigned)."""
     today: int | None
     """What the tables say: a PA or ``fault_pa(cause)``; None if no address was accessed."""
+    today_type: int | None
+    """The memory type (PBMT) of that PA; None without a PA."""
     stale: int | None
     """What hardware could do instead; None if it depends on the page's new content."""
+    stale_type: int | None
+    """The memory type (PBMT) of that PA; None without a PA."""
     page_bits: int
     """log2 of the size of the page that the old entry translates."""
     asid: int | None
@@ -174,12 +179,12 @@ class FenceChecker:
         *,
         legal: bool = False,
         ordered: bool = True,
-        limits: Limits | None = None,
+        limits: CheckerLimits | None = None,
     ) -> None:
         self.machine = machine
-        limits = limits or Limits()
+        limits = limits or CheckerLimits()
         self._memory = GuestMemory(machine.ram_base, machine.ram_size)
-        kept = TableLimits(records=limits.records, fences=limits.fences)
+        kept = Limits(records=limits.records, fences=limits.fences)
         # With Svvptc the history would not keep when an entry became valid.
         history = empty_history(machine, self._memory.ram, kept)
         self._history = history._replace(svvptc=0)
@@ -252,17 +257,21 @@ class FenceChecker:
             culprit = self._switch(hart)
         else:
             culprit = self._store(number) if number else self._load(hart, int(best.satp))
-        today = None
-        if int(access["kind"]) == _ACCESS and int(best.outcome) != -1:
-            today = int(best.today)
+        today = stale = None
+        if int(best.outcome) != -1:
+            stale = int(best.outcome)
+            if int(access["kind"]) == _ACCESS:
+                today = int(best.today)
         self._findings[place] = Finding(
             kind=Hazard(int(best.kind)),
             culprit=culprit,
             event=event,
             access=access,
             va=unsigned(int(site.va)),
-            today=today,
-            stale=None if int(best.outcome) == -1 else int(best.outcome),
+            today=_place(today),
+            today_type=_type(today),
+            stale=_place(stale),
+            stale_type=_type(stale),
             page_bits=int(site.bits),
             asid=None if int(site.asid) == ANY_ASID else int(site.asid),
             satp=unsigned(int(h.harts[hart]["satp"])),
@@ -366,6 +375,15 @@ class FenceChecker:
 _FENCES_SHOWN = 1024
 
 
+def _place(outcome: int | None) -> int | None:
+    """Return the PA or ``fault_pa(cause)`` of what an access comes to."""
+    return outcome if outcome is None or outcome < 0 else outcome & hazards.PA_MASK
+
+
+def _type(outcome: int | None) -> int | None:
+    return None if outcome is None or outcome < 0 else outcome >> hazards.TYPE_SHIFT
+
+
 def _known(icount: Any) -> int | None:
     return None if int(icount) < 0 else int(icount)
 
@@ -375,7 +393,9 @@ def _event_at(time: int) -> int:
     return max(time - START - 1, -1)
 
 
-def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int, ...]) -> Checker:
+def _empty(
+    machine: MachineModel, legal: bool, limits: CheckerLimits, spaces: tuple[int, ...]
+) -> Checker:
     svinval = np.zeros(machine.harts, hazards.SVINVAL)
     svinval["ordered"] = START
     pages = machine.ram_size >> 12
@@ -389,6 +409,7 @@ def _empty(machine: MachineModel, legal: bool, limits: Limits, spaces: tuple[int
         loads=np.zeros((machine.harts, limits.loads), hazards.LOAD),
         loaded=np.zeros(machine.harts, np.int64),
         switches=np.zeros(machine.harts, hazards.SWITCH),
+        settings=np.zeros((machine.harts, PAGING_SETS), np.int64),
         svinval=svinval,
         fenced=np.zeros((machine.harts, hazards.FENCED), hazards.PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),

@@ -7,6 +7,12 @@ module keeps the state and follows the stream, on top of the history of the tabl
 A search starts at each root that the hart had in ``satp`` and follows every value that an entry
 had, as long as the hart can have read it: while it was in its table, while ``satp`` led there, and
 after the fences that would have dropped it.  Times are those of the history.
+
+The search has the shape of :func:`hypervisor_model.table_history.search`, but it is another one.
+That one looks for a walk that comes to a given answer, and stops there; the more stale entries a
+state allows, the better.  This one looks for the worst walk that needs the fewest stale entries,
+and names the store to blame.  So they keep other states and give up other branches, and neither is
+a case of the other.
 """
 
 from __future__ import annotations
@@ -70,9 +76,14 @@ class Hazard(IntEnum):
     """Software cleared A; an access could leave it clear (Svade)."""
     PAGING_SWITCHED = 8
     """ADUE or PBMTE of ``menvcfg`` was switched; the setting before could still be used."""
-    MADE_VALID = 9
+    MEMORY_TYPE_CHANGED = 9
+    """The page has another memory type now (Svpbmt), and one of the two may be cacheable; the old
+    one could be used."""
+    MEMORY_ORDER_CHANGED = 10
+    """As before, but neither type is cacheable (NC and IO): only the order of accesses differs."""
+    MADE_VALID = 11
     """Legal: an entry became valid; the access could fault once more."""
-    PERMISSION_GAINED = 10
+    PERMISSION_GAINED = 12
     """Legal: an entry allows more than before; the access could fault once more."""
 
 
@@ -89,6 +100,8 @@ LEGAL = frozenset({Hazard.MADE_VALID, Hazard.PERMISSION_GAINED})
     _DIRTY_CLEARED,
     _ACCESSED_CLEARED,
     _PAGING_SWITCHED,
+    _MEMORY_TYPE,
+    _MEMORY_ORDER,
     _MADE_VALID,
     _PERMISSION_GAINED,
 ) = (int(kind) for kind in Hazard)
@@ -120,6 +133,10 @@ _OWN, _GLOBAL = range(2)
 _BY_ROOT, _BY_ASID, _BY_ANY = range(3)
 
 _wide: Any = np.int64
+
+TYPE_SHIFT = 60
+"""In what an access comes to, the memory type (PBMT) lies from this bit on, above every PA."""
+PA_MASK = (1 << TYPE_SHIFT) - 1
 
 
 STORE = record_of("event", "pc", "hart", "icount", "pa", "new", "level")
@@ -160,7 +177,8 @@ BEST = record_of(
     "today",
     "switched",
 )
-"""The worst translation found for an access, and what the tables say today.  1 if a switch of
+"""The worst translation found for an access, and what the tables say today, as
+:func:`_with_type` has them.  1 if a switch of
 paging features is to blame, and no store."""
 SITE = record_of(
     "pc",
@@ -213,6 +231,9 @@ class Checker(NamedTuple):
     """Writes of ``satp`` ever seen, by hart."""
     switches: NDArray[Any]
     """By hart; see :data:`SWITCH`."""
+    settings: NDArray[np.int64]
+    """(harts, sets of paging features): until when a set was on last (0: never).  For the one
+    that is on now this means nothing."""
     svinval: NDArray[Any]
     """By hart; see :data:`SVINVAL`."""
     fenced: NDArray[Any]
@@ -249,17 +270,26 @@ class _Ask(NamedTuple):
     priv: int
     flags: int
     today: int
-    """A PA, or ``fault_pa(cause)``."""
+    """As :func:`_with_type` has it."""
     today_leaf: int
     """The entry that decides."""
     today_ad: int
-    """The PA if A and D were set, or the fault."""
+    """The same if A and D were set."""
     find: int
     """The table to find; -1: judge the access."""
     before: int
     """1 if ``flags`` has the paging features from before a switch."""
     satp: int
     """Of the hart."""
+
+
+@inner
+def _with_type(outcome: int, leaf: int) -> int:
+    """Return what a walk comes to (a PA or ``fault_pa(cause)``), a PA with the memory type of its
+    leaf above it."""
+    if outcome < 0:
+        return outcome
+    return outcome | (leaf >> pte.PBMT_SHIFT & 3) << TYPE_SHIFT
 
 
 # -- finding what a hart may hold ------------------------------------------------------------------
@@ -536,6 +566,7 @@ def _follow(
     state = c.states[at]
     level = state.level
     outcome = outcome_of(value, level, q.va, q.access, q.priv, q.flags)
+    outcome = _with_type(outcome, value)
     is_leaf = pte.is_leaf(value)
     if sibling and not (is_leaf and value & pte.N):
         return
@@ -659,7 +690,10 @@ def _classify(
     if pte.is_link(old) and c.stores[(blame - 1) % h.records.shape[0]].level != 0:
         return _LINK_CHANGED
     if q.today >= 0:
-        return _FRAME_CHANGED
+        if (q.today ^ outcome) & PA_MASK:
+            return _FRAME_CHANGED
+        cacheable = q.today >> TYPE_SHIFT == 0 or outcome >> TYPE_SHIFT == 0
+        return _MEMORY_TYPE if cacheable else _MEMORY_ORDER
     if q.today_ad == outcome:
         return _DIRTY_CLEARED if q.today_leaf & pte.A else _ACCESSED_CLEARED
     return _PERMISSION_LOST
@@ -687,7 +721,7 @@ def _offer(
     cost += q.before
     if hazard >= _MADE_VALID:
         cost += 1 << 20
-    elif hazard == _ACCESSED_CLEARED:
+    elif hazard in (_ACCESSED_CLEARED, _MEMORY_ORDER):
         cost += 1 << 10
     if cost >= c.best.cost:
         return
@@ -912,8 +946,11 @@ def _spaces_invalidated(
     if total == 0:
         return
     unfenced = h.harts[hart].unfenced
-    if not form & _FORM_ASID and c.switches[hart].time <= covers:
-        unfenced = history.set_of(h.harts[hart].paging)
+    if not form & _FORM_ASID:
+        now_on = history.set_of(h.harts[hart].paging)
+        for number in range(history.PAGING_SETS):
+            if c.settings[hart, number] <= covers:
+                unfenced &= ~(1 << number) | now_on
     if c.loads[hart, (total - 1) % c.loads.shape[1]].time <= covers:
         # The space that is loaded was loaded then, too.
         at = _loaded_space(h, hart)
@@ -1011,6 +1048,9 @@ def _paging_switched(h: History, c: Checker, event: Event, pc: int, icount: int)
         hart.paging = paging
         hart.unfenced = history.set_of(paging)
         return
+    if paging == hart.paging:
+        return
+    c.settings[event.hart, history.number_of(hart.paging)] = h.state.time
     history.paging_switched(h, event.hart, paging)
     row = c.switches[event.hart]
     row.time = h.state.time
@@ -1033,7 +1073,7 @@ def _walk(h: History, c: Checker, satp: int, va: int, event: Event, more: int) -
 
 @inner
 def _answer(walk: Walk) -> int:
-    return walk.pa if walk.cause == OK else -1 - walk.cause
+    return _with_type(walk.pa if walk.cause == OK else -1 - walk.cause, walk.entry)
 
 
 @inner

@@ -256,10 +256,16 @@ def satp_written(h: History, hart: int, satp: int) -> None:
     _space_loaded(h, hart)
 
 
+@inner
+def number_of(paging: int) -> int:
+    """Return the number of these paging features in a set."""
+    return (1 if paging & ADUE else 0) | (2 if paging & PBMTE else 0)
+
+
 @kernel
 def set_of(paging: int) -> int:
     """Return the set that holds ``paging`` alone."""
-    return 1 << ((1 if paging & ADUE else 0) | (2 if paging & PBMTE else 0))
+    return 1 << number_of(paging)
 
 
 @inner

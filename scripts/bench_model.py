@@ -39,7 +39,7 @@ BASE = 0x8000_0000
 ROUND = 1_000_000
 LEAF = pte.V | pte.R | pte.W | pte.X | pte.A | pte.D
 AIMS = {"TLB hit, first level": 3e6, "walk Sv39": 1e6}
-"""What should be reached at least, operations a second."""
+"""What should be reached at least, operations per second."""
 
 
 @kernel
@@ -145,7 +145,7 @@ def best(task: Callable[[], object], rounds: int) -> float:
 
 
 def measure(pages: int, rounds: int) -> dict[str, float]:
-    """Operations a second by name."""
+    """Operations per second by name."""
     rng = np.random.default_rng(1)
     tables = Tables(pages)
     ram = tables.memory.ram
@@ -227,7 +227,7 @@ def main() -> None:
     references = {"walk Sv39": 3, "walk Sv39 on Sv39x4": 15, "walk Sv57 on Sv57x4": 35}
     for name, count in references.items():
         own = 1e9 / rates[name] / count
-        print(f"limit: {name}: {own:.0f} ns a reference; a dependent load alone takes "
+        print(f"limit: {name}: {own:.0f} ns per reference; a dependent load alone takes "
               f"{1e9 / rates['dependent load']:.1f} ns")  # fmt: skip
 
 

@@ -29,9 +29,6 @@ Leaf = tuple[int, int, int]
 
 _USER_WRITABLE = pte.V | pte.R | pte.W | pte.U
 
-_Visit = Callable[[int, int, int], None]
-"""Called with (table page, its level, the virtual address of its entry 0)."""
-
 
 @dataclass
 class _Page:

@@ -9,6 +9,7 @@ from cosim.check.suppress import Suppression
 from cosim.check.verdict import OUT_OF_ORDER, Verdict, judge
 from cosim.kernel.places import Frame, Places
 from cosim.models.result import Ending, Origin
+from cosim.paging.maps import MEMORY_TYPES
 from hypervisor_model.events import Access, Fence, Kind, priv_name
 from hypervisor_model.fences import Culprit, FenceChecker, FenceSeen, Finding
 from hypervisor_model.hazards import LEGAL, Hazard
@@ -32,6 +33,7 @@ SECTIONS = {
         'Privileged specification, "Machine Environment Configuration Register": after a change of '
         "ADUE or PBMTE, fence everything"
     ),
+    "memory-type-changed": f'{_SFENCE}; "Svpbmt"',
     "made-valid": 'Privileged specification, "Svvptc"',
     "permission-gained": _SFENCE,
 }
@@ -39,19 +41,23 @@ SECTIONS = {
 KINDS = tuple(SECTIONS)
 _NO_GUEST = "a trace holds no guest that could be run up to there; check the guest itself"
 
-_NAMES = {
-    hazard: "svade-ad"
-    if hazard in (Hazard.DIRTY_CLEARED, Hazard.ACCESSED_CLEARED)
-    else hazard.name.lower().replace("_", "-")
-    for hazard in Hazard
+_SHARED_NAMES = {
+    Hazard.DIRTY_CLEARED: "svade-ad",
+    Hazard.ACCESSED_CLEARED: "svade-ad",
+    Hazard.MEMORY_ORDER_CHANGED: "memory-type-changed",
 }
+_NAMES = {
+    hazard: _SHARED_NAMES.get(hazard, hazard.name.lower().replace("_", "-")) for hazard in Hazard
+}
+_WARNINGS = (Hazard.ACCESSED_CLEARED, Hazard.MEMORY_ORDER_CHANGED)
 
 
 def severity(kind: Hazard) -> str:
-    """Return ``error``, ``warning`` (accessed bits become less exact) or ``note`` (legal)."""
+    """Return ``error``, ``warning`` (accessed bits become less exact, or accesses less ordered) or
+    ``note`` (legal)."""
     if kind in LEGAL:
         return "note"
-    return "warning" if kind is Hazard.ACCESSED_CLEARED else "error"
+    return "warning" if kind in _WARNINGS else "error"
 
 
 def build(
@@ -161,17 +167,17 @@ def _access(finding: Finding, places: Places) -> dict[str, Any]:
         "va": unsigned(int(event["a"])),
         "privilege": priv_name(int(event["priv"])),
         "satp": finding.satp,
-        "today": _answer(finding.today),
-        "stale": _answer(finding.stale),
+        "today": _answer(finding.today, finding.today_type),
+        "stale": _answer(finding.stale, finding.stale_type),
     }
 
 
-def _answer(answer: int | None) -> dict[str, Any] | None:
-    """``pa``, or ``cause`` and its name; None if it is not known."""
+def _answer(answer: int | None, memory_type: int | None) -> dict[str, Any] | None:
+    """``pa`` and ``pbmt``, or ``cause`` and its name; None if it is not known."""
     if answer is None:
         return None
-    if answer >= 0:
-        return {"pa": answer}
+    if memory_type is not None:
+        return {"pa": answer, "pbmt": MEMORY_TYPES[memory_type]}
     cause = -1 - answer
     return {"cause": cause, "name": NAMES.get(cause, f"cause {cause}")}
 
@@ -197,7 +203,8 @@ def _seen(fence: FenceSeen, places: Places) -> dict[str, Any]:
 
 def _effect(finding: Finding) -> str:
     """Return what hardware could do, in words."""
-    old, new = _answer(finding.stale), _answer(finding.today)
+    old = _answer(finding.stale, finding.stale_type)
+    new = _answer(finding.today, finding.today_type)
     match finding.kind:
         case Hazard.FREED_REACHABLE:
             return "hardware could read the page's new content as page-table entries"
@@ -209,6 +216,9 @@ def _effect(finding: Finding) -> str:
             return "the access could fault once more"
     if old is None or new is None:
         return "hardware could use the old translation"
+    if old["pa"] == new.get("pa"):
+        types = f"as {old['pbmt'].upper()} memory instead of {new['pbmt'].upper()}"
+        return f"the access could go to {old['pa']:#x} {types}"
     if "pa" in new:
         return f"the access could go to {old['pa']:#x} instead of {new['pa']:#x}"
     return f"the access could go to {old['pa']:#x} instead of a {new['name']}"

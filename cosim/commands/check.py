@@ -15,6 +15,7 @@ from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
 from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
+from cosim.session.backends import FOR_CHECK
 
 if TYPE_CHECKING:
     from cosim.debug.call_chain import Chain
@@ -153,13 +154,13 @@ def _refuse_with_trace(
 def _spec(
     guest: str | None, scenario: str | None, slots: int | None, given: dict[str, Any]
 ) -> RunSpec:
-    if given.get("backend") not in (None, "plugin"):
+    if given.get("backend") not in (None, FOR_CHECK):
         raise UsageError("--backend: the check needs every access, which only the plugin sees")
     take_scenario(scenario, guest, given)
     if guest is not None:
         _refuse_unknown(guest)
-    given |= {"backend": "plugin", "filter": _FILTER if slots is None else slots}
-    return spec_from(guest, "plugin", **given)
+    given |= {"backend": FOR_CHECK, "filter": _FILTER if slots is None else slots}
+    return spec_from(guest, FOR_CHECK, **given)
 
 
 def _debugging() -> str:

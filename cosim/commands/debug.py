@@ -13,6 +13,7 @@ from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, run_options, spec_from
 from cosim.commands.scenario_option import scenario_option, take_scenario
 from cosim.errors import CosimError, UsageError
+from cosim.session.backends import FOR_DEBUG
 
 if TYPE_CHECKING:
     from cosim.debug.session import Debugger
@@ -105,11 +106,11 @@ def _refuse_beside(option: str, others: dict[str, Any]) -> None:
 
 
 def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
-    if given.get("backend") not in (None, "gdb+plugin"):
+    if given.get("backend") not in (None, FOR_DEBUG):
         raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
     take_scenario(scenario, guest, given)
     # The checker needs the accesses that a larger filter leaves out.
-    return spec_from(guest, "gdb+plugin", filter=_FILTER, **given)
+    return spec_from(guest, FOR_DEBUG, filter=_FILTER, **given)
 
 
 def _debugger(arguments: tuple[str, ...]) -> Debugger:

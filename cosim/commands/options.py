@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cosim.commands import dialogue
+from cosim.commands import dialogue_options
 from cosim.errors import GuestImageError, UsageError
 from cosim.run.backend_options import all_options
 from cosim.run.names import CommandLine
@@ -184,7 +184,7 @@ def spec_from(guest: str | None, default: str, **given: Any) -> RunSpec:
     spellings = {key: one.spelling for key, one in all_options(BACKENDS).items() if one.spelling}
     names = CommandLine(spellings)
     fields: dict[str, Any] = {}
-    talk = dialogue.steps(given.pop("expect", ()), given.pop("send", ()))
+    talk = dialogue_options.steps(given.pop("expect", ()), given.pop("send", ()))
     for key, value in {"guest": guest, "console": talk, **given}.items():
         if value is None or value == () or value == []:
             continue

@@ -19,6 +19,8 @@ from hypervisor_model.fences import FenceChecker
 from hypervisor_model.policies import Policy
 
 _CHUNK = 1 << 18
+_DIVERGENCES = 10_000
+"""Illegal translations that are kept.  Each takes about a millisecond to write down."""
 
 
 class Analysis:
@@ -58,12 +60,13 @@ class Analysis:
         return sorted(rows, key=lambda row: int(row["access"]["event"]))
 
     @cached_property
-    def _judged(self) -> tuple[list[Json], dict[str, NDArray[np.int64]]]:
-        """The illegal translations, and how often each policy had exited before each event."""
+    def _judged(self) -> tuple[list[Json], int, dict[str, NDArray[np.int64]]]:
+        """The first illegal translations, how many there are in all, and how often each policy had
+        exited before each event."""
         self.say(f"modelling {len(self._events):,} events (the first time compiles the models)")
         origin, models = self._origin, self._models or model_options.DEFAULT_MODELS
         policies = model_options.make_models(models, origin.machine, origin.stream)
-        comparison = Comparison(origin.machine, list(policies))
+        comparison = Comparison(origin.machine, list(policies), _DIVERGENCES)
         taken: dict[str, list[NDArray[np.int64]]] = {name: [] for name in policies}
         for first in range(0, len(self._events), _CHUNK):
             batch = self._events[first : first + _CHUNK]
@@ -75,16 +78,21 @@ class Analysis:
             name: np.concatenate([np.zeros(1, np.int64), *parts]).cumsum()
             for name, parts in taken.items()
         }
-        return comparison.findings(), exits
+        return comparison.findings(), comparison.illegal, exits
 
     @property
     def divergences(self) -> list[Json]:
         """The first illegal translations, in the form of the result document."""
         return sorted(self._judged[0], key=lambda row: int(row["event"]))
 
+    @property
+    def divergences_left_out(self) -> int:
+        """How many further illegal translations are not among :attr:`divergences`."""
+        return self._judged[1] - len(self._judged[0])
+
     def exits(self, first: int, end: int) -> dict[str, int]:
         """Return the exits of each policy from event ``first`` up to before ``end``."""
-        return {name: int(sums[end] - sums[first]) for name, sums in self._judged[1].items()}
+        return {name: int(sums[end] - sums[first]) for name, sums in self._judged[2].items()}
 
     def policies(self, end: int) -> dict[str, Policy]:
         """Return the policies as they are before event ``end``.

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from cosim.errors import StorageError
@@ -43,12 +42,7 @@ class ConsoleView:
             self._pane = _tmux(*split, follow)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._pane:
             _tmux("kill-pane", "-t", self._pane)
         self._file.close()

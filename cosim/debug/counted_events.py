@@ -86,9 +86,3 @@ def following(numbers: NDArray[np.int64], first: int) -> int | None:
     """Return the first of the rising ``numbers`` that is not below ``first``; None without one."""
     at = int(np.searchsorted(numbers, first, side="left"))
     return int(numbers[at]) if at < len(numbers) else None
-
-
-def preceding(numbers: NDArray[np.int64], end: int) -> int | None:
-    """Return the last of the rising ``numbers`` below ``end``; None without one."""
-    at = int(np.searchsorted(numbers, end, side="left"))
-    return int(numbers[at - 1]) if at else None

@@ -66,6 +66,8 @@ class StopRule(NamedTuple):
     """The events before whose instruction it stops, in rising order."""
     text: Callable[[int], str]
     """Returns what the user is told at an event."""
+    note: str = ""
+    """What the user must know of these places."""
 
 
 class Recording:

@@ -1,4 +1,4 @@
-"""A file for a gdb of the user's own."""
+"""The file that a user's own gdb sources to get the ``paging`` commands."""
 
 from __future__ import annotations
 

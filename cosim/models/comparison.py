@@ -17,7 +17,7 @@ from cosim.models.result import Json, TranslationCounts
 from hypervisor_model.events import FLAG_MXR, FLAG_STOP, FLAG_SUM, Access, EventBatch, priv_name
 from hypervisor_model.isa.causes import NAMES
 from hypervisor_model.jit import unsigned
-from hypervisor_model.legality import Illegal, LegalityTracker
+from hypervisor_model.legality import Illegal, LegalityTracker, Limits
 from hypervisor_model.policies import MachineModel
 
 REFERENCE = "reference"
@@ -29,12 +29,16 @@ _FLAGS = {FLAG_SUM: "SUM", FLAG_MXR: "MXR", FLAG_STOP: "sample"}
 class Comparison:
     """Judges what the reference and the policies answered to every access of one run.
 
-    ``machine`` is what the run's events come from; ``policies`` names the models.
+    :param machine: what the run's events come from.
+    :param policies: the names of the models.
+    :param kept: how many of the first illegal answers are kept.
     """
 
-    def __init__(self, machine: MachineModel, policies: Sequence[str]) -> None:
+    def __init__(
+        self, machine: MachineModel, policies: Sequence[str], kept: int = Limits.findings
+    ) -> None:
         self._policies = tuple(policies)
-        self._tracker = LegalityTracker(machine, (REFERENCE, *policies))
+        self._tracker = LegalityTracker(machine, (REFERENCE, *policies), Limits(findings=kept))
 
     def feed(self, batch: EventBatch, answers: Mapping[str, NDArray[np.int64]]) -> None:
         """Judge ``batch``, which follows the one before; ``answers`` are what each policy's

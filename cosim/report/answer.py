@@ -160,7 +160,7 @@ def _table(policies: Policies, derived: Derived) -> Table:
     if against:
         columns["against shadow"] = [_against(name, policies, against) for name in policies]
     columns["TLB misses"] = [Cell.of(policy.get("tlb_misses")) for policy in policies.values()]
-    columns["references a miss"] = [
+    columns["references per miss"] = [
         Cell.of(derived["references_per_miss"].get(name), number_text.ratio) for name in policies
     ]
     columns["estimated cycles"] = [_estimated(cycles.get(name)) for name in policies]
@@ -220,7 +220,9 @@ def _notes(result: ResultDocument, derived: Derived) -> Iterator[str]:
             yield f"cycles{_of(names, policies)}: {reason}"
     elif any(cycles is None for cycles in derived["cycles"].values()):
         yield "cycles and the break-even exit cost need all of these counts"
-    if result["accesses"] != "all" and policies and result["backend"] != "gdb+plugin":
+    # Only gdb steps, and with both sources their agreement is there.
+    alone = bool(result["stepped"]) and "agreement" not in result
+    if result["accesses"] != "all" and policies and alone:
         yield "`--backend plugin` sees every access"
     virtual = result["events"].get("reasons", {}).get("virtual")
     if virtual is not None:

@@ -324,7 +324,7 @@ def _difference(results: Mapping[str, Timeline], programs: Programs) -> str:
             f" For {len(costs)} of {len(programs)} programs {below} costs less than {above} as long"
             f" as an exit, handling included, costs less than {min(costs):,.0f} to"
             f" {max(costs):,.0f} cycles, depending on the program (assuming {COSTS.reference:g}"
-            " cycles a reference)."
+            " cycles per reference)."
         )
     return "".join(parts)
 

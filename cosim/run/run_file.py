@@ -4,7 +4,7 @@ Keys at the top of the file hold for every run::
 
     guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
     disk = ["root.img"]        # as for --disk; likewise share, net, board, dtb, pflash, qemu, like
-    backend = "plugin"         # the default of `cosim capture`; `cosim run` and step default to gdb
+    backend = "plugin"         # the default of `cosim capture`; that of `cosim run` is gdb+plugin
     from = "mark:begin"        # the region of interest, as for --from and --to
     to = "mark:end"
     workload = "fork 100"      # what the guest's init runs (guests of the tool)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session.forecast import WINDOW, long_rest
-from cosim.session.gdb_session import REGION, GdbSession
+from cosim.session.gdb_session import REGION, GdbOptions, GdbSession
 from cosim.session.merge import Merge
 from cosim.session.plugin_session import request_edges, source
 from cosim.session.protocol import Progress, Watchers
@@ -39,10 +39,6 @@ from cosim.session.recording import Recorded, last_words, record
 from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model import events
 from hypervisor_model.events import EVENT, EventBatch
-
-if TYPE_CHECKING:
-    # The backend opens this session.
-    from cosim.session.backends.both import Both
 
 _PIECE = 1 << 20
 """Events of the plugin's stream that are looked at at once."""
@@ -196,6 +192,22 @@ class Heard:
         return np.memmap(self._file, dtype=EVENT, mode="r", shape=(self._count,))
 
 
+class BothOptions(GdbOptions, Protocol):
+    """How a user wants both sources to work; the backend has them all as its options."""
+
+    @property
+    def accesses(self) -> bool | None:
+        """False if accesses are not wanted."""
+
+    @property
+    def slots(self) -> int:
+        """Slots of the access filter."""
+
+    @property
+    def heard(self) -> Heard | None:
+        """What the plugin said of the recording, if that is given."""
+
+
 class BothSources(GdbSession):
     """One session with both sources.
 
@@ -207,7 +219,7 @@ class BothSources(GdbSession):
     """
 
     def __init__(
-        self, plan: Plan, options: Both, folder: Path, pipeline: Pipeline, watchers: Watchers
+        self, plan: Plan, options: BothOptions, folder: Path, pipeline: Pipeline, watchers: Watchers
     ) -> None:
         super().__init__(plan, options, folder, pipeline, watchers)
         self._both = options
@@ -394,7 +406,7 @@ class BothSources(GdbSession):
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
-            audit |= {"late_sites": 0, "late_site_addresses": []}
+            audit |= {"late_sites": 0, "late_site_addresses": [], "missed_satp_writes": 0}
         # What the re-execution left out, the plugin has.
         region = {key: value for key, value in ending.region.items() if key != "not_replayed"}
         counted = ending.region.get("instructions")

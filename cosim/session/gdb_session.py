@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from cosim.capture.gdb.audit import nothing
 from cosim.capture.gdb.foretold import Foretold
@@ -59,10 +59,6 @@ from cosim.session.standstill import Standstill
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
 
-if TYPE_CHECKING:
-    # The backend opens this session.
-    from cosim.session.backends.gdb import Gdb
-
 _TICK = 0.25
 _CONSOLE_TICK = 0.02
 """The guest runs on between printing a line and our look at its console."""
@@ -94,6 +90,30 @@ def guest_layout(plan: Plan, machine: Machine, loop: TrapLoop | None = None) -> 
     )
 
 
+class GdbOptions(Protocol):
+    """How a user wants gdb to work; the backend has them all as its options."""
+
+    @property
+    def step(self) -> int:
+        """Instructions to step after every fence and table write."""
+
+    @property
+    def step_all(self) -> bool:
+        """True if the whole region is to be stepped."""
+
+    @property
+    def mi_log(self) -> Path | None:
+        """The file that receives gdb's MI transcript."""
+
+    @property
+    def rsp_log(self) -> Path | None:
+        """The file that receives the packets to and from QEMU's stub."""
+
+    @property
+    def recording(self) -> Path | None:
+        """The recording to re-execute instead of making one."""
+
+
 class GdbSession:
     """One session through gdb.
 
@@ -105,7 +125,7 @@ class GdbSession:
     """
 
     def __init__(
-        self, plan: Plan, options: Gdb, folder: Path, pipeline: Pipeline, watchers: Watchers
+        self, plan: Plan, options: GdbOptions, folder: Path, pipeline: Pipeline, watchers: Watchers
     ) -> None:
         self._plan = plan
         self._options = options

@@ -13,8 +13,11 @@ Some events are not in both sources:
 - Entries in which the MMU updated A or D, and entries that changed without a store, as when a
   device wrote there: each source finds them when it compares the tables with RAM, at other places
   than the other source.  They are not compared, and the plugin's are kept.
-- Fences in text that gdb found too late: only the plugin sees them.  gdb's search for late text
-  must have found their addresses; otherwise each of them is a difference.
+- Fences and writes of ``satp`` in text that gdb found too late: only the plugin sees them.  gdb's
+  search for late text must have found their addresses; otherwise each of them is a difference.
+  gdb notices at its next stop what such a write has left in ``satp``, and follows the new tables
+  from there.  If that was not the only write since, tables may have come and gone that gdb does not
+  know, so nothing behind it is compared.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ _SHOWN = 5
 """A difference is shown with this many events before it."""
 _HARDWARE_AD = pte.A | pte.D
 _FENCES = (Kind.FENCE, Kind.FENCE_ORDER)
+_TABLES = (Kind.TABLE_ADD, Kind.TABLE_ENTRY, Kind.TABLE_DROP)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ class Agreement:
     equal: int = 0
     """Those among them that gdb saw, equal in every field."""
     late: int = 0
-    """Fences among them that gdb did not see, because it found their text too late."""
+    """Fences and writes of ``satp`` among them that gdb did not see, because it found their text
+    too late."""
     difference: Difference | None = None
 
     @property
@@ -126,7 +131,9 @@ class Merge:
         """Samples that belong before the next common event."""
         self._recent: deque[str] = deque(maxlen=_SHOWN)
         self._unseen: dict[int, int] = {}
-        """Where a fence that gdb did not see first stands in the stream, by its pc."""
+        """Where a fence or write of ``satp`` that gdb did not see first stands, by its pc."""
+        self._lost_by: int | None = None
+        """The pc of the write of ``satp`` that explains the difference if its text was late."""
         self.agreement = Agreement(len(self._common))
 
     @property
@@ -187,14 +194,18 @@ class Merge:
         """Yield the rest of the plugin's events: gdb did not come to them.
 
         :param at_end: gdb has come to the end of the region, so it should have seen everything.
-        :param late_sites: the addresses of the fences in text that gdb found too late.
+        :param late_sites: the addresses of the fences and writes of ``satp`` in text that gdb found
+            too late.
         """
         if at_end and not self.differs:
             while (event := self.expected()) is not None and event["kind"] in _FENCES:
                 self._pass_unseen(self._next + 1)
             if event is not None:
                 self._differ(None, event)
+                self._lost_by = self._unseen_satp()
         unexplained = [at for pc, at in self._unseen.items() if pc not in late_sites]
+        if self._lost_by in late_sites:
+            self.agreement.difference = None
         if unexplained and not self.differs:
             self._differ(None, self._stream[min(unexplained)])
         samples = np.concatenate([self._stream[:0], *self._held])
@@ -231,8 +242,15 @@ class Merge:
             if behind is None:
                 self._remember(batch[indices[:done]])
                 self._differ(batch[indices[done]], self.expected())
+                if self._comes_later(ours[done]):
+                    self._lost_by = self._unseen_satp()
                 return np.concatenate(found)
             self._pass_unseen(behind)
+            if self._is_late_satp(ours[done], self.expected()):
+                found.append(self._common[self._next : self._next + 1])
+                self._adopt_place(ours[done:])
+                self._pass_unseen(self._next + 1)
+                done += 1
         self._remember(batch[indices])
         return np.concatenate(found)
 
@@ -240,14 +258,27 @@ class Merge:
         """Return which of the common events ``ours`` is, if only fences stand before it."""
         for number in range(self._next, len(self._common)):
             theirs = self._stream[self._common[number : number + 1]]
-            if self._comparable(theirs)[0] == ours:
+            if self._comparable(theirs)[0] == ours or self._is_late_satp(ours, theirs[0]):
                 return number
             if theirs[0]["kind"] not in _FENCES:
                 return None
         return None
 
+    @staticmethod
+    def _is_late_satp(ours: Any, theirs: Any) -> bool:
+        """Return True if gdb has found in ``satp`` what the plugin saw written elsewhere."""
+        alike = all(ours[name] == theirs[name] for name in ("kind", "a", "b", "sub", "hart"))
+        return bool(alike and ours["kind"] == Kind.SATP_WRITE and ours["pc"] != theirs["pc"])
+
+    def _adopt_place(self, ours: EventBatch) -> None:
+        """Give the tables that gdb found with a late write of ``satp`` the place of that write."""
+        behind = np.flatnonzero(~np.isin(ours["kind"][1:], _TABLES))
+        tables = ours[1 : int(behind[0]) + 1 if len(behind) else len(ours)]
+        for name in ("pc", "priv"):
+            tables[name] = self.expected()[name]
+
     def _pass_unseen(self, number: int) -> None:
-        """Pass the fences before common event ``number``, which gdb did not see."""
+        """Pass the common events before ``number``, which gdb did not see."""
         for place in map(int, self._common[self._next : number]):
             self._unseen.setdefault(unsigned(int(self._stream[place]["pc"])), place)
         self.agreement.late += number - self._next
@@ -296,6 +327,28 @@ class Merge:
             tuple(self._recent),
             tuple(self._text(event) for event in self._stream[before]),
         )
+
+    def _unseen_satp(self) -> int | None:
+        """Return the pc of the next write of ``satp`` if only fences stand before it."""
+        for place in map(int, self._common[self._next :]):
+            event = self._stream[place]
+            if event["kind"] == Kind.SATP_WRITE:
+                return unsigned(int(event["pc"]))
+            if event["kind"] not in _FENCES:
+                break
+        return None
+
+    def _comes_later(self, ours: Any) -> bool:
+        """Return True if the plugin saw later what gdb saw or found here."""
+        for start in range(self._next, len(self._common), _CHUNK):
+            rest = self._stream[self._common[start : start + _CHUNK]]
+            if ours["kind"] == Kind.SATP_WRITE:
+                same = (rest["kind"] == Kind.SATP_WRITE) & (rest["b"] == ours["b"])
+            else:
+                same = self._comparable(rest) == ours
+            if same.any():
+                return True
+        return False
 
     def _remember(self, batch: EventBatch) -> None:
         self._recent.extend(self._text(event) for event in batch[-_SHOWN:])

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
@@ -30,19 +30,35 @@ from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
 
-if TYPE_CHECKING:
-    # The backend opens this session.
-    from cosim.session.backends.plugin import Plugin
-
 RECORDING = "plugin.recording.bin"
 """In a session's folder.  QEMU repeats a run exactly only if it records it; this recording is not
 used again."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
+"""How long QEMU may take to end and to send the rest.  Then it is killed, without an audit."""
 _REST_SECONDS = 2.0
 """How long to wait for what the console of a guest that has ended still holds."""
-"""How long QEMU may take to end and to send the rest.  Then it is killed, without an audit."""
+
+
+class PluginOptions(Protocol):
+    """How a user wants the plugin to work; the backend has them all as its options."""
+
+    @property
+    def accesses(self) -> bool | None:
+        """False if accesses are not wanted."""
+
+    @property
+    def slots(self) -> int:
+        """Slots of the access filter."""
+
+    @property
+    def gdb(self) -> Path | None:
+        """The socket to make for the user's gdb."""
+
+    @property
+    def timing(self) -> Timing | None:
+        """How the guest's time runs; None: as the plan says."""
 
 
 class PluginSession:
@@ -56,7 +72,12 @@ class PluginSession:
     """
 
     def __init__(
-        self, plan: Plan, options: Plugin, folder: Path, pipeline: Pipeline, watchers: Watchers
+        self,
+        plan: Plan,
+        options: PluginOptions,
+        folder: Path,
+        pipeline: Pipeline,
+        watchers: Watchers,
     ) -> None:
         self._plan = plan
         self._options = options

@@ -18,7 +18,7 @@ _PLACE = 30
 
 
 class _Rate:
-    """Events a second over the last few seconds."""
+    """Events per second over the last few seconds."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()

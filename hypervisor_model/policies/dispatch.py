@@ -26,13 +26,17 @@ _FENCE = int(Kind.FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _TAKEN, _ANSWER, _EXITS, _MISSES = TAKEN, ANSWER, EXITS, MISSES
 
-_Event = Callable[[Hardware, Pool, Event], None]
-_Fence = Callable[[Hardware, Pool, int, int, int, int], None]
-_Satp = Callable[[Hardware, Pool, int, int], None]
+_Event = Callable[[Hardware, Pool, Any, Event], None]
+_Fence = Callable[[Hardware, Pool, Any, int, int, int, int], None]
+_Satp = Callable[[Hardware, Pool, Any, int, int], None]
 
 
 class Kernels(NamedTuple):
-    """What a policy does at the three events that set the policies apart."""
+    """What a policy does at the three events that set the policies apart.
+
+    Each kernel takes the hardware, the pool and the policy's own state: the NamedTuple that its
+    class gives to :class:`~hypervisor_model.policies.shadow_policy.ShadowPolicy`.
+    """
 
     pte_write: _Event
     """A store to a live table."""
@@ -40,6 +44,10 @@ class Kernels(NamedTuple):
     """A fence of the guest: hart, ``sub`` of the event, address, ASID."""
     satp_write: _Satp
     """A write of ``satp``: hart, new value."""
+
+
+class NoState(NamedTuple):
+    """The state of a policy that needs none besides its pool."""
 
 
 def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
@@ -70,7 +78,9 @@ _satp_write: _Satp = _stand_in
 _protects = False
 
 
-def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
+def _loop(
+    hw: Hardware, p: Pool, own: Any, batch: EventBatch, start: int, answers: NDArray[np.int64]
+) -> int:
     """Consume a batch from ``start`` on; the index of the event that lacks room in the pool."""
     before = hw.counts[_TAKEN]
     for i in range(start, batch.shape[0]):
@@ -78,15 +88,15 @@ def _loop(hw: Hardware, p: Pool, batch: EventBatch, start: int, answers: NDArray
             return i
         event = event_at(batch, i)
         if event.kind == _PTE_WRITE:
-            _pte_write(hw, p, event)
+            _pte_write(hw, p, own, event)
         elif event.kind == _FENCE:
-            _fence(hw, p, event.hart, event.sub, event.a, event.b)
+            _fence(hw, p, own, event.hart, event.sub, event.a, event.b)
         elif event.kind == _SATP_WRITE:
             if event.flags & FLAG_STOP:
                 # What the register holds where the stream begins: nobody wrote it.
                 load_filled(p, event.hart, event.b)
             else:
-                _satp_write(hw, p, event.hart, event.b)
+                _satp_write(hw, p, own, event.hart, event.b)
         else:
             missed = misses(hw, event.hart)
             answers[_ANSWER, i] = other_event(hw, p, event, _protects)

@@ -31,7 +31,7 @@ A table that dies is noticed only if it is a root.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
@@ -76,8 +76,6 @@ _VA = int(Fence.VA)
 _ASID = int(Fence.ASID)
 _ALL = 0
 
-_ROOTS, _FAST, _DROP = range(3)
-
 
 @dataclass(frozen=True)
 class LspOptions:
@@ -101,6 +99,15 @@ class LspOptions:
     roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
 
 
+class LspState(NamedTuple):
+    """Options of ``lsp`` inside kernels."""
+
+    roots: int
+    fast_path: int
+    drop: int
+    """1: a fence without address drops the shadow instead of synchronising it."""
+
+
 @register
 class LazyShadowPaging(ShadowPolicy):
     """Lazy shadow paging."""
@@ -121,15 +128,15 @@ class LazyShadowPaging(ShadowPolicy):
 
     def __init__(self, machine: MachineModel, options: LspOptions, stream: Stream) -> None:
         hardware = harts.make(machine)
-        chosen = [options.roots, options.fast_path, options.fence_global == "drop"]
+        drop = options.fence_global == "drop"
+        own = LspState(options.roots, int(options.fast_path), int(drop))
         pool = shadow_tables.make(
             machine,
             hardware,
-            options=chosen,
             link_rule=LINK_SYNC_ALL,
             keep_links=options.links == "fence",
         )
-        super().__init__(machine, stream, hardware, pool)
+        super().__init__(machine, stream, hardware, pool, own)
         self._keeps_links = options.links == "fence"
 
     @staticmethod
@@ -147,16 +154,16 @@ class LazyShadowPaging(ShadowPolicy):
 
 
 @inner
-def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def pte_write(hw: Hardware, p: Pool, own: tuple[Any, ...], event: Event) -> None:
     """Handle a store to a live table: the hypervisor does not see it."""
     apply(p.guest, event.kind, event.a, event.c)
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: LspState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     if sub & _VA:
-        take_fence_exit(hw, hart, _FENCE_FAST if p.options[_FAST] else _FENCE, sub)
+        take_fence_exit(hw, hart, _FENCE_FAST if own.fast_path else _FENCE, sub)
     else:
         take_fence_exit(hw, hart, _FENCE_GLOBAL, sub)
     loaded = find_root(p, p.harts[hart].satp)
@@ -168,7 +175,7 @@ def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> Non
         if sub & _VA and (here or sub & _ASID):
             _invalidate(p, row, va, spare_global)
         elif here:
-            synchronise(p, row, spare_global, p.options[_DROP])
+            synchronise(p, row, spare_global, own.drop)
         else:
             p.root_asids[row, hart] = UNREACHED
     hardware_fence(hw, p, hart, sub, va, asid)
@@ -218,8 +225,8 @@ def load_synchronised(p: Pool, hart: int, satp: int, drop: int) -> bool:
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: LspState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    load_synchronised(p, hart, satp, p.options[_DROP])
-    retain(p, p.options[_ROOTS])
+    load_synchronised(p, hart, satp, own.drop)
+    retain(p, own.roots)

@@ -15,11 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, record_of
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
@@ -57,11 +60,8 @@ _SATP_WRITE = int(Exit.SATP_WRITE)
 _UNSHADOWED = COUNTERS + int(Counter.UNSHADOWED)
 _VA = int(Fence.VA)
 
-_ROOTS, _ZERO_WRITES = range(2)
-
-_ZERO_PAGE, _ZEROES, _TABLES = range(3)
-"""Columns of ``local``: page that zero was stored to last, how often in a row; from _TABLES on
-the pages out of sync, oldest first (page + 1, 0 = none)."""
+_ZEROES = record_of("page", "stores")
+"""Of a hart: the page that zero was stored to last, and how often in a row."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,19 @@ class OosOptions:
         "emulated stores of zero in a row that give up a shadow (Xen: 2)",
     )
     roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
+
+
+class OosState(NamedTuple):
+    """State of ``oos`` inside kernels."""
+
+    roots: int
+    zero_writes: int
+    """Both are options."""
+    zeroes: NDArray[Any]
+    """By hart; see :data:`_ZEROES`."""
+    unsynced: NDArray[np.int64]
+    """(harts, ``tables``): the pages that each hart has let go out of sync, oldest first (page + 1,
+    0 = none)."""
 
 
 @register
@@ -102,11 +115,15 @@ class OutOfSync(ShadowPolicy):
         pool = shadow_tables.make(
             machine,
             hardware,
-            options=[options.roots, options.zero_writes],
-            local=_TABLES + options.tables,
             link_rule=LINK_RESYNC,
         )
-        super().__init__(machine, stream, hardware, pool)
+        own = OosState(
+            options.roots,
+            options.zero_writes,
+            np.zeros(machine.harts, _ZEROES),
+            np.zeros((machine.harts, options.tables), np.int64),
+        )
+        super().__init__(machine, stream, hardware, pool, own)
 
     @staticmethod
     def kernels() -> Kernels:
@@ -118,7 +135,7 @@ class OutOfSync(ShadowPolicy):
 
 
 @inner
-def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def pte_write(hw: Hardware, p: Pool, own: OosState, event: Event) -> None:
     """Handle a store to a live table."""
     page = store(p, event)
     if page < 0 or p.tables[page].unsynced:
@@ -126,73 +143,72 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     trapped = trap_store(hw, p, event)
     hart = event.hart
     if is_stored(event) and is_leaf_table(p, page):
-        _let_go(p, hart, page)
+        _let_go(p, own.unsynced[hart], page)
         return
     mirror_entry(p, page, index_of(event.a), event.c)
     if not trapped:
         return
-    local = p.local[hart]
+    zeroes = own.zeroes[hart]
     if event.c != 0:
-        local[_ZEROES] = 0
+        zeroes.stores = 0
         return
-    local[_ZEROES] = local[_ZEROES] + 1 if local[_ZERO_PAGE] == page else 1
-    local[_ZERO_PAGE] = page
-    if local[_ZEROES] >= p.options[_ZERO_WRITES]:
-        local[_ZEROES] = 0
+    zeroes.stores = zeroes.stores + 1 if zeroes.page == page else 1
+    zeroes.page = page
+    if zeroes.stores >= own.zero_writes:
+        zeroes.stores = 0
         give_up_page(p, page)
         hw.counts[_UNSHADOWED] += 1
 
 
 @inner
-def _let_go(p: Pool, hart: int, page: int) -> None:
-    """Let a leaf table go out of sync; the oldest of the hart's makes room for it."""
-    local = p.local[hart]
+def _let_go(p: Pool, tables: NDArray[np.int64], page: int) -> None:
+    """Let a leaf table go out of sync; the oldest of the hart's tables makes room for it."""
     p.tables[page].unsynced = 1
     # Close the gaps of those that are in sync again, or have lost their shadow.
-    kept = _TABLES
-    for i in range(_TABLES, local.shape[0]):
-        if local[i] and p.tables[local[i] - 1].unsynced and local[i] - 1 != page:
-            local[kept] = local[i]
+    kept = 0
+    for i in range(tables.shape[0]):
+        if tables[i] and p.tables[tables[i] - 1].unsynced and tables[i] - 1 != page:
+            tables[kept] = tables[i]
             kept += 1
-    if kept == local.shape[0]:
-        resync_page(p, local[_TABLES] - 1)
+    if kept == tables.shape[0]:
+        resync_page(p, tables[0] - 1)
         kept -= 1
-        for i in range(_TABLES, kept):
-            local[i] = local[i + 1]
-    local[kept] = page + 1
-    for i in range(kept + 1, local.shape[0]):
-        local[i] = 0
+        for i in range(kept):
+            tables[i] = tables[i + 1]
+    tables[kept] = page + 1
+    for i in range(kept + 1, tables.shape[0]):
+        tables[i] = 0
 
 
 @inner
-def _resync(p: Pool, hart: int) -> None:
+def _resync(p: Pool, own: OosState, hart: int) -> None:
     """Bring back all of a hart's tables; synchronise those of others, which stay writable."""
     for other in range(p.harts.shape[0]):
-        local = p.local[other]
-        for i in range(_TABLES, local.shape[0]):
-            page = local[i] - 1
+        tables = own.unsynced[other]
+        for i in range(tables.shape[0]):
+            page = tables[i] - 1
             if page >= 0 and p.tables[page].unsynced:
                 resync_page(p, page)
                 p.tables[page].unsynced = other != hart
             if other == hart:
-                local[i] = 0
+                tables[i] = 0
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: OosState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
         resync_address(p, p.harts[hart].satp, va)
     else:
-        _resync(p, hart)
+        _resync(p, own, hart)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: OosState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
-    _resync(p, hart)
+    _resync(p, own, hart)
     load_root(p, hart, satp)
-    retain(p, p.options[_ROOTS])
+    retain(p, own.roots)

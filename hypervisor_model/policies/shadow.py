@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner
@@ -34,7 +34,6 @@ from hypervisor_model.policies.synchronisation import load_filled, mirror_entry
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
-_ROOTS = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,12 @@ class ShadowOptions:
         "with their whole table when it is linked below a loaded root (whole)",
     )
     roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
+
+
+class ShadowState(NamedTuple):
+    """Options of ``shadow`` inside kernels."""
+
+    roots: int
 
 
 @register
@@ -70,8 +75,8 @@ class ShadowPaging(ShadowPolicy):
     def __init__(self, machine: MachineModel, options: ShadowOptions, stream: Stream) -> None:
         whole = options.fill == "whole" or stream.accesses != "all"
         hardware = harts.make(machine)
-        pool = shadow_tables.make(machine, hardware, options=[options.roots], whole=whole)
-        super().__init__(machine, stream, hardware, pool)
+        pool = shadow_tables.make(machine, hardware, whole=whole)
+        super().__init__(machine, stream, hardware, pool, ShadowState(options.roots))
         self._must_be_whole = whole and options.fill != "whole"
 
     @staticmethod
@@ -96,7 +101,7 @@ class ShadowPaging(ShadowPolicy):
 
 
 @inner
-def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def pte_write(hw: Hardware, p: Pool, own: ShadowState, event: Event) -> None:
     """Handle a store to a live table."""
     page = store(p, event)
     if page >= 0:
@@ -105,15 +110,15 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: ShadowState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     hardware_fence(hw, p, hart, sub, va, asid)
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: ShadowState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_filled(p, hart, satp)
-    retain(p, p.options[_ROOTS])
+    retain(p, own.roots)

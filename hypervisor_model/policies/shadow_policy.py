@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hypervisor_model.events import EventBatch
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.policies import shadow_tables
-from hypervisor_model.policies.dispatch import Kernels, loop
+from hypervisor_model.policies.dispatch import Kernels, NoState, loop
 from hypervisor_model.policies.hart import Hardware
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import Policy, Stream
@@ -37,11 +37,21 @@ class ShadowPolicy(Policy):
     _loops: ClassVar[dict[type[ShadowPolicy], Any]] = {}
 
     def __init__(
-        self, machine: MachineModel, stream: Stream, hardware: Hardware, pool: Pool
+        self,
+        machine: MachineModel,
+        stream: Stream,
+        hardware: Hardware,
+        pool: Pool,
+        own: tuple[Any, ...] = NoState(),
     ) -> None:
+        """Begin with empty tables.
+
+        :param own: what the policy's kernels need besides: a NamedTuple of options and arrays.
+        """
         super().__init__(machine, stream, hardware)
         self.pool = pool
         """The shadow tables; kernels change them."""
+        self._own = own
         self._run = self._loop()
 
     @staticmethod
@@ -58,7 +68,7 @@ class ShadowPolicy(Policy):
         return ShadowPolicy._loops[cls]
 
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        return int(self._run(self.hardware, self.pool, batch, start, answers))
+        return int(self._run(self.hardware, self.pool, self._own, batch, start, answers))
 
     def _grow(self) -> None:
         self.pool = shadow_tables.grow(self.pool)

@@ -8,7 +8,6 @@ spaces use has one shadow, linked several times; it goes when the last link goes
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -115,7 +114,7 @@ class Pool(NamedTuple):
     flags: int
     """Flags of the guest's own walk, without those of ``PAGING``."""
     by_view: int
-    """1: one shadow a privilege view (set-up ``base``, and ``vtlb``)."""
+    """1: one shadow for each privilege view (set-up ``base``, and ``vtlb``)."""
     use_asid: int
     shared: int
     """1: a guest table has one shadow; 0: one for each place it is linked at (``vtlb``)."""
@@ -126,18 +125,12 @@ class Pool(NamedTuple):
     """1: a fill changes no link that is there (``lsp:links=fence``)."""
     prefetch: int
     """Entries of the aligned window that a fill brings in, 1 = only its own."""
-    options: NDArray[np.int64]
-    """The policy's options; each policy defines their order."""
-    local: NDArray[np.int64]
-    """(harts, ...): the policy's own state."""
 
 
 def make(
     machine: MachineModel,
     hardware: Hardware,
     *,
-    options: Sequence[int] = (),
-    local: int = 0,
     by_view: bool | None = None,
     use_asid: bool = True,
     shared: bool = True,
@@ -146,8 +139,8 @@ def make(
     keep_links: bool = False,
     prefetch: int = 1,
 ) -> Pool:
-    """Return an empty pool for a guest with the machine's RAM; see :class:`Pool` for the arguments
-    (``local`` is the columns of that array)."""
+    """Return an empty pool for a guest with the machine's RAM; see :class:`Pool` for the
+    arguments."""
     state = np.zeros(1, _STATE)[0]
     state.high = 1
     state.paging = machine.walk_flags & PAGING
@@ -171,8 +164,6 @@ def make(
         link_rule=link_rule,
         keep_links=int(keep_links),
         prefetch=prefetch,
-        options=np.array(options, np.int64),
-        local=np.zeros((machine.harts, local), np.int64),
     )
 
 

@@ -13,11 +13,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
-from hypervisor_model.jit import inner
+from hypervisor_model.jit import inner, record_of
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
@@ -55,10 +57,7 @@ _VA = int(Fence.VA)
 _ASID = int(Fence.ASID)
 _SYNC = 0
 
-_BUFFER = 0
-_EVICTED = 0
-"""Column of ``local``, used of hart 0 alone: when the root was last used that left the buffer
-last.  Roots used later than that are in it."""
+_BUFFER = record_of("evicted")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,21 @@ class SspOptions:
         8,
         "roots in the buffer, replaced LRU",
     )
+
+
+class BufferState(Protocol):
+    """The buffer of roots."""
+
+    evicted: int
+    """When the root that left it last was last used.  Roots used later are in it."""
+
+
+class SspState(NamedTuple):
+    """State of ``ssp`` inside kernels."""
+
+    root_buffer: int
+    """The option."""
+    buffer: BufferState
 
 
 @register
@@ -90,11 +104,9 @@ class SwiftShadowPaging(ShadowPolicy):
 
     def __init__(self, machine: MachineModel, options: SspOptions, stream: Stream) -> None:
         hardware = harts.make(machine)
-        chosen = [options.root_buffer]
-        pool = shadow_tables.make(
-            machine, hardware, options=chosen, local=1, link_rule=LINK_SYNC_ALL
-        )
-        super().__init__(machine, stream, hardware, pool)
+        pool = shadow_tables.make(machine, hardware, link_rule=LINK_SYNC_ALL)
+        own = SspState(options.root_buffer, np.zeros(1, _BUFFER)[0])
+        super().__init__(machine, stream, hardware, pool, own)
 
     @staticmethod
     def kernels() -> Kernels:
@@ -103,7 +115,7 @@ class SwiftShadowPaging(ShadowPolicy):
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: SspState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE_FAST, sub)
     loaded = find_root(p, p.harts[hart].satp)
@@ -134,32 +146,32 @@ def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: SspState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     row = find_root(p, satp)
-    buffered = row >= 0 and _is_buffered(p, row)
+    buffered = row >= 0 and _is_buffered(p, own, row)
     if load_synchronised(p, hart, satp, _SYNC) and buffered:
         hw.counts[_ROOT_HITS] += 1
     else:
         take_exit(hw, hart, _SATP_WRITE)
-    _evict(p)
+    _evict(p, own)
 
 
 @inner
-def _is_buffered(p: Pool, row: int) -> bool:
-    return p.roots[row].used > p.local[0, _EVICTED]  # type: ignore[no-any-return]
+def _is_buffered(p: Pool, own: SspState, row: int) -> bool:
+    return p.roots[row].used > own.buffer.evicted  # type: ignore[no-any-return]
 
 
 @inner
-def _evict(p: Pool) -> None:
+def _evict(p: Pool, own: SspState) -> None:
     """Let the roots used longest ago leave the buffer until it holds no more than it can."""
     while True:
         held = 0
         oldest = p.state.clock
         for row in range(p.state.roots):
-            if _is_buffered(p, row):
+            if _is_buffered(p, own, row):
                 held += 1
                 oldest = min(oldest, p.roots[row].used)
-        if held <= p.options[_BUFFER]:
+        if held <= own.root_buffer:
             return
-        p.local[0, _EVICTED] = oldest
+        own.buffer.evicted = oldest

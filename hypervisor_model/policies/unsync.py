@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hypervisor_model.events import Fence
 from hypervisor_model.exits import Counter, Exit
@@ -74,8 +74,6 @@ _SATP_WRITE = int(Exit.SATP_WRITE)
 _UNSHADOWED = COUNTERS + int(Counter.UNSHADOWED)
 _VA = int(Fence.VA)
 
-_ROOTS, _FLOOD = range(2)
-
 
 @dataclass(frozen=True)
 class UnsyncOptions:
@@ -90,6 +88,13 @@ class UnsyncOptions:
         "entries of the aligned window that a fill brings in (KVM: 8)",
     )
     roots: Roots = option(KEEP_ALL, ROOTS_DOC)  # noqa: RUF009
+
+
+class UnsyncState(NamedTuple):
+    """Options of ``unsync`` inside kernels."""
+
+    roots: int
+    flood: int
 
 
 @register
@@ -120,11 +125,11 @@ class Unsync(ShadowPolicy):
         pool = shadow_tables.make(
             machine,
             hardware,
-            options=[options.roots, options.flood],
             link_rule=LINK_RESYNC,
             prefetch=options.prefetch,
         )
-        super().__init__(machine, stream, hardware, pool)
+        own = UnsyncState(options.roots, options.flood)
+        super().__init__(machine, stream, hardware, pool, own)
 
     @staticmethod
     def kernels() -> Kernels:
@@ -136,7 +141,7 @@ class Unsync(ShadowPolicy):
 
 
 @inner
-def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def pte_write(hw: Hardware, p: Pool, own: UnsyncState, event: Event) -> None:
     """Handle a store to a live table."""
     page = store(p, event)
     if page < 0 or p.tables[page].unsynced:
@@ -149,13 +154,13 @@ def pte_write(hw: Hardware, p: Pool, event: Event) -> None:
     if not trapped:
         return
     p.tables[page].written += 1
-    if p.tables[page].written >= p.options[_FLOOD]:
+    if p.tables[page].written >= own.flood:
         give_up_page(p, page)
         hw.counts[_UNSHADOWED] += 1
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: UnsyncState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
@@ -186,9 +191,9 @@ def resync_root(p: Pool, satp: int) -> None:
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: UnsyncState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     load_root(p, hart, satp)
     resync_root(p, satp)
-    retain(p, p.options[_ROOTS])
+    retain(p, own.roots)

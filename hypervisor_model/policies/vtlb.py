@@ -1,7 +1,7 @@
 """``vtlb``: a virtual TLB, as RVirt has: shadow tables that are caches, not mirrors.
 
-- No write protection; three roots, one a privilege view (user, supervisor, supervisor with SUM),
-  in either set-up.  ASIDs are ignored; nothing is shared between address spaces.
+- No write protection; three roots, one for each privilege view (user, supervisor, supervisor with
+  SUM), in either set-up.  ASIDs are ignored; nothing is shared between address spaces.
 - SATP_WRITE: exit ``satp_write``; all shadow tables are wiped, the TLB is flushed.
 - FENCE with an address: exit ``fence``; the leaf is cleared.  Without: exit ``fence``, and all is
   wiped, whatever ASID it names.
@@ -18,7 +18,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.jit import inner
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
-from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.dispatch import Kernels, NoState
 from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
@@ -71,7 +71,7 @@ class VirtualTlb(ShadowPolicy):
 
 
 @inner
-def fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def fence(hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, va: int, asid: int) -> None:
     """Handle a fence of the guest."""
     take_fence_exit(hw, hart, _FENCE, sub)
     if sub & _VA:
@@ -102,7 +102,7 @@ def _wipe(p: Pool) -> None:
 
 
 @inner
-def satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def satp_write(hw: Hardware, p: Pool, own: NoState, hart: int, satp: int) -> None:
     """Handle a write of ``satp``."""
     take_exit(hw, hart, _SATP_WRITE)
     p.harts[hart].satp = satp

@@ -166,3 +166,42 @@ def test_unpack_refuses_what_is_no_package(tmp_path: Path) -> None:
         tar.addfile(tarfile.TarInfo("x"), io.BytesIO())
     with pytest.raises(EnvironmentFault, match=r"cannot unpack p\.deb"):
         apt.unpack(deb, lambda path: None, tmp_path)
+
+
+_RELEASE = "http://mirror.example/debian/dists/sid/InRelease"
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        (
+            f"E: Release file for {_RELEASE} is expired (invalid since 22d 4h 24min 19s). "
+            "Updates for this repository will not be applied.",
+            f"{_RELEASE} is expired since 22d 4h 24min 19s, so the mirror is out of date or this "
+            "machine's clock is wrong; use another mirror, or accept old indexes by the line "
+            '`Acquire::Check-Valid-Until "false";` in a file of /etc/apt/apt.conf.d',
+        ),
+        (
+            f"E: Release file for {_RELEASE} is not valid yet (invalid for another 5h 1min 2s). "
+            "Updates for this repository will not be applied.",
+            f"{_RELEASE} is not valid for another 5h 1min 2s: set this machine's clock",
+        ),
+        (
+            "E: Failed to fetch http://mirror.example/Packages.xz  File has unexpected size "
+            "(248120 != 255624). Mirror sync in progress? [IP: 192.0.2.1 80]\n"
+            "   Hashes of expected file:\nE: Some index files failed to download.",
+            "the mirror's files do not belong together, so it is probably being updated; try "
+            "again later, or use another mirror",
+        ),
+    ],
+)
+def test_what_to_do_about_a_mirror(
+    said: str, meant: str, private: apt.Apt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt's own words, as apt 2.6 and 3.0 print them."""
+    monkeypatch.setattr(private, "_run", lambda *_: (100, f"Reading package lists...\n{said}\n"))
+    monkeypatch.setattr(apt, "_mirrors", lambda: ["http://mirror.example/debian"])
+    monkeypatch.setattr(apt, "keyring", lambda: Path("/keys"))
+    with pytest.raises(EnvironmentFault) as caught:
+        private.update(_nothing)
+    assert str(caught.value) == f"apt cannot read the package index of {apt.SUITE}: {meant}"

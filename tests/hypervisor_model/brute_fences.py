@@ -28,7 +28,7 @@ from tests.hypervisor_model.brute_legality import (
     link,
     target,
 )
-from tests.hypervisor_model.reference_mmu import Hart, Memory, translate
+from tests.hypervisor_model.reference_mmu import Hart, Memory, Outcome, translate
 
 
 class Pointer(NamedTuple):
@@ -121,7 +121,8 @@ class HartCache:
         ordered += sum(at < ordered for at, _ in self._waiting)
         self._waiting.clear()
         self.pointers, self.leaves, self._past = set(), set(), []
-        self.features = {self._first_adue}
+        self.adue = self._first_adue
+        self.features = {self.adue}
         for action in past:
             self._do(action)
         self._ordered = ordered
@@ -183,18 +184,19 @@ class HartCache:
         if not form & Fence.VA:
             self.pointers = {one for one in self.pointers if spared(one)}
 
-    def answers(self, ask: Ask) -> set[int]:
-        """The physical addresses that the access could go to by what the hart holds."""
+    def answers(self, ask: Ask) -> set[tuple[int, int | None]]:
+        """The physical addresses, with their memory types, that the access could go to by what
+        the hart holds."""
         found = set()
         for one in self.leaves:
             if self._usable(one) and one.prefix == ask.va >> 12 + 9 * one.level:
                 for adue in self.features:
-                    pa = self._outcome(ask, one, adue)
-                    if pa is not None:
-                        found.add(pa)
+                    out = self._outcome(ask, one, adue)
+                    if out.pa is not None:
+                        found.add((out.pa, out.leaf_type))
         return found
 
-    def _outcome(self, ask: Ask, leaf: Leaf, adue: bool) -> int | None:
+    def _outcome(self, ask: Ask, leaf: Leaf, adue: bool) -> Outcome:
         """What the access comes to if the last entry of its walk is this one."""
         words = {}
         wide = leaf.level > 2 or ask.va >> 38 not in (0, (1 << 26) - 1)
@@ -209,6 +211,6 @@ class HartCache:
             sum=ask.sum,
             mxr_first=ask.mxr,
             adue=adue,
+            pbmte=self._guest.svpbmt,
         )
-        out = translate(hart, ask.va, NAMES[ask.access])
-        return None if out.cause is not None else out.pa
+        return translate(hart, ask.va, NAMES[ask.access])

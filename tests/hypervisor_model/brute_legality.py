@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from hypervisor_model.events import ENVCFG_ADUE, Access, EventBatch, Fence, Kind, Order, Priv, empty
 from hypervisor_model.jit import signed
-from tests.hypervisor_model.reference_mmu import Hart, Memory, translate
+from tests.hypervisor_model.reference_mmu import Hart, Memory, Outcome, translate
 
 BASE = 0x8000_0000
 SIZE = 16 << 20
@@ -44,6 +44,14 @@ def is_leaf(entry: int) -> bool:
 
 def target(entry: int) -> int:
     return (entry >> 10 & (1 << 44) - 1) << 12
+
+
+def _place(out: Outcome) -> int:
+    """PA, or -1-cause."""
+    if out.cause is not None:
+        return -1 - out.cause
+    assert out.pa is not None
+    return out.pa
 
 
 def event(kind: Kind, **fields: int) -> EventBatch:
@@ -91,6 +99,7 @@ class Guest:
     harts: int = 1
     svadu: bool = False
     svvptc: bool = False
+    svpbmt: bool = False
     levels: dict[int, int] = field(default_factory=dict)
     """Level of each page that may serve as a table."""
 
@@ -172,6 +181,14 @@ class Guest:
 
     def _moment(self) -> Moment:
         return Moment({page: copy.copy(self.raw[page]) for page in self.live}, self.satp[:])
+
+    def today(self, ask: Ask) -> tuple[int, int | None]:
+        """What the tables say: PA and memory type, or -1-cause and None."""
+        words = {
+            page + 8 * index: entry for page in self.live for index, entry in self.raw[page].items()
+        }
+        out = self._translate(ask, self.satp[ask.hart], words)
+        return _place(out), out.leaf_type
 
     # -- what is legal --------------------------------------------------------------------------
 
@@ -311,6 +328,9 @@ class Guest:
         )
 
     def _outcome(self, ask: Ask, satp: int, words: dict[int, int]) -> int:
+        return _place(self._translate(ask, satp, words))
+
+    def _translate(self, ask: Ask, satp: int, words: dict[int, int]) -> Outcome:
         hart = Hart(
             Memory(BASE, SIZE, dict(words)),
             satp=satp,
@@ -318,9 +338,6 @@ class Guest:
             sum=ask.sum,
             mxr_first=ask.mxr,
             adue=self.svadu,
+            pbmte=self.svpbmt,
         )
-        out = translate(hart, ask.va, NAMES[ask.access])
-        if out.cause is not None:
-            return -1 - out.cause
-        assert out.pa is not None
-        return out.pa
+        return translate(hart, ask.va, NAMES[ask.access])

@@ -83,6 +83,8 @@ class Outcome:
     gpa: int | None = None
     implicit: str | None = None
     leaf_level: int | None = None
+    leaf_type: int | None = None
+    """PBMT of the leaf of the first stage."""
     references: list[tuple[int, str, int, bool]] = field(default_factory=list)
 
 
@@ -266,5 +268,6 @@ def process(
     # 10. The translation is successful.
     if stage == "first":
         out.leaf_level = i
+        out.leaf_type = pbmt
     size = 1 << (16 if n else 12 + 9 * i)
     return ppn * 4096 // size * size + va % size

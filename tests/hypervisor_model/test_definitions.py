@@ -2,8 +2,8 @@
 
 Every number is worked out by hand from the sentence in the document.  Definitions that other files
 test are not here: comparing translations (section 6) in ``test_legality.py``, references of a walk
-in ``test_policy_nested.py``, ``dirty_fill`` in ``test_policy_shadow.py``, changed links and marked
-spaces in ``test_policy_lsp.py``.
+in ``test_nested.py``, ``dirty_fill`` in ``test_shadow.py``, changed links and marked
+spaces in ``test_lsp.py``.
 """
 
 from __future__ import annotations

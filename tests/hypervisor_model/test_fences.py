@@ -464,6 +464,47 @@ NC = 1 << 61
 NO_A = leaf(OLD) & ~(A | D)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (0, 1, Hazard.MEMORY_TYPE_CHANGED),
+        (2, 0, Hazard.MEMORY_TYPE_CHANGED),
+        (1, 2, Hazard.MEMORY_ORDER_CHANGED),
+        (2, 1, Hazard.MEMORY_ORDER_CHANGED),
+    ],
+)
+@pytest.mark.parametrize("fenced", [False, True])
+def test_a_changed_memory_type_needs_a_fence(
+    old: int, new: int, kind: Hazard, fenced: bool
+) -> None:
+    guest, entry = started()
+    guest.store(entry, leaf(OLD) | old << 61)
+    used(guest)
+    guest.store(entry, leaf(OLD) | new << 61)
+    if fenced:
+        guest.fence(VA)
+    guest.access(VA + 8)
+    found = check(guest.batch(), svpbmt=True)
+    if fenced:
+        assert found == []
+        return
+    (finding,) = found
+    assert finding.kind is kind
+    assert (finding.stale, finding.stale_type) == (OLD + 8, old)
+    assert (finding.today, finding.today_type) == (OLD + 8, new)
+
+
+def test_another_frame_of_another_type_is_another_frame() -> None:
+    guest, entry = started()
+    used(guest)
+    guest.store(entry, leaf(NEW) | NC)
+    guest.access(VA)
+    (finding,) = check(guest.batch(), svpbmt=True)
+    assert finding.kind is Hazard.FRAME_CHANGED
+    assert (finding.stale, finding.today) == (OLD, NEW)
+    assert (finding.stale_type, finding.today_type) == (0, 1)
+
+
 @pytest.mark.parametrize(("bit", "old"), [(ENVCFG_PBMTE, leaf(OLD) | NC), (ENVCFG_ADUE, NO_A)])
 def test_what_a_hart_may_hold_follows_its_paging_features(bit: int, old: int) -> None:
     """With the feature off the old entry only faults, which is legal; with it on it translates."""

@@ -73,7 +73,7 @@ class Plain(NamedTuple):
         return f"{self.instruction.text}{place} at {self.pc:#x}"
 
 
-class Executed(NamedTuple):
+class Stepped(NamedTuple):
     """A plain stop whose step is done."""
 
     plain: Plain
@@ -83,7 +83,7 @@ class Executed(NamedTuple):
     """What a store has left in the entry, an int64."""
 
 
-class Code(Protocol):
+class SeenCode(Protocol):
     """The instructions seen so far."""
 
     def place(self, pc: int, priv: int) -> tuple[Instruction, int] | None:
@@ -111,7 +111,7 @@ class Stores(Protocol):
         """Return the entry at ``pa`` if a store to it may be plain."""
 
 
-def prepare(event: Next, code: Code, points: Points, tables: Stores) -> Plain | None:
+def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plain | None:
     """Return the plain stop that ``event`` foretells; None if it may be none."""
     seen = code.place(event.pc, event.priv)
     if seen is None or event.priv != Priv.S or not points.steady:

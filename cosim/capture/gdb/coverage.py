@@ -8,7 +8,9 @@ watchpoints at their writable mappings, those of user memory included.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
+from cosim.capture.gdb import pmp
 from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.guest_text import GuestText
 from cosim.capture.gdb.layout import GuestLayout, Range
@@ -40,6 +42,8 @@ class Coverage:
         self._kernel_sites: set[int] = set()
         """Physical addresses, which count while there is no paging."""
         self._suspects: set[int] = set()
+        self._late: dict[int, int] = {}
+        """The physical addresses of what :meth:`find_late` has found, by the virtual ones."""
         self._watched: dict[int, set[int]] = {}
         self._at: Counter[int] | None = None
         """How many tables are watched at each page; None until it is needed."""
@@ -164,16 +168,24 @@ class Coverage:
         :return: their virtual addresses.
         """
         late = self._text.late()
-        self._add_sites(late)
+        self._late |= late
+        self._add_sites(set(late))
         if self._bare or self._layout.machine_mode:
             # Most of RAM is data, such as the device tree that firmware writes.  What looks like
             # a site becomes one when it is executed.
-            suspects = self._text.everywhere()
+            suspects = self._text.everywhere().union(late.values())
             self._suspects |= suspects
             sites = self._firmware_sites if self._layout.machine_mode else self._kernel_sites
             sites |= suspects
             self._points.breaks.add(suspects)
-        return late
+        return set(late)
+
+    def closed(self, known: Sequence[pmp.Region]) -> set[int]:
+        """Return the virtual addresses of the late sites that S-mode cannot execute.
+
+        :param known: the hart's PMP entries.
+        """
+        return {va for va, pa in self._late.items() if pmp.is_closed(known, pa)}
 
     def is_suspect(self, pc: int, priv: int) -> bool:
         """Return True if ``pc`` is code only because it is executed: it looked like data."""

@@ -76,10 +76,13 @@ class GuestText:
         """Scan all of RAM; return the physical addresses of the sites that were not known."""
         return self._scan(self._extents())
 
-    def late(self) -> set[int]:
-        """Scan all executable text; return the virtual addresses of the sites not known before."""
+    def late(self) -> dict[int, int]:
+        """Scan all executable text for sites not known before.
+
+        :return: their physical addresses, by their virtual ones.
+        """
         found = self._scan(self._executable.ranges())
-        return {va + hit % _PAGE for hit in found for va in self._executable.of(hit & -_PAGE)}
+        return {va + hit % _PAGE: hit for hit in found for va in self._executable.of(hit & -_PAGE)}
 
     def _scan(self, ranges: Iterable[Range]) -> set[int]:
         """Take in the sites that are in ``ranges`` now; return those that were not known."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
-from cosim.capture.gdb import ahead, effects, samples
+from cosim.capture.gdb import ahead, effects, pmp, samples
 from cosim.capture.gdb.audit import Audit, Auditor, nothing
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
@@ -80,7 +80,7 @@ class Interception:
         self._loop = layout.loop
         self._sink = sink
         self._foretold = foretold
-        self._pending: Stop | ahead.Executed | None = None
+        self._pending: Stop | ahead.Stepped | None = None
         self._prepared: ahead.Plain | None = None
         self._foretold_stops = 0
         self._one_by_one = one_by_one
@@ -96,6 +96,7 @@ class Interception:
         """True inside the region."""
         self.labels = marks.Labels()
         """The marks met."""
+        self._executed_suspects: set[int] = set()
         self.stop_at_marks: set[str] = set()
         """A mark with one of these labels is shown to gdb, before its instruction executes."""
         self._place: list[int] | None = None
@@ -150,11 +151,21 @@ class Interception:
             self._check_satp(state.satp)
         self._auditor.check_tables()
         self._auditor.check_text()
+        self._drop_closed_sites()
         self.active = False
         if alive:
             self._coverage.end()
             self._points.sync()
         self.flush()
+
+    def _drop_closed_sites(self) -> None:
+        """Take data of the firmware out of the late sites: PMP keeps S-mode from executing it.
+
+        Firmware keeps copies of instructions that it emulates, and many kernels map its memory.
+        """
+        if self.audit.late_sites:
+            closed = self._coverage.closed(pmp.regions(self._guest.find))
+            self.audit.late_sites -= closed - self._executed_suspects
 
     @property
     def audit(self) -> Audit:
@@ -298,7 +309,7 @@ class Interception:
             return True
         self.stops += 1
         self.pc = plain.pc
-        self._pending = ahead.Executed(plain, state, new)
+        self._pending = ahead.Stepped(plain, state, new)
         if watch is None:
             # What the kernel has patched needs its points before the guest goes on.
             self._coverage.scan_again()
@@ -363,7 +374,7 @@ class Interception:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        plain = pending.plain if isinstance(pending, ahead.Executed) else None
+        plain = pending.plain if isinstance(pending, ahead.Stepped) else None
         stored = plain is not None and plain.watch is not None
         if payload is not None:
             self._points.sync()
@@ -459,6 +470,7 @@ class Interception:
         if not state.virtual:
             self._check_satp(state.satp)
         if self._coverage.is_suspect(state.pc, state.priv):
+            self._executed_suspects.add(state.pc)
             self.audit.late_sites.add(state.pc)
 
     def _mark(self, state: HartState) -> bool:

@@ -163,9 +163,9 @@ _KINDS = ("fence", "satp", "finding", "divergence")
 def break_on(debuggee: Debuggee, kinds: Sequence[str], delete: bool) -> Answer:
     """Let `continue` stop before each instruction of this kind.
 
-    fence: a fence of the first stage.  satp: a write of satp.  finding: an access that depends on
-    a missing fence, as `cosim check` reports it.  divergence: an access of which a model's
-    translation is illegal.  Without a kind, show what is set.
+    fence: a fence of the first stage.  satp: a write of satp.  finding: the first access of
+    each finding of `cosim check`.  divergence: an access of which a model's translation is
+    illegal.  Without a kind, show what is set.
 
     Example: paging break-on finding
     """
@@ -188,13 +188,17 @@ def rule(recording: Recording, kind: str) -> StopRule:
         numbers = timeline.select([Kind.SATP_WRITE])
         return StopRule(numbers, lambda n: f"satp write: {describe.details(events[n], {})}")
     rows: dict[int, str] = {}
+    note = ""
     if kind == "finding":
         for row in recording.analysis.findings:
             rows.setdefault(int(row["access"]["event"]), _finding_text(row))
     else:
         for row in recording.analysis.divergences:
             rows.setdefault(int(row["event"]), _divergence_text(row))
-    return StopRule(np.array(sorted(rows), np.int64), lambda n: rows[n])
+        left_out = recording.analysis.divergences_left_out
+        if left_out:
+            note = f"the first ones; {_count(left_out, 'further translation')} are illegal"
+    return StopRule(np.array(sorted(rows), np.int64), lambda n: rows[n], note)
 
 
 def _finding_text(row: dict[str, Any]) -> str:
@@ -224,7 +228,9 @@ def _translation(answer: dict[str, Any]) -> str:
 
 
 def _rules(recording: Recording) -> Answer:
-    rows = [(name, _count(len(one.numbers), "place")) for name, one in recording.rules.items()]
+    rows = [
+        (name, _count(len(one.numbers), "place"), one.note) for name, one in recording.rules.items()
+    ]
     text = "\n".join(aligned(rows)) if rows else "nothing is set; `continue` stops for gdb only"
     value = {name: len(one.numbers) for name, one in recording.rules.items()}
     return Answer(text, value)

@@ -37,11 +37,11 @@ ORIGIN = Origin(
 )
 
 
-def checker_of(guest: Guest, harts: int = 1) -> FenceChecker:
+def checker_of(guest: Guest, harts: int = 1, *, svpbmt: bool = False) -> FenceChecker:
     batch = guest.batch()
     batch["pc"] = 0x1000 + 4 * np.arange(len(batch))
     batch["icount"] = 10 * np.arange(len(batch))
-    checker = FenceChecker(MachineModel(ram_size=SIZE, harts=harts))
+    checker = FenceChecker(MachineModel(ram_size=SIZE, harts=harts, svpbmt=svpbmt))
     checker.feed(batch)
     return checker
 
@@ -67,6 +67,32 @@ def moved() -> Guest:
     guest.access(VA)
     guest.store(entry, leaf(NEW))
     return guest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "severity", "effect"),
+    [
+        (0, 1, "error", "the access could go to 0x82000000 as PMA memory instead of NC"),
+        (2, 1, "warning", "the access could go to 0x82000000 as IO memory instead of NC"),
+    ],
+)
+def test_a_changed_memory_type_is_graded_by_what_it_can_cost(
+    old: int, new: int, severity: str, effect: str
+) -> None:
+    guest, entry = started()
+    guest.store(entry, leaf(OLD) | old << 61)
+    used(guest)
+    guest.store(entry, leaf(OLD) | new << 61)
+    guest.access(VA)
+    checker = checker_of(guest, svpbmt=True)
+    found = build(checker, ORIGIN, Ending(complete=True), Places(None), (), {})
+    (row,) = found["findings"]
+    assert (row["kind"], row["severity"], row["effect"]) == (
+        "memory-type-changed",
+        severity,
+        effect,
+    )
+    assert row["access"]["stale"]["pbmt"] == ("pma", "nc", "io")[old]
 
 
 @pytest.mark.parametrize(

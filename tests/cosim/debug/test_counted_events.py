@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cosim.debug.counted_events import Place, Timeline, following, preceding
+from cosim.debug.counted_events import Place, Timeline, following
 from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Kind, empty
 
 PCS = (0x100, 0x104, 0x108, 0x108, 0x200)
@@ -53,4 +53,3 @@ def test_only_the_guests_own_instructions_are_selected() -> None:
 def test_neighbours() -> None:
     numbers = np.array([3, 5, 9])
     assert [following(numbers, n) for n in (0, 3, 4, 9, 10)] == [3, 3, 5, 9, None]
-    assert [preceding(numbers, n) for n in (0, 3, 4, 9, 10)] == [None, None, 3, 5, 9]

@@ -148,6 +148,7 @@ def test_the_cheaper_policy_is_the_one_that_is_named(
 def test_a_run_without_accesses_has_no_column_of_dashes() -> None:
     result = whole()
     result["accesses"] = "none"
+    result["stepped"] = {"instructions": 0, "share": 0.0}
     result["policies"] = {
         "native": policy(),
         "nested": policy(gstage_fault=None),

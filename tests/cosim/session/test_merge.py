@@ -280,3 +280,60 @@ def test_fences_in_late_text(found: bool) -> None:
     assert merge.agreement.late == 3
     assert (merge.agreement.difference is None) is found
     assert (out == stream).all()
+
+
+A, B, C = 0xA, 0xB, 0xC
+LATE = 0x8040_0000
+
+
+def loads(number: int, old: int, new: int, pc: int) -> EventBatch:
+    """Return a write of ``satp`` and the root that it makes live, as one place tells them."""
+    written = event(Kind.SATP_WRITE, 0, a=old, b=new, pc=pc)
+    return joined([written, event(Kind.TABLE_ADD, number, pc=pc, sub=1)])
+
+
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize("cuts", [[], [1], [3], [4]])
+def test_a_late_write_of_satp(found: bool, cuts: list[int]) -> None:
+    """gdb finds at its next stop what ``satp`` holds, and compares all the rest."""
+    fence = event(Kind.FENCE, 50, pc=LATE + 4)
+    rest = [event(Kind.PTE_WRITE, number) for number in (2, 3)]
+    start = event(Kind.FENCE, 0)
+    stream = joined([start, event(Kind.ACCESS, 1), loads(7, A, B, LATE), fence, *rest])
+    seen = as_gdb(joined([start, loads(7, A, B, 0x5000), *rest]))
+    merge, out = run(stream, cut(seen, cuts), late_sites=(LATE, LATE + 4) if found else ())
+    assert (out == stream).all() and len(out) == len(stream)
+    assert merge.agreement.late == 2
+    assert merge.agreement.not_reached == 0
+    if found:
+        assert merge.agreement.difference is None
+    else:
+        assert merge.agreement.difference is not None
+        assert merge.agreement.difference.plugin is not None
+        assert "satp_write" in merge.agreement.difference.plugin
+
+
+@pytest.mark.parametrize("back", [True, False])
+@pytest.mark.parametrize("found", [True, False])
+@pytest.mark.parametrize("at_end", [True, False])
+def test_two_late_writes_of_satp(back: bool, found: bool, at_end: bool) -> None:
+    """gdb does not know the tables in between, so nothing behind them is compared."""
+    last = A if back else C
+    start, store = event(Kind.FENCE, 0), event(Kind.PTE_WRITE, 2)
+    stream = joined([start, loads(7, A, B, LATE), loads(8, B, last, LATE), store])
+    if at_end:
+        stream = stream[:-1]
+    notes = [] if back else [loads(8, A, C, 0x5000)]
+    seen = as_gdb(joined([start, *notes, *([] if at_end else [store])]))
+    merge, out = run(stream, [seen], late_sites=(LATE,) if found else ())
+    assert (out == stream).all() and len(out) == len(stream)
+    assert merge.differs is not found
+    assert merge.agreement.equal == 1
+    assert merge.agreement.not_reached == len(stream) - 1
+
+
+def test_a_late_write_of_satp_excuses_nothing_that_only_gdb_saw() -> None:
+    stream = joined([loads(7, A, B, LATE), event(Kind.PTE_WRITE, 2)])
+    further = event(Kind.PTE_WRITE, 3)
+    merge, _ = run(stream, [as_gdb(further)], late_sites=(LATE,))
+    assert merge.differs

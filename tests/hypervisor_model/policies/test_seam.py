@@ -19,7 +19,7 @@ from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.jit import inner, kernel
 from hypervisor_model.policies import Colour, MachineModel, Policy, Stream, shadow_tables
 from hypervisor_model.policies import hart as harts
-from hypervisor_model.policies.dispatch import Kernels
+from hypervisor_model.policies.dispatch import Kernels, NoState
 from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
 from hypervisor_model.policies.shadow_access import hardware_fence, index_of, store, trap_store
@@ -94,7 +94,7 @@ class ToyShadow(ShadowPolicy):
 
 
 @inner
-def toy_pte_write(hw: Hardware, p: Pool, event: Event) -> None:
+def toy_pte_write(hw: Hardware, p: Pool, own: NoState, event: Event) -> None:
     """A store to a live table."""
     page = store(p, event)
     if page >= 0:
@@ -103,7 +103,7 @@ def toy_pte_write(hw: Hardware, p: Pool, event: Event) -> None:
 
 
 @inner
-def toy_fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def toy_fence(hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, va: int, asid: int) -> None:
     """A fence of the guest."""
     take_fence_exit(hw, hart, FENCE_EXIT, sub)
     shadow_tables.forget_all_roots(p)
@@ -111,7 +111,7 @@ def toy_fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) ->
 
 
 @inner
-def toy_satp_write(hw: Hardware, p: Pool, hart: int, satp: int) -> None:
+def toy_satp_write(hw: Hardware, p: Pool, own: NoState, hart: int, satp: int) -> None:
     """A write of ``satp``."""
     take_exit(hw, hart, SATP_WRITE_EXIT)
     load_root(p, hart, satp)

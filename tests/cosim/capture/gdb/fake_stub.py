@@ -28,6 +28,7 @@ _PC = 32
 _CSRS = (
     *("priv", "mstatus", "sstatus", "satp", "vsatp", "hgatp", "hstatus"),
     *("stvec", "scause", "sepc", "stval", "mtvec", "mcause", "mepc", "mtval"),
+    *("pmpcfg0", "pmpaddr0"),
 )
 _FIRST_CSR = 100
 _ROOTS = ("satp", "hgatp")

@@ -47,15 +47,15 @@ def test_text_that_appears_in_a_writable_and_executable_mapping_is_late() -> Non
     leaf_of_both = leaf(BASE + 0x1000, pte.V | pte.R | pte.W | pte.X)
     put(memory, BASE + 0x1010, SFENCE)
     assert found.learn(at(0xFFFF_0000), leaf_of_both) == {0xFFFF_0010}
-    assert found.late() == set(), "it was there when the page became executable"
+    assert found.late() == {}, "it was there when the page became executable"
     put(memory, BASE + 0x1020, CSRW_SATP)
     put(memory, BASE + 0x2020, CSRW_SATP)
     assert found.learn(at(0xEEEE_0000, 1), leaf(BASE, pte.V | pte.R | pte.W)) == set()
-    assert found.late() == {0xFFFF_0020}
-    assert found.late() == set(), "known now"
+    assert found.late() == {0xFFFF_0020: BASE + 0x1020}
+    assert found.late() == {}, "known now"
     found.learn(at(0xFFFF_0000), 0)
     put(memory, BASE + 0x1030, SFENCE)
-    assert found.late() == set(), "nothing executes there any more"
+    assert found.late() == {}, "nothing executes there any more"
 
 
 def test_text_is_scanned_whenever_it_becomes_executable_and_without_paging_all_of_it() -> None:

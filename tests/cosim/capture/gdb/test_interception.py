@@ -59,6 +59,7 @@ CSRW_SATP_A0 = 0x1805_1073
 SD, SW, LD, NOP, ECALL = 0x00B5_3023, 0x00B5_2023, 0x0005_3583, 0x0000_0013, 0x0000_0073
 SC_D, AMOSWAP_D, CBO_ZERO, VSE64 = 0x18B5_362F, 0x08B5_362F, 0x0045_200F, 0x0205_70A7
 HLV_D = 0x6C05_45F3
+PMP_NAPOT = 3 << 3
 A0, A1, A2, SP, PC = 10, 11, 12, 2, 32
 
 Row = tuple[Kind, int, int, int, int, int, int]
@@ -715,6 +716,18 @@ def test_late_text_is_found_by_an_audit_and_gets_a_breakpoint(run: Run) -> None:
         run.stop_at(FENCE_AT)
         run.execute(Does())
         assert len(run.interception.audit.late_sites) == expected
+
+
+@pytest.mark.parametrize("setting", [0, PMP_NAPOT])
+def test_data_that_s_mode_cannot_execute_is_not_late(run: Run, setting: int) -> None:
+    run.code(BOTH + 0x10, SFENCE_ALL)
+    run.fake.csrs["pmpaddr0"] = BOTH >> 2 | 0x1FF
+    run.fake.csrs["pmpcfg0"] = setting
+    run.stop_at(FENCE_AT)
+    run.execute(Does())
+    assert run.interception.audit.late_sites == {linear(BOTH) + 0x10}
+    run.interception.end(alive=True)
+    assert bool(run.interception.audit.late_sites) is not bool(setting)
 
 
 def test_before_paging_data_that_looks_like_a_fence_is_late_once_it_is_executed() -> None:

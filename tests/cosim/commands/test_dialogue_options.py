@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cosim.commands import dialogue
+from cosim.commands import dialogue_options
 from cosim.errors import UsageError
 
 
 def test_each_text_follows_its_pattern() -> None:
-    assert dialogue.steps((), ()) is None
-    assert dialogue.steps(("login: ", "# "), (r"root\n", "")) == [
+    assert dialogue_options.steps((), ()) is None
+    assert dialogue_options.steps(("login: ", "# "), (r"root\n", "")) == [
         {"expect": "login: ", "send": "root\n"},
         {"expect": "# ", "send": ""},
     ]
@@ -28,10 +28,10 @@ def test_each_text_follows_its_pattern() -> None:
     ],
 )
 def test_escapes(typed: str, sent: str) -> None:
-    assert dialogue.unescape(typed) == sent
+    assert dialogue_options.unescape(typed) == sent
 
 
 @pytest.mark.parametrize("typed", [r"\q", r"\x1", r"\xgg", "end\\"])
 def test_an_unknown_escape_is_named(typed: str) -> None:
     with pytest.raises(UsageError, match=r"--send has the unknown escape '\\"):
-        dialogue.unescape(typed)
+        dialogue_options.unescape(typed)
