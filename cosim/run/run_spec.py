@@ -52,6 +52,8 @@ class RunSpec:
     """A guest that the tool makes itself; otherwise ``kernel`` is given."""
     kernel: Path | None = None
     """With ``guest``, it runs instead of the guest's own kernel."""
+    load_address: int | None = None
+    """Physical address of the first byte of a ``kernel`` that is a flat binary."""
     initrd: Path | None = None
     append: str | None = None
     """The kernel's command line.  With ``guest``, it is added to the guest's own."""

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from cosim.capture.gdb.audit import nothing
 from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
@@ -35,6 +36,7 @@ from cosim.errors import (
 )
 from cosim.machine import interrupts, tools
 from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine.dma import DmaWrites
 from cosim.machine.qemu import Machine
 from cosim.machine.tools import Tool
 from cosim.models.pipeline import Pipeline
@@ -133,6 +135,7 @@ class GdbSession:
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
+        self._dma: DmaWrites | None = None
         self._standstill: Standstill | None = None
         self._loops: TrapLoops | None = None
         """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
@@ -227,14 +230,16 @@ class GdbSession:
             timing=timing,
             stub=True,
             hold=True,
+            watch_dma=True,
         ) as machine:
+            self._dma = machine.dma
             interposer: Interposer | None = None
             try:
                 interposer = self._interpose(machine)
                 with GdbMi(gdb_tool.path, transcript=self._options.mi_log) as gdb:
-                    if plan.image.kind == "elf":
+                    if plan.image.elf is not None:
                         with interrupts.allowed():
-                            gdb.load_symbols(plan.machine.kernel)
+                            gdb.load_symbols(plan.image.elf)
                     gdb.connect(interposer.path)
                     if plan.live:
                         self._watchers.note(f"cosim: {machine.ram_note}")
@@ -268,6 +273,7 @@ class GdbSession:
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
             foretold=self._foretold(),
+            by_device=nothing if machine.dma is None else machine.dma.covers,
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
 
