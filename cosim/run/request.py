@@ -307,9 +307,15 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
     if fields.get("guest") in scenarios.GUESTS:
         for word in fields.get("workload", "").split():
             key, _, value = word.partition("=")
-            wrong = scenarios.problem(value) if key == "scenario" else None
+            if key != "scenario":
+                continue
+            wrong = scenarios.problem(value)
             if wrong is not None:
                 return Problem("workload", f"{word}: {wrong}")
+            harts = scenarios.harts_for(value)
+            if harts > fields.get("smp", 1):
+                smp = names.setting("smp", harts)
+                return Problem("workload", f"{word} needs {harts} harts; use {smp}")
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return Problem("to", f"is the same place as {names.option('from')}; the region is empty")
