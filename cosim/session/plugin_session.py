@@ -38,6 +38,8 @@ _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
 """How long QEMU may work, or stand still, after it was asked to end.  Then it is killed, without an
 audit."""
+_PATIENCE_SECONDS = 30.0
+"""How long it may take in any case."""
 _REST_SECONDS = 2.0
 """How long to wait for what the console of a guest that has ended still holds."""
 
@@ -315,14 +317,16 @@ class PluginSession:
         pid = machine.pid
         self._stop(pid)
         asked = process.cpu_ticks(pid)
-        seen, since = (asked, self._events), time.monotonic()
+        began = time.monotonic()
+        seen, since = (asked, self._events), began
         while not done.wait(_WATCH_SECONDS):
             ticks = process.cpu_ticks(pid)
             now = time.monotonic()
             if (ticks, self._events) != seen:
                 seen, since = (ticks, self._events), now
             worked = (ticks - asked) / os.sysconf("SC_CLK_TCK")
-            if max(worked, now - since) > _END_SECONDS:
+            idle = now - since
+            if max(worked, idle) > _END_SECONDS or now - began > _PATIENCE_SECONDS:
                 self._killed = True
                 self._stop(pid, signal.SIGKILL)
                 return
