@@ -97,6 +97,8 @@ class PluginSession:
         self._end_seen = False
         self._halted = False
         self._out_of_time = False
+        self._taking = False
+        """True while the models take in events; QEMU may wait for that."""
         self._killed = False
         """True if QEMU did not end when it was asked to."""
         self._dialogue_error: CosimError | None = None
@@ -207,8 +209,10 @@ class PluginSession:
             thread.start()
         try:
             for batch in self._source.batches():
+                self._taking = True
                 if not self._halted:
                     self._take(batch, machine)
+                self._taking = False
         except MachineError as cut:
             interrupts.check()
             if self._loop is not None:
@@ -318,12 +322,12 @@ class PluginSession:
         self._stop(pid)
         asked = process.cpu_ticks(pid)
         began = time.monotonic()
-        seen, since = (asked, self._events), began
+        seen, since = asked, began
         while not done.wait(_WATCH_SECONDS):
             ticks = process.cpu_ticks(pid)
             now = time.monotonic()
-            if (ticks, self._events) != seen:
-                seen, since = (ticks, self._events), now
+            if ticks != seen or self._taking:
+                seen, since = ticks, now
             worked = (ticks - asked) / os.sysconf("SC_CLK_TCK")
             idle = now - since
             if max(worked, idle) > _END_SECONDS or now - began > _PATIENCE_SECONDS:
