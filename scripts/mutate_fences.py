@@ -183,9 +183,11 @@ def outcome(
     vas = {va for _, va in [store for store in stores if store[0] < end][-_PROBED:]}
     if events[fence]["kind"] == Kind.FENCE and int(events[fence]["sub"]) & Fence.VA:
         vas.add(int(events[fence]["a"]) & (1 << 57) - 1 & ~0xFFF)
-    satps = events["b"][:fence][events["kind"][:fence] == Kind.SATP_WRITE]
+    hart = int(events[fence]["hart"])
+    earlier = events[:fence]
+    satps = earlier["b"][(earlier["kind"] == Kind.SATP_WRITE) & (earlier["hart"] == hart)]
     mode = int(satps[-1]) >> 60 & 15 if len(satps) else 8
-    sampled = probes(vas, int(events[fence]["hart"]), 12 + 9 * (mode - 5) if mode else 39)
+    sampled = probes(vas, hart, 12 + 9 * (mode - 5) if mode else 39)
     without = in_copy(lambda: owed(checker, events[fence + 1 : end], sampled))
     with_it = in_copy(lambda: owed(checker, events[fence:end], sampled))
     if without[0] > with_it[0]:

@@ -184,7 +184,9 @@ def scan(memory: PhysicalMemory, space: Space) -> Scan:
     vs_stage = _Stage(
         "VS", space.first, space.levels, 0, status.pbmte, status.svnapot, guest_physical
     )
-    vs = _follow(vs_stage, found, WIDEST)
+    # What a Bare VS-stage can pass on is what the G-stage takes.
+    taken = _level_bits(g_levels) + atp.GPA_EXTRA_BITS if g_levels else BARE_BITS
+    vs = _follow(vs_stage, found, taken)
     leaves, unbacked = _composed(vs, g, found)
     return _finished(space, leaves, found, unbacked)
 

@@ -285,6 +285,23 @@ def test_bare_maps_everything_to_itself() -> None:
     assert [place.va for place in find(answer, 0x1234)] == [0x1234]
 
 
+def test_two_bare_stages_leave_nothing_out() -> None:
+    answer = scan(RamWords(np.zeros(512, np.int64), BASE), Space(vsatp=0, hgatp=0))
+    (one,) = maps(answer)
+    assert (one.va, one.size, one.pa) == (0, 1 << 56, 0)
+    assert answer.unbacked == 0
+
+
+def test_a_bare_vs_stage_reaches_as_far_as_the_g_stage_translates() -> None:
+    words = np.zeros(4 * 512, np.int64)
+    words[0] = FINE | pte.U
+    memory = RamWords(words, 0x8000_4000)
+    answer = scan(memory, Space(vsatp=0, hgatp=8 << 60 | 0x80004))
+    (one,) = maps(answer)
+    assert (one.va, one.size, one.gpa, one.pa) == (0, 1 << 30, 0, 0)
+    assert answer.unbacked == (1 << 41) - (1 << 30)
+
+
 def test_find_by_guest_physical_address() -> None:
     guest = next(
         guest
