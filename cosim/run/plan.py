@@ -38,7 +38,7 @@ from cosim.run.names import Names
 from cosim.run.presets import NO_PRESET, PRESETS
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
-from guest.spec import checksum
+from guest.spec import GuestSpec, checksum
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE
 from hypervisor_model.policies import MachineModel
 
@@ -273,9 +273,7 @@ def resolve(spec: RunSpec) -> Plan:
             spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
         )
     with about("to"):
-        end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), code.symbols, end=True
-        )
+        end = region.parse(_end(spec, known), code.symbols, end=True)
     with about("memory"):
         size = parse_memory(memory)
     with about("cpu"):
@@ -321,6 +319,14 @@ def resolve(spec: RunSpec) -> Plan:
         cpu_properties=properties,
         names=names,
     )
+
+
+def _end(spec: RunSpec, known: GuestSpec | None) -> str:
+    """Return where the region ends, as the user would write it."""
+    if spec.region_to is not None or known is None:
+        return spec.region_to or "power-off"
+    typed = spec.live or bool(spec.console)
+    return (known.typed_to if typed else None) or known.region_to
 
 
 class _Code(NamedTuple):
