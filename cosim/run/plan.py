@@ -23,6 +23,7 @@ from cosim.kernel.symbols import Symbols
 from cosim.machine import disk_images, tools
 from cosim.machine.configuration import (
     FLASH_BASE,
+    FLASH_BYTES,
     RAM_BASE,
     MachineConfig,
     Timing,
@@ -254,6 +255,8 @@ def resolve(spec: RunSpec) -> Plan:
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
+    with about("pflash"):
+        _check_flash(spec)
     where = "kernel" if known is None or spec.kernel is not None else "guest"
     code = _code(kernel, bios, spec, where)
     image = code.image
@@ -406,6 +409,20 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
                 "devices; give some disks bus=pci"
             )
     return devices
+
+
+def _check_flash(spec: RunSpec) -> None:
+    """Check that the files for the flash chips are as large as the chips.
+
+    :raises UsageError: when one is not.
+    """
+    for chip in spec.pflash:
+        size = chip.stat().st_size
+        if size != FLASH_BYTES:
+            raise UsageError(
+                f"{spec.names.option('pflash')}: {chip} has {size:,} bytes, but a flash chip of the "
+                f"board has {FLASH_BYTES:,}; pad a smaller one with `truncate -s 32M`"
+            )
 
 
 def _linked(image: KernelImage) -> tuple[Linked, ...]:

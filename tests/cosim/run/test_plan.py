@@ -90,3 +90,15 @@ def test_the_region_goes_on_if_someone_types_into_a_guest_with_a_shell() -> None
     assert plan._end(replace(talk, region_to="mark:x"), known) == "mark:x"
     assert plan._end(talk, replace(known, typed_to=None)) == "mark:done"
     assert plan._end(spec(), None) == "power-off"
+
+
+def test_a_file_that_does_not_fill_its_flash_chip_is_refused(tmp_path: Path) -> None:
+    chip = tmp_path / "code.fd"
+    with chip.open("wb") as file:
+        file.truncate(32 << 20)
+    plan._check_flash(replace(spec(), pflash=(chip,)))
+    chip.write_bytes(b"x" * 1000)
+    with pytest.raises(
+        UsageError, match=r"--pflash: .*code\.fd has 1,000 bytes, .* 33,554,432; pad"
+    ):
+        plan._check_flash(replace(spec(), pflash=(chip,)))
