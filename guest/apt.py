@@ -173,6 +173,8 @@ class Apt:
 
         :raises EnvironmentFault: when a package is not known, or a download fails.
         """
+        # An interrupted call may have left versions that the mirror does not have any more.
+        self._run("apt-get", ["autoclean"])
         words = ["install", "--download-only", "--yes", "--no-install-recommends", *names]
         status, text = self._run("apt-get", words, step, "packages")
         if status != 0:

@@ -42,6 +42,8 @@ class GuestSpec:
     bios: str | None = None
     memory: str = "512M"
     cpu: str | None = None
+    typed_to: str | None = None
+    """Where the region ends instead of ``region_to`` if someone types into the guest."""
     extensions: str = ""
     """What the CPU has besides, as in QEMU's ``-cpu``: ``svinval=on``."""
     versions: dict[str, str] = field(default_factory=dict)

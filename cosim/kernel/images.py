@@ -168,6 +168,10 @@ def inspect_firmware(
             # QEMU starts at e_entry, unlike for kernels.
             (entry,) = struct.unpack_from("<Q", head, 24)
             return KernelImage(path, "elf", entry, ranges, named)
+        if head[4:8] == b"zimg":
+            raise GuestImageError(
+                f"firmware {named} is an EFI kernel (zboot); give it as the kernel"
+            )
         packed = unpacking.format_of(head)
         if packed is not None:
             raise GuestImageError(

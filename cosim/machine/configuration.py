@@ -17,6 +17,8 @@ RAM_BASE = 0x8000_0000
 
 FLASH_BASE = 0x2000_0000
 """Physical address of the first flash chip of the board."""
+FLASH_BYTES = 32 << 20
+"""The size of each of the two."""
 
 OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""

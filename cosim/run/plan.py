@@ -23,6 +23,7 @@ from cosim.kernel.symbols import Symbols
 from cosim.machine import disk_images, tools
 from cosim.machine.configuration import (
     FLASH_BASE,
+    FLASH_BYTES,
     RAM_BASE,
     MachineConfig,
     Timing,
@@ -38,7 +39,7 @@ from cosim.run.names import Names
 from cosim.run.presets import NO_PRESET, PRESETS
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
-from guest.spec import checksum
+from guest.spec import GuestSpec, checksum
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE
 from hypervisor_model.policies import MachineModel
 
@@ -254,6 +255,8 @@ def resolve(spec: RunSpec) -> Plan:
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
+    with about("pflash"):
+        _check_flash(spec)
     where = "kernel" if known is None or spec.kernel is not None else "guest"
     code = _code(kernel, bios, spec, where)
     image = code.image
@@ -273,9 +276,7 @@ def resolve(spec: RunSpec) -> Plan:
             spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
         )
     with about("to"):
-        end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), code.symbols, end=True
-        )
+        end = region.parse(_end(spec, known), code.symbols, end=True)
     with about("memory"):
         size = parse_memory(memory)
     with about("cpu"):
@@ -321,6 +322,14 @@ def resolve(spec: RunSpec) -> Plan:
         cpu_properties=properties,
         names=names,
     )
+
+
+def _end(spec: RunSpec, known: GuestSpec | None) -> str:
+    """Return where the region ends, as the user would write it."""
+    if spec.region_to is not None or known is None:
+        return spec.region_to or "power-off"
+    typed = spec.live or bool(spec.console)
+    return (known.typed_to if typed else None) or known.region_to
 
 
 class _Code(NamedTuple):
@@ -400,6 +409,20 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
                 "devices; give some disks bus=pci"
             )
     return devices
+
+
+def _check_flash(spec: RunSpec) -> None:
+    """Check that the files for the flash chips are as large as the chips.
+
+    :raises UsageError: when one is not.
+    """
+    for chip in spec.pflash:
+        size = chip.stat().st_size
+        if size != FLASH_BYTES:
+            raise UsageError(
+                f"{spec.names.option('pflash')}: {chip} has {size:,} bytes, but a flash chip of the "
+                f"board has {FLASH_BYTES:,}; pad a smaller one with `truncate -s 32M`"
+            )
 
 
 def _linked(image: KernelImage) -> tuple[Linked, ...]:

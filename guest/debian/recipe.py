@@ -87,6 +87,7 @@ class Recipe:
             append=APPEND,
             region_from="mark:init",
             region_to="mark:done",
+            typed_to="power-off",
             sources=self.sources(),
             versions={**base.versions, **versions},
             checksums={

@@ -1,7 +1,7 @@
 """Makes a root file system on a disk image out of Debian packages, without root rights.
 
 The packages are only unpacked.  Their maintainer scripts would have to run on a riscv64 machine, so
-we do what those of this small choice do: users and groups, and the link ``awk``.
+we do what those of this small choice do: users, groups and profiles, and the link ``awk``.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ _SPARE = 64 << 20
 _ADMIN = "/usr/sbin:/sbin"
 _IDENTITY = "11111111-2222-4333-8444-555555555555"
 """The UUID of the file system and the seed of its directories, so that two disks are alike."""
+
+_CONFIGURATION = {
+    "base-passwd/passwd.master": "etc/passwd",
+    "base-passwd/group.master": "etc/group",
+    "base-files/profile": "etc/profile",
+    "base-files/dot.profile": "root/.profile",
+    "base-files/dot.bashrc": "root/.bashrc",
+    "libc-bin/nsswitch.conf": "etc/nsswitch.conf",
+}
+"""What maintainer scripts copy out of ``usr/share``, and where it goes."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +155,11 @@ def _write(root: Path, path: str, file: File) -> None:
 
 def _settle(root: Path) -> None:
     """Do what the maintainer scripts would have done."""
-    (root / "etc").mkdir(exist_ok=True)
-    masters = root / "usr/share/base-passwd"
-    for name in ("passwd", "group"):
-        if (masters / f"{name}.master").is_file():
-            shutil.copyfile(masters / f"{name}.master", root / "etc" / name)
+    for folder in ("etc", "root"):
+        (root / folder).mkdir(exist_ok=True)
+    for source, target in _CONFIGURATION.items():
+        if (root / "usr/share" / source).is_file():
+            shutil.copyfile(root / "usr/share" / source, root / target)
     for link, target in (("awk", "mawk"), ("which", "which.debianutils")):
         if (root / "usr/bin" / target).exists() and not (root / "usr/bin" / link).exists():
             (root / "usr/bin" / link).symlink_to(target)

@@ -205,3 +205,40 @@ def test_what_to_do_about_a_mirror(
     with pytest.raises(EnvironmentFault) as caught:
         private.update(_nothing)
     assert str(caught.value) == f"apt cannot read the package index of {apt.SUITE}: {meant}"
+
+
+@pytest.mark.system
+def test_a_package_comes_with_what_it_depends_on_and_nothing_that_it_recommends(
+    tmp_path: Path, private: apt.Apt
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    index = []
+    for name, relation in (("a", "Depends: b\nRecommends: c\n"), ("b", ""), ("c", "")):
+        tree = tmp_path / name
+        (tree / "DEBIAN").mkdir(parents=True)
+        control = (
+            f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: n <n@n>\n"
+            f"{relation}Description: d\n"
+        )
+        (tree / "DEBIAN" / "control").write_text(control)
+        deb = mirror / f"{name}_1_all.deb"
+        subprocess.run(["dpkg-deb", "-b", str(tree), str(deb)], check=True, capture_output=True)
+        digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+        place = f"Filename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n"
+        index.append(control + place)
+    (mirror / "Packages").write_text("\n".join(index))
+    folder = tmp_path / "apt"
+    for part in ("lists/partial", "cache/archives/partial"):
+        (folder / part).mkdir(parents=True)
+    (folder / "status").touch()
+    (folder / "sources.list").write_text(f"deb [trusted=yes] copy:{mirror} ./\n")
+    assert private._run("apt-get", ["update"])[0] == 0
+    # An older version, left by a call that was interrupted before the mirror changed.
+    (folder / "cache" / "archives" / "b_0_all.deb").write_bytes(
+        (mirror / "b_1_all.deb").read_bytes()
+    )
+    found = private.closure(["a"], _nothing)
+    assert [path.name for path in found] == ["a_1_all.deb", "b_1_all.deb"]
+    with pytest.raises(EnvironmentFault, match=r"cannot download packages: Unable to locate .* d"):
+        private.closure(["d"], _nothing)

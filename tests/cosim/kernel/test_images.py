@@ -182,6 +182,7 @@ def test_firmware(tmp_path: Path) -> None:
         (elf(machine=62), "firmware .* built for x86-64"),
         (b"", "firmware .* is empty"),
         (gzip.compress(b"x"), "compressed by gzip"),
+        (b"MZ\0\0zimg" + bytes(99), "is an EFI kernel .zboot.; give it as the kernel"),
     ):
         path.write_bytes(contents)
         with pytest.raises(GuestImageError, match=says):

@@ -10,8 +10,9 @@ import pytest
 from cosim.errors import UsageError
 from cosim.run import plan
 from cosim.run.names import IN_FILE
-from cosim.run.run_spec import RunSpec
+from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends.gdb import Gdb
+from guest.spec import GuestSpec
 from tests.cosim.kernel.test_images import elf, image
 
 OWN = "console=ttyS0 panic=-1"
@@ -71,3 +72,33 @@ def test_firmware_may_be_all_that_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert code.given == firmware and code.bios is not None
     assert Path(code.bios).read_bytes() == b"code"
     assert len(code.symbols) == 0
+
+
+def test_the_region_goes_on_if_someone_types_into_a_guest_with_a_shell() -> None:
+    known = GuestSpec(
+        name="debian",
+        kernel=Path("Image"),
+        append="",
+        region_from="mark:init",
+        region_to="mark:done",
+        typed_to="power-off",
+        sources="",
+    )
+    talk = replace(spec(), console=(Exchange("# ", "ls"),))
+    assert plan._end(spec(), known) == "mark:done"
+    assert plan._end(talk, known) == plan._end(replace(spec(), live=True), known) == "power-off"
+    assert plan._end(replace(talk, region_to="mark:x"), known) == "mark:x"
+    assert plan._end(talk, replace(known, typed_to=None)) == "mark:done"
+    assert plan._end(spec(), None) == "power-off"
+
+
+def test_a_file_that_does_not_fill_its_flash_chip_is_refused(tmp_path: Path) -> None:
+    chip = tmp_path / "code.fd"
+    with chip.open("wb") as file:
+        file.truncate(32 << 20)
+    plan._check_flash(replace(spec(), pflash=(chip,)))
+    chip.write_bytes(b"x" * 1000)
+    with pytest.raises(
+        UsageError, match=r"--pflash: .*code\.fd has 1,000 bytes, .* 33,554,432; pad"
+    ):
+        plan._check_flash(replace(spec(), pflash=(chip,)))
