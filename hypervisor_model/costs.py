@@ -1,7 +1,7 @@
 """From counts to cycles, and the exit cost at which one policy overtakes another.
 
 Counts are what the models measure; cycles are counts times the parameters of a :class:`CostTable`
-(paging-models section 7).  **The default parameters are assumptions of ours**, neither measured nor
+(paging-models section 7).  **The default parameters are our assumptions**, neither measured nor
 quoted: round figures meant to be of the order reported for other architectures, of exits by
 O. Agesen et al., "Software Techniques for Avoiding Hardware Virtualization Exits" (USENIX ATC
 2012), and C. Dall et al., "ARM Virtualization: Performance and Architectural Implications" (ISCA
@@ -30,12 +30,13 @@ _HANDLING = {
     Exit.DIRTY_FILL: 300,
     Exit.GUEST_FAULT: 200,
     Exit.GSTAGE_FAULT: 600,
+    Exit.REMOTE_FENCE: 400,
 }
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Cycles of everything that is counted.  Every default is an assumption of ours.
+    """Cycles of everything that is counted.  Every default is our assumption.
 
     :raises ModelError: when a cost is negative.
     """
@@ -51,7 +52,8 @@ class CostTable:
     guest's context (paging-models section 2): a tenth of an exit."""
     handling: Mapping[Exit, float] = field(default_factory=lambda: dict(_HANDLING))
     """What the hypervisor does at an exit of each kind, in hundreds of instructions: decode and
-    emulate a store, walk the guest's tables in software, fill an entry."""
+    emulate a store, walk the guest's tables in software, fill an entry, send a request to other
+    harts and wait for them (whose own time is not in it)."""
     synchronised: float = 30
     """One guest entry read, translated and compared by an active synchronisation: one reference and
     some ten instructions."""

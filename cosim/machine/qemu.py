@@ -231,7 +231,7 @@ class Machine:
             self._split_waits()
 
     def _split_waits(self) -> None:
-        """Make a recording and its replays count alike around each ``wfi``."""
+        """Make a recording and its re-executions count alike around each ``wfi``."""
         split = self.timing.split
         if split is None:
             waiting = waits.pages(self.ram_words(), RAM_BASE, self.ram_extents())

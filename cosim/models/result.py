@@ -66,6 +66,8 @@ class EventCounts(TypedDict):
     fence: FenceCounts
     fence_order: NotRequired[int]
     """``sfence.w.inval`` and ``sfence.inval.ir``; older results lack it."""
+    remote_fence: NotRequired[int]
+    """Calls for fences on other harts; only if there were any."""
     satp_write: int
     envcfg_write: int
     access: int | None
@@ -114,6 +116,9 @@ class ResultDocument(TypedDict):
     """Where and when the policies exit; older results lack it."""
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
+    spread: NotRequired[Json]
+    """How far the counts of several runs spread (:mod:`cosim.models.spread`); only if there were
+    several."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,8 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 def has_finding(result: ResultDocument) -> bool:
     """Return True if the exit status is 1: a translation was illegal, something was missed, or two
     sources differ."""
+    if result.get("spread", {}).get("findings"):
+        return True
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
     return bool(
         illegal

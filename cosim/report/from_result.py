@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.result import ResultDocument, VirtualCounts, missed, missed_text
-from cosim.report import answer, from_profile, number_text, settings
+from cosim.report import answer, from_profile, from_spread, number_text, settings
 from cosim.report.content import (
     UNKNOWN,
     Axis,
@@ -49,6 +49,7 @@ def build(result: ResultDocument) -> Report:
         answer=answer.parts(result),
         sections=(
             *_findings(result),
+            *from_spread.sections(result.get("spread")),
             *(one for one in profile if not one.slug.startswith("causes")),
             *_plots("exits", "VM exits by kind", _totals(policies), _kinds(policies)),
             *(one for one in profile if one.slug.startswith("causes")),
@@ -165,7 +166,7 @@ def _run(result: ResultDocument) -> Table:
     if region.get("instructions") is not None:
         text += f", {region['instructions']:,} instructions"
     if region.get("not_replayed"):
-        text += f", up to {region['not_replayed']:,} more not replayed"
+        text += f", up to {region['not_replayed']:,} more not re-executed"
     facts = {
         "guest": str(result["guest"].get("name", "?")),
         "region": text,
@@ -197,10 +198,11 @@ def _events(result: ResultDocument) -> str:
     events, fence = result["events"], result["events"]["fence"]
     fences = fence["va"] + fence["va_asid"] + fence["asid"] + fence["all"]
     accesses = "unseen" if events["access"] is None else f"{events['access']:,}"
+    remote = f"{events['remote_fence']:,} remote fences, " if "remote_fence" in events else ""
     return (
         f"{events['pte_write']:,} table stores, {fences:,} fences "
         f"({fence['va']:,} va, {fence['va_asid']:,} va+asid, {fence['asid']:,} asid, "
-        f"{fence['all']:,} all), {events['satp_write']:,} satp writes, "
+        f"{fence['all']:,} all), {remote}{events['satp_write']:,} satp writes, "
         f"{accesses} accesses"
     )
 

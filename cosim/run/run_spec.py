@@ -15,6 +15,11 @@ from cosim.run.backend_options import BackendOptions
 from cosim.run.initrd_additions import Added
 from cosim.run.names import COMMAND_LINE, Names
 
+MOST_HARTS = 8
+"""Harts of a guest (ours): they take turns in one thread, so more only make it slower."""
+MOST_RUNS = 1000
+"""Repetitions of one run (ours): more are a mistake."""
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -58,6 +63,8 @@ class RunSpec:
     """A guest that the tool makes itself; otherwise ``kernel`` is given."""
     kernel: Path | None = None
     """With ``guest``, it runs instead of the guest's own kernel."""
+    load_address: int | None = None
+    """Physical address of the first byte of a ``kernel`` that is a flat binary."""
     initrd: Path | None = None
     append: str | None = None
     """The kernel's command line.  With ``guest``, it is added to the guest's own."""
@@ -65,6 +72,10 @@ class RunSpec:
     """A firmware file, or ``none`` to start in M-mode."""
     memory: str | None = None
     cpu: str | None = None
+    harts: int = 1
+    """Several harts run in real time, without being recorded."""
+    runs: int = 1
+    """How often the run is done, to see how far its counts spread."""
     disks: tuple[Disk, ...] = ()
     disk_write: bool = False
     """The guest's writes go to the images of ``disks`` themselves."""

@@ -244,9 +244,9 @@ class GdbSession:
             try:
                 interposer = self._interpose(machine)
                 with GdbMi(gdb_tool.path, transcript=self._options.mi_log) as gdb:
-                    if plan.image.kind == "elf":
+                    if plan.image.elf is not None:
                         with interrupts.allowed():
-                            gdb.load_symbols(plan.machine.kernel)
+                            gdb.load_symbols(plan.image.elf)
                     gdb.connect(interposer.path)
                     if plan.live:
                         self._watchers.note(f"cosim: {machine.ram_note}")

@@ -48,7 +48,7 @@ class Audit:
     hardware_ad: int = 0
     """Entries in which QEMU's MMU has set A or D; each is an event."""
     missed_satp_writes: int = 0
-    """How often ``satp`` held something else than the last write that was seen."""
+    """How often ``satp`` differed from the last write that was seen."""
     late_sites: set[int] = field(default_factory=set)
     """Fences and ``satp`` writes in text that appeared unseen: some may have been executed."""
 

@@ -42,7 +42,7 @@ from hypervisor_model.jit import unsigned
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
 _IN_ONE_GO = 16
-"""After so many stops that were foretold, others may have their say."""
+"""After this many foretold stops, other work gets its turn."""
 _SOON_SECONDS = 0.02
 """Stops that are foretold mostly come within this."""
 _TRAPPED = 5

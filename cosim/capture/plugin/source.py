@@ -43,6 +43,8 @@ class PluginSource:
         ``pc:ADDRESS``: before that instruction.  ``request``: soon after :meth:`end`.
     :param mark: virtual address of the mark instruction; None if the guest has none.
     :param mark_in_user: True if the mark counts only in U-mode.
+    :param firmware: True if the guest runs in S-mode and calls firmware.  If there are several
+        harts, a call for remote fences is then an event, and a fence of the firmware is none.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param paging: what the CPU has of the paging features that a guest can switch.
     :param devices: True if devices may write to RAM.  Entries that changed without a store are then
@@ -64,6 +66,7 @@ class PluginSource:
         end: str = "end",
         mark: int | None = USER_MARK,
         mark_in_user: bool = True,
+        firmware: bool = True,
         cbo_block: int = CBO_BLOCK,
         paging: Paging = ALWAYS_SETS_AD,
         devices: bool = False,
@@ -87,6 +90,7 @@ class PluginSource:
             f"from={start}",
             f"to={end}",
             f"off={OFF_SWITCH:#x}",
+            f"firmware={'on' if firmware else 'off'}",
             f"cboz={cbo_block}",
             f"switches={paging.switches:#x}",
             f"paging={paging.features:#x}",

@@ -11,7 +11,7 @@
 
 /* What the tables call back. */
 struct tables_hooks {
-    /* A page became live.  On return, every store that was made while it was not live is in RAM. */
+    /* A page became live: from now on every store to it is looked at. */
     void (*grown)(void);
     /* Return true if the page is the root in `satp` of any hart. */
     bool (*is_loaded_root)(uint64_t page);
@@ -36,6 +36,9 @@ struct part {
 /* Rules 3 to 5: a store in `parts` pages has been executed; RAM has its result. */
 void tables_store(const struct part *part, int parts, unsigned size, enum pte_op op,
                   const struct stamp *at);
+
+/* Return true if an entry of a live table in `parts` has changed since events have shown it. */
+bool tables_differ(const struct part *part, int parts);
 
 /* A vector store that reached a live table has been executed: every entry that has changed is its
  * work, unless the MMU may have done it.  It counts as a store of more than one entry (rule 5 a). */

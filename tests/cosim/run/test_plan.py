@@ -17,6 +17,7 @@ from cosim.run import plan
 from cosim.run.names import IN_FILE
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
+from tests.cosim.kernel.test_images import elf, image
 
 OWN = "console=ttyS0 panic=-1"
 
@@ -72,7 +73,7 @@ def _disk(tmp_path: Path, bus: Bus | None = None) -> Disk:
 
 def test_every_question_about_a_disk_is_answered(tmp_path: Path) -> None:
     asked = replace(spec(), disks=(_disk(tmp_path), _disk(tmp_path, "pci")), disk_write=True)
-    first, second = plan._devices(asked, "mmio").disks
+    first, second = plan._devices(asked, None, "mmio").disks
     assert (first.bus, first.format, first.writable) == ("mmio", "raw", True)
     assert (second.bus, second.format) == ("pci", "raw")
 
@@ -80,10 +81,34 @@ def test_every_question_about_a_disk_is_answered(tmp_path: Path) -> None:
 def test_places_on_the_board_are_limited(tmp_path: Path) -> None:
     disk = _disk(tmp_path)
     full = replace(spec(), disks=(disk,) * 7, net="user")
-    plan._devices(full, "mmio")
+    plan._devices(full, None, "mmio")
     with pytest.raises(UsageError, match="has 8 places for virtio-mmio") as refused:
-        plan._devices(replace(full, disks=(disk,) * 8), "mmio")
+        plan._devices(replace(full, disks=(disk,) * 8), None, "mmio")
     assert refused.value.key == "disk"
     mixed = (_disk(tmp_path, "mmio"), _disk(tmp_path, "mmio-legacy"))
     with pytest.raises(UsageError, match="all legacy or none"):
-        plan._devices(replace(spec(), disks=mixed), "pci")
+        plan._devices(replace(spec(), disks=mixed), None, "pci")
+
+
+def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
+    kernel, firmware = tmp_path / "Image", tmp_path / "fw.bin"
+    kernel.write_bytes(image())
+    firmware.write_bytes(b"\x13\0\0\0" * (5 << 18))  # 5 MiB
+    for bios, base in ((None, 0x8020_0000), ("none", 0x8000_0000), (firmware, 0x8060_0000)):
+        code = plan._code(kernel, None if bios is None else str(bios), spec(), "kernel")
+        assert code.image.entry == base
+        assert (code.loaded, code.bios) == (kernel, None if bios is None else str(bios))
+
+
+def test_firmware_may_be_all_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
+    firmware = tmp_path / "fw.elf"
+    firmware.write_bytes(elf())
+    code = plan._code(None, str(firmware), spec(), "kernel")
+    assert (code.given, code.loaded, code.bios) == (firmware, None, str(firmware))
+    assert code.image.ranges[0].start == 0x8000_0000
+    firmware.write_bytes(elf(segments=[(1, 5, 0, 0, b"code", 4)], entry=0, kind=3))
+    code = plan._code(None, str(firmware), spec(), "kernel")
+    assert code.given == firmware and code.bios is not None
+    assert Path(code.bios).read_bytes() == b"code"
+    assert len(code.symbols) == 0
