@@ -61,7 +61,7 @@ class Devices:
     @property
     def asynchronous(self) -> bool:
         """True if a device completes requests at times that QEMU must record."""
-        return bool(self.disks) or self.network
+        return bool(self.disks or self.network or self.shares)
 
     @property
     def has_dma(self) -> bool:

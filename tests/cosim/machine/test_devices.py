@@ -70,6 +70,7 @@ def test_a_shared_folder_is_read_only_unless_it_is_said() -> None:
     text = _text(Devices(shares=(Share(Path("/s"), "files"), Share(Path("/w"), "out", True))))
     assert "local,id=share0,path=/s,security_model=none,readonly=on" in text
     assert "local,id=share1,path=/w,security_model=none -device" in text
+    assert "sleep=on" in text, "the guest would wait for ever"
     assert "virtio-9p-pci,fsdev=share0,mount_tag=files" in text
 
 

@@ -125,6 +125,15 @@ def test_the_reason_of_the_end_is_kept(server: _Server, monitor: Monitor) -> Non
     assert monitor.shutdown_reason() == "guest-reset"
 
 
+def test_the_reason_is_found_behind_other_events(server: _Server, monitor: Monitor) -> None:
+    """A session that never looked at the events finds the reason when QEMU has gone."""
+    for name in ("RESUME", "STOP", "RESUME"):
+        server.say({"event": name, "timestamp": {"seconds": 1, "microseconds": 0}})
+    server.say(_SHUTDOWN)
+    server.hang_up()
+    assert monitor.shutdown_reason(gone=True) == "guest-reset"
+
+
 def test_events_between_answers_are_not_lost(server: _Server, monitor: Monitor) -> None:
     server.answers["cont"] = [_SHUTDOWN, {"return": {}}]
     monitor.ask("cont", 5)

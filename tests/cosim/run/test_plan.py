@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pytest
 
 from cosim.errors import UsageError
+from cosim.kernel.images import KernelImage
+from cosim.kernel.symbols import Symbols
+from cosim.machine.devices import Bus, Disk
 from cosim.run import plan
 from cosim.run.names import IN_FILE
 from cosim.run.run_spec import Exchange, RunSpec
@@ -48,6 +53,42 @@ def test_a_command_line_that_the_kernel_would_cut_is_refused() -> None:
 def test_messages_name_the_key_of_a_run_file() -> None:
     with pytest.raises(UsageError, match=r"^append makes the guest's command line 1024 bytes"):
         plan._check_fits("a" * 1024, replace(spec(append="a"), names=IN_FILE))
+
+
+def _image(kind: Literal["elf", "image"]) -> KernelImage:
+    return KernelImage(Path("k"), kind, 0x8020_0000, ())
+
+
+def test_devices_are_where_the_kernel_looks_for_them() -> None:
+    nothing = Symbols(np.array([], np.uint64), [])
+    linux = Symbols(np.array([0x8020_0000], np.uint64), ["linux_banner"])
+    assert plan._bus(_image("image"), nothing) == "pci"
+    assert plan._bus(_image("elf"), linux) == "pci"
+    assert plan._bus(_image("elf"), nothing) == "mmio"
+
+
+def _disk(tmp_path: Path, bus: Bus | None = None) -> Disk:
+    (tmp_path / "d").write_bytes(bytes(512))
+    return Disk(tmp_path / "d", bus=bus)
+
+
+def test_every_question_about_a_disk_is_answered(tmp_path: Path) -> None:
+    asked = replace(spec(), disks=(_disk(tmp_path), _disk(tmp_path, "pci")), disk_write=True)
+    first, second = plan._devices(asked, None, "mmio").disks
+    assert (first.bus, first.format, first.writable) == ("mmio", "raw", True)
+    assert (second.bus, second.format) == ("pci", "raw")
+
+
+def test_places_on_the_board_are_limited(tmp_path: Path) -> None:
+    disk = _disk(tmp_path)
+    full = replace(spec(), disks=(disk,) * 7, net="user")
+    plan._devices(full, None, "mmio")
+    with pytest.raises(UsageError, match="has 8 places for virtio-mmio") as refused:
+        plan._devices(replace(full, disks=(disk,) * 8), None, "mmio")
+    assert refused.value.key == "disk"
+    mixed = (_disk(tmp_path, "mmio"), _disk(tmp_path, "mmio-legacy"))
+    with pytest.raises(UsageError, match="all legacy or none"):
+        plan._devices(replace(spec(), disks=mixed), None, "pci")
 
 
 def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:

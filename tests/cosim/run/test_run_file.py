@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from cosim.errors import RunFileError, UsageError
 from cosim.kernel.symbols import Symbols
+from cosim.machine.devices import Disk, Share
 from cosim.run import region, run_file, toml_lines
+from cosim.run.initrd_additions import Added
 from cosim.run.run_file import RunFile
 from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
@@ -78,6 +81,55 @@ within = 2
     }
     loaded = load_file(tmp_path / "file.toml")
     assert loaded.output == Path("file-results")
+
+
+def test_the_devices_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "root.img").write_bytes(bytes(512))
+    (tmp_path / "tool").write_bytes(b"x")
+    text = """guest = "linux"
+backend = "plugin"
+disk = ["root.img,bus=mmio"]
+disk_limit = "1M"
+net = "user"
+share = "."
+board = "acpi=off"
+initrd_add = ["tool"]
+qemu = "-device virtio-rng-pci"
+like = "xv6"
+"""
+    (run,) = load(tmp_path, text.replace('"."', f'"{tmp_path},tag=files"')).values()
+    assert run.disks == (Disk(tmp_path / "root.img", bus="mmio"),)
+    assert run.disk_limit == 1 << 20
+    assert run.shares == (Share(tmp_path, "files"),)
+    assert run.initrd_add == (Added(tmp_path / "tool", "tool"),)
+    assert run.qemu == ("-device", "virtio-rng-pci")
+    assert (run.net, run.board, run.like) == ("user", "acpi=off", "xv6")
+    document = json.loads(json.dumps(run.to_json()))
+    assert document["disks"][0]["path"] == str(tmp_path / "root.img")
+    assert "pflash" not in document, "documents of runs without devices stay as they were"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("disk_write = true", r":2: disk_write: needs disk"),
+        (
+            'disk = "file.toml"\ndisk_write = true',
+            r":3: disk_write: cannot be used with the gdb\+plugin backend, which runs the guest ag",
+        ),
+        (
+            'disk = "file.toml"\nbackend = "plugin"\ndisk_write = true\ndisk_limit = "1M"',
+            r":5: disk_limit: has no effect with disk_write",
+        ),
+        ('share = "/"', r":2: share: has the tag \'\'; a tag has at most 31 letters"),
+        ('share = "/,tag=r"', r":2: share: cannot be used with the gdb\+plugin backend, because"),
+        ('qemu = "-netdev user,id=n"', r":2: qemu: has -netdev, which QEMU's recordings do not"),
+        ('like = "minix"', r":2: like: is 'minix'; it can be xv6"),
+    ],
+)
+def test_devices_that_a_run_cannot_have(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RunFileError, match=message):
+        load(tmp_path, f'guest = "linux"\n{text}\n')
 
 
 def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
