@@ -106,14 +106,19 @@ def _devices() -> list[Callable[[Any], Any]]:
             "--disk",
             multiple=True,
             metavar="FILE[,K=V..]",
-            help="A virtio disk; never written.  format=raw|qcow2; bus=pci|mmio|mmio-legacy; "
-            "limit=SIZE: the most that may be written.  Repeatable.",
+            help="A virtio disk; never written.  format=raw|qcow2; bus=pci|mmio|mmio-legacy.  "
+            "Repeatable.",
         ),
         click.option(
             "--disk-write",
             is_flag=True,
             default=None,
             help="Write the guest's changes to the files of --disk.",
+        ),
+        click.option(
+            "--disk-limit",
+            metavar="SIZE",
+            help="End the run if the guest writes more than this to its disks.",
         ),
         click.option("--net", metavar="user|none", help="A network card behind QEMU's router."),
         click.option(

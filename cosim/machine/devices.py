@@ -32,8 +32,6 @@ class Disk:
     bus: Bus | None = None
     writable: bool = False
     """The guest's writes go to the image itself and not to an overlay."""
-    limit: int | None = None
-    """The most bytes that the overlay, or the image if it is writable, may reach."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Devices:
     shares: tuple[Share, ...] = ()
     flash: tuple[Path, ...] = ()
     """Contents of the board's two flash chips: code and variables.  They are never written."""
+    limit: int | None = None
+    """How many bytes the overlays of all disks may take."""
     bus: Bus = "pci"
     """Where the network card and the folders are, and disks that name no bus."""
 

@@ -22,8 +22,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.errors import CosimError, MachineError, StorageError, UsageError
-from cosim.machine import dma, interrupts, process, tools, waits
+from cosim.errors import CosimError, GuestError, MachineError, StorageError, UsageError
+from cosim.machine import dma, interrupts, overlays, process, tools, waits
 from cosim.machine.configuration import (
     RAM_BASE,
     MachineConfig,
@@ -366,6 +366,19 @@ class Machine:
             return int(self.qmp("query-replay")["icount"])
         return None
 
+    def check_disks(self) -> None:
+        """Check that the guest has not written more to its disks than it may.
+
+        :raises GuestError: when it has.
+        """
+        limit = self.config.devices.limit
+        if limit is not None and self.alive() and overlays.written(self.pid) > limit:
+            raise GuestError(
+                f"the guest has written more than {limit >> 10:,} KiB to its disks; allow more "
+                "with --disk-limit",
+                log=str(self.console_log),
+            )
+
     def running(self) -> bool:
         """Return True if QEMU says that the guest is not stopped."""
         with contextlib.suppress(CosimError):
@@ -455,7 +468,8 @@ class Machine:
 
         ``-no-reboot`` turns a reset into an end.  A Linux that panics asks for a reset.
         """
-        reason = self._monitor.shutdown_reason() if self._monitor is not None else None
+        gone = not self.alive()
+        reason = None if self._monitor is None else self._monitor.shutdown_reason(gone=gone)
         # QEMU 7.2's power-off device ends QEMU at once, without an event.
         if reason is None and self._process is not None and self._process.poll() == 0:
             return "guest-shutdown"

@@ -393,7 +393,7 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
                 f"{spec.names.option('disk')}: the board's virtio-mmio devices are all legacy or "
                 "none; give all disks the same bus"
             )
-        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, bus)
+        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, spec.disk_limit, bus)
         if mmio_devices(devices) > MMIO_SLOTS:
             raise UsageError(
                 f"{spec.names.option('disk')}: the board has {MMIO_SLOTS} places for virtio-mmio "

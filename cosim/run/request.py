@@ -149,6 +149,7 @@ _CHECKS: dict[str, Check] = {
     "runs": _runs,
     "disk": _each(device_options.disk),
     "disk_write": checks.switch,
+    "disk_limit": device_options.size,
     "net": device_options.network,
     "share": _each(device_options.share),
     "board": device_options.board,
@@ -294,17 +295,27 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
         for key in ("live", "trace", "gdb", "stop_on_divergence"):
             if fields.get(key):
                 return Problem("runs", f"cannot be used together with {names.option(key)}")
-    if fields.get("disk_write") and "disk" not in fields:
-        return Problem("disk_write", f"needs {names.option('disk')}")
+    for key in ("disk_write", "disk_limit"):
+        if fields.get(key) and "disk" not in fields:
+            return Problem(key, f"needs {names.option('disk')}")
+    if fields.get("disk_write") and "disk_limit" in fields:
+        written = names.option("disk_write")
+        return Problem("disk_limit", f"has no effect with {written}, which needs no overlay")
     if "console" in fields and fields.get("live"):
         live = names.option("live")
         return Problem("console", f"cannot be used together with {live}; there you type yourself")
     if fields.get("guest") in scenarios.GUESTS:
         for word in fields.get("workload", "").split():
             key, _, value = word.partition("=")
-            wrong = scenarios.problem(value) if key == "scenario" else None
+            if key != "scenario":
+                continue
+            wrong = scenarios.problem(value)
             if wrong is not None:
                 return Problem("workload", f"{word}: {wrong}")
+            harts = scenarios.harts_for(value)
+            if harts > fields.get("smp", 1):
+                smp = names.setting("smp", harts)
+                return Problem("workload", f"{word} needs {harts} harts; use {smp}")
     begin = fields.get("from")
     if begin is not None and begin == fields.get("to") and not begin.startswith("console:"):
         return Problem("to", f"is the same place as {names.option('from')}; the region is empty")

@@ -34,7 +34,18 @@ class Exchange:
 
 
 _ADDITIONS = (
-    *("disks", "disk_write", "net", "shares", "board", "dtb", "pflash", "initrd_add", "qemu"),
+    *(
+        "disks",
+        "disk_write",
+        "disk_limit",
+        "net",
+        "shares",
+        "board",
+        "dtb",
+        "pflash",
+        "initrd_add",
+        "qemu",
+    ),
     "like",
 )
 """Fields that a run's document has only if they are set."""
@@ -68,6 +79,8 @@ class RunSpec:
     disks: tuple[Disk, ...] = ()
     disk_write: bool = False
     """The guest's writes go to the images of ``disks`` themselves."""
+    disk_limit: int | None = None
+    """How many bytes of the host's disk the guest's writes may take."""
     net: str | None = None
     """``user`` for a network card behind QEMU's own router."""
     shares: tuple[Share, ...] = ()

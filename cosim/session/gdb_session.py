@@ -47,7 +47,14 @@ from cosim.session.feeder import Feeder
 from cosim.session.forecast import Forecast, known_warning, warning
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import Recorded, last_words, nameless_file, panic_line, record
+from cosim.session.recording import (
+    Recorded,
+    last_words,
+    nameless_file,
+    needs,
+    panic_line,
+    record,
+)
 from cosim.session.standstill import Standstill
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -353,7 +360,9 @@ class GdbSession:
             self._not_replayed = _less(self._recorded.instructions, self._instructions)
         panic = self._panic(machine)
         if not reached and panic:
-            raise GuestError(f"the guest panicked: {panic}", log=str(machine.console_log))
+            raise GuestError(
+                f"the guest panicked: {panic}{needs(panic)}", log=str(machine.console_log)
+            )
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         """Let the guest run up to ``edge``; return False if it ended before that."""

@@ -111,8 +111,8 @@ class Merge:
 
     :param stream: all events of the plugin.  It may be a mapped file.
     :param labels: the labels of the plugin's marks, for texts.
-    :param hardware_ad: the MMU updates A and D.  Then the value that a store replaced may differ in
-        them, because the sources notice the update at different times.
+    :param hardware_ad: the MMU updates A and D.  Then the value that a store replaced, and an entry
+        of a table that becomes live, may differ in them: the sources read at different times.
     """
 
     def __init__(
@@ -308,6 +308,7 @@ class Merge:
         comparable["icount"] = -1
         if self._hardware_ad:
             comparable["b"][comparable["kind"] == Kind.PTE_WRITE] &= ~_HARDWARE_AD
+            comparable["c"][comparable["kind"] == Kind.TABLE_ENTRY] &= ~_HARDWARE_AD
         return comparable
 
     def _differ(self, ours: Any, theirs: Any) -> None:

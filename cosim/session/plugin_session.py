@@ -25,7 +25,7 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import has_panicked, last_words, panic_line
+from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
@@ -98,6 +98,7 @@ class PluginSession:
         self._killed = False
         """True if QEMU did not end when it was asked to."""
         self._dialogue_error: CosimError | None = None
+        self._overflow: GuestError | None = None
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
@@ -179,6 +180,8 @@ class PluginSession:
                 raise self._looping(self._loop, machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
+            if self._overflow is not None:
+                raise self._overflow
             self._check_end(machine)
             machine.console.check_log()
 
@@ -191,6 +194,7 @@ class PluginSession:
             self._watch_console,
             self._watch_traps,
             self._watch_panic,
+            self._watch_disks,
             self._watch_way,
         )
         threads = {
@@ -224,7 +228,8 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
-        self._unexplained.take(batch)
+        if self._plan.machine.has_dma:
+            self._unexplained.take(batch)
         self._watchers.keep(batch)
         self._pipeline.feed(batch)
         if self._plan.stop_on_divergence and self._pipeline.illegal:
@@ -289,6 +294,16 @@ class PluginSession:
         while not done.wait(_VIEW_SECONDS):
             if has_panicked(machine):
                 self._end(machine, done)
+                return
+
+    def _watch_disks(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that writes more to its disks than it may."""
+        while self._plan.machine.devices.limit is not None and not done.wait(_VIEW_SECONDS):
+            try:
+                machine.check_disks()
+            except GuestError as error:
+                self._overflow = error
+                self._stop(machine.pid)
                 return
 
     def _end(self, machine: Machine, done: threading.Event) -> None:
@@ -371,7 +386,7 @@ class PluginSession:
         if not ended and plan.end.form != "power-off":
             raise GuestError(f"{how} before the region's end ({plan.edge(end=True)})", log=log)
         if panic:
-            raise GuestError(f"the guest panicked: {panic}", log=log)
+            raise GuestError(f"the guest panicked: {panic}{needs(panic)}", log=log)
 
     def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         summary = self._source.summary

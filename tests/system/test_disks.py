@@ -92,5 +92,9 @@ def test_a_killed_run_leaves_the_disk_as_it_was_and_nothing_behind(
         while command.living():
             assert time.monotonic() < deadline + PATIENCE
             time.sleep(0.1)
+    words = [*_words(kernel, disk, "plugin", "mark:end"), "--disk-limit", "1K"]
+    ended = run(words, other.environment())
+    assert ended.status == 3
+    assert "has written more than 1 KiB to its disks" in ended.stderr
     assert _digest(disk) == before
     assert [path for path in home.leftovers() if path.name != "recording.bin"] == []

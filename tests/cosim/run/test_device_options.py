@@ -24,14 +24,13 @@ def test_a_disk_with_its_settings(tmp_path: Path) -> None:
     (tmp_path / "a,b").touch()
     (tmp_path / "d").touch()
     assert options.disk("d", tmp_path) == Disk(tmp_path / "d")
-    given = options.disk("a,,b,format=qcow2,bus=mmio,limit=64M", tmp_path)
-    assert given == Disk(tmp_path / "a,b", "qcow2", "mmio", limit=64 << 20)
+    given = options.disk("a,,b,format=qcow2,bus=mmio", tmp_path)
+    assert given == Disk(tmp_path / "a,b", "qcow2", "mmio")
     for value, why in {
-        "d,size=3": "has 'size=3'; known: format=.., bus=.., limit=..",
+        "d,size=3": "has 'size=3'; known: format=.., bus=..",
         "d,format=vmdk": "has format=vmdk; known: raw, qcow2",
         "d,bus=ide": "has bus=ide; known: pci, mmio, mmio-legacy",
         "d,bus=pci,bus=mmio": "has bus twice",
-        "d,limit=lots": "has limit=lots: 'lots' is not a memory size",
         "e": "which is not a file",
     }.items():
         _refused(options.disk, value, re.escape(why), tmp_path)

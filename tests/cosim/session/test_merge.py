@@ -243,6 +243,17 @@ def test_updates_by_hardware_are_not_compared() -> None:
     assert merge.agreement.difference is not None
 
 
+def test_the_mmu_may_have_used_a_table_before_the_plugin_reads_it() -> None:
+    leaf = pte.V | pte.R | pte.X
+    stream = joined([event(Kind.TABLE_ENTRY, 1, c=leaf | pte.A), event(Kind.FENCE, 2)])
+    seen = as_gdb(stream)
+    seen["c"][0] = leaf
+    assert run(stream, [seen], hardware_ad=True)[0].agreement.difference is None
+    assert run(stream, [seen])[0].agreement.difference is not None
+    seen["c"][0] = leaf | pte.W
+    assert run(stream, [seen], hardware_ad=True)[0].agreement.difference is not None
+
+
 def test_changes_without_a_store_are_not_compared_and_the_plugins_are_kept() -> None:
     fence, end = event(Kind.FENCE, 0), event(Kind.FENCE, 3)
     ours = event(Kind.PTE_WRITE, 1, c=5, sub=PteOp.OTHER)
