@@ -108,6 +108,11 @@ def _refuse_beside(option: str, others: dict[str, Any]) -> None:
 def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
     if given.get("backend") not in (None, FOR_DEBUG):
         raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
+    if (given.get("smp") or 1) > 1:
+        raise UsageError(
+            "--smp: cosim debug goes back in a recording, and QEMU does not record several harts; "
+            "use cosim run --smp N --gdb SOCKET for a gdb beside the running guest"
+        )
     take_scenario(scenario, guest, given)
     # The checker needs the accesses that a larger filter leaves out.
     return spec_from(guest, FOR_DEBUG, filter=_FILTER, **given)

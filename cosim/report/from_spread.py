@@ -23,8 +23,10 @@ def sections(spread: Mapping[str, Any] | None) -> Iterator[Section]:
     counts: Counts = spread["counts"]
     heading = f"Median and spread of {spread['runs']} runs"
     short = {path: counts[path] for path in counts if _is_short(path, counts)}
-    yield Section("spread", heading, (_table(short),), data=dict(spread))
-    yield Section("spread-all", f"{heading}: all counts", (_table(counts),), detail=True)
+    yield Section("spread", heading, (_table(short, spread["runs"]),), data=dict(spread))
+    yield Section(
+        "spread-all", f"{heading}: all counts", (_table(counts, spread["runs"]),), detail=True
+    )
 
 
 def sentences(spread: Mapping[str, Any] | None) -> Iterator[str]:
@@ -43,7 +45,7 @@ def _is_short(path: str, counts: Counts) -> bool:
     return path in _FIRST or path.endswith(tuple(f".{key}" for key in _OF_POLICIES))
 
 
-def _table(counts: Counts) -> Part:
+def _table(counts: Counts, runs: int) -> Part:
     rows = tuple(
         (
             Cell(path.removeprefix("policies.")),
@@ -54,7 +56,7 @@ def _table(counts: Counts) -> Part:
         )
         for path, one in counts.items()
     )
-    return Table("", ("", "median", "lowest", "highest", "spread"), rows)
+    return Table("", (f"{runs} runs", "median", "lowest", "highest", "spread"), rows)
 
 
 def _share(one: Mapping[str, Any]) -> str:

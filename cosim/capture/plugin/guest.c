@@ -121,10 +121,20 @@ uint64_t reg_read(int reg)
 /* QEMU's variable with the running vCPU.  It belongs to a thread, and one thread runs all harts.  A
  * QEMU that is built without modules does not show it. */
 static void *const *current_vcpu;
+/* QEMU's function that makes a vCPU leave its code. */
+static void (*leave_code)(void *vcpu);
 
 void turns_find(void)
 {
     current_vcpu = dlsym(RTLD_DEFAULT, "current_cpu");
+    leave_code = (void (*)(void *))dlsym(RTLD_DEFAULT, "cpu_exit");
+}
+
+void end_turn(void)
+{
+    if (current_vcpu && leave_code) {
+        leave_code(*current_vcpu);
+    }
 }
 
 bool same_hart_runs(void)

@@ -112,5 +112,7 @@ void turns_find(void);
 /* Return true if the same hart runs as when this was last asked.  It is cheap if QEMU shows which
  * vCPU runs. */
 bool same_hart_runs(void);
+/* Let the next hart run after this block.  It does nothing if QEMU does not show how. */
+void end_turn(void);
 
 #endif

@@ -34,10 +34,19 @@ void on_count(unsigned vcpu, void *data)
     now->started += (uintptr_t)data;
 }
 
+/* Instructions of one turn.  QEMU changes the hart when an interrupt comes, and otherwise ten times a
+ * second.  A hart that spins until another has done something would spin for so long. */
+enum { TURN = 50000 };
+
 void on_block(unsigned given, void *data)
 {
     (void)given;
     (void)data;
+    static uint64_t turn_ends;
+    if (now->started >= turn_ends) {
+        turn_ends = now->started + TURN;
+        end_turn();
+    }
     if (same_hart_runs()) {
         return;
     }
