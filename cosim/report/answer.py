@@ -52,6 +52,7 @@ def _what_ran(result: ResultDocument) -> str:
         (region.get("instructions"), "instruction"),
         (events["pte_write"], "table store"),
         (fences, "fence"),
+        (events.get("remote_fence"), "remote fence"),
         (events["satp_write"], "satp write"),
     ]
     seen = _listed([_count(number, what) for number, what in counts if number is not None])
