@@ -396,7 +396,8 @@ def _last_loaded(h: History, c: Checker, hart: int, by: int, satp: int, before: 
 
 @inner
 def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
-    """Return the time of the first fence of a whole ASID after a time; NEVER if there was none."""
+    """Return the time of the first fence of a whole ASID after a time; NEVER if there was none, and
+    that time itself if it would need more fences than are kept."""
     found = NEVER
     count = min(c.state.log, c.log.shape[0])
     for back in range(count):
@@ -412,6 +413,7 @@ def _next_fence(c: Checker, hart: int, asid: int, after: int) -> int:
             found = min(found, row.covers)
     if c.state.log > count:
         c.state.doubt = 1
+        return after
     return found
 
 

@@ -20,9 +20,13 @@ _COUNTERS = max(Kind) + 1
 
 
 class EventCounter:
-    """Counts the events of every batch it is given."""
+    """Counts the events of every batch it is given.
 
-    def __init__(self) -> None:
+    :param harts: of the guest; with one there are no remote fences, and they are not mentioned.
+    """
+
+    def __init__(self, harts: int = 1) -> None:
+        self._several = harts > 1
         self._kinds = np.zeros(_COUNTERS, dtype=np.int64)
         self._virtual = np.zeros(_COUNTERS, dtype=np.int64)
         self._forms = np.zeros(_FORMS, dtype=np.int64)
@@ -78,7 +82,7 @@ class EventCounter:
                 page_fault=virtual[Kind.PAGE_FAULT],
             ),
         )
-        if kinds[Kind.REMOTE_FENCE]:
+        if self._several or kinds[Kind.REMOTE_FENCE]:
             counts["remote_fence"] = kinds[Kind.REMOTE_FENCE]
         return counts
 

@@ -30,7 +30,7 @@ class Pipeline:
     def __init__(self, origin: Origin, policies: Mapping[str, Policy]) -> None:
         self.origin = origin
         self._policies = dict(policies)
-        self._counter = EventCounter()
+        self._counter = EventCounter(origin.machine.harts)
         self._comparison = Comparison(origin.machine, list(policies))
         self._profiler = Profiler(list(policies), origin.machine.harts)
         self.symbols: Callable[[], Symbols | None] = lambda: None

@@ -67,7 +67,7 @@ class EventCounts(TypedDict):
     fence_order: NotRequired[int]
     """``sfence.w.inval`` and ``sfence.inval.ir``; older results lack it."""
     remote_fence: NotRequired[int]
-    """Calls for fences on other harts; only if there were any."""
+    """Calls for a fence on named harts; results of one hart lack it."""
     satp_write: int
     envcfg_write: int
     access: int | None

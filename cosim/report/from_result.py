@@ -198,11 +198,11 @@ def _events(result: ResultDocument) -> str:
     events, fence = result["events"], result["events"]["fence"]
     fences = fence["va"] + fence["va_asid"] + fence["asid"] + fence["all"]
     accesses = "unseen" if events["access"] is None else f"{events['access']:,}"
-    remote = f"{events['remote_fence']:,} remote fences, " if "remote_fence" in events else ""
+    called = f", {events['remote_fence']:,} remote fences" if "remote_fence" in events else ""
     return (
         f"{events['pte_write']:,} table stores, {fences:,} fences "
         f"({fence['va']:,} va, {fence['va_asid']:,} va+asid, {fence['asid']:,} asid, "
-        f"{fence['all']:,} all), {remote}{events['satp_write']:,} satp writes, "
+        f"{fence['all']:,} all){called}, {events['satp_write']:,} satp writes, "
         f"{accesses} accesses"
     )
 

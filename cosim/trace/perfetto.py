@@ -37,7 +37,8 @@ _SEQUENCE = 1
 """All packets are of one writer."""
 _TOP = ("harts", "address spaces", "exits", "exits in each window", "TLB misses in each window")
 """The groups of tracks, from above."""
-_ON_HART = (Kind.FENCE, Kind.PAGE_FAULT, Kind.MARK)
+_WITH_ADDRESS = (Kind.ACCESS, Kind.FENCE, Kind.REMOTE_FENCE, Kind.PTE_WRITE, Kind.PAGE_FAULT)
+_ON_HART = (Kind.FENCE, Kind.REMOTE_FENCE, Kind.PAGE_FAULT, Kind.MARK)
 
 
 class PerfettoFile:
@@ -210,7 +211,7 @@ class PerfettoFile:
             note.int_value = value
         pc = unsigned(int(event["pc"]))
         notes = {"pc": pc}
-        if event["kind"] in (Kind.ACCESS, Kind.FENCE, Kind.PTE_WRITE, Kind.PAGE_FAULT):
+        if event["kind"] in _WITH_ADDRESS:
             notes["address"] = unsigned(int(event["a"]))
         for key, value in notes.items():
             note = packet.track_event.debug_annotations.add()

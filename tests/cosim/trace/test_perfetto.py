@@ -26,14 +26,17 @@ from tests.cosim.streams import write_trace
 NAMES = ("shadow", "lsp")
 KERNEL = 0xFFFF_FFFF_8000_0000
 SATPS = [signed(make(Mode.SV39, 0x8000_1000 + (n << 12), n)) for n in range(3)]
+KINDS = (
+    *(Kind.ACCESS, Kind.FENCE, Kind.REMOTE_FENCE, Kind.SATP_WRITE),
+    *(Kind.PTE_WRITE, Kind.MARK, Kind.PAGE_FAULT),
+)
 
 
 def events(seed: int, count: int, step: int) -> tuple[EventBatch, np.ndarray]:
     """Events of two harts, with the exits and misses of two policies at a third of them."""
     random = np.random.default_rng(seed)
     batch = empty(count)
-    kinds = [Kind.ACCESS, Kind.FENCE, Kind.SATP_WRITE, Kind.PTE_WRITE, Kind.MARK, Kind.PAGE_FAULT]
-    batch["kind"] = random.choice(kinds, count)
+    batch["kind"] = random.choice(KINDS, count)
     batch["sub"][batch["kind"] == Kind.SATP_WRITE] = Satp.SATP
     batch["hart"] = random.integers(0, 2, count)
     batch["b"] = random.choice(SATPS, count)
@@ -171,7 +174,7 @@ def test_what_happened_is_on_its_track(seed: int, count: int, step: int, cuts: l
         if kind == Kind.MARK:
             label = {0: "zero", 1: "<b>"}.get(int(event["a"]), f"mark {event['a']}")
             on_harts[f"hart {hart}", time, label] += 1
-        elif kind in (Kind.FENCE, Kind.PAGE_FAULT):
+        elif kind in (Kind.FENCE, Kind.REMOTE_FENCE, Kind.PAGE_FAULT):
             on_harts[f"hart {hart}", time, name] += 1
         elif kind == Kind.PTE_WRITE:
             stores[space, time, name] += 1

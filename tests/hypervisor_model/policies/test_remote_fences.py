@@ -88,9 +88,12 @@ def outcome(spec: str, machine: MachineModel, batch: EventBatch) -> dict[str, An
     }
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from((2, 4, 8)))
-def test_a_remote_fence_is_the_fences_of_the_harts_that_it_names(seed: int, harts: int) -> None:
+@pytest.mark.parametrize("spec", policies.POLICIES)
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), harts=st.sampled_from((2, 4, 8)))
+def test_a_remote_fence_is_the_fences_of_the_harts_that_it_names(
+    spec: str, seed: int, harts: int
+) -> None:
     called, calls = play(seed, harts, apart=False)
     apart, _ = play(seed, harts, apart=True)
     rng = random.Random(seed)
@@ -104,12 +107,11 @@ def test_a_remote_fence_is_the_fences_of_the_harts_that_it_names(seed: int, hart
         walk_cache_ways=rng.choice((0, 2)),
         setup=rng.choice(("h", "base")),
     )
-    for spec in policies.POLICIES:
-        one, other = outcome(spec, machine, called), outcome(spec, machine, apart)
-        for key in ("answers", "exits", "misses"):
-            assert one[key] == other[key], (spec, key)
-        assert one["calls"] == (None if spec == "native" else calls), spec
-        assert one["at_calls"] == [0 if spec == "native" else 1] * calls, spec
+    one, other = outcome(spec, machine, called), outcome(spec, machine, apart)
+    for key in ("answers", "exits", "misses"):
+        assert one[key] == other[key], key
+    assert one["calls"] == (None if spec == "native" else calls)
+    assert one["at_calls"] == [0 if spec == "native" else 1] * calls
 
 
 def test_lsp_synchronises_a_space_once_for_all_harts_of_a_call() -> None:
