@@ -30,6 +30,7 @@ _HANDLING = {
     Exit.DIRTY_FILL: 300,
     Exit.GUEST_FAULT: 200,
     Exit.GSTAGE_FAULT: 600,
+    Exit.REMOTE_FENCE: 400,
 }
 
 
@@ -51,7 +52,8 @@ class CostTable:
     guest's context (paging-models section 2): a tenth of an exit."""
     handling: Mapping[Exit, float] = field(default_factory=lambda: dict(_HANDLING))
     """What the hypervisor does at an exit of each kind, in hundreds of instructions: decode and
-    emulate a store, walk the guest's tables in software, fill an entry."""
+    emulate a store, walk the guest's tables in software, fill an entry, send a request to other
+    harts and wait for them (whose own time is not in it)."""
     synchronised: float = 30
     """One guest entry read, translated and compared by an active synchronisation: one reference and
     some ten instructions."""

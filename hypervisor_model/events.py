@@ -34,6 +34,14 @@ A FENCE_ORDER is ``sfence.w.inval`` or ``sfence.inval.ir``.  It drops nothing.  
 A policy carries out ``sinval.vma`` at once, as if it were ``sfence.vma``, which the specification
 allows.  Traces before version 3 do not have it.
 
+A REMOTE_FENCE is a call of the guest to its firmware (SBI, extension RFENCE and its legacy forms):
+a fence on the harts in ``harts``, which may name the caller, too.  ``sub``, ``a`` and ``b`` are
+those of a FENCE; with an address the fence covers each page that has one of the ``c`` bytes from
+``a`` on.  A call for everything (start and size 0, or size -1) is a form without an address.  The
+event stands where the call returns, with the pc of the ``ecall``: by then each hart has done what
+the call asks for.  What firmware executes on each hart is no event, and neither is a call that it
+refuses.  Machines of one hart do not have it, and neither do traces before version 4.
+
 A PTE_WRITE with ``PteOp.HARDWARE_AD`` is no store: the guest's MMU has set A or D in the entry.  It
 is found by looking, before the next FENCE or ENVCFG_WRITE or at the end of the region, and comes in
 front of that event.  An entry that was stored to in the meantime is not found.
@@ -66,6 +74,7 @@ class Kind(IntEnum):
     MARK = 9
     ENVCFG_WRITE = 10
     FENCE_ORDER = 11
+    REMOTE_FENCE = 12
 
 
 class PteOp(IntEnum):
@@ -84,7 +93,7 @@ class PteOp(IntEnum):
 
 
 class Fence(IntEnum):
-    """``sub`` of a FENCE: the low two bits are the form, the rest the instruction."""
+    """``sub`` of a (REMOTE_)FENCE: the low two bits are the form, the rest the instruction."""
 
     ALL = 0
     VA = 1
@@ -188,8 +197,6 @@ class Content(Enum):
     """A small number, never negative."""
     KIND = auto()
     """A :class:`Kind`."""
-    UNUSED = auto()
-    """Always 0; fills the record up."""
 
 
 class Field(NamedTuple):
@@ -240,7 +247,14 @@ FIELDS: tuple[Field, ...] = (
         unit="bytes",
         column=6,
     ),
-    Field("reserved", "uint16", Content.UNUSED, "always 0"),
+    Field(
+        "harts",
+        "uint16",
+        Content.NUMBER,
+        "the harts that a remote fence names: bit n for hart n; else 0",
+        column=11,
+        since=4,
+    ),
 )
 """The fields of a record, in the order in which they lie in memory."""
 
@@ -252,6 +266,9 @@ def record(fields: Sequence[Field] = FIELDS) -> np.dtype[np.void]:
 
 EVENT = record()
 """One event, 48 bytes."""
+
+NAMED_HARTS = 16
+"""Harts that a REMOTE_FENCE can name."""
 
 EventBatch = NDArray[np.void]
 """A one-dimensional array of :data:`EVENT`."""
@@ -413,6 +430,32 @@ KINDS: dict[Kind, KindDescription] = {
         ),
         since=3,
     ),
+    Kind.REMOTE_FENCE: KindDescription(
+        "remote_fences",
+        "the guest called its firmware (SBI) for a fence on the harts that it names",
+        (
+            Value(
+                "instruction",
+                "sub",
+                Form.NAME,
+                "the instruction that each hart is to execute",
+                FENCE_NAMES,
+                mask=0xFF & ~Fence.FORM,
+                text="{}",
+            ),
+            Value("harts", "harts", Form.WORD, "the harts: bit n for hart n", text="on harts {}"),
+            Value("va", "a", Form.WORD, "the first address", needs=Fence.VA),
+            Value("size", "c", Form.WORD, "bytes from there on", needs=Fence.VA, text="size {}"),
+            Value(
+                "asid",
+                "b",
+                Form.NUMBER,
+                "the ASID that it names (for a gpa form, the VMID)",
+                needs=Fence.ASID,
+            ),
+        ),
+        since=4,
+    ),
     Kind.SATP_WRITE: KindDescription(
         "satp_writes",
         "a register that holds a root was written",
@@ -507,12 +550,14 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
     """
     kind, sub = batch["kind"], batch["sub"]
     fence, satp_write = kind == Kind.FENCE, kind == Kind.SATP_WRITE
+    remote_fence = kind == Kind.REMOTE_FENCE
     order = kind == Kind.FENCE_ORDER
     envcfg_write = kind == Kind.ENVCFG_WRITE
     virtual = batch["priv"] & Priv.VIRT != 0
     if virtual.any():
-        virtual &= fence | order | satp_write | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
-    virtual |= fence & (sub >= Fence.HFENCE_VVMA)
+        own = fence | remote_fence | order | satp_write
+        virtual &= own | (kind == Kind.ACCESS) | (kind == Kind.PAGE_FAULT)
+    virtual |= (fence | remote_fence) & (sub >= Fence.HFENCE_VVMA)
     virtual |= satp_write & (sub != Satp.SATP)
     virtual |= envcfg_write & (sub != Envcfg.MENVCFG)
     return virtual  # type: ignore[no-any-return]

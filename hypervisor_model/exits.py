@@ -16,9 +16,10 @@ dirty_fill     the first store to a page that was mapped read-only because the g
                which the hypervisor sets for it
 guest_fault    the guest's own page fault reaches the hypervisor first, which forwards it
 gstage_fault   a guest-physical page is touched that the G-stage does not map yet
+remote_fence   the guest calls its firmware (SBI) for a fence on the harts that it names
 ============== =================================================================================
 
-One store, fence or access is one exit, however many entries it concerns.
+One store, fence, call or access is one exit, however many entries and harts it concerns.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Exit(IntEnum):
     DIRTY_FILL = 6
     GUEST_FAULT = 7
     GSTAGE_FAULT = 8
+    REMOTE_FENCE = 9
 
     @property
     def key(self) -> str:

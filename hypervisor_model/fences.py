@@ -21,6 +21,8 @@ Process", "Svinval", "Svnapot", "Svvptc", "Svade"):
   those of the ASID that are not global.  A pointer to a table outlives every fence by address.
 - After a switch of ``menvcfg.ADUE`` or ``PBMTE`` a hart may go on with the setting before, until a
   fence without operands.
+- A remote fence is a fence of each hart that it names.  It comes at some time between the call and
+  its return.
 - ``sinval.vma`` drops nothing by itself.  From the next ``sfence.inval.ir`` of its hart on, what it
   names is as if it had been dropped at the last ``sfence.w.inval`` before it.  So stores between
   the two stay owed, and so does everything until ``sfence.inval.ir`` comes.
@@ -31,6 +33,10 @@ kinds are legal and counted only on request.
 
 Choices (ours):
 
+- What another hart has changed is looked at when that hart has gone on: it runs a program again, or
+  writes ``satp``; or a fence that it called for and that covers the change has returned; or its
+  kernel does something that is seen after such a fence of its own.  Before, the access of this hart
+  is a race that a guest must expect in any case.
 - A region of interest begins as after a fence of everything.
 - The content of a page that is no table any more counts as unchanged until an access is seen to
   write to it.
@@ -105,6 +111,10 @@ class FenceSeen:
     that of the last ``sfence.w.inval`` (-1: there was none)."""
     in_force: bool
     """False for ``sinval.vma`` without ``sfence.inval.ir`` after it."""
+    caller: int | None = None
+    """The hart that called for it (REMOTE_FENCE); None if the hart fenced by itself."""
+    size: int = 0
+    """Bytes that a remote fence covers from ``va`` on."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,9 @@ class Finding:
     """Of the hart that accessed (unsigned)."""
     fences: tuple[FenceSeen, ...]
     """The fences from when the old entry was made until the access, as far as they are kept."""
+    is_link: bool = False
+    """True if the old translation went through a pointer to a table that is not there any more, or
+    depended on a switch; no fence by address covers it."""
     accesses: int = 1
     """Accesses that depended on a fence of this site."""
     stores: int = 1
@@ -276,6 +289,7 @@ class FenceChecker:
             asid=None if int(site.asid) == ANY_ASID else int(site.asid),
             satp=unsigned(int(h.harts[hart]["satp"])),
             fences=self._fences(culprit.since),
+            is_link=bool(site.link),
         )
 
     def _store(self, number: int) -> Culprit:
@@ -349,6 +363,8 @@ class FenceChecker:
             icount=_known(row["icount"]),
             order=_event_at(int(row["order"])),
             in_force=bool(row["covers"]),
+            caller=None if int(row["caller"]) < 0 else int(row["caller"]),
+            size=int(row["last"]) - int(row["va"]) + 1 if int(row["caller"]) >= 0 else 0,
         )
 
     def _note_late(self) -> None:
@@ -411,6 +427,7 @@ def _empty(
         switches=np.zeros(machine.harts, hazards.SWITCH),
         settings=np.zeros((machine.harts, PAGING_SETS), np.int64),
         svinval=svinval,
+        progress=np.zeros(machine.harts, hazards.PROGRESS),
         fenced=np.zeros((machine.harts, hazards.FENCED), hazards.PAGE_FENCE),
         ends=np.zeros(spaces, np.int64),
         absences=np.zeros(spaces, hazards.ABSENCE),

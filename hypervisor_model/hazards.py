@@ -33,11 +33,13 @@ from hypervisor_model.events import (
     Fence,
     Kind,
     Order,
+    Priv,
+    PteOp,
 )
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import holds, load
-from hypervisor_model.policies.event_fields import Event, event_at
+from hypervisor_model.policies.event_fields import Event, event_at, fence_of
 from hypervisor_model.policies.hart import is_untranslated, switched
 from hypervisor_model.table_history import ANY_ASID, NEVER, NOW, START, History
 from hypervisor_model.walk import (
@@ -76,14 +78,16 @@ class Hazard(IntEnum):
     """Software cleared A; an access could leave it clear (Svade)."""
     PAGING_SWITCHED = 8
     """ADUE or PBMTE of ``menvcfg`` was switched; the setting before could still be used."""
-    MEMORY_TYPE_CHANGED = 9
+    WRONG_HART = 9
+    """The fence was executed, but not on the hart that could still use the old translation."""
+    MEMORY_TYPE_CHANGED = 10
     """The page has another memory type now (Svpbmt), and one of the two may be cacheable; the old
     one could be used."""
-    MEMORY_ORDER_CHANGED = 10
+    MEMORY_ORDER_CHANGED = 11
     """As before, but neither type is cacheable (NC and IO): only the order of accesses differs."""
-    MADE_VALID = 11
+    MADE_VALID = 12
     """Legal: an entry became valid; the access could fault once more."""
-    PERMISSION_GAINED = 12
+    PERMISSION_GAINED = 13
     """Legal: an entry allows more than before; the access could fault once more."""
 
 
@@ -100,6 +104,7 @@ LEGAL = frozenset({Hazard.MADE_VALID, Hazard.PERMISSION_GAINED})
     _DIRTY_CLEARED,
     _ACCESSED_CLEARED,
     _PAGING_SWITCHED,
+    _WRONG_HART,
     _MEMORY_TYPE,
     _MEMORY_ORDER,
     _MADE_VALID,
@@ -112,11 +117,16 @@ _TABLE_DROP = int(Kind.TABLE_DROP)
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
 _FENCE_ORDER = int(Kind.FENCE_ORDER)
+_REMOTE_FENCE = int(Kind.REMOTE_FENCE)
+_MARK = int(Kind.MARK)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _WRITE = int(Access.WRITE)
 _READ = int(Access.READ)
+_USER = int(Priv.U)
+_OTHER = int(PteOp.OTHER)
+_HARDWARE_AD = int(PteOp.HARDWARE_AD)
 _W_INVAL = int(Order.SFENCE_W_INVAL)
 _SINVAL_VMA = int(Fence.SINVAL_VMA)
 _FORM = int(Fence.FORM)
@@ -141,12 +151,29 @@ PA_MASK = (1 << TYPE_SHIFT) - 1
 
 STORE = record_of("event", "pc", "hart", "icount", "pa", "new", "level")
 """The store that made a record of the history; ``event`` is -1 if none did."""
-LOG = record_of("time", "hart", "sub", "va", "asid", "pc", "icount", "order", "covers")
-"""A fence; the time up to which it drops what was read; the same, once it is in force (until then
-0).  Both are its own time, except for ``sinval.vma``."""
+LOG = record_of(
+    "time",
+    "hart",
+    "caller",
+    "sub",
+    "va",
+    "last",
+    "asid",
+    "pc",
+    "icount",
+    "order",
+    "covers",
+)
+"""A fence on a hart; the hart that called for it, or -1 if it is the hart's own; the first and the
+last address that it covers; the time up to which it drops what was read; the same, once it is in
+force (until then 0).  Both are its own time, except for ``sinval.vma`` and remote fences."""
 SVINVAL = record_of("ordered", "first")
 """Of a hart: the last ``sfence.w.inval``; the number in the log, + 1, of the first ``sinval.vma``
 that waits for ``sfence.inval.ir`` (0: none does)."""
+PROGRESS = record_of("user", "kernel", "pages")
+"""Of a hart: when a program ran on it last, or ``satp`` was written; when its kernel last stored to
+a table, fenced, called for a fence or reached a mark; up to when its fences by address drop what
+was read."""
 LOAD = record_of("time", "satp", "pc", "icount")
 """A write of ``satp``."""
 SWITCH = record_of("time", "pc", "icount", "old", "new")
@@ -211,11 +238,13 @@ STATE = record_of(
     "undecided",
     "waiting",
     "found_at",
+    "raced",
 )
 """States of the running search, and 1 if it would have needed more history; fences ever logged;
 sites; a number that changes when tables do; 1 if legal kinds count; 1 if the machine has Svvptc;
 1 if the stream says how the fences of Svinval are ordered; counts of accesses; sites that wait for
-a fence; the index in the batch of the event that showed the newest site."""
+a fence; the index in the batch of the event that showed the newest site; 1 if the running search
+has left out what another hart has just changed."""
 
 
 class Checker(NamedTuple):
@@ -236,6 +265,8 @@ class Checker(NamedTuple):
     that is on now this means nothing."""
     svinval: NDArray[Any]
     """By hart; see :data:`SVINVAL`."""
+    progress: NDArray[Any]
+    """By hart; see :data:`PROGRESS`."""
     fenced: NDArray[Any]
     """(harts, n): the last fence of a page; see :data:`PAGE_FENCE`."""
     ends: NDArray[np.int64]
@@ -440,7 +471,7 @@ def _last_fence(h: History, c: Checker, q: _Ask, kind: int, bits: int, after: in
             return last
         if (
             fence.hart == q.hart
-            and fence.va >> bits == q.va >> bits
+            and fence.first >> bits <= q.va >> bits <= fence.last >> bits
             and (fence.asid == ANY_ASID or (kind == _OWN and fence.asid == asid))
         ):
             last = max(last, fence.covers)
@@ -458,6 +489,7 @@ def _search(h: History, c: Checker, q: _Ask) -> None:
     c.best.kind = -1
     c.best.cost = NOW
     c.best.today = q.today
+    c.state.raced = 0
     c.state.doubt = h.harts[q.hart].lost
     _search_more(h, c, q)
 
@@ -628,7 +660,13 @@ def _reach(h: History, c: Checker, q: _Ask, space: _Space, at: int, held: _Held,
         asking = _BY_ROOT if at == 0 else _BY_ASID
         last = _last_loaded(h, c, q.hart, asking, space.satp, held.until)
         limit = min(limit, _next_fence(c, q.hart, above.asid, last))
-    if table == q.find and stale and (space.kind == _OWN or is_global) and stale < c.best.cost:
+    if (
+        table == q.find
+        and stale
+        and (space.kind == _OWN or is_global)
+        and stale < c.best.cost
+        and not _is_race(c, q, blame, space, level + 1, True)
+    ):
         c.best.kind = _FREED
         c.best.cost = stale
         c.best.outcome = -1
@@ -695,6 +733,69 @@ def _classify(
 
 
 @inner
+def _is_covered(row: Any, q: _Ask, time: int, space: _Space, level: int, link: bool) -> bool:
+    """Return True if a fence of the log would drop, on the hart that executes it, a translation
+    that was replaced at ``time``."""
+    if row.covers < time:
+        return False
+    if row.sub & _FORM_ASID and (space.kind == _GLOBAL or row.asid != atp.asid(space.satp)):
+        return False
+    bits = pte.level_bits(level)
+    if row.sub & _FORM_VA:
+        return not link and row.va >> bits <= q.va >> bits <= row.last >> bits
+    return True
+
+
+@inner
+def _is_race(c: Checker, q: _Ask, blame: int, space: _Space, level: int, link: bool) -> bool:
+    """Return True if another hart made the change and may still be about to see to the fence.
+
+    That hart has gone on when it runs a program again or writes ``satp``.  It has also gone on when
+    a fence that it called for has returned, or when its kernel did something else that is seen
+    after a fence.
+    """
+    if blame == 0:
+        return False
+    store = c.stores[(blame - 1) % c.stores.shape[0]]
+    if store.event < 0 or store.hart == q.hart:
+        return False
+    time = store.event + 1 + START
+    progress = c.progress[store.hart]
+    if progress.user > time:
+        return False
+    count = min(c.state.log, c.log.shape[0])
+    for back in range(count):
+        row = c.log[(c.state.log - 1 - back) % c.log.shape[0]]
+        if row.time <= time:
+            break
+        own = row.caller < 0 and row.hart == store.hart and progress.kernel > row.time
+        if (own or row.caller == store.hart) and _is_covered(row, q, time, space, level, link):
+            return False
+    c.state.raced = 1
+    return True
+
+
+@inner
+def _is_fenced_elsewhere(c: Checker, q: _Ask) -> bool:
+    """Return True if a fence would have covered what ``best`` needs, on another hart than that of
+    the access."""
+    store = c.stores[(c.best.blame - 1) % c.stores.shape[0]]
+    if store.hart == q.hart:
+        return False
+    time = store.event + 1 + START
+    space = _Space(_wide(_OWN) if c.best.is_own else _wide(_GLOBAL), c.best.satp)
+    link = c.best.kind in (_LINK_CHANGED, _FREED)
+    count = min(c.state.log, c.log.shape[0])
+    for back in range(count):
+        row = c.log[(c.state.log - 1 - back) % c.log.shape[0]]
+        if row.time <= time:
+            return False
+        if row.hart != q.hart and _is_covered(row, q, time, space, c.best.level, link):
+            return True
+    return False
+
+
+@inner
 def _offer(
     c: Checker, q: _Ask, space: _Space, at: int, held: _Held, hazard: int, outcome: int
 ) -> None:
@@ -710,6 +811,9 @@ def _offer(
     elif hazard in (_ACCESSED_CLEARED, _MEMORY_ORDER):
         cost += 1 << 10
     if cost >= c.best.cost:
+        return
+    link = hazard in (_LINK_CHANGED, _FREED)
+    if _is_race(c, q, blame, space, state.level, link):
         return
     c.best.kind = hazard
     c.best.cost = cost
@@ -797,6 +901,10 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
         row = c.loads[q.hart, (c.loaded[q.hart] - 1) % c.loads.shape[1]]
         pc, event = row.pc, row.time
     owed = event + 1 + START if number and not c.best.switched else event
+    link = kind in (_LINK_CHANGED, _FREED) or c.best.switched
+    if number and not c.best.switched and kind < _MADE_VALID and _is_fenced_elsewhere(c, q):
+        kind = _wide(_WRONG_HART)
+        c.best.kind = kind
     at = _site(c, pc, kind)
     if kind < _MADE_VALID:
         c.state.hazards += 1
@@ -819,7 +927,7 @@ def _blame(h: History, c: Checker, q: _Ask) -> int:
     site.bits = pte.level_bits(c.best.level)
     site.asid = atp.asid(c.best.satp) if c.best.is_own and not c.best.switched else ANY_ASID
     site.owed = owed
-    site.link = _wide(kind in (_LINK_CHANGED, _FREED) or c.best.switched)
+    site.link = _wide(link)
     c.order[c.state.sites] = at
     c.state.sites += 1
     c.state.waiting += site.waiting
@@ -852,6 +960,7 @@ def _page_fenced(h: History, c: Checker, hart: int, form: int, va: int, asid: in
     slot.page = va >> 12
     slot.asid = named
     slot.time = h.state.time
+    c.progress[hart].pages = h.state.time
 
 
 @inner
@@ -863,8 +972,10 @@ def _fenced(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
     row = c.log[number % c.log.shape[0]]
     row.time = h.state.time
     row.hart = event.hart
+    row.caller = -1
     row.sub = event.sub
     row.va = event.a
+    row.last = event.a
     row.asid = event.b
     row.pc = pc
     row.icount = icount
@@ -878,7 +989,56 @@ def _fenced(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
     history.fenced(h, event.hart, form, event.a, event.b)
     _spaces_fenced(h, c, event.hart, form, event.b)
     _page_fenced(h, c, event.hart, form, event.a, event.b)
-    _fence_came(c, event.hart, form, event.a, event.b, h.state.time, number)
+    _fence_came(c, event.hart, form, event.a, event.a, event.b, h.state.time, number)
+
+
+@inner
+def _remote_fenced(h: History, c: Checker, event: Event, pc: int, icount: int) -> None:
+    """Follow a remote fence on each hart that it names."""
+    asked = fence_of(event)
+    form = asked.sub & _FORM
+    first, last, asid = asked.first, asked.last, event.b
+    covers = max(history.called(h, event.hart), START)
+    for hart in range(h.harts.shape[0]):
+        if not asked.harts >> hart & 1:
+            continue
+        number = c.state.log
+        row = c.log[number % c.log.shape[0]]
+        row.time = h.state.time
+        row.hart = hart
+        row.caller = event.hart
+        row.sub = asked.sub
+        row.va = first
+        row.last = last
+        row.asid = asid
+        row.pc = pc
+        row.icount = icount
+        row.order = covers
+        row.covers = covers
+        c.state.log += 1
+        if form & _FORM_VA:
+            history.page_fenced(h, hart, form, first, last, asid, covers)
+            _pages_invalidated(c, hart, form, first, last, asid, covers)
+        else:
+            _spaces_invalidated(h, c, hart, form, asid, covers)
+        _fence_came(c, hart, form, first, last, asid, covers, number)
+
+
+@inner
+def _pages_invalidated(
+    c: Checker, hart: int, form: int, first: int, last: int, asid: int, covers: int
+) -> None:
+    """Note when the pages of a range were fenced last."""
+    page, end = first >> pte.PAGE_BITS, last >> pte.PAGE_BITS
+    if end - page < FENCED:
+        while page <= end:
+            _page_invalidated(c, hart, form, page << pte.PAGE_BITS, asid, covers)
+            page += 1
+        return
+    for at in range(FENCED):
+        slot = c.fenced[hart, at]
+        slot.page = _wide(NEVER)
+        slot.time = max(slot.time, covers)
 
 
 @inner
@@ -902,11 +1062,11 @@ def _svinval_done(h: History, c: Checker, hart: int) -> None:
         row.covers = row.order
         form = row.sub & _FORM
         if form & _FORM_VA:
-            history.page_fenced(h, hart, form, row.va, row.asid, row.covers)
+            history.page_fenced(h, hart, form, row.va, row.va, row.asid, row.covers)
             _page_invalidated(c, hart, form, row.va, row.asid, row.covers)
         else:
             _spaces_invalidated(h, c, hart, form, row.asid, row.covers)
-        _fence_came(c, hart, form, row.va, row.asid, row.covers, number)
+        _fence_came(c, hart, form, row.va, row.va, row.asid, row.covers, number)
 
 
 @inner
@@ -914,13 +1074,19 @@ def _page_invalidated(c: Checker, hart: int, form: int, va: int, asid: int, cove
     """Note when a page was fenced last, by a fence that may count from before others."""
     named = asid if form & _FORM_ASID else _wide(ANY_ASID)
     slot = _fenced_slot(c, hart, va >> 12, named)
+    progress = c.progress[hart]
     if slot.time == 0 or (slot.page == va >> 12 and slot.asid == named):
         slot.page = va >> 12
         slot.asid = named
         slot.time = max(slot.time, covers)
+    elif progress.pages <= covers:
+        slot.page = va >> 12
+        slot.asid = named
+        slot.time = covers
     else:
         # There may be a later one of this page that the slot has forgotten.
         slot.page = _wide(NEVER)
+    progress.pages = max(progress.pages, covers)
 
 
 @inner
@@ -1007,7 +1173,7 @@ def _space_loaded(h: History, c: Checker, hart: int, satp: int) -> None:
 
 @inner
 def _fence_came(
-    c: Checker, hart: int, form: int, va: int, asid: int, covers: int, number: int
+    c: Checker, hart: int, form: int, first: int, last: int, asid: int, covers: int, number: int
 ) -> None:
     """Note the first fence that covers what a site was waiting for; ``number``: it in the log."""
     if c.state.waiting == 0:
@@ -1018,7 +1184,9 @@ def _fence_came(
             continue
         if form & _FORM_ASID and (site.asid == ANY_ASID or site.asid != asid):
             continue
-        if form & _FORM_VA and (site.link or va >> site.bits != site.va >> site.bits):
+        bits = site.bits
+        is_near = first >> bits <= site.va >> bits <= last >> bits
+        if form & _FORM_VA and (site.link or not is_near):
             continue
         site.waiting = 0
         site.late = number + 1
@@ -1121,7 +1289,7 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     if c.state.doubt:
         c.state.undecided += 1
     if c.best.kind < 0:
-        if not c.state.doubt:
+        if not c.state.doubt and not c.state.raced:
             slot[0] = key
             slot[1] = c.state.epoch
         return -1
@@ -1166,6 +1334,21 @@ def _written(h: History, c: Checker, pa: int) -> int:
     return -1
 
 
+@inner
+def _went_on(c: Checker, event: Event, time: int) -> None:
+    """Note what a hart does that shows that it is done with what it did before."""
+    kind = event.kind
+    if event.flags & FLAG_STOP or kind in (_TABLE_ADD, _TABLE_ENTRY, _TABLE_DROP):
+        return
+    progress = c.progress[event.hart]
+    if event.priv & 3 == _USER or kind == _SATP_WRITE:
+        progress.user = time
+    if kind in (_FENCE, _FENCE_ORDER, _REMOTE_FENCE, _MARK) or (
+        kind == _PTE_WRITE and event.sub not in (_OTHER, _HARDWARE_AD)
+    ):
+        progress.kernel = time
+
+
 @kernel
 def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -> int:
     """Consume from ``start`` on; ``first`` is the number in the stream of ``batch[0]``.
@@ -1173,9 +1356,13 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
     Returns the index of the next event: after the batch, after an event with a hazard at a new
     site, or -1-index of the event that there is no room for.
     """
+    is_several = h.harts.shape[0] > 1
     for i in range(start, batch.shape[0]):
         event = event_at(batch, i)
         kind = event.kind
+        if is_several:
+            history.acted(h, event, first + i + 1 + START)
+            _went_on(c, event, first + i + 1 + START)
         if kind == _ACCESS:
             if event.flags & _SAMPLE:
                 continue
@@ -1207,6 +1394,9 @@ def consume(h: History, c: Checker, batch: EventBatch, first: int, start: int) -
         elif kind == _FENCE:
             h.state.time = first + i + 1 + START
             _fenced(h, c, event, batch[i]["pc"], batch[i]["icount"])
+        elif kind == _REMOTE_FENCE:
+            h.state.time = first + i + 1 + START
+            _remote_fenced(h, c, event, batch[i]["pc"], batch[i]["icount"])
         elif kind == _FENCE_ORDER:
             h.state.time = first + i + 1 + START
             if event.sub == _W_INVAL:

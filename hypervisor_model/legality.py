@@ -57,7 +57,7 @@ from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, kernel, unsigned
 from hypervisor_model.memory import GuestMemory, Ram, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
-from hypervisor_model.policies.event_fields import Event, event_at
+from hypervisor_model.policies.event_fields import Event, event_at, fence_of
 from hypervisor_model.policies.hart import PAGING, is_untranslated, switched
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
@@ -70,6 +70,7 @@ _TABLE_ENTRY = int(Kind.TABLE_ENTRY)
 _TABLE_DROP = int(Kind.TABLE_DROP)
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
+_REMOTE_FENCE = int(Kind.REMOTE_FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ACCESS = int(Kind.ACCESS)
 _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
@@ -346,11 +347,14 @@ def _consume(
     Returns the index of the next event: after the batch, after an access with an illegal answer
     if ``stop``, or -1-index of the event that there is no room for.
     """
+    is_several = h.harts.shape[0] > 1
     for i in range(start, batch.shape[0]):
         event = event_at(batch, i)
         kind = event.kind
         if kind == _ACCESS:
             if _judge(h, run, event, answers, i) and stop:
+                if is_several:
+                    history.acted(h, event, first + i + 1 + history.START)
                 return i + 1
         elif kind == _PTE_WRITE:
             h.state.time = first + i + 1 + history.START
@@ -358,12 +362,21 @@ def _consume(
         elif kind == _FENCE:
             h.state.time = first + i + 1 + history.START
             history.fenced(h, event.hart, event.sub & _FORM, event.a, event.b)
+        elif kind == _REMOTE_FENCE:
+            h.state.time = first + i + 1 + history.START
+            asked = fence_of(event)
+            covers = history.called(h, event.hart)
+            form = asked.sub & _FORM
+            for hart in range(h.harts.shape[0]):
+                if asked.harts >> hart & 1:
+                    history.fenced_up_to(h, hart, form, asked.first, asked.last, event.b, covers)
         elif kind == _SATP_WRITE:
             if not history.has_room(h, event.hart):
                 return -1 - i
             h.state.time = first + i + 1 + history.START
             history.satp_written(h, event.hart, event.b)
         elif kind == _ENVCFG_WRITE:
+            h.state.time = first + i + 1 + history.START
             paging = switched(h.harts[event.hart].paging, event.b, event.c)
             history.paging_switched(h, event.hart, paging)
         elif kind == _TABLE_ENTRY:
@@ -372,6 +385,8 @@ def _consume(
             history.table_added(h, event.a)
         elif kind == _TABLE_DROP:
             history.table_dropped(h, event.a)
+        if is_several:
+            history.acted(h, event, first + i + 1 + history.START)
     return batch.shape[0]  # type: ignore[no-any-return]
 
 

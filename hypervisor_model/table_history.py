@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor_model.events import Fence
+from hypervisor_model.events import FLAG_STOP, Fence, Kind, Priv, PteOp
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.isa.causes import access_fault
 from hypervisor_model.jit import inner, kernel, record_of
 from hypervisor_model.memory import Ram, holds, load, store
+from hypervisor_model.policies.event_fields import Event
 from hypervisor_model.walk import (
     ADUE,
     NO_SVNAPOT,
@@ -44,19 +45,29 @@ PAGE = record_of("added", "dropped")
 """When a page became a live table for the last time (0: it never was one), and when it ceased to
 be one (0: it is one)."""
 
-FENCE = record_of("time", "hart", "va", "asid", "covers")
-"""A fence that names an address.  It drops what was read before ``covers``, which is its own time,
-or an earlier one for ``sinval.vma``."""
+FENCE = record_of("time", "hart", "first", "last", "asid", "covers")
+"""A fence that names addresses, the first and the last of them.  It drops what was replaced up to
+``covers``, which is its own time, or an earlier one for ``sinval.vma`` and remote fences."""
 
 SPACE = record_of("satp", "since", "since_all", "next")
 """A value that ``satp`` had; since when its tables may have been cached (NEVER: not since the last
 fence of its ASID); the same for global mappings (since the last fence of everything); and the next
 row of the same ASID (-1: none)."""
 
-HART = record_of("satp", "spaces", "lost", "paging", "unfenced")
+HART = record_of(
+    "satp",
+    "spaces",
+    "lost",
+    "paging",
+    "unfenced",
+    "loaded",
+    "switched",
+    "acted",
+)
 """``satp``; rows of ``spaces``; 1 if a row found no room since the last fence of everything; the
 paging features that are on; the sets of them (1 << the flags' number) that were on since the last
-fence of everything."""
+fence of everything; the times of the last write of ``satp``, the last switch of a paging feature
+and, of machines with several harts, the last thing that the guest's kernel or programs did."""
 
 STATE = record_of("time", "records", "overwritten", "fences", "ignores_ad")
 """The time; records ever made; until when the records that were overwritten reach; fences by
@@ -86,6 +97,14 @@ LEGAL, ILLEGAL, UNDECIDED = range(3)
 
 _OWN, _GLOBAL, _EVER = range(3)
 
+_wide: Any = np.int64
+_ACCESS = int(Kind.ACCESS)
+_PTE_WRITE = int(Kind.PTE_WRITE)
+_FENCE = int(Kind.FENCE)
+_SATP_WRITE = int(Kind.SATP_WRITE)
+_MACHINE = int(Priv.M)
+_OTHER = int(PteOp.OTHER)
+_HARDWARE_AD = int(PteOp.HARDWARE_AD)
 _FORM_VA = int(Fence.VA)
 _FORM_ASID = int(Fence.ASID)
 _RSW = 3 << 8
@@ -221,7 +240,7 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
     """Note that the guest fenced its own tables now; ``form`` as in
     :class:`~hypervisor_model.events.Fence`."""
     if form & _FORM_VA:
-        page_fenced(h, hart, form, va, asid, h.state.time)
+        page_fenced(h, hart, form, va, va, asid, h.state.time)
     elif form & _FORM_ASID:
         at = h.first_space[hart, asid] - 1
         while at >= 0:
@@ -239,12 +258,71 @@ def fenced(h: History, hart: int, form: int, va: int, asid: int) -> None:
 
 
 @inner
-def page_fenced(h: History, hart: int, form: int, va: int, asid: int, covers: int) -> None:
-    """Note that a fence by address came now, which drops what was read before ``covers``."""
+def acted(h: History, event: Event, time: int) -> None:
+    """Note that the guest's kernel or programs did something on a hart; M-mode counts as neither.
+
+    Remote fences need it, which a machine of one hart does not have."""
+    if event.priv & 3 == _MACHINE:
+        return
+    if event.flags & FLAG_STOP or event.kind not in (_ACCESS, _PTE_WRITE, _FENCE, _SATP_WRITE):
+        return
+    if event.kind == _PTE_WRITE and event.sub in (_OTHER, _HARDWARE_AD):
+        return
+    h.harts[event.hart].acted = time
+
+
+@inner
+def called(h: History, hart: int) -> int:
+    """Return up to when a remote fence that has returned to ``hart`` drops what was replaced.
+
+    Each hart that it names has executed its fence after the call.  The call came after the last
+    thing that the caller did before, and nothing else tells when.
+    """
+    return h.harts[hart].acted if h.harts.shape[0] > 1 else h.state.time  # type: ignore[no-any-return]
+
+
+@inner
+def fenced_up_to(
+    h: History, hart: int, form: int, first: int, last: int, asid: int, covers: int
+) -> None:
+    """Note a fence of a hart that came some time ago, but not before ``covers``."""
+    if form & _FORM_VA:
+        page_fenced(h, hart, form, first, last, asid, covers)
+        return
+    state = h.harts[hart]
+    if state.switched <= covers and state.loaded <= covers and not form & _FORM_ASID:
+        # Only the space that is loaded was loaded since then.
+        since = since_all = _wide(0)
+        for row in range(state.spaces):
+            if h.spaces[hart, row].satp == state.satp:
+                since = h.spaces[hart, row].since
+                since_all = h.spaces[hart, row].since_all
+        fenced(h, hart, form, first, asid)
+        if state.spaces:
+            h.spaces[hart, 0].since = max(since, covers)
+            h.spaces[hart, 0].since_all = max(since_all, covers)
+        return
+    for row in range(state.spaces):
+        space = h.spaces[hart, row]
+        if form & _FORM_ASID and atp.asid(space.satp) != asid:
+            continue
+        # Another space may have been loaded since, and read from then on.
+        is_kept = space.satp == state.satp or state.loaded > covers
+        space.since = max(space.since, covers) if is_kept else NEVER
+        if not form & _FORM_ASID:
+            space.since_all = max(space.since_all, covers) if is_kept else NEVER
+
+
+@inner
+def page_fenced(
+    h: History, hart: int, form: int, first: int, last: int, asid: int, covers: int
+) -> None:
+    """Note that a fence by address came now, which drops what was replaced up to ``covers``."""
     row = h.fences[h.state.fences % h.fences.shape[0]]
     row.time = h.state.time
     row.hart = hart
-    row.va = va
+    row.first = first
+    row.last = last
     row.asid = asid if form & _FORM_ASID else ANY_ASID
     row.covers = covers
     h.state.fences += 1
@@ -254,6 +332,7 @@ def page_fenced(h: History, hart: int, form: int, va: int, asid: int, covers: in
 def satp_written(h: History, hart: int, satp: int) -> None:
     """``satp`` of a hart was written, at the present time; the caller asked :func:`has_room`."""
     h.harts[hart].satp = satp
+    h.harts[hart].loaded = h.state.time
     _space_loaded(h, hart)
 
 
@@ -280,6 +359,7 @@ def paging_switched(h: History, hart: int, paging: int) -> None:
     """Note that the paging features of a hart are switched.  The hart may go on with what was on
     before, until it fences everything."""
     h.harts[hart].paging = paging
+    h.harts[hart].switched = h.state.time
     h.harts[hart].unfenced |= set_of(paging)
     if not paging & ADUE:
         h.state.ignores_ad = 0
@@ -555,7 +635,8 @@ def _is_fenced(h: History, q: Query, kind: int, bits: int, until: int) -> bool:
             break
         if (
             fence.hart == q.hart
-            and fence.va >> bits == q.va >> bits
+            and fence.covers >= until
+            and fence.first >> bits <= q.va >> bits <= fence.last >> bits
             and (fence.asid == ANY_ASID or (kind == _OWN and fence.asid == asid))
         ):
             return True

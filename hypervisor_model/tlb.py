@@ -595,6 +595,34 @@ def fence(
 
 
 @kernel
+def fence_range(
+    tlb: Tlb,
+    cache: WalkCache,
+    instruction: int,
+    first: int,
+    last: int,
+    identifier: int,
+    vmid: int,
+) -> None:
+    """As :func:`fence`, for each page from that of ``first`` to that of ``last``.
+
+    Not for the ``gvma`` instructions.
+    """
+    form = instruction & _FORM
+    if not form & _FORM_VA or first >> pte.PAGE_BITS == last >> pte.PAGE_BITS:
+        fence(tlb, cache, instruction, first, identifier, vmid)
+        return
+    for row in range(tlb.entries.shape[0]):
+        entry = tlb.entries[row]
+        bits = entry.vs_bits
+        if (
+            first >> bits <= entry.va >> bits <= last >> bits
+            and _fenced(entry, form & ~_FORM_VA, first, identifier, vmid)
+        ):  # fmt: skip
+            _drop(tlb, row)
+
+
+@kernel
 def displace(tlb: Tlb, n_data: int, n_code: int) -> int:
     """Let the hypervisor touch its ``n_data`` data pages and ``n_code`` code pages, as an exit
     does (paging-models section 5), and return how many guest entries went for them.

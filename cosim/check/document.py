@@ -33,6 +33,7 @@ SECTIONS = {
         'Privileged specification, "Machine Environment Configuration Register": after a change of '
         "ADUE or PBMTE, fence everything"
     ),
+    "wrong-hart": f"{_SFENCE}: it is a fence of the hart that executes it alone",
     "memory-type-changed": f'{_SFENCE}; "Svpbmt"',
     "made-valid": 'Privileged specification, "Svvptc"',
     "permission-gained": _SFENCE,
@@ -198,6 +199,7 @@ def _seen(fence: FenceSeen, places: Places) -> dict[str, Any]:
         "instruction": "sinval.vma" if fence.instruction == Fence.SINVAL_VMA else "sfence.vma",
         "va": fence.va,
         "asid": fence.asid,
+        **({} if fence.caller is None else {"caller": fence.caller, "size": fence.size}),
     }
 
 
@@ -238,7 +240,13 @@ def _hidden(origin: Origin, checker: FenceChecker) -> list[str]:
             "counts of accesses are lower bounds. The first access after a change is never left "
             "out. A write to a freed table page may be, if the write before went to the same page."
         )
-    found.append("Writes by devices are not seen, nor are other harts: a run has one.")
+    if origin.machine.harts == 1:
+        found.append("Writes by devices are not seen, nor are other harts: a run has one.")
+    else:
+        found.append(
+            "Writes by devices are not seen. What one hart changes is looked at on the others when "
+            "it has gone on behind the fence."
+        )
     if not checker.ordered:
         found.append(
             "The trace is older than version 3: sinval.vma counts as if sfence.w.inval and "

@@ -48,11 +48,15 @@ def _finding(text: Text, row: dict[str, Any]) -> None:
 
 def _instruction(seen: dict[str, Any]) -> str:
     operands = [f"va {seen['va']:#x}" if seen["va"] is not None else None]
+    if "caller" in seen and seen["va"] is not None:
+        operands.append(f"size {seen['size']:#x}")
     operands.append(f"asid {seen['asid']}" if seen["asid"] is not None else None)
     named = ", ".join(filter(None, operands)) or "everything"
-    return (
-        f"{seen['instruction']} ({named}) at {_place(seen['symbol'], seen['source'], seen['pc'])}"
-    )
+    harts = ""
+    if "caller" in seen:
+        harts = f" on hart {seen['hart']}, called for by hart {seen['caller']},"
+    place = _place(seen["symbol"], seen["source"], seen["pc"])
+    return f"{seen['instruction']} ({named}){harts} at {place}"
 
 
 def _count(number: int, noun: str) -> str:

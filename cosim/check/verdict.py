@@ -81,8 +81,8 @@ def _failure(finding: Finding, fence: FenceSeen) -> str | None:
     hart = int(finding.access["hart"])
     if finding.kind is Hazard.PAGING_SWITCHED and fence.form != Fence.ALL:
         return "not-everything" if fence.hart == hart else None
-    link = finding.kind in (Hazard.LINK_CHANGED, Hazard.FREED_REACHABLE)
-    same_page = fence.va is not None and _same(finding, fence.va)
+    link = finding.is_link
+    same_page = _same(finding, fence)
     if fence.hart != hart:
         return "other-hart" if _covers(finding, fence) else None
     if fence.form & Fence.VA and not same_page:
@@ -94,7 +94,7 @@ def _failure(finding: Finding, fence: FenceSeen) -> str | None:
     if fence.asid is not None and fence.asid != finding.asid:
         return "wrong-asid"
     if fence.order < finding.culprit.event:
-        return "no-w-inval"
+        return "no-w-inval" if fence.caller is None else None
     return None if fence.in_force else "no-inval-ir"
 
 
@@ -121,14 +121,14 @@ def _early(finding: Finding) -> FenceSeen | None:
     return last if store.event - last.event <= _NEAR_EVENTS else None
 
 
-def _same(finding: Finding, va: int) -> bool:
-    return va >> finding.page_bits == finding.va >> finding.page_bits
+def _same(finding: Finding, fence: FenceSeen) -> bool:
+    if fence.va is None:
+        return False
+    bits, last = finding.page_bits, fence.va + max(fence.size, 1) - 1
+    return fence.va >> bits <= finding.va >> bits <= last >> bits
 
 
 def _covers(finding: Finding, fence: FenceSeen) -> bool:
-    if fence.va is not None and (
-        finding.kind in (Hazard.LINK_CHANGED, Hazard.FREED_REACHABLE)
-        or not _same(finding, fence.va)
-    ):
+    if fence.va is not None and (finding.is_link or not _same(finding, fence)):
         return False
     return fence.asid is None or fence.asid == finding.asid

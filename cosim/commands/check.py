@@ -121,7 +121,7 @@ def command(
         output.print_json(found)
     else:
         output.print_table(text.render(found))
-        if found["findings"] and not of_trace:
+        if found["findings"] and not of_trace and checked.origin.machine.harts == 1:
             output.print_line("This stops before the first access that depends on a missing fence:")
             output.print_line(f"  {_debugging()}")
     error = checked.error
@@ -252,7 +252,10 @@ def _check_run(spec: RunSpec, legal: bool, logs: Path | None, *, offline: bool) 
 
 
 def _run_in(folder: Path, plan: Plan, legal: bool) -> _Checked:
-    """Run the guest once, with its logs in ``folder``, and once more up to each finding."""
+    """Run the guest once, with its logs in ``folder``, and once more up to each finding.
+
+    A guest of several harts runs once only, because QEMU does not record it.
+    """
     from dataclasses import replace
 
     from cosim import output
@@ -267,8 +270,9 @@ def _run_in(folder: Path, plan: Plan, legal: bool) -> _Checked:
     about = origin(plan)
     checker = _checker(about, legal)
     with nameless_file(folder) as log:
-        recorded = Timing("record", log, typed=plan.typed)
-        plan = replace(plan, backend=replace(cast("Plugin", plan.backend), timing=recorded))
+        if about.machine.harts == 1:
+            recorded = Timing("record", log, typed=plan.typed)
+            plan = replace(plan, backend=replace(cast("Plugin", plan.backend), timing=recorded))
         with live_view() as view:
             watchers = Watchers(keep=checker.feed, view=view, note=output.note)
             outcome = execute(plan, folder, Pipeline(about, {}), watchers=watchers)
@@ -298,6 +302,8 @@ def _chains(
     culprits = {finding.culprit.event: finding.culprit for finding in checker.findings}
     if outcome.error is not None or outcome.counts is None:
         return dict.fromkeys(culprits, "the run was cut short")
+    if checker.machine.harts > 1:
+        return dict.fromkeys(culprits, "a run of several harts cannot be repeated up to there")
     wanted = []
     for event, culprit in sorted(culprits.items()):
         if culprit.icount is not None:

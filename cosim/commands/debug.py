@@ -166,12 +166,14 @@ def _check_target(target: str) -> None:
 def _attach(target: str, kernel: str | None, arguments: tuple[str, ...], logs: Path | None) -> int:
     from cosim.commands.logs import folder_for
     from cosim.debug.session import debug_attached
-    from cosim.kernel import symbols
+    from cosim.kernel import bootable, symbols
     from cosim.kernel.images import inspect_kernel
 
     _check_target(target)
-    image = None if kernel is None else inspect_kernel(Path(kernel))
-    known = symbols.none() if kernel is None else symbols.load(Path(kernel))
+    image, known = None, symbols.none()
+    if kernel is not None:
+        image = inspect_kernel(bootable.kernel(Path(kernel)), given=Path(kernel))
+        known = symbols.load(Path(kernel))
     debugger = _debugger(arguments)
     with folder_for(logs) as folder:
         try:

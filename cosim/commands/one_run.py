@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cosim.errors import CosimError, GuestImageError
 from cosim.machine import interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, has_finding
+from cosim.models.spread import combine
 from cosim.report import from_result
 from cosim.report.renderers import terminal
 from cosim.run.plan import Plan, resolve
@@ -69,11 +71,8 @@ def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDoc
     """
     make_guest(spec, offline=offline)
     plan = resolve(available(spec, note_once))
-    pipeline = _models(plan)
     trace = folder / "trace" if spec.trace else None
-    with live_view() as view:
-        watchers = Watchers(view=view, note=output.note)
-        outcome = execute(plan, folder, pipeline, trace=trace, watchers=watchers)
+    outcome = _repeated(plan, folder, spec.runs, trace)
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
@@ -179,10 +178,31 @@ def _run(spec: RunSpec, folder: Path, trace: Path | None) -> Outcome:
         with live_view() as view:
             return capture(spec, folder, trace, Watchers(view=view, note=output.note))
     plan = resolve(spec)
-    pipeline = _models(plan)
     if spec.live:
+        pipeline = _models(plan)
         terminal = LiveTerminal()
         watchers = Watchers(view=terminal.view, attach=terminal.attached, note=output.note)
         return execute(plan, folder, pipeline, watchers=watchers)
-    with live_view() as view:
-        return execute(plan, folder, pipeline, watchers=Watchers(view=view, note=output.note))
+    return _repeated(plan, folder, spec.runs, None)
+
+
+def _repeated(plan: Plan, folder: Path, runs: int, trace: Path | None) -> Outcome:
+    """Run the session ``runs`` times.  If there are several, return all of them as one.
+
+    :param folder: for the logs; several runs have a folder each in it.
+    :return: the first session that was cut short, if there is one.
+    """
+    results = []
+    for number in range(1, runs + 1):
+        pipeline = _models(plan)
+        place = folder if runs == 1 else folder / f"run-{number}"
+        place.mkdir(exist_ok=True)
+        if runs > 1:
+            output.note(f"cosim: run {number} of {runs}")
+        with live_view() as view:
+            watchers = Watchers(view=view, note=output.note)
+            outcome = execute(plan, place, pipeline, trace=trace, watchers=watchers)
+        if outcome.error is not None or outcome.document is None or runs == 1:
+            return outcome
+        results.append(outcome.document)
+    return replace(outcome, document=combine(results))

@@ -35,14 +35,34 @@ def run_options(command: str) -> Callable[[F], F]:
 def _common(command: str) -> list[Callable[[Any], Any]]:
     without = "; none with --live or --gdb" if command == "run" else ""
     return [
-        click.option("--kernel", metavar="FILE", help="Boot this ELF file or Linux Image."),
+        click.option(
+            "--kernel",
+            metavar="FILE",
+            help="Boot this ELF file or Linux Image.  It may be compressed, or a vmlinuz.efi.",
+        ),
+        click.option(
+            "--load-address",
+            metavar="ADDR",
+            help="Physical address of a --kernel that is a flat binary; it starts there.",
+        ),
         click.option("--initrd", metavar="FILE", help="Initial RAM disk for --kernel."),
         click.option(
             "--append", metavar="STR", help="Kernel command line (added to a named guest's own)."
         ),
-        click.option("--bios", metavar="none|FILE", help="Firmware; none starts in M-mode."),
+        click.option(
+            "--bios",
+            metavar="none|FILE",
+            help="Firmware, if you like without --kernel; none starts in M-mode.",
+        ),
         click.option("--memory", metavar="SIZE", help="Guest RAM, for example 512M."),
         click.option("--cpu", metavar="STR", help="QEMU's -cpu, for example rv64,sv57=off."),
+        click.option(
+            "--smp",
+            type=int,
+            metavar="N",
+            help="Harts, up to 8.  Several run in real time, through the plugin, unrecorded.",
+        ),
+        *_devices(),
         click.option(
             "--from", "from_", metavar="EDGE", help="Where the region of interest begins."
         ),
@@ -77,6 +97,49 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
             metavar="SECONDS",
             help=f"Give up after this long.  Default: 600{without}.",
         ),
+    ]
+
+
+def _devices() -> list[Callable[[Any], Any]]:
+    return [
+        click.option(
+            "--disk",
+            multiple=True,
+            metavar="FILE[,K=V..]",
+            help="A virtio disk; never written.  format=raw|qcow2; bus=pci|mmio|mmio-legacy.  "
+            "Repeatable.",
+        ),
+        click.option(
+            "--disk-write",
+            is_flag=True,
+            default=None,
+            help="Write the guest's changes to the files of --disk.",
+        ),
+        click.option(
+            "--disk-limit",
+            metavar="SIZE",
+            help="End the run if the guest writes more than this to its disks.",
+        ),
+        click.option("--net", metavar="user|none", help="A network card behind QEMU's router."),
+        click.option(
+            "--share",
+            multiple=True,
+            metavar="DIR[,K=V..]",
+            help="A folder that the guest can mount (9p).  tag=NAME; write=on|off.  Repeatable.",
+        ),
+        click.option("--board", metavar="K=V,..", help="QEMU's virt board: aia=aplic-imsic ..."),
+        click.option("--dtb", metavar="FILE", help="Device tree, instead of QEMU's own."),
+        click.option(
+            "--pflash", metavar="CODE[,VARS]", help="The board's flash chips; never written."
+        ),
+        click.option(
+            "--initrd-add",
+            multiple=True,
+            metavar="FILE[,to=PATH]",
+            help="Add a file or folder to the initramfs.  Repeatable.",
+        ),
+        click.option("--qemu", metavar="ARGS", help="Further arguments for QEMU, in one word."),
+        click.option("--like", metavar="xv6", help="Machine and disk as in a known Makefile."),
     ]
 
 

@@ -29,6 +29,12 @@ from cosim.session.backends import FOR_RUN
 @run_options("run")
 @click.option("--live", is_flag=True, help="Do not record: type into the guest while it runs.")
 @click.option(
+    "--runs",
+    type=int,
+    metavar="K",
+    help="With --smp: run it so often; give each count's median and spread.",
+)
+@click.option(
     "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."
 )
 @click.option("--stop-on-divergence", is_flag=True, help="Stop at the first illegal translation.")

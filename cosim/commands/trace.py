@@ -119,7 +119,7 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
     first = list(islice(_events(trace, kinds), max(count, 0)))
     names = symbols_of(trace.origin.guest)
     if as_json:
-        columns = [field for field in FIELDS if field.content not in (Content.KIND, Content.UNUSED)]
+        columns = [field for field in FIELDS if field.content is not Content.KIND]
         print_json(
             [
                 {

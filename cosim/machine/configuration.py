@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cosim.errors import UsageError
+from cosim.machine.devices import NO_DEVICES, Devices
+from cosim.machine.option_text import option_value
 from cosim.machine.waits import Linked
 
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
+
+FLASH_BASE = 0x2000_0000
+"""Physical address of the first flash chip of the board."""
 
 OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""
@@ -43,20 +47,31 @@ def _ticks(milliseconds: int) -> list[str]:
 class MachineConfig:
     """The guest and the board it runs on: everything that makes two runs the same.
 
-    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
-    kernel in M-mode, or a firmware file.  ``linked`` says where the kernel runs beside its physical
-    addresses.  ``extra`` holds further QEMU arguments.
+    ``kernel`` is None if firmware is all that runs, or if it finds a kernel itself.  ``memory`` is
+    in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the kernel in M-mode, or
+    a firmware file.  ``linked`` says where the kernel runs beside its physical addresses.
+    ``board`` holds options of QEMU's ``virt`` board (``aia=aplic-imsic``), ``dtb`` a device tree to
+    give to the guest instead of QEMU's own.  ``extra`` holds further QEMU arguments.
     """
 
-    kernel: Path
+    kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
     bios: str | None = None
     memory: int = 512 << 20
     cpu: str = "rv64"
     harts: int = 1
+    """Several take turns in one thread of QEMU, so that all that they do has one order."""
     linked: tuple[Linked, ...] = ()
+    devices: Devices = NO_DEVICES
+    board: str = ""
+    dtb: Path | None = None
     extra: tuple[str, ...] = ()
+
+    @property
+    def has_dma(self) -> bool:
+        """True if a device may write to RAM that the guest did not get from QEMU's board."""
+        return self.devices.has_dma or "-device" in self.extra
 
 
 @dataclass(frozen=True)
@@ -91,20 +106,23 @@ class Timing:
         """True for a recording and for its re-execution."""
         return self.mode in ("record", "replay")
 
-    def arguments(self) -> list[str]:
+    def arguments(self, *, asynchronous: bool = False) -> list[str]:
         """Return the QEMU arguments of this mode.
 
+        :param asynchronous: the guest waits for devices, such as disks.  Then it waits in real time
+            as if a user typed, because otherwise QEMU never completes their requests.
         :raises UsageError: when a recording or its re-execution has no log file.
         """
         if self.mode == "live":
             return []
-        icount = f"shift=0,sleep={'on' if self.typed else 'off'}"
+        waits = self.typed or asynchronous
+        icount = f"shift=0,sleep={'on' if waits else 'off'}"
         ticks: list[str] = []
         if self.mode != "icount":
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
             icount += f",rr={self.mode},rrfile={option_value(self.log)}"
-            ticks = _ticks(1 if self.typed else _TICK)
+            ticks = _ticks(1 if waits else _TICK)
         return [
             *("-icount", icount, "-seed", "1"),
             *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),
@@ -121,17 +139,28 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
     """
     words = [
         *(str(qemu), "-nodefaults", "-display", "none", "-no-reboot", "-net", "none"),
-        *("-machine", "virt,memory-backend=ram", "-smp", str(config.harts)),
+        *("-machine", ",".join(filter(None, ("virt,memory-backend=ram", config.board)))),
+        *("-smp", str(config.harts)),
         *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-        *("-kernel", str(config.kernel)),
     ]
+    if config.kernel:
+        words += ["-kernel", str(config.kernel)]
     if config.initrd:
         words += ["-initrd", str(config.initrd)]
     if config.append:
         words += ["-append", config.append]
     if config.bios:
         words += ["-bios", config.bios]
-    return [*words, *timing.arguments(), *config.extra]
+    if config.dtb:
+        words += ["-dtb", str(config.dtb)]
+    if config.harts > 1:
+        words += ["-accel", "tcg,thread=single"]
+    return [
+        *words,
+        *timing.arguments(asynchronous=config.devices.asynchronous),
+        *config.devices.arguments(repeats=timing.repeats),
+        *config.extra,
+    ]
 
 
 def parse_memory(text: str) -> int:
@@ -143,8 +172,3 @@ def parse_memory(text: str) -> int:
     if not match or int(match[1]) == 0:
         raise UsageError(f"{text!r} is not a memory size; write for example 512M or 2G")
     return int(match[1]) << {"K": 10, "": 20, "M": 20, "G": 30}[match[2]]
-
-
-def option_value(path: Path) -> str:
-    """Return ``path`` as a value inside a QEMU option: its commas are doubled."""
-    return os.fspath(path).replace(",", ",,")

@@ -50,7 +50,7 @@ class EventCounter:
         """Return the counts so far."""
         kinds = {kind: int(self._kinds[kind]) for kind in Kind}
         virtual = {kind: int(self._virtual[kind]) for kind in Kind}
-        return EventCounts(
+        counts = EventCounts(
             total=sum(kinds.values()) + sum(virtual.values()),
             table_add=kinds[Kind.TABLE_ADD],
             table_entry=kinds[Kind.TABLE_ENTRY],
@@ -78,6 +78,9 @@ class EventCounter:
                 page_fault=virtual[Kind.PAGE_FAULT],
             ),
         )
+        if kinds[Kind.REMOTE_FENCE]:
+            counts["remote_fence"] = kinds[Kind.REMOTE_FENCE]
+        return counts
 
 
 def _flagged(batch: EventBatch, kind: Kind, flag: int) -> int:

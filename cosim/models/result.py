@@ -17,7 +17,7 @@ from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
 VERSION = 1
-MISSED = ("missed_writes", "missed_satp_writes", "late_sites")
+MISSED = ("missed_writes", "dma_writes", "missed_satp_writes", "late_sites")
 """Counts of the audit; any of them above 0 is a finding."""
 
 Json = dict[str, Any]
@@ -66,6 +66,8 @@ class EventCounts(TypedDict):
     fence: FenceCounts
     fence_order: NotRequired[int]
     """``sfence.w.inval`` and ``sfence.inval.ir``; older results lack it."""
+    remote_fence: NotRequired[int]
+    """Calls for fences on other harts; only if there were any."""
     satp_write: int
     envcfg_write: int
     access: int | None
@@ -114,6 +116,9 @@ class ResultDocument(TypedDict):
     """Where and when the policies exit; older results lack it."""
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
+    spread: NotRequired[Json]
+    """How far the counts of several runs spread (:mod:`cosim.models.spread`); only if there were
+    several."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,8 @@ def _measured(events: EventCounts, origin: Origin) -> EventCounts:
 def has_finding(result: ResultDocument) -> bool:
     """Return True if the exit status is 1: a translation was illegal, something was missed, or two
     sources differ."""
+    if result.get("spread", {}).get("findings"):
+        return True
     illegal = sum(counts["illegal"] for counts in result["translations"].values())
     return bool(
         illegal
@@ -293,6 +300,11 @@ def missed(audit: Mapping[str, Any] | None) -> dict[str, int]:
     """Return the counts of what the audit found missing; older traces lack some of them."""
     counts = audit or {}
     return {key: counts.get(key) or 0 for key in MISSED}
+
+
+def missed_text(key: str) -> str:
+    """Return in words what a count of :func:`missed` counts."""
+    return "entries written by devices" if key == "dma_writes" else key.replace("_", " ")
 
 
 def backend_name(written: str) -> str:

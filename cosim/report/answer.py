@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.derived import BreakEven, Derived, derive, models_of
-from cosim.models.result import ResultDocument, missed
+from cosim.models.result import ResultDocument, missed, missed_text
 from cosim.output import one_line
-from cosim.report import number_text
+from cosim.report import from_spread, number_text
 from cosim.report.content import UNKNOWN, Cell, Notes, Paragraphs, Part, Table
 
 Policies = Mapping[str, Mapping[str, Any]]
@@ -19,6 +19,7 @@ def parts(result: ResultDocument) -> tuple[Part, ...]:
     policies, derived = result["policies"], derived_of(result)
     said = [_what_ran(result), *_exits(policies, derived)]
     said += [*_cycles(policies, derived), *_break_even(derived)]
+    said += from_spread.sentences(result.get("spread"))
     made: list[Part] = [Paragraphs("\n".join(said))]
     if policies:
         made.append(_table(policies, derived))
@@ -51,6 +52,7 @@ def _what_ran(result: ResultDocument) -> str:
         (region.get("instructions"), "instruction"),
         (events["pte_write"], "table store"),
         (fences, "fence"),
+        (events.get("remote_fence"), "remote fence"),
         (events["satp_write"], "satp write"),
     ]
     seen = _listed([_count(number, what) for number, what in counts if number is not None])
@@ -141,7 +143,7 @@ def _checked(result: ResultDocument) -> Iterator[str]:
     if not any(found.values()):
         yield "0 missed"
         return
-    yield ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found.items() if n)
+    yield ", ".join(f"{n:,} {missed_text(key)}" for key, n in found.items() if n)
 
 
 def _agreed(agreement: Mapping[str, Any]) -> str:
@@ -224,11 +226,22 @@ def _notes(result: ResultDocument, derived: Derived) -> Iterator[str]:
     alone = bool(result["stepped"]) and "agreement" not in result
     if result["accesses"] != "all" and policies and alone:
         yield "`--backend plugin` sees every access"
+    yield from _unrepeated(result)
     virtual = result["events"].get("reasons", {}).get("virtual")
     if virtual is not None:
         yield f"left out: {virtual}"
     if result["region"].get("not_replayed"):
         yield f"up to {result['region']['not_replayed']:,} more instructions were not re-executed"
+
+
+def _unrepeated(result: ResultDocument) -> Iterator[str]:
+    """Say that another run gives other counts."""
+    if result["guest"].get("repeats", True):
+        return
+    text = "the guest ran in real time, so another run gives other counts"
+    if result["machine"].get("harts", 1) > 1 and "spread" not in result:
+        text += "; `--runs 5` gives each count's median and spread"
+    yield text
 
 
 def _partial_exits(policies: Policies) -> Iterator[str]:

@@ -67,8 +67,12 @@ class BackendOptions:
     """As the user writes it; also in results and traces."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """Older names that are still understood."""
+    several_harts: ClassVar[bool] = False
+    """True if the guest may have several harts.  QEMU does not record those."""
     live: ClassVar[bool] = True
     """True if the guest may run in real time, without being recorded."""
+    runs_again: ClassVar[bool] = False
+    """True if a session runs the guest again from its recording."""
 
     @classmethod
     def options(cls) -> dict[str, Option]:

@@ -7,25 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import guest
 from cosim.capture import marks
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.paging import Paging
 from cosim.errors import UsageError
-from cosim.kernel import symbols
+from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
-from cosim.machine import tools
-from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
+from cosim.machine import disk_images, tools
+from cosim.machine.configuration import (
+    FLASH_BASE,
+    RAM_BASE,
+    MachineConfig,
+    Timing,
+    arguments,
+    parse_memory,
+)
+from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, Disk, mmio_devices
 from cosim.machine.waits import Linked
 from cosim.run import region
 from cosim.run.backend_options import BackendOptions
+from cosim.run.initrd_additions import extended
 from cosim.run.names import Names
+from cosim.run.presets import NO_PRESET, PRESETS
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
 from guest.spec import checksum
@@ -54,7 +64,10 @@ class Plan:
 
     name: str
     machine: MachineConfig
+    kernel: Path
+    """The kernel as the user gave it, or the firmware if there is no kernel."""
     image: KernelImage
+    """What is loaded of it."""
     symbols: Symbols
     qemu: tools.Tool
     begin: Edge
@@ -70,7 +83,8 @@ class Plan:
     """What the user chose of the modelled machine."""
     stop_on_divergence: bool
     live: bool
-    """The guest runs in real time and is not recorded."""
+    """The guest runs in real time and is not recorded: the user is at its console, or it has
+    several harts."""
     time_limit: float | None
     """Seconds; None for no limit."""
     versions: dict[str, str]
@@ -154,7 +168,7 @@ class Plan:
         timing = Timing("live") if self.live else recorded
         return {
             "name": self.name,
-            "kernel": str(machine.kernel),
+            "kernel": str(self.kernel),
             "initrd": None if machine.initrd is None else str(machine.initrd),
             "command_line": machine.append,
             "bios": machine.bios,
@@ -164,12 +178,43 @@ class Plan:
             "qemu": ".".join(map(str, self.qemu.version)),
             "versions": self.versions,
             "sha256": {
-                "kernel": checksum(machine.kernel),
+                "kernel": checksum(self.kernel),
                 "initrd": machine.initrd and checksum(machine.initrd),
                 "bios": bios and checksum(bios),
+                **({"dtb": checksum(machine.dtb)} if machine.dtb else {}),
             },
+            **self._describe_devices(),
+            **({"repeats": False} if self.live else {}),
             "arguments": arguments(self.qemu.path, machine, timing),
         }
+
+    def _describe_devices(self) -> dict[str, object]:
+        """Return what the user added to the board; nothing if that is nothing."""
+        devices = self.machine.devices
+        found: dict[str, object] = {}
+        if devices.disks:
+            found["disks"] = [
+                {
+                    "file": str(disk.path),
+                    "format": disk.format,
+                    "bus": disk.bus,
+                    "written": disk.writable,
+                    "sha256": {str(file): checksum(file) for file in disk_images.files(disk)},
+                }
+                for disk in devices.disks
+            ]
+        if devices.network:
+            found["network"] = "user"
+        if devices.shares:
+            found["shares"] = [
+                {"folder": str(share.path), "tag": share.tag, "written": share.writable}
+                for share in devices.shares
+            ]
+        if devices.flash:
+            found["flash"] = [
+                {"file": str(path), "sha256": checksum(path)} for path in devices.flash
+            ]
+        return found
 
 
 def resolve(spec: RunSpec) -> Plan:
@@ -181,41 +226,55 @@ def resolve(spec: RunSpec) -> Plan:
     """
     emulator = tools.qemu()
     names = spec.names
+    preset = PRESETS[spec.like] if spec.like else NO_PRESET
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
-        kernel, initrd, bios = known.kernel, known.initrd, spec.bios or known.bios
+        kernel: Path | None = spec.kernel or known.kernel
+        initrd = known.initrd
+        if spec.kernel is not None and initrd is None:
+            with about("kernel"):
+                raise UsageError(
+                    f"{names.option('kernel')} cannot be used with {known.name}, which has no "
+                    "initramfs that another kernel could use"
+                )
+        bios = spec.bios or preset.bios or known.bios
         with about("workload"):
             append = _command_line(spec, known.append)
-        memory, cpu = spec.memory or known.memory, spec.cpu or known.cpu
+        memory = spec.memory or preset.memory or known.memory
+        cpu = spec.cpu or preset.cpu or known.cpu
         extensions = known.extensions
     else:
-        if spec.kernel is None:
+        if spec.kernel is None and spec.bios in (None, "none") and not spec.pflash:
             raise UsageError(
                 f"name a guest (`cosim guest list`) or give {names.option('kernel')} FILE"
             )
-        kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios
+        kernel, initrd, bios = spec.kernel, spec.initrd, spec.bios or preset.bios
         append = spec.append or ""
-        memory, cpu = spec.memory or "512M", spec.cpu
+        memory, cpu = spec.memory or preset.memory or "512M", spec.cpu or preset.cpu
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
-    base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
-    with about("guest" if known else "kernel"):
-        image = inspect_kernel(kernel, image_base=base)
-        symbol_table = symbols.load(kernel)
+    where = "kernel" if known is None or spec.kernel is not None else "guest"
+    code = _code(kernel, bios, spec, where)
+    image = code.image
     if initrd is not None:
         with about("guest" if known else "initrd"):
-            inspect_initrd(initrd, linux=image.kind == "image")
-    if bios not in (None, "none"):
-        with about("bios"):
-            inspect_firmware(str(bios))
+            kind = inspect_initrd(initrd, linux=image.kind == "image")
+    if spec.initrd_add:
+        with about("initrd_add"):
+            if initrd is None or kind == "raw":
+                raise UsageError(
+                    f"{names.option('initrd_add')} needs a guest with an initramfs, or "
+                    f"{names.option('initrd')} with a cpio archive"
+                )
+            initrd = extended(initrd, spec.initrd_add)
     with about("from"):
         begin = region.parse(
-            spec.region_from or (known.region_from if known else "boot"), symbol_table, end=False
+            spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
         )
     with about("to"):
         end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), symbol_table, end=True
+            spec.region_to or (known.region_to if known else "power-off"), code.symbols, end=True
         )
     with about("memory"):
         size = parse_memory(memory)
@@ -224,35 +283,123 @@ def resolve(spec: RunSpec) -> Plan:
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     return Plan(
-        name=spec.guest or kernel.name,
+        name=spec.guest or code.given.name,
         machine=MachineConfig(
-            kernel=Path(kernel),
+            kernel=code.loaded,
             initrd=initrd,
             append=append,
-            bios=bios,
+            bios=code.bios,
             memory=size,
             cpu=cpu,
+            harts=spec.harts,
             linked=_linked(image),
+            devices=_devices(
+                spec, known.disk if known else None, preset.bus or _bus(image, code.symbols)
+            ),
+            board=spec.board or "",
+            dtb=spec.dtb,
+            extra=spec.qemu,
         ),
+        kernel=code.given,
         image=image,
-        symbols=symbol_table,
+        symbols=code.symbols,
         qemu=emulator,
         begin=begin,
         end=end,
         mark_at=(
-            symbol_table.address(marks.SYMBOL) if marks.SYMBOL in symbol_table else marks.USER_MARK
+            code.symbols.address(marks.SYMBOL) if marks.SYMBOL in code.symbols else marks.USER_MARK
         ),
         backend=spec.backend,
         console=spec.console,
         models=spec.models,
         modelled=spec.machine,
         stop_on_divergence=spec.stop_on_divergence,
-        live=spec.live,
+        live=spec.live or spec.harts > 1,
         time_limit=spec.time_limit or (None if unhurried else DEFAULT_TIME_LIMIT),
-        versions=dict(known.versions) if known else {},
+        # A kernel of the user's is not the one in the guest's packages.
+        versions=dict(known.versions) if known and spec.kernel is None else {},
         cpu_properties=properties,
         names=names,
     )
+
+
+class _Code(NamedTuple):
+    """What the guest executes first, and what QEMU is given for it."""
+
+    given: Path
+    """The kernel as the user gave it, or the firmware."""
+    loaded: Path | None
+    """What QEMU loads as the kernel."""
+    bios: str | None
+    """What QEMU loads as the firmware."""
+    image: KernelImage
+    symbols: Symbols
+
+
+def _code(kernel: Path | None, bios: str | None, spec: RunSpec, key: str) -> _Code:
+    """Return the kernel behind its firmware; without a kernel, the firmware or what is in flash.
+
+    :param key: of the run, which the kernel comes from.
+    :raises GuestImageError: when one of them cannot be read, or not be started by a riscv64 board.
+    """
+    firmware = None
+    base = RAM_BASE if bios == "none" else sum(_FIRMWARE)
+    if bios not in (None, "none"):
+        given = Path(str(bios))
+        with about("bios"):
+            loaded = bootable.firmware(given)
+            firmware = inspect_firmware(loaded, given=given)
+        if kernel is None and not spec.pflash:
+            # If it was made to run at 0, its symbols are not where it runs.
+            names = symbols.load(given) if loaded == given else symbols.none()
+            return _Code(given, None, str(loaded), firmware, names)
+        # QEMU puts a flat kernel at the next 2 MiB boundary.
+        bios, base = str(loaded), firmware.end + -firmware.end % _FIRMWARE[1]
+    if kernel is None:
+        code = spec.pflash[0]
+        with about("pflash"):
+            image = inspect_firmware(code, base=FLASH_BASE)
+        return _Code(code, None, bios, image, symbols.none())
+    with about(key):
+        booted = bootable.kernel(kernel, spec.load_address)
+        image = inspect_kernel(booted, image_base=base, given=kernel)
+        return _Code(kernel, booted, bios, image, symbols.load(kernel))
+
+
+def _bus(image: KernelImage, names: Symbols) -> Bus:
+    """Return where devices are that name no bus: where the kernel is likely to look for them.
+
+    Linux drives PCI.  Teaching kernels drive the board's ``virtio-mmio`` places.
+    """
+    linux = image.kind == "image" or "linux_banner" in names
+    return "pci" if linux else "mmio"
+
+
+def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
+    """Return the devices that ``spec`` adds to the board, with every question about them answered.
+
+    :param own: the disk that a named guest has anyway.
+    :raises UsageError: when a disk or a flash image cannot be used, or there is no place for one.
+    """
+    with about("disk"):
+        disks = tuple(
+            replace(disk_images.inspect(disk), bus=disk.bus or bus, writable=spec.disk_write)
+            for disk in spec.disks
+        )
+        if own is not None:
+            disks = (Disk(own, "raw", "pci"), *disks)
+        if {"mmio", "mmio-legacy"} <= {disk.bus for disk in disks}:
+            raise UsageError(
+                f"{spec.names.option('disk')}: the board's virtio-mmio devices are all legacy or "
+                "none; give all disks the same bus"
+            )
+        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, spec.disk_limit, bus)
+        if mmio_devices(devices) > MMIO_SLOTS:
+            raise UsageError(
+                f"{spec.names.option('disk')}: the board has {MMIO_SLOTS} places for virtio-mmio "
+                "devices; give some disks bus=pci"
+            )
+    return devices
 
 
 def _linked(image: KernelImage) -> tuple[Linked, ...]:

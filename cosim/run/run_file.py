@@ -2,7 +2,9 @@
 
 Keys at the top of the file hold for every run::
 
-    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
+    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu; a flat
+                               # binary needs load_address = 0x80200000; bios = FILE may be alone
+    disk = ["root.img"]        # as for --disk; likewise share, net, board, dtb, pflash, qemu, like
     backend = "plugin"         # the default of `cosim capture`; that of `cosim run` is gdb+plugin
     from = "mark:begin"        # the region of interest, as for --from and --to
     to = "mark:end"
@@ -10,6 +12,8 @@ Keys at the top of the file hold for every run::
     accesses = true            # plugin backend; with gdb, step = N shows some accesses
     filter = 64                # plugin backend: slots of the access filter
     time_limit = 300           # seconds a run may take
+    smp = 2                    # harts, up to 8; several run live, through the plugin
+    runs = 5                   # with smp: so often, for each count's median and spread
     trace = true               # keep the events as a trace
     models = ["shadow", "lsp"] # with options as for --model
     stop_on_divergence = false

@@ -44,6 +44,9 @@ def available(spec: RunSpec, note: Note) -> RunSpec:
     if found is None:
         raise MissingTool(reason)
     other, difference = found
+    if spec.harts > 1 and not other.several_harts:
+        smp = spec.names.option("smp")
+        raise MissingTool(f"{reason}; {other.name} cannot stand in for it: {smp} needs the plugin")
     note(f"cosim: {reason}; {difference}")
     return replace(spec, backend=other)
 

@@ -15,7 +15,7 @@ def failure(folder: Path) -> str | None:
 
     The result is not wrong then: what the guest did was measured all the same.
     """
-    for log in sorted(folder.glob("*.console.log")):
+    for log in sorted(folder.rglob("*.console.log")):
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _END_OF_LOG))
             ended = _ENDED.findall(file.read())

@@ -11,7 +11,6 @@ content          Parquet type      note
 ``WORD``         UINT_64           the same 64 bits
 ``NUMBER``       UINT_8 and so on  as wide as in the record
 ``KIND``         STRING            the name of the kind
-``UNUSED``       no column         must be 0
 ================ ================= =================================================
 
 The key-value metadata ``lsp-cosim-trace`` of each file holds the version of its columns.  A field
@@ -87,14 +86,12 @@ class Layout:
         """Return ``batch`` as the bytes of one Parquet file.
 
         :param first: the number of its first event.
-        :raises ModelError: when a record is not one that ``events.py`` defines (an unknown kind, an
-            unused field that is not 0, a count below -1): a trace must give back what it got.
+        :raises ModelError: when a record is not one that ``events.py`` defines (an unknown kind, a
+            count below -1): a trace must give back what it got.
         """
         columns = {NUMBER: pa.array(np.arange(first, first + len(batch)))}
         for field in self._all:
             values = np.ascontiguousarray(batch[field.name])
-            if field.content is Content.UNUSED and values.any():
-                raise ModelError(f"an event uses the field {field.name}; a trace cannot hold it")
             if field in self.fields:
                 columns[field.name] = self._encoded(field, values)
         table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)

@@ -5,13 +5,19 @@
 
 enum { CONSOLE_PUTCHAR = 1, SYSTEM_RESET = 0x53525354 };
 
-static u64 sbi_call(u64 extension, u64 function, u64 first, u64 second)
+u64 sbi_call(u64 extension, u64 function, const u64 arguments[5])
 {
-    register u64 a0 asm("a0") = first;
-    register u64 a1 asm("a1") = second;
+    register u64 a0 asm("a0") = arguments[0];
+    register u64 a1 asm("a1") = arguments[1];
+    register u64 a2 asm("a2") = arguments[2];
+    register u64 a3 asm("a3") = arguments[3];
+    register u64 a4 asm("a4") = arguments[4];
     register u64 a6 asm("a6") = function;
     register u64 a7 asm("a7") = extension;
-    asm volatile("ecall" : "+r"(a0), "+r"(a1) : "r"(a6), "r"(a7) : "memory");
+    asm volatile("ecall"
+                 : "+r"(a0), "+r"(a1)
+                 : "r"(a2), "r"(a3), "r"(a4), "r"(a6), "r"(a7)
+                 : "memory");
     return a0;
 }
 
@@ -19,7 +25,7 @@ static void put(char c)
 {
     if (c == '\n')
         put('\r');
-    sbi_call(CONSOLE_PUTCHAR, 0, (u8)c, 0);
+    sbi_call(CONSOLE_PUTCHAR, 0, (u64[5]){(u8)c});
 }
 
 static void put_number(u64 value, u64 base)
@@ -59,7 +65,7 @@ void say(const char *format, ...)
 
 void power_off(void)
 {
-    sbi_call(SYSTEM_RESET, 0, 0, 0);
+    sbi_call(SYSTEM_RESET, 0, (u64[5]){0});
     /* No wfi: QEMU runs all code in a page with one instruction by instruction while it records. */
     for (;;)
         asm volatile("");

@@ -8,6 +8,11 @@
 void say(const char *format, ...);
 void power_off(void) __attribute__((noreturn));
 
+/* Call the firmware (SBI); return its error, 0 if there is none. */
+u64 sbi_call(u64 extension, u64 function, const u64 arguments[5]);
+/* The hart that runs the kernel. */
+extern u64 this_hart;
+
 /* Options of the command line (options.c): NAME=VALUE words. */
 void read_options(const u8 *device_tree);
 const char *option(const char *name, const char *otherwise);

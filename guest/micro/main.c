@@ -33,8 +33,11 @@ static int levels(void)
     power_off();
 }
 
-void kernel_main(const u8 *device_tree)
+u64 this_hart;
+
+void kernel_main(const u8 *device_tree, u64 hart)
 {
+    this_hart = hart;
     static char list[1024];
     read_options(device_tree);
     const char *wanted = option("scenario", "all");

@@ -11,6 +11,7 @@ struct scenario {
     void (*prepare)(void); /* before the mark */
     u64 (*run)(void);      /* returns how many steps it made */
     const char *bug;       /* what is wrong on purpose, or 0 */
+    int harts;             /* that it needs */
 };
 
 /* The last entry has no name. */
@@ -71,6 +72,9 @@ u64 run_bug_free(void);
 u64 run_fixed_free(void);
 u64 run_bug_dirty(void);
 u64 run_fixed_dirty(void);
+/* harts.c: a fence on the wrong hart, and its repaired twin */
+u64 run_bug_remote(void);
+u64 run_fixed_remote(void);
 /* bench.c */
 void prepare_bench(void);
 u64 run_bench(void);

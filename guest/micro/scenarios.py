@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TABLE = Path(__file__).resolve().parent / "scenario_list.c"
-_ROW = re.compile(r'\{"([\w-]+)", ([01]), \w+, \w+, (?:"([\w-]+)"|0)\},')
+_ROW = re.compile(r'\{"([\w-]+)", ([01]), \w+, \w+, (?:"([\w-]+)"|0), (\d)\},')
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class Scenario:
     """True if ``scenario=all`` runs it."""
     seeded_bug: str | None
     """The kind of finding that ``cosim check`` must give; None if it must give none."""
+    harts: int
+    """Harts that it needs."""
 
 
 GUESTS = ("micro", "micro-m")
@@ -34,7 +36,15 @@ def problem(text: str) -> str | None:
     return None
 
 
+def harts_for(text: str) -> int:
+    """Return how many harts scenarios separated by commas need; unknown ones need one."""
+    wanted = text.split(",")
+    return max([one.harts for one in scenarios() if one.name in wanted], default=1)
+
+
 def scenarios() -> list[Scenario]:
     """Return the scenarios in the order in which the guest runs them."""
     rows = _ROW.findall(_TABLE.read_text(encoding="utf-8"))
-    return [Scenario(name, in_all == "1", bug or None) for name, in_all, bug in rows]
+    return [
+        Scenario(name, in_all == "1", bug or None, int(harts)) for name, in_all, bug, harts in rows
+    ]

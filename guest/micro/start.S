@@ -15,9 +15,23 @@ _start:
 2:      la      t0, trap_vector
         csrw    stvec, t0
         csrw    sscratch, zero
+        mv      t0, a0
         mv      a0, a1
+        mv      a1, t0
         call    kernel_main
         call    power_off
+
+# Entry of a second hart (a0 = hart, a1 = satp), which harts.c starts.
+        .globl  second_start
+second_start:
+        la      sp, second_stack_top
+        la      t0, trap_vector
+        csrw    stvec, t0
+        csrw    sscratch, zero
+        csrw    satp, a1
+        sfence.vma
+        call    second_main
+1:      j       1b
 
 # sscratch is 0 in S-mode; in U-mode it is the kernel's stack pointer.
         .text
@@ -126,6 +140,8 @@ user_program:
         .balign 16
         .space  32768
 stack_top:
+        .space  4096
+second_stack_top:
 kernel_sp:
         .dword  0
 

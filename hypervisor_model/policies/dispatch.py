@@ -14,8 +14,14 @@ from numpy.typing import NDArray
 
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.jit import with_globals
-from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import TAKEN, Hardware, misses
+from hypervisor_model.policies.event_fields import Event, event_at, fence_of
+from hypervisor_model.policies.hart import (
+    TAKEN,
+    Hardware,
+    misses,
+    take_fence_exit,
+    take_remote_fence_exit,
+)
 from hypervisor_model.policies.policy import ANSWER, EXITS, MISSES
 from hypervisor_model.policies.shadow_access import other_event
 from hypervisor_model.policies.shadow_tables import Pool, has_room
@@ -23,25 +29,32 @@ from hypervisor_model.policies.synchronisation import load_filled
 
 _PTE_WRITE = int(Kind.PTE_WRITE)
 _FENCE = int(Kind.FENCE)
+_REMOTE_FENCE = int(Kind.REMOTE_FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _TAKEN, _ANSWER, _EXITS, _MISSES = TAKEN, ANSWER, EXITS, MISSES
 
 _Event = Callable[[Hardware, Pool, Any, Event], None]
-_Fence = Callable[[Hardware, Pool, Any, int, int, int, int], None]
+_FenceExit = Callable[[Pool, Any, int], int]
+_Fence = Callable[[Hardware, Pool, Any, int, int, int, int, int], None]
 _Satp = Callable[[Hardware, Pool, Any, int, int], None]
 
 
 class Kernels(NamedTuple):
-    """What a policy does at the three events that set the policies apart.
+    """What a policy does at the events that set the policies apart.
 
-    Each kernel takes the hardware, the pool and the policy's own state: the NamedTuple that its
-    class gives to :class:`~hypervisor_model.policies.shadow_policy.ShadowPolicy`.
+    Each kernel takes the pool and the policy's own state: the NamedTuple that its class gives to
+    :class:`~hypervisor_model.policies.shadow_policy.ShadowPolicy`.  All but ``fence_exit`` take the
+    hardware, too.
     """
 
     pte_write: _Event
     """A store to a live table."""
+    fence_exit: _FenceExit
+    """The kind of exit of a fence, by the ``sub`` of its event."""
     fence: _Fence
-    """A fence of the guest: hart, ``sub`` of the event, address, ASID."""
+    """What a fence does after its exit: the hart that executes it, ``sub`` of the event, the first
+    and the last address that it covers, ASID.  A remote fence does it on each hart that it names,
+    after one exit ``remote_fence``."""
     satp_write: _Satp
     """A write of ``satp``: hart, new value."""
 
@@ -62,6 +75,7 @@ def loop(module: str, name: str, kernels: Kernels, *, protects: bool) -> Any:
         module,
         f"{name}_loop",
         _pte_write=kernels.pte_write,
+        _fence_exit=kernels.fence_exit,
         _fence=kernels.fence,
         _satp_write=kernels.satp_write,
         _protects=protects,
@@ -73,6 +87,7 @@ def _stand_in(*_arguments: object) -> None:
 
 
 _pte_write: _Event = _stand_in
+_fence_exit: _FenceExit = _stand_in  # type: ignore[assignment]
 _fence: _Fence = _stand_in
 _satp_write: _Satp = _stand_in
 _protects = False
@@ -89,8 +104,16 @@ def _loop(
         event = event_at(batch, i)
         if event.kind == _PTE_WRITE:
             _pte_write(hw, p, own, event)
-        elif event.kind == _FENCE:
-            _fence(hw, p, own, event.hart, event.sub, event.a, event.b)
+        elif event.kind == _FENCE or event.kind == _REMOTE_FENCE:
+            if event.kind == _FENCE:
+                take_fence_exit(hw, event.hart, _fence_exit(p, own, event.sub), event.sub)
+            else:
+                take_remote_fence_exit(hw, event.hart)
+            p.state.fences += 1
+            asked = fence_of(event)
+            for hart in range(hw.harts.shape[0]):
+                if asked.harts >> hart & 1:
+                    _fence(hw, p, own, hart, asked.sub, asked.first, asked.last, event.b)
         elif event.kind == _SATP_WRITE:
             if event.flags & FLAG_STOP:
                 # What the register holds where the stream begins: nobody wrote it.

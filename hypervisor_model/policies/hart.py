@@ -45,6 +45,7 @@ the exits of all kinds."""
 
 (_FAST,) = (int(kind) for kind in M_MODE)
 _GUEST_FAULT = int(Exit.GUEST_FAULT)
+_REMOTE_FENCE = int(Exit.REMOTE_FENCE)
 _SINVAL = COUNTERS + int(Counter.SINVAL)
 _INSTRUCTION = ~int(Fence.FORM) & 0xFF
 _SINVAL_VMA = int(Fence.SINVAL_VMA)
@@ -185,6 +186,12 @@ def take_fence_exit(hw: Hardware, hart: int, kind: int, sub: int) -> None:
     take_exit(hw, hart, kind)
     if sub & _INSTRUCTION == _SINVAL_VMA:
         hw.counts[_SINVAL] += 1
+
+
+@inner
+def take_remote_fence_exit(hw: Hardware, hart: int) -> None:
+    """Count the exit of the hart that calls for a remote fence."""
+    take_exit(hw, hart, _REMOTE_FENCE)
 
 
 @inner

@@ -46,7 +46,6 @@ from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
-    take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
@@ -64,7 +63,12 @@ from hypervisor_model.policies.shadow_tables import (
     put,
     retain,
 )
-from hypervisor_model.policies.synchronisation import find_end, sync_below
+from hypervisor_model.policies.synchronisation import (
+    behind,
+    find_end,
+    reaches,
+    sync_below,
+)
 
 SYNC_COUNTERS = (Counter.SYNC_READS, Counter.SYNC_CHANGES, Counter.SYNC_RUNS)
 
@@ -122,6 +126,7 @@ class LazyShadowPaging(ShadowPolicy):
         Exit.FENCE_FAST,
         Exit.FENCE_GLOBAL,
         Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
         *SHADOW_EXITS,
     )
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SYNC_COUNTERS, *SHADOW_COUNTERS)
@@ -142,7 +147,7 @@ class LazyShadowPaging(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
     def _uncounted(self) -> dict[str, str]:
         uncounted = super()._uncounted()
@@ -160,12 +165,18 @@ def pte_write(hw: Hardware, p: Pool, own: tuple[Any, ...], event: Event) -> None
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: LspState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
+def fence_exit(p: Pool, own: LspState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
     if sub & _VA:
-        take_fence_exit(hw, hart, _FENCE_FAST if own.fast_path else _FENCE, sub)
-    else:
-        take_fence_exit(hw, hart, _FENCE_GLOBAL, sub)
+        return _FENCE_FAST if own.fast_path else _FENCE
+    return _FENCE_GLOBAL
+
+
+@inner
+def fence(
+    hw: Hardware, p: Pool, own: LspState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
     loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
     for row in range(p.state.roots):
@@ -173,12 +184,12 @@ def fence(hw: Hardware, p: Pool, own: LspState, hart: int, sub: int, va: int, as
         if not is_covered(p, hart, row, sub, asid):
             continue
         if sub & _VA and (here or sub & _ASID):
-            _invalidate(p, row, va, spare_global)
+            _invalidate(p, row, first, last, spare_global)
         elif here:
-            synchronise(p, row, spare_global, own.drop)
+            synchronise_once(p, row, spare_global, own.drop)
         else:
             p.root_asids[row, hart] = UNREACHED
-    hardware_fence(hw, p, hart, sub, va, asid)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner
@@ -188,15 +199,19 @@ def is_covered(p: Pool, hart: int, row: int, sub: int, asid: int) -> bool:
 
 
 @inner
-def _invalidate(p: Pool, row: int, va: int, spare_global: int) -> None:
-    """Invalidate the leaf for an address, in every privilege view."""
-    first = p.roots[row].level * VIEWS
-    for role in range(first, first + VIEWS):
+def _invalidate(p: Pool, row: int, first: int, last: int, spare_global: int) -> None:
+    """Invalidate the leaves for a range of addresses, in every privilege view."""
+    lowest = p.roots[row].level * VIEWS
+    for role in range(lowest, lowest + VIEWS):
         root = p.shadow_of[p.roots[row].page, role]
-        if root:
+        va = first
+        while root:
             slot, index, is_global = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)) and not (spare_global and is_global):
                 put(p, slot, index, EMPTY)
+            if reaches(p, slot, va, last):
+                break
+            va = behind(p, slot, va)
 
 
 @inner
@@ -210,6 +225,14 @@ def synchronise(p: Pool, row: int, spare_global: int, drop: int) -> None:
                 put(p, root, index, EMPTY)
         elif root:
             sync_below(p, root, spare_global)
+
+
+@inner
+def synchronise_once(p: Pool, row: int, spare_global: int, drop: int) -> None:
+    """As :func:`synchronise`, but once for all harts that a fence names."""
+    if p.roots[row].synchronised != p.state.fences:
+        p.roots[row].synchronised = p.state.fences
+        synchronise(p, row, spare_global, drop)
 
 
 @inner

@@ -1,6 +1,7 @@
 """``nested``: two-stage paging; needs the H extension, whatever the set-up of the other policies.
 
 - PTE_WRITE, FENCE, SATP_WRITE: no exit.  The guest's own page faults are delegated: no exit.
+- REMOTE_FENCE: exit ``remote_fence``, because the call goes to the hypervisor.
 - A TLB miss walks both stages; the G-stage tables are real ones, in the hypervisor's memory.
 - ``gstage_fault`` when a guest-physical page is touched first, page-table pages included; it is
   then mapped, 4 KiB or 2 MiB (``gstage_page`` of the machine), guest-physical = host-physical,
@@ -25,7 +26,7 @@ from hypervisor_model.jit import inlined, inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import hart as harts
-from hypervisor_model.policies.event_fields import Event, event_at
+from hypervisor_model.policies.event_fields import Event, event_at, fence_of
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -37,6 +38,7 @@ from hypervisor_model.policies.hart import (
     envcfg_written,
     misses,
     take_exit,
+    take_remote_fence_exit,
     tlb_of,
 )
 from hypervisor_model.policies.machine import MachineModel
@@ -48,6 +50,7 @@ HOST_BASE = 1 << 50
 """Host-physical address of the hypervisor's memory."""
 
 _FENCE = int(Kind.FENCE)
+_REMOTE_FENCE = int(Kind.REMOTE_FENCE)
 _SATP_WRITE = int(Kind.SATP_WRITE)
 _ENVCFG_WRITE = int(Kind.ENVCFG_WRITE)
 _ACCESS = int(Kind.ACCESS)
@@ -86,7 +89,7 @@ class Nested(Policy):
     label: ClassVar[str] = "nested paging"
     colour: ClassVar[Colour] = Colour("#2fa18f", "#66e9d5")
     place: ClassVar[int] = 20
-    kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT,)
+    kinds: ClassVar[tuple[Exit, ...]] = (Exit.GSTAGE_FAULT, Exit.REMOTE_FENCE)
     extra: ClassVar[tuple[Counter, ...]] = (Counter.GSTAGE_PAGES,)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
@@ -123,12 +126,15 @@ def _run(
             missed = misses(hw, hart)
             answers[_ANSWER, i] = _access(hw, g, hart, event)
             answers[_MISSES, i] = misses(hw, hart) - missed
-            # No other event takes an exit.
             answers[_EXITS, i] = hw.counts[_TAKEN] - before
             before = hw.counts[_TAKEN]
         elif kind == _FENCE:
-            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
-            tlbs.fence(tlb, cache, event.sub, event.a, event.b, _VMID)
+            _fence(hw, event)
+        elif kind == _REMOTE_FENCE:
+            take_remote_fence_exit(hw, hart)
+            _fence(hw, event)
+            answers[_EXITS, i] = hw.counts[_TAKEN] - before
+            before = hw.counts[_TAKEN]
         elif kind == _SATP_WRITE:
             hw.harts[hart].satp = event.b
         elif kind == _ENVCFG_WRITE:
@@ -136,6 +142,15 @@ def _run(
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
+
+
+@inner
+def _fence(hw: Hardware, event: Event) -> None:
+    asked = fence_of(event)
+    for hart in range(hw.harts.shape[0]):
+        if asked.harts >> hart & 1:
+            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
+            tlbs.fence_range(tlb, cache, asked.sub, asked.first, asked.last, event.b, _VMID)
 
 
 @inlined

@@ -31,7 +31,6 @@ from hypervisor_model.policies.hart import (
     COUNTERS,
     Hardware,
     take_exit,
-    take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
@@ -53,7 +52,7 @@ from hypervisor_model.policies.shadow_tables import (
     retain,
 )
 from hypervisor_model.policies.synchronisation import mirror_entry, resync_page
-from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_address
+from hypervisor_model.policies.unsync import RESYNC_COUNTERS, resync_addresses
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -106,6 +105,7 @@ class OutOfSync(ShadowPolicy):
         Exit.PT_WRITE,
         Exit.FENCE,
         Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
         *SHADOW_EXITS,
     )
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *RESYNC_COUNTERS, *SHADOW_COUNTERS)
@@ -128,7 +128,7 @@ class OutOfSync(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())
@@ -195,14 +195,21 @@ def _resync(p: Pool, own: OosState, hart: int) -> None:
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: OosState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
-    take_fence_exit(hw, hart, _FENCE, sub)
+def fence_exit(p: Pool, own: OosState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
+    return _FENCE
+
+
+@inner
+def fence(
+    hw: Hardware, p: Pool, own: OosState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
     if sub & _VA:
-        resync_address(p, p.harts[hart].satp, va)
+        resync_addresses(p, p.harts[hart].satp, first, last)
     else:
         _resync(p, own, hart)
-    hardware_fence(hw, p, hart, sub, va, asid)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner

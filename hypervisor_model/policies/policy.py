@@ -201,6 +201,10 @@ class Policy(ABC):
         result = self._counts()
         return _of_own_only(result) if self._left_out else result
 
+    def _can_be_called(self) -> bool:
+        """Return True if the guest has several harts, or called for a remote fence all the same."""
+        return self.machine.harts > 1 or bool(self.hardware.counts[Exit.REMOTE_FENCE])
+
     def _counts(self) -> PolicyResult:
         seen = self.stream.accesses != "none"
         reason = _NO_ACCESSES
@@ -214,6 +218,8 @@ class Policy(ABC):
             reasons |= dict.fromkeys([*exit_keys, *counter_keys, *_HARDWARE], _PART)
         exits: dict[Exit, int | None] = {}
         for kind in self.kinds:
+            if kind is Exit.REMOTE_FENCE and not self._can_be_called():
+                continue
             exits[kind] = int(self.hardware.counts[kind])
             if kind.key in missing:
                 exits[kind] = None
@@ -339,6 +345,12 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
         raise ModelError(
             f"an event of hart {int(batch['hart'].max())}, but the machine has {machine.harts}; "
             "set `harts` of the machine"
+        )
+    named = int(np.bitwise_or.reduce(batch["harts"])) >> machine.harts
+    if named:
+        raise ModelError(
+            f"a remote fence of hart {named.bit_length() - 1 + machine.harts}, but the machine has "
+            f"{machine.harts}; set `harts` of the machine"
         )
     virtual = of_virtual_machines(batch)
     if virtual.any():

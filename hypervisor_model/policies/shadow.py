@@ -23,7 +23,7 @@ from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies import shadow_tables
 from hypervisor_model.policies.dispatch import Kernels
 from hypervisor_model.policies.event_fields import Event
-from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
+from hypervisor_model.policies.hart import Hardware, take_exit
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
 from hypervisor_model.policies.policy import Colour, PolicyResult, Stream, register
@@ -68,6 +68,7 @@ class ShadowPaging(ShadowPolicy):
         Exit.PT_WRITE,
         Exit.FENCE,
         Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
         *SHADOW_EXITS,
     )
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
@@ -82,7 +83,7 @@ class ShadowPaging(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
     def result(self) -> PolicyResult:
         """Return the counts so far."""
@@ -110,10 +111,17 @@ def pte_write(hw: Hardware, p: Pool, own: ShadowState, event: Event) -> None:
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: ShadowState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
-    take_fence_exit(hw, hart, _FENCE, sub)
-    hardware_fence(hw, p, hart, sub, va, asid)
+def fence_exit(p: Pool, own: ShadowState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
+    return _FENCE
+
+
+@inner
+def fence(
+    hw: Hardware, p: Pool, own: ShadowState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner

@@ -374,10 +374,13 @@ def _probe(
 
 
 @inner
-def hardware_fence(hw: Hardware, p: Pool, hart: int, sub: int, va: int, asid: int) -> None:
+def hardware_fence(
+    hw: Hardware, p: Pool, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
     """Apply a fence of the guest to the hart's TLB, in every privilege view."""
     if not p.use_asid:
         sub &= ~_FORM_ASID
     tlb = tlb_of(hw, hart)
     for view in range(VIEWS if p.by_view else 1):
-        tlbs.fence(tlb, cache_of(hw, hart, view), sub, va, asid, GUEST_ID + view)
+        cache = cache_of(hw, hart, view)
+        tlbs.fence_range(tlb, cache, sub, first, last, asid, GUEST_ID + view)

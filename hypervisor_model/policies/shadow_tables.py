@@ -44,10 +44,21 @@ _SLOT = record_of("owner", "role", "links", "is_root", "mark", "free", "to_give_
 root), 1 if it is a root, the mark of the last traversal.  The last three are lists of shadow pages,
 not properties of one: those that are free, to be given up, to be traversed."""
 
-_ROOT = record_of("page", "level", "used")
-"""A root: its guest page, its level, the time of its last use."""
+_ROOT = record_of("page", "level", "used", "synchronised")
+"""A root: its guest page, its level, the time of its last use, the number of the fence that its
+address space was synchronised for last (0: none)."""
 
-_STATE = record_of("free", "high", "roots", "live", "clock", "mark", "store_trapped", "paging")
+_STATE = record_of(
+    "free",
+    "high",
+    "roots",
+    "live",
+    "clock",
+    "mark",
+    "store_trapped",
+    "paging",
+    "fences",
+)
 
 LINK_IN_SYNC, LINK_SYNC_ALL, LINK_RESYNC = range(3)
 """What linking an existing shadow page needs: nothing, synchronisation of all below it, or of the
@@ -85,6 +96,8 @@ class PoolState(Protocol):
     """1 if the store at hand has taken its exit."""
     paging: int
     """Paging features that leaves are filled for: those of the hart that switched one last."""
+    fences: int
+    """Fences of the guest so far.  A remote fence is one."""
 
 
 class Pool(NamedTuple):
@@ -419,6 +432,7 @@ def load_root(p: Pool, hart: int, satp: int) -> tuple[int, bool]:
         row = p.state.roots
         p.state.roots += 1
         p.roots[row].page = page
+        p.roots[row].synchronised = 0
         p.roots[row].level = atp.levels(atp.mode(satp)) - 1
         for other in range(p.root_asids.shape[1]):
             p.root_asids[row, other] = UNREACHED
@@ -440,6 +454,7 @@ def forget_root(p: Pool, row: int) -> None:
     p.roots[row].page = last.page
     p.roots[row].level = last.level
     p.roots[row].used = last.used
+    p.roots[row].synchronised = last.synchronised
     for hart in range(p.root_asids.shape[1]):
         p.root_asids[row, hart] = p.root_asids[p.state.roots, hart]
     for view in range(VIEWS):

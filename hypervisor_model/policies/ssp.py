@@ -28,14 +28,13 @@ from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
-    take_fence_exit,
 )
 from hypervisor_model.policies.lsp import (
     SYNC_COUNTERS,
     is_covered,
     load_synchronised,
     pte_write,
-    synchronise,
+    synchronise_once,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import option
@@ -48,7 +47,7 @@ from hypervisor_model.policies.shadow_tables import (
     Pool,
     find_root,
 )
-from hypervisor_model.policies.synchronisation import find_end, sync_entry
+from hypervisor_model.policies.synchronisation import behind, find_end, reaches, sync_entry
 
 _FENCE_FAST = int(Exit.FENCE_FAST)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -94,7 +93,12 @@ class SwiftShadowPaging(ShadowPolicy):
     colour: ClassVar[Colour] = Colour("#2d4400", "#c6e43a")
     place: ClassVar[int] = 80
     options: ClassVar[type[Any]] = SspOptions
-    kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE_FAST, Exit.SATP_WRITE, *SHADOW_EXITS)
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.FENCE_FAST,
+        Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
+        *SHADOW_EXITS,
+    )
     extra: ClassVar[tuple[Counter, ...]] = (
         Counter.SINVAL,
         Counter.ROOT_HITS,
@@ -111,13 +115,20 @@ class SwiftShadowPaging(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: SspState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
-    take_fence_exit(hw, hart, _FENCE_FAST, sub)
+def fence_exit(p: Pool, own: SspState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
+    return _FENCE_FAST
+
+
+@inner
+def fence(
+    hw: Hardware, p: Pool, own: SspState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
     loaded = find_root(p, p.harts[hart].satp)
     spare_global = sub & _ASID
     for row in range(p.state.roots):
@@ -125,24 +136,28 @@ def fence(hw: Hardware, p: Pool, own: SspState, hart: int, sub: int, va: int, as
         if not is_covered(p, hart, row, sub, asid):
             continue
         if sub & _VA and (here or sub & _ASID):
-            _refresh(p, row, va, spare_global)
+            _refresh(p, row, first, last, spare_global)
         elif here:
-            synchronise(p, row, spare_global, _SYNC)
+            synchronise_once(p, row, spare_global, _SYNC)
         else:
             p.root_asids[row, hart] = UNREACHED
-    hardware_fence(hw, p, hart, sub, va, asid)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner
-def _refresh(p: Pool, row: int, va: int, spare_global: int) -> None:
-    """Bring the leaf for an address up to date, in every privilege view."""
-    first = p.roots[row].level * VIEWS
-    for role in range(first, first + VIEWS):
+def _refresh(p: Pool, row: int, first: int, last: int, spare_global: int) -> None:
+    """Bring the leaves for a range of addresses up to date, in every privilege view."""
+    lowest = p.roots[row].level * VIEWS
+    for role in range(lowest, lowest + VIEWS):
         root = p.shadow_of[p.roots[row].page, role]
-        if root:
+        va = first
+        while root:
             slot, index, is_global = find_end(p, root, va)
             if not (spare_global and is_global):
                 sync_entry(p, slot, index)
+            if reaches(p, slot, va, last):
+                break
+            va = behind(p, slot, va)
 
 
 @inner

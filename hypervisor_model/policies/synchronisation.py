@@ -225,6 +225,19 @@ def find_end(p: Pool, slot: int, va: int) -> tuple[int, int, int]:
 
 
 @inner
+def reaches(p: Pool, slot: int, va: int, last: int) -> bool:
+    """Return True if the entry of a shadow page for ``va`` also translates ``last``."""
+    return (va ^ last) >> pte.level_bits(p.slots[slot].role // VIEWS) == 0
+
+
+@inner
+def behind(p: Pool, slot: int, va: int) -> int:
+    """Return the first address behind what the entry of a shadow page for ``va`` translates."""
+    bits = pte.level_bits(p.slots[slot].role // VIEWS)
+    return ((va >> bits) + 1) << bits
+
+
+@inner
 def load_filled(p: Pool, hart: int, satp: int) -> None:
     """Run a hart on the shadow of a root, which is filled if tables are to be shadowed whole."""
     row, _ = load_root(p, hart, satp)

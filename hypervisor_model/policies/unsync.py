@@ -33,7 +33,6 @@ from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
-    take_fence_exit,
 )
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.options import KEEP_ALL, ROOTS_DOC, Roots, option
@@ -56,8 +55,10 @@ from hypervisor_model.policies.shadow_tables import (
     root_slot,
 )
 from hypervisor_model.policies.synchronisation import (
+    behind,
     find_end,
     mirror_entry,
+    reaches,
     resync_below,
     sync_entry,
 )
@@ -111,6 +112,7 @@ class Unsync(ShadowPolicy):
         Exit.PT_WRITE,
         Exit.FENCE,
         Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
         *SHADOW_EXITS,
     )
     extra: ClassVar[tuple[Counter, ...]] = (
@@ -134,7 +136,7 @@ class Unsync(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
     def _access_bound(self) -> Iterable[Exit | Counter]:
         return (Exit.PT_WRITE, *super()._access_bound())
@@ -160,25 +162,37 @@ def pte_write(hw: Hardware, p: Pool, own: UnsyncState, event: Event) -> None:
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: UnsyncState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
-    take_fence_exit(hw, hart, _FENCE, sub)
-    if sub & _VA:
-        resync_address(p, p.harts[hart].satp, va)
-    else:
-        resync_root(p, p.harts[hart].satp)
-    hardware_fence(hw, p, hart, sub, va, asid)
+def fence_exit(p: Pool, own: UnsyncState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
+    return _FENCE
 
 
 @inner
-def resync_address(p: Pool, satp: int, va: int) -> None:
-    """Read the entry for an address again if its table is out of sync; that stays so."""
+def fence(
+    hw: Hardware, p: Pool, own: UnsyncState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
+    if sub & _VA:
+        resync_addresses(p, p.harts[hart].satp, first, last)
+    else:
+        resync_root(p, p.harts[hart].satp)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
+
+
+@inner
+def resync_addresses(p: Pool, satp: int, first: int, last: int) -> None:
+    """Read the entries for a range of addresses again if their table is out of sync; that stays
+    so."""
     for view in range(VIEWS):
         root = root_slot(p, satp, view)
-        if root:
+        va = first
+        while root:
             slot, index, _ = find_end(p, root, va)
             if p.tables[p.slots[slot].owner].unsynced:
                 sync_entry(p, slot, index)
+            if reaches(p, slot, va, last):
+                break
+            va = behind(p, slot, va)
 
 
 @inner

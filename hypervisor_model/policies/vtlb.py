@@ -23,7 +23,6 @@ from hypervisor_model.policies.hart import (
     VIEWS,
     Hardware,
     take_exit,
-    take_fence_exit,
 )
 from hypervisor_model.policies.lsp import pte_write
 from hypervisor_model.policies.machine import MachineModel
@@ -39,7 +38,7 @@ from hypervisor_model.policies.shadow_tables import (
     load_root,
     put,
 )
-from hypervisor_model.policies.synchronisation import find_end
+from hypervisor_model.policies.synchronisation import behind, find_end, reaches
 
 _FENCE = int(Exit.FENCE)
 _SATP_WRITE = int(Exit.SATP_WRITE)
@@ -56,7 +55,12 @@ class VirtualTlb(ShadowPolicy):
     label: ClassVar[str] = "virtual TLB (RVirt)"
     colour: ClassVar[Colour] = Colour("#895407", "#87760b")
     place: ClassVar[int] = 50
-    kinds: ClassVar[tuple[Exit, ...]] = (Exit.FENCE, Exit.SATP_WRITE, *SHADOW_EXITS)
+    kinds: ClassVar[tuple[Exit, ...]] = (
+        Exit.FENCE,
+        Exit.SATP_WRITE,
+        Exit.REMOTE_FENCE,
+        *SHADOW_EXITS,
+    )
     extra: ClassVar[tuple[Counter, ...]] = (Counter.SINVAL, *SHADOW_COUNTERS)
 
     def __init__(self, machine: MachineModel, options: NoOptions, stream: Stream) -> None:
@@ -67,30 +71,41 @@ class VirtualTlb(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """Return the kernels of the policy."""
-        return Kernels(pte_write, fence, satp_write)
+        return Kernels(pte_write, fence_exit, fence, satp_write)
 
 
 @inner
-def fence(hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, va: int, asid: int) -> None:
-    """Handle a fence of the guest."""
-    take_fence_exit(hw, hart, _FENCE, sub)
+def fence_exit(p: Pool, own: NoState, sub: int) -> int:
+    """Return the kind of exit of a fence."""
+    return _FENCE
+
+
+@inner
+def fence(
+    hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
+    """Handle a fence of the guest on a hart."""
     if sub & _VA:
         for row in range(p.state.roots):
-            _clear(p, row, va)
+            _clear(p, row, first, last)
     else:
         _wipe(p)
-    hardware_fence(hw, p, hart, sub, va, asid)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner
-def _clear(p: Pool, row: int, va: int) -> None:
-    first = p.roots[row].level * VIEWS
-    for role in range(first, first + VIEWS):
+def _clear(p: Pool, row: int, first: int, last: int) -> None:
+    lowest = p.roots[row].level * VIEWS
+    for role in range(lowest, lowest + VIEWS):
         root = p.shadow_of[p.roots[row].page, role]
-        if root:
+        va = first
+        while root:
             slot, index, _ = find_end(p, root, va)
             if pte.is_leaf(entry_at(p, slot, index)):
                 put(p, slot, index, EMPTY)
+            if reaches(p, slot, va, last):
+                break
+            va = behind(p, slot, va)
 
 
 @inner
@@ -107,4 +122,4 @@ def satp_write(hw: Hardware, p: Pool, own: NoState, hart: int, satp: int) -> Non
     take_exit(hw, hart, _SATP_WRITE)
     p.harts[hart].satp = satp
     _wipe(p)
-    hardware_fence(hw, p, hart, _FENCE_ALL, _NO_ADDRESS, _NO_ADDRESS)
+    hardware_fence(hw, p, hart, _FENCE_ALL, _NO_ADDRESS, _NO_ADDRESS, _NO_ADDRESS)

@@ -36,7 +36,6 @@ def arbitrary_batch(count: int, seed: int) -> EventBatch:
     batch["kind"] = random.integers(1, max(Kind), count, endpoint=True)
     # Negative counts other than -1 (unknown) do not exist.
     batch["icount"] = np.maximum(batch["icount"], -1)
-    batch["reserved"] = 0
     return batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cosim.check.document import KINDS
 from cosim.paths import SOURCE
-from guest.micro.scenarios import scenarios
+from guest.micro.scenarios import harts_for, scenarios
 
 
 def test_every_row_of_the_table_is_read() -> None:
@@ -19,3 +19,8 @@ def test_every_seeded_bug_has_a_repaired_twin() -> None:
     for name in bugs:
         assert named[name] in KINDS
         assert named[name.replace("bug-", "fixed-")] is None
+
+
+def test_scenarios_of_two_harts_say_so() -> None:
+    assert harts_for("map,bug-remote") == harts_for("fixed-remote") == 2
+    assert harts_for("all") == harts_for("map,bug-free") == harts_for("nonsense") == 1

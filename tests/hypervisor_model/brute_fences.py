@@ -62,7 +62,8 @@ class _Drop(NamedTuple):
     """A fence."""
 
     form: Fence
-    va: int
+    first: int
+    last: int
     asid: int
 
 
@@ -103,7 +104,18 @@ class HartCache:
 
     def fence(self, form: Fence, va: int, asid: int) -> None:
         """``sfence.vma``."""
-        self._do(_Drop(form, va, asid))
+        self._do(_Drop(form, va, va, asid))
+
+    def moment(self) -> int:
+        """How much there is by now."""
+        return len(self._past)
+
+    def fenced_since(self, moment: int, form: Fence, first: int, last: int, asid: int) -> None:
+        """A remote fence that came at some time since a moment."""
+        self._past.insert(moment, _Drop(form, first, last, asid))
+        self._ordered += self._ordered > moment
+        self._waiting = [(at + (at > moment), drop) for at, drop in self._waiting]
+        self._replay(self._past)
 
     def w_inval(self) -> None:
         """``sfence.w.inval``."""
@@ -111,7 +123,7 @@ class HartCache:
 
     def sinval(self, form: Fence, va: int, asid: int) -> None:
         """``sinval.vma``."""
-        self._waiting.append((self._ordered, _Drop(form, va, asid)))
+        self._waiting.append((self._ordered, _Drop(form, va, va, asid)))
 
     def inval_ir(self) -> None:
         """``sfence.inval.ir``."""
@@ -120,12 +132,15 @@ class HartCache:
             past.insert(at, drop)
         ordered += sum(at < ordered for at, _ in self._waiting)
         self._waiting.clear()
+        self._replay(past)
+        self._ordered = ordered
+
+    def _replay(self, past: list[_Read | _Drop | _Switch]) -> None:
         self.pointers, self.leaves, self._past = set(), set(), []
         self.adue = self._first_adue
         self.features = {self.adue}
         for action in past:
             self._do(action)
-        self._ordered = ordered
 
     def switch(self, adue: bool) -> None:
         """Write ADUE."""
@@ -171,12 +186,13 @@ class HartCache:
         elif entry & V:
             self.leaves.add(Leaf(self._asid, below, level, va >> 12 + 9 * level, entry))
 
-    def _drop(self, form: Fence, va: int, asid: int) -> None:
+    def _drop(self, form: Fence, first: int, last: int, asid: int) -> None:
         def spared(item: Pointer | Leaf) -> bool:
             return bool(form & Fence.ASID) and (item.is_global or item.asid != asid)
 
         def elsewhere(leaf: Leaf) -> bool:
-            return bool(form & Fence.VA) and leaf.prefix != va >> 12 + 9 * leaf.level
+            bits = 12 + 9 * leaf.level
+            return bool(form & Fence.VA) and not first >> bits <= leaf.prefix <= last >> bits
 
         self.leaves = {one for one in self.leaves if spared(one) or elsewhere(one)}
         if form == Fence.ALL:

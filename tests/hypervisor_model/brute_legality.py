@@ -92,6 +92,9 @@ class Judged:
     legal: set[int]
     doubt: bool
     """A walk may have met content that no event tells."""
+    loose: bool = False
+    """A remote fence came when the hart had loaded another space since its caller's last act.  Then
+    the models may take any space that the hart ever had for one that it had since."""
 
 
 @dataclass
@@ -108,7 +111,12 @@ class Guest:
         self.roots: set[int] = set()
         self.satp = [0] * self.harts
         self.live: set[int] = set()
-        self.fences: list[tuple[int, int, Fence, int, int]] = []
+        self.fences: list[tuple[int, int, Fence, int, int, int]] = []
+        """When and where, the form, the first and the last address, the ASID.  A moment at which
+        a remote fence may have come is that of the last thing that its caller did before."""
+        self.acted = [0] * self.harts
+        self.loose = [False] * self.harts
+        """See :class:`Judged`; True until the hart fences everything itself."""
         self.moments = [self._moment()]
 
     # -- what the guest does; each gives the events ---------------------------------------------
@@ -116,6 +124,7 @@ class Guest:
     def write_satp(self, hart: int, value: int) -> list[EventBatch]:
         events = [event(Kind.SATP_WRITE, a=self.satp[hart], b=value, hart=hart)]
         self.satp[hart] = value
+        self.acted[hart] = len(self.moments)
         if value >> 60:
             self.roots.add((value & (1 << 44) - 1) << 12)
         return self._acted(events)
@@ -125,6 +134,7 @@ class Guest:
         self.raw[page][index] = value
         if page not in self.live:
             return []
+        self.acted[0] = len(self.moments)
         return self._acted(
             [event(Kind.PTE_WRITE, a=page + 8 * index, b=old, c=value, size=8)],
         )
@@ -137,8 +147,23 @@ class Guest:
         asid: int = 0,
         instruction: Fence = Fence.SFENCE_VMA,
     ) -> list[EventBatch]:
-        self.fences.append((len(self.moments), hart, form, va, asid))
+        self.fences.append((len(self.moments), hart, form, va, va, asid))
+        self.acted[hart] = len(self.moments)
+        self.loose[hart] &= form != Fence.ALL
         return self._acted([event(Kind.FENCE, a=va, b=asid, sub=form | instruction, hart=hart)])
+
+    def remote_fence(
+        self, caller: int, harts: list[int], form: Fence, va: int, size: int, asid: int
+    ) -> list[EventBatch]:
+        """A fence on ``harts`` that came at some time since the caller's last act."""
+        begin = self.acted[caller]
+        for hart in harts:
+            self.fences.append((begin, hart, form, va, va + size - 1, asid))
+            spaces = {moment.satp[hart] for moment in self.moments[begin:]}
+            self.loose[hart] |= not form & Fence.VA and len(spaces) > 1
+        named = sum(1 << hart for hart in harts)
+        fields = {"a": va, "b": asid, "c": size, "sub": form, "hart": caller, "harts": named}
+        return self._acted([event(Kind.REMOTE_FENCE, **fields)])
 
     def order(self, hart: int, order: Order) -> list[EventBatch]:
         return self._acted([event(Kind.FENCE_ORDER, sub=order, hart=hart)])
@@ -149,6 +174,7 @@ class Guest:
 
     def access(self, ask: Ask) -> EventBatch:
         flags = 2 * ask.sum + 4 * ask.mxr
+        self.acted[ask.hart] = len(self.moments) - 1
         return event(
             Kind.ACCESS, a=ask.va, sub=ask.access, priv=ask.priv, hart=ask.hart, flags=flags
         )
@@ -200,7 +226,7 @@ class Guest:
             for page, table in self.moments[now].tables.items()
             for index, entry in table.items()
         }
-        judged = Judged(self._outcome(ask, satp, words), set(), False)
+        judged = Judged(self._outcome(ask, satp, words), set(), False, self.loose[ask.hart])
         judged.legal.add(judged.today)
         if satp >> 60 == 0:
             return judged
@@ -210,7 +236,7 @@ class Guest:
                 [0]
                 + [
                     when
-                    for when, hart, form, _, of in self.fences
+                    for when, hart, form, _, _, of in self.fences
                     if hart == ask.hart
                     and (form == Fence.ALL or (own and form == Fence.ASID and of == asid))
                 ]
@@ -323,8 +349,8 @@ class Guest:
             when > last
             and hart == ask.hart
             and (form == Fence.VA or (own and form == Fence.VA_ASID and of == asid))
-            and va >> bits == ask.va >> bits
-            for when, hart, form, va, of in self.fences
+            and first >> bits <= ask.va >> bits <= last_va >> bits
+            for when, hart, form, first, last_va, of in self.fences
         )
 
     def _outcome(self, ask: Ask, satp: int, words: dict[int, int]) -> int:

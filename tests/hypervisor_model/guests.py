@@ -9,6 +9,7 @@ from the specification apart from the walker).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from hypervisor_model.events import (
     FLAG_SUM,
@@ -127,6 +128,21 @@ class Guest:
         form = (Fence.VA if va is not None else 0) | (Fence.ASID if asid is not None else 0)
         self._emit(Kind.FENCE, signed(va or 0), asid or 0, sub=form | instruction, hart=hart)
 
+    def remote_fence(
+        self,
+        harts: Iterable[int],
+        va: int | None = None,
+        size: int = PAGE,
+        asid: int | None = None,
+        *,
+        hart: int = 0,
+    ) -> None:
+        """Let ``hart`` call for a fence on ``harts``."""
+        form = (Fence.VA if va is not None else 0) | (Fence.ASID if asid is not None else 0)
+        named = sum(1 << one for one in harts)
+        a, c = (0, 0) if va is None else (signed(va), signed(size))
+        self._emit(Kind.REMOTE_FENCE, a, asid or 0, c, sub=form, hart=hart, harts=named)
+
     def order(self, order: Order, *, hart: int = 0) -> None:
         """Order the fences of Svinval."""
         self._emit(Kind.FENCE_ORDER, 0, sub=order, hart=hart)
@@ -158,7 +174,7 @@ class Guest:
     def batch(self) -> EventBatch:
         """The events so far; they are kept."""
         batch = empty(len(self.events))
-        names = ("kind", "a", "b", "c", "sub", "hart", "priv", "flags", "size")
+        names = ("kind", "a", "b", "c", "sub", "hart", "priv", "flags", "size", "harts")
         for name, values in zip(names, zip(*self.events, strict=True), strict=False):
             batch[name] = values
         return batch
@@ -262,5 +278,6 @@ class Guest:
         priv: int = Priv.S,
         flags: int = 0,
         size: int = 0,
+        harts: int = 0,
     ) -> None:
-        self.events.append((kind, a, b, c, sub, hart, priv, flags, size))
+        self.events.append((kind, a, b, c, sub, hart, priv, flags, size, harts))

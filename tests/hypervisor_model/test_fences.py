@@ -25,6 +25,8 @@ from tests.hypervisor_model.guests import KERNEL, PAGE, USER, A, D, G, Guest, R,
 VA = 0x4000_0000
 SIZE = 64 << 20
 OLD, NEW = 0x8200_0000, 0x8200_1000
+FAR = VA + (1 << 30)
+"""Not mapped."""
 
 
 def started(asid: int = 1, *, harts: int = 1, svadu: bool = False) -> tuple[Guest, int]:
@@ -197,7 +199,7 @@ def test_each_hart_orders_its_own_svinval() -> None:
     guest, entry = started(harts=2)
     for hart in (0, 1):
         guest.fence(hart=hart)
-    guest.store(entry, leaf(NEW))
+    guest.store(entry, leaf(NEW), hart=1)
     guest.order(W_INVAL, hart=0)
     guest.order(W_INVAL, hart=1)
     guest.fence(VA, instruction=Fence.SINVAL_VMA, hart=1)
@@ -263,9 +265,121 @@ def test_each_hart_needs_its_own_fence() -> None:
     guest.store(entry, leaf(NEW))
     guest.fence(VA, hart=0)
     guest.access(VA, hart=0)
+    guest.access(FAR, priv=Priv.U, hart=0)
     guest.access(VA, hart=1)
     (finding,) = check(guest.batch(), harts=2)
+    assert finding.kind is Hazard.WRONG_HART
     assert int(finding.access["hart"]) == 1
+    assert finding.late is None
+
+
+def changed(harts: int = 2) -> tuple[Guest, int]:
+    """All harts run one space; hart 0 has just mapped another page at VA."""
+    guest, entry = started(harts=harts)
+    for hart in range(harts):
+        guest.fence(hart=hart)
+    guest.store(entry, leaf(NEW))
+    return guest, entry
+
+
+@pytest.mark.parametrize("gone_on", ["user", "satp", "store", "fence", "call"])
+def test_a_fence_of_the_storing_hart_is_on_the_wrong_hart_once_it_has_gone_on(gone_on: str) -> None:
+    guest, entry = changed()
+    guest.fence(VA, hart=0)
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == [], "the hart may still be waiting for the other one"
+    match gone_on:
+        case "user":
+            guest.access(FAR, priv=Priv.U, hart=0)
+        case "satp":
+            guest.load(next(iter(guest.roots)), 1, hart=0)
+        case "store":
+            guest.store(entry + 8, leaf(NEW), hart=0)
+        case "fence":
+            guest.fence(FAR, hart=0)
+        case "call":
+            guest.remote_fence([1], FAR, hart=0)
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == [Hazard.WRONG_HART]
+    guest.fence(VA, hart=1)
+    guest.access(VA, hart=1)
+    (finding,) = check(guest.batch(), harts=2)
+    assert (finding.accesses, finding.culprit.hart) == (1, 0)
+    assert finding.late is not None and finding.late.hart == 1
+
+
+def test_harts_that_fence_for_each_other_owe_nothing() -> None:
+    """Each executes a fence of its own, as if asked to by an interrupt."""
+    guest, _ = changed(3)
+    guest.fence(VA, hart=0)
+    guest.access(VA, hart=1)
+    guest.fence(VA, hart=1)
+    guest.access(VA, hart=2)
+    guest.fence(VA, hart=2)
+    guest.access(FAR, priv=Priv.U, hart=0)
+    for hart in range(3):
+        guest.access(VA, hart=hart)
+    assert kinds(guest, harts=3) == []
+
+
+@pytest.mark.parametrize("harts", [2, 4, 8])
+def test_a_remote_fence_is_a_fence_of_the_harts_that_it_names_and_of_no_other(harts: int) -> None:
+    for named in ([*range(harts)], [*range(harts - 1)]):
+        guest, _ = changed(harts)
+        guest.access(VA, hart=harts - 1)
+        guest.remote_fence(named, VA, 1, hart=0)
+        for hart in range(harts):
+            guest.access(VA, hart=hart)
+        missing = len(named) < harts
+        findings = check(guest.batch(), harts=harts)
+        assert [one.kind for one in findings] == ([Hazard.WRONG_HART] if missing else [])
+        assert [int(one.access["hart"]) for one in findings] == ([harts - 1] if missing else [])
+
+
+def test_a_program_that_runs_again_ends_the_wait_for_a_fence() -> None:
+    guest, _ = changed()
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == []
+    guest.access(FAR, priv=Priv.U, hart=0)
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == [Hazard.FRAME_CHANGED], "no hart has fenced"
+
+
+@pytest.mark.parametrize(
+    ("first", "size", "covers"),
+    [
+        (VA - PAGE, PAGE, False),
+        (VA - PAGE, PAGE + 1, True),
+        (VA - PAGE, 4 * PAGE, True),
+        (VA + PAGE - 1, 1, True),
+        (VA + PAGE, PAGE, False),
+        (VA, 0, False),
+        (VA - (64 << 20), 128 << 20, True),
+        (VA, -1, True),
+    ],
+)
+def test_a_remote_fence_covers_its_pages(first: int, size: int, covers: bool) -> None:
+    guest, _ = changed()
+    guest.remote_fence([0, 1], first, size, hart=0)
+    guest.access(FAR, priv=Priv.U, hart=0)
+    guest.access(VA, hart=1)
+    assert kinds(guest, harts=2) == ([] if covers else [Hazard.FRAME_CHANGED])
+
+
+def test_a_store_while_a_call_is_under_way_may_be_behind_the_fence() -> None:
+    """Hart 2 stores after hart 0 has acted last, so the fence of the call may be over by then."""
+    for acts in (False, True):
+        guest, entry = started(harts=3)
+        for hart in range(3):
+            guest.fence(hart=hart)
+        guest.access(FAR, hart=0)
+        guest.store(entry, leaf(NEW), hart=2)
+        if acts:
+            guest.access(FAR, hart=0)
+        guest.remote_fence([0, 1, 2], VA, hart=0)
+        guest.access(FAR, priv=Priv.U, hart=2)
+        guest.access(VA, hart=1)
+        assert kinds(guest, harts=3) == ([] if acts else [Hazard.FRAME_CHANGED])
 
 
 def test_any_address_of_a_superpage_fences_it() -> None:

@@ -8,12 +8,12 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hypervisor_model.events import Access, EventBatch, Fence, Order, Priv
+from hypervisor_model.events import Access, EventBatch, Fence, Kind, Order, Priv
 from hypervisor_model.fences import CheckerLimits, FenceChecker
 from hypervisor_model.hazards import Hazard
 from hypervisor_model.policies.machine import MachineModel
 from tests.hypervisor_model.brute_fences import HartCache
-from tests.hypervisor_model.brute_legality import BASE, SIZE, Ask, R, W, X
+from tests.hypervisor_model.brute_legality import BASE, PAGE, SIZE, Ask, R, W, X, event
 from tests.hypervisor_model.test_legality_brute import LEVELS, Player
 
 TYPES = (Hazard.MEMORY_TYPE_CHANGED, Hazard.MEMORY_ORDER_CHANGED)
@@ -43,6 +43,9 @@ class Checked(Player):
         self.types = 0
         """Guests whose first hazard is one of the memory type."""
         self.asked: Counter[tuple[bool, bool]] = Counter()
+        self.acts = [[0] * guest.harts for _ in range(guest.harts)]
+        """How much each cache had seen when a hart did something last."""
+        self.actor: int | None = None
         self.svinval = self.rng.random() < 0.5
         self.switches = self.rng.random() < 0.4
 
@@ -53,9 +56,22 @@ class Checked(Player):
 
     def feed(self, events: list[EventBatch]) -> None:
         if events:
-            self.checker.feed(np.concatenate(events))
+            # The hart that stored runs a program again at once, so that its fences are due.
+            back = event(Kind.MARK, hart=0)
+            self.checker.feed(np.concatenate([*events, back]))
+            self.done()
         for cache in self.caches:
             cache.read_all()
+
+    def done(self) -> None:
+        """What the actor called for later came after this."""
+        if self.actor is not None:
+            self.acts[self.actor] = [cache.moment() for cache in self.caches]
+        self.actor = None
+
+    def load_space(self, hart: int) -> None:
+        self.actor = hart
+        super().load_space(hart)
 
     def entry(self, level: int) -> int:
         while True:
@@ -74,6 +90,7 @@ class Checked(Player):
         page = self.rng.choice(pages)
         level = LEVELS[page]
         places = {0: self.pages, 1: self.places, 2: self.top, 3: self.places}[level]
+        self.actor = 0
         self.feed(self.guest.store(page, self.rng.choice(places), self.entry(level)))
 
     def fence(self, hart: int) -> None:
@@ -84,20 +101,38 @@ class Checked(Player):
             return
         form = self.rng.choice((Fence.VA, Fence.VA_ASID, Fence.VA_ASID, Fence.ASID, Fence.ALL))
         va, asid = self.va(), self.rng.choice((1, 2))
+        if self.guest.harts > 1 and self.rng.random() < 0.4:
+            self.remote_fence(hart, form)
+            return
+        self.actor = hart
         if not self.svinval or self.rng.random() < 0.3:
             self.caches[hart].fence(form, va, asid)
             self.feed(self.guest.fence(hart, form, va, asid))
             return
         match self.rng.choice(("order", "fence", "fence", "done")):
             case "order":
+                self.actor = None
                 self.caches[hart].w_inval()
                 self.feed(self.guest.order(hart, Order.SFENCE_W_INVAL))
             case "fence":
                 self.caches[hart].sinval(form, va, asid)
                 self.feed(self.guest.fence(hart, form, va, asid, Fence.SINVAL_VMA))
             case "done":
+                self.actor = None
                 self.caches[hart].inval_ir()
                 self.feed(self.guest.order(hart, Order.SFENCE_INVAL_IR))
+
+    def remote_fence(self, hart: int, form: Fence) -> None:
+        named = [one for one in range(self.guest.harts) if self.rng.random() < 0.7]
+        va, asid = self.va(), self.rng.choice((1, 2))
+        size = self.rng.choice((1, PAGE, 3 * PAGE, 2 << 20))
+        events = self.guest.remote_fence(hart, named, form, va, size, asid)
+        for one in named:
+            moment = self.acts[hart][one]
+            self.caches[one].fenced_since(moment, form, va, va + size - 1, asid)
+            for act in self.acts:
+                act[one] += act[one] > moment
+        self.feed(events)
 
     def ask(self, hart: int) -> None:
         rng = self.rng
@@ -113,6 +148,10 @@ class Checked(Player):
         today = self.guest.today(ask)
         before, doubts = self.checker.hazards, self.checker.undecided
         self.checker.feed(self.guest.access(ask))
+        self.actor = hart
+        self.done()
+        for cache in self.caches:
+            cache.read_all()
         found = self.checker.hazards > before
         expected = False
         if self.guest.satp[hart] >> 60:

@@ -11,9 +11,11 @@ uses only those above it in this list:
 ``filter``           which accesses become events
 ``tables``           which pages are live tables, and what they hold
 ``vectors``          where traps may enter
-``hart``             the state of each hart, stamps, the lock
+``hart``             the state of each hart, stamps, whose turn it is
 ``access``           accesses as events
 ``effects``          what a deferred instruction has done
+``turns``            when another hart runs
+``calls``            remote fences: calls of the guest's firmware
 ``region``           where the region begins and ends, marks
 ``fetch``            callbacks of instruction fetches
 ``memory``           callbacks of loads and stores

@@ -22,10 +22,11 @@ enum op {
     OP_ATP,       /* writes satp, vsatp or hgatp; detail: the CSR */
     OP_VECTOR,    /* writes stvec, mtvec or vstvec; detail: the CSR */
     OP_STATUS,    /* writes sstatus, mstatus or vsstatus; detail: the CSR */
-    OP_RETURN,    /* sret, mret */
+    OP_RETURN,    /* sret, mret; detail: enum return_op */
     OP_GUEST,     /* hlv, hlvx, hsv: memory of a virtual machine */
     OP_ENVCFG,    /* writes menvcfg or henvcfg; detail: the CSR */
-    OP_ORDER      /* sfence.w.inval, sfence.inval.ir; detail: enum order */
+    OP_ORDER,     /* sfence.w.inval, sfence.inval.ir; detail: enum order */
+    OP_CALL       /* ecall */
 };
 
 enum csr {
@@ -41,6 +42,8 @@ enum csr {
     CSR_HENVCFG = 0x60a,
     CSR_HGATP = 0x680
 };
+
+enum return_op { SRET = 0x102, MRET = 0x302 };
 
 struct insn {
     enum op op;
@@ -113,6 +116,10 @@ static inline struct insn decode(uint32_t word)
         if (out.funct3 == 0) {
             if (word == 0x10200073 || word == 0x30200073) {
                 out.op = OP_RETURN;
+                out.detail = word >> 20;
+            }
+            if (word == 0x00000073) {
+                out.op = OP_CALL;
             }
             if ((word & ~(1u << 20)) == 0x18000073) {
                 out.op = OP_ORDER;

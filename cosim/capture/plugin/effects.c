@@ -18,10 +18,9 @@ uint64_t read_atp(unsigned csr)
     return reg_read(csr == CSR_HGATP ? REG_HGATP : csr == CSR_VSATP ? REG_VSATP : REG_SATP);
 }
 
-static void atp_written(unsigned vcpu, const struct pending *done)
+static void atp_written(unsigned vcpu, const struct pending *done, uint64_t value)
 {
     int which = atp_register(done->site.detail, done->site.priv);
-    uint64_t value = read_atp(done->site.detail);
     struct event *event = emit(KIND_SATP_WRITE, &done->at);
     event->a = done->before;
     event->b = value;
@@ -104,13 +103,11 @@ static void fences_ordered(const struct pending *done)
 
 void settle(unsigned vcpu)
 {
-    struct hart *hart = &harts[vcpu];
-    struct hart_counters *count = counters_of(vcpu);
-    if (!count->pending) {
+    struct pending *done = &harts[vcpu].pending;
+    if (!harts[vcpu].waits) {
         return;
     }
-    count->pending = 0;
-    struct pending *done = &hart->pending;
+    set_waits(false);
     switch (done->op) {
     case OP_FENCE:
         fenced(vcpu, done);
@@ -119,7 +116,7 @@ void settle(unsigned vcpu)
         fences_ordered(done);
         break;
     case OP_ATP:
-        atp_written(vcpu, done);
+        atp_written(vcpu, done, read_atp(done->site.detail));
         break;
     case OP_ENVCFG:
         envcfg_written(vcpu, done);
@@ -145,6 +142,77 @@ struct pending *defer(unsigned vcpu, struct site site, const struct stamp *at)
 {
     struct pending *pending = &harts[vcpu].pending;
     *pending = (struct pending){.op = site.op, .site = site, .at = *at};
-    counters_of(vcpu)->pending = 1;
+    set_waits(true);
     return pending;
+}
+
+/* The value that an instruction on a CSR will write, which holds `old`. */
+static uint64_t csr_after(struct site site, uint64_t old)
+{
+    uint64_t operand = site.funct3 & 4 ? site.rs1 : reg_read(site.rs1);
+    switch (site.funct3 & 3) {
+    case 2:
+        return old | operand;
+    case 3:
+        return old & ~operand;
+    default:
+        return operand;
+    }
+}
+
+void foretell(struct pending *pending)
+{
+    unsigned priv = pending->site.priv;
+    bool traps = priv != PRIV_M && (priv != PRIV_S || reg_read(REG_MSTATUS) >> 20 & 1); /* TVM */
+    if (hart_count == 1 || traps) {
+        return;
+    }
+    pending->sure = pending->op != OP_ATP;
+    if (pending->op == OP_ATP && pending->site.detail == CSR_SATP) {
+        uint64_t value = csr_after(pending->site, pending->before);
+        pending->written = value;
+        /* The CPU has this mode. */
+        pending->sure = atp_levels(value) == 0 || (value ^ pending->before) >> 60 == 0;
+    }
+}
+
+static bool is_zero(uint64_t pa, unsigned length)
+{
+    while (length > 0 && ram_word(pa) == 0) {
+        pa += 8;
+        length -= 8;
+    }
+    return length == 0;
+}
+
+void settle_unseen(unsigned vcpu)
+{
+    struct pending *done = &harts[vcpu].pending;
+    bool sure = harts[vcpu].waits && done->sure;
+    if (!harts[vcpu].waits) {
+        return;
+    }
+    if (done->op == OP_VSTORE) {
+        sure = true;
+    } else if (done->op == OP_CBO_ZERO && done->site.class != CLASS_OTHER) {
+        struct walk walk = guest_walk(done->site.class == CLASS_M ? 0 : harts[vcpu].satp,
+                                      done->operand);
+        sure = walk.ok && ram_holds(walk.pa) && is_zero(walk.pa, options.cbo_block);
+    } else if (done->op == OP_SC) {
+        /* One that stored what was there already is not told from one that failed. */
+        sure = tables_differ(done->parts, done->part_count);
+    }
+    if (!sure) {
+        return;
+    }
+    if (done->op == OP_ATP) {
+        set_waits(false);
+        atp_written(vcpu, done, done->written);
+        harts[vcpu].foretold = true;
+    } else if (done->op == OP_SC) {
+        set_waits(false);
+        tables_store(done->parts, done->part_count, done->size, PTE_OP_SC, &done->at);
+    } else {
+        settle(vcpu);
+    }
 }

@@ -12,7 +12,12 @@ uint64_t read_atp(unsigned csr);
 uint64_t read_envcfg(unsigned csr);
 /* Look at the instruction's effect before the next one; the caller fills in the rest. */
 struct pending *defer(unsigned vcpu, struct site site, const struct stamp *at);
-/* Record what the deferred instruction has done, if there is one. */
+/* Note what the deferred instruction will do, as far as that is sure before it runs. */
+void foretell(struct pending *pending);
+/* Record what the deferred instruction of the running hart has done, if there is one. */
 void settle(unsigned vcpu);
+/* The same when the hart's turn is over, so that its registers cannot be read.  What cannot be told
+ * without them waits for its next turn. */
+void settle_unseen(unsigned vcpu);
 
 #endif

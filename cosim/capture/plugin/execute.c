@@ -1,5 +1,6 @@
 #include "execute.h"
 
+#include "calls.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -9,11 +10,25 @@
 #include "traps.h"
 #include "vectors.h"
 
+/* Devices write to RAM unseen.  What they did to tables is looked for at a fence, but not at each
+ * one: the comparison of all tables with RAM takes as long as some 100,000 instructions. */
+static void look_for_device_writes(const struct stamp *at)
+{
+    enum { APART = 1 << 20 };
+    static uint64_t last;
+    uint64_t now = all_instructions();
+    if (options.devices && now - last >= APART) {
+        last = now;
+        tables_device_writes(at);
+    }
+}
+
 /* Of a fence's operands, 16 bits of an ASID and 14 of a VMID count. */
 static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at)
 {
     bool gstage = site.detail == FENCE_HFENCE_GVMA || site.detail == FENCE_HINVAL_GVMA;
     tables_hardware_updates(at);
+    look_for_device_writes(at);
     struct pending *pending = defer(vcpu, site, at);
     if (site.rs1) {
         pending->before = gstage ? reg_read(site.rs1) << 2 : reg_read(site.rs1);
@@ -21,6 +36,7 @@ static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at
     if (site.rs2) {
         pending->operand = reg_read(site.rs2) & (gstage ? 0x3fff : 0xffff);
     }
+    foretell(pending);
 }
 
 /* A write to sstatus, mstatus or vsstatus.  Only MXR is followed here: SUM is in the block's
@@ -47,8 +63,10 @@ static void status_begins(unsigned vcpu, struct site site)
     }
 }
 
-void on_execute(unsigned vcpu, void *data)
+void on_execute(unsigned given, void *data)
 {
+    (void)given;
+    unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
     /* The instruction count needs returns and vectors outside of the region too. */
     if (site.op == OP_RETURN) {
@@ -56,9 +74,7 @@ void on_execute(unsigned vcpu, void *data)
         return;
     }
     if (site.op == OP_VECTOR) {
-        lock_harts();
         vector_begins(site);
-        leave();
         return;
     }
     if (site.op == OP_CBO_ZERO && site.class < CLASSES &&
@@ -69,20 +85,28 @@ void on_execute(unsigned vcpu, void *data)
         return;
     }
     settle(vcpu);
+    /* What firmware executes for the guest is no event of the guest: its call is. */
+    if ((site.op == OP_FENCE || site.op == OP_ORDER) && site.priv == PRIV_M &&
+        calls_are_followed()) {
+        return;
+    }
     struct stamp at = stamp_of(vcpu, site);
+    struct pending *pending;
     switch (site.op) {
     case OP_FENCE:
         fence_begins(vcpu, site, &at);
         break;
     case OP_ATP:
-        defer(vcpu, site, &at)->before = read_atp(site.detail);
+        pending = defer(vcpu, site, &at);
+        pending->before = read_atp(site.detail);
+        foretell(pending);
         break;
     case OP_ENVCFG:
         tables_hardware_updates(&at);
         defer(vcpu, site, &at)->before = read_envcfg(site.detail);
         break;
     case OP_ORDER:
-        defer(vcpu, site, &at);
+        foretell(defer(vcpu, site, &at));
         break;
     case OP_CBO_ZERO:
         defer(vcpu, site, &at)->operand = reg_read(site.rs1) & -(uint64_t)options.cbo_block;
@@ -91,14 +115,13 @@ void on_execute(unsigned vcpu, void *data)
         status_begins(vcpu, site);
         break;
     }
-    leave();
 }
 
-void on_next(unsigned vcpu, void *data)
+void on_next(unsigned given, void *data)
 {
+    (void)given;
     (void)data;
-    if (enter(vcpu)) {
-        settle(vcpu);
-        leave();
+    if (enter(running)) {
+        settle(running);
     }
 }

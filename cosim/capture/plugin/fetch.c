@@ -14,28 +14,28 @@ static struct known_code {
     uint64_t va;   /* the page's virtual address then */
 } known_code[MAX_HARTS][KNOWN];
 
-void on_fetch(unsigned vcpu, void *data)
+void on_fetch(unsigned given, void *data)
 {
+    (void)given;
+    unsigned vcpu = running;
     struct fetch_site site = ((union packed_fetch){.data = data}).site;
     struct hart *hart = &harts[vcpu];
     struct known_code *known = &known_code[vcpu][site.page % KNOWN];
-    struct hart_counters *count = counters_of(vcpu);
     unsigned length = site.wide ? 4 : 2, first = PAGE - 2 * (site.block + site.offset);
     if (!enter(vcpu)) {
         return;
     }
-    if (options.filter > 1 && count->pending == 0 && length <= first &&
+    if (options.filter > 1 && !hart->waits && length <= first &&
         known->from == fetched_from(site) &&
         filter_holds_code(vcpu, site.class, hart->mxr, known->va, site.page)) {
         hart->fetched = known->va;
-        count->fetch_page = known->from;
-        leave();
+        set_fetched(known->from);
         return;
     }
     settle(vcpu);
     struct stamp at = {
-        .icount = count->started - site.counted,
-        .pc = pc_of((struct site){.block = 2 * site.block, .offset = 2 * site.offset}),
+        .icount = all_instructions() - site.counted,
+        .pc = pc_of((struct site){.block = site.block, .offset = 2 * site.offset}),
         .hart = vcpu,
         .priv = site.priv};
     hart->fetched = at.pc & -(uint64_t)PAGE;
@@ -43,14 +43,20 @@ void on_fetch(unsigned vcpu, void *data)
     access_event(vcpu, &at, site.class, ACCESS_FETCH, at.priv, at.pc, pa,
                  length < first ? length : first);
     *known = (struct known_code){.from = fetched_from(site), .va = hart->fetched};
-    count->fetch_page = known->from;
+    set_fetched(known->from);
     if (length > first) {
         struct walk walk = guest_walk(hart->satp, at.pc + first);
         if (walk.ok) {
             access_event(vcpu, &at, site.class, ACCESS_FETCH, at.priv, at.pc + first, walk.pa,
                          length - first);
         }
-        count->fetch_page = 0;
+        set_fetched(0);
     }
-    leave();
+}
+
+void on_fetch_elsewhere(unsigned vcpu, void *data)
+{
+    if (now->fetch_page != fetched_from(((union packed_fetch){.data = data}).site)) {
+        on_fetch(vcpu, data);
+    }
 }

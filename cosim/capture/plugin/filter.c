@@ -1,10 +1,7 @@
 #include "filter.h"
 
-#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 enum { DATA, CODE, BUFFERS };
 
@@ -46,9 +43,6 @@ void filter_open(unsigned slots, unsigned harts)
     slot_count = slots;
     hart_count = harts;
     fast_mask = slots ? slots - 1 : 0;
-    if (harts > 1) {
-        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
-    }
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
     if (!written_in) {
         abort();
@@ -181,18 +175,6 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
     }
 }
 
-/*
- * A hart stores, and then looks at its slot without a lock.  Its processor may do these in the
- * other order.  So every thread has to pass a barrier here, after which what it has stored is in
- * RAM.  This costs nothing at the stores themselves.
- */
-static void order_harts(void)
-{
-    if (hart_count > 1 && syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0) {
-        __sync_synchronize();
-    }
-}
-
 void filter_tables_grew(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
@@ -203,7 +185,6 @@ void filter_tables_grew(void)
             }
         }
     }
-    order_harts();
 }
 
 void filter_fenced(void)

@@ -1,5 +1,8 @@
+/* For RTLD_DEFAULT. */
+#define _GNU_SOURCE
 #include "guest.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,7 +78,7 @@ bool registers_find(void)
         "s6",   "s7", "s8",  "s9",  "s10", "s11", "t3", "t4", "t5", "t6", "pc",
         "priv", "satp", "vsatp", "hgatp", "stvec", "mtvec", "scause", "stval", "sepc",
         "mcause", "mepc", "sstatus", "mstatus", "hstatus",
-        "menvcfg", "henvcfg"};
+        "menvcfg", "henvcfg", "mhartid"};
     struct glib_array *list = qemu_plugin_get_registers();
     const struct register_name *known = (const struct register_name *)list->data;
     for (unsigned i = 0; i < list->length; i++) {
@@ -113,4 +116,28 @@ uint64_t reg_read(int reg)
         memcpy(&value, buffer->data, size < 8 ? (size_t)size : 8);
     }
     return value;
+}
+
+/* QEMU's variable with the running vCPU.  It belongs to a thread, and one thread runs all harts.  A
+ * QEMU that is built without modules does not show it. */
+static void *const *current_vcpu;
+
+void turns_find(void)
+{
+    current_vcpu = dlsym(RTLD_DEFAULT, "current_cpu");
+}
+
+bool same_hart_runs(void)
+{
+    static const void *last;
+    static uint64_t last_id = ~0ull;
+    if (current_vcpu) {
+        bool same = *current_vcpu == last;
+        last = *current_vcpu;
+        return same;
+    }
+    uint64_t id = reg_read(REG_MHARTID);
+    bool same = id == last_id;
+    last_id = id;
+    return same;
 }

@@ -6,7 +6,7 @@
 
 #include "qemu_api.h"
 
-enum { PAGE_BITS = 12, PAGE = 1 << PAGE_BITS, ENTRIES = 512, MAX_LEVELS = 5, MAX_HARTS = 64 };
+enum { PAGE_BITS = 12, PAGE = 1 << PAGE_BITS, ENTRIES = 512, MAX_LEVELS = 5, MAX_HARTS = 16 };
 
 enum pte_bit {
     PTE_V = 1 << 0,
@@ -99,11 +99,18 @@ enum reg {
     REG_HSTATUS,
     REG_MENVCFG,
     REG_HENVCFG,
+    REG_MHARTID,
     REG_COUNT
 };
 /* Look up the registers, in a vCPU's thread; false if one is missing that every hart has. */
 bool registers_find(void);
 /* The value of a register of the running hart; 0 if it lacks the register. */
 uint64_t reg_read(int reg);
+
+/* Find out how to tell harts apart, in the thread that runs them all. */
+void turns_find(void);
+/* Return true if the same hart runs as when this was last asked.  It is cheap if QEMU shows which
+ * vCPU runs. */
+bool same_hart_runs(void);
 
 #endif

@@ -5,35 +5,55 @@
 #include "stream.h"
 #include "translation.h"
 
-#include <pthread.h>
 enum phase phase;
 struct qemu_plugin_scoreboard *counters;
 struct hart harts[MAX_HARTS];
 unsigned hart_count;
+unsigned running;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* QEMU does not find the counters of a hart whose thread has not begun yet.  All counters lie in
- * one row, which moves only when a hart begins. */
-static struct hart_counters *row;
+static struct hart_counters of_several;
+struct hart_counters *now = &of_several;
+static uint64_t turn_began; /* all_instructions() then */
 
 void find_counters(void)
 {
-    row = qemu_plugin_scoreboard_find(counters, 0);
-}
-
-struct hart_counters *counters_of(unsigned vcpu)
-{
-    return &row[vcpu];
+    now = qemu_plugin_scoreboard_find(counters, 0);
 }
 
 int64_t all_instructions(void)
 {
-    int64_t sum = 0;
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        sum += counters_of(hart)->started;
-    }
-    return sum;
+    return now->started;
+}
+
+uint64_t executed_by(unsigned vcpu)
+{
+    uint64_t turn = vcpu == running ? all_instructions() - turn_began : 0;
+    return harts[vcpu].executed + turn;
+}
+
+void uncount(void)
+{
+    now->started--;
+}
+
+void set_waits(bool waits)
+{
+    harts[running].waits = waits;
+    now->pending = waits;
+}
+
+void set_fetched(uint64_t from)
+{
+    now->fetch_page = from;
+}
+
+void take_turns(unsigned next)
+{
+    harts[running].executed = executed_by(running);
+    turn_began = all_instructions();
+    running = next;
+    set_waits(harts[next].waits);
+    set_fetched(0);
 }
 
 int64_t qemu_instructions(void)
@@ -57,8 +77,8 @@ static bool is_loaded_root(uint64_t page)
 
 void forget_fetched(void)
 {
-    for (unsigned hart = 0; options.accesses && hart < hart_count; hart++) {
-        counters_of(hart)->fetch_page = 0;
+    if (options.accesses) {
+        set_fetched(0);
     }
 }
 
@@ -86,12 +106,12 @@ void harts_open(unsigned count)
 uint64_t pc_of(struct site site)
 {
     uint64_t pc = reg_read(REG_PC);
-    return pc - ((pc - site.block) & (PAGE - 1)) + site.offset;
+    return pc - ((pc - 2 * site.block) & (PAGE - 1)) + site.offset;
 }
 
 struct stamp stamp_of(unsigned vcpu, struct site site)
 {
-    return (struct stamp){.icount = counters_of(vcpu)->started - 1,
+    return (struct stamp){.icount = all_instructions() - 1,
                           .pc = pc_of(site),
                           .hart = vcpu,
                           .priv = site.priv};
@@ -99,33 +119,18 @@ struct stamp stamp_of(unsigned vcpu, struct site site)
 
 struct stamp stamp_of_access(unsigned vcpu, struct site site)
 {
-    return (struct stamp){.icount = counters_of(vcpu)->started - 1,
-                          .pc = harts[vcpu].fetched + site.block + site.offset,
+    return (struct stamp){.icount = all_instructions() - 1,
+                          .pc = harts[vcpu].fetched + 2 * site.block + site.offset,
                           .hart = vcpu,
                           .priv = site.priv};
 }
 
 struct stamp stamp_now(unsigned vcpu)
 {
-    return (struct stamp){.icount = counters_of(vcpu)->started,
+    return (struct stamp){.icount = all_instructions(),
                           .pc = reg_read(REG_PC),
                           .hart = vcpu,
                           .priv = reg_read(REG_PRIV)};
-}
-
-/* A single hart needs no lock, and the lock costs nearly as much as an event. */
-void lock_harts(void)
-{
-    if (hart_count > 1) {
-        pthread_mutex_lock(&lock);
-    }
-}
-
-void leave(void)
-{
-    if (hart_count > 1) {
-        pthread_mutex_unlock(&lock);
-    }
 }
 
 bool envcfg_is(unsigned vcpu, enum envcfg which, uint64_t value)
@@ -177,18 +182,14 @@ bool enter(unsigned vcpu)
     if (phase != ACTIVE) {
         return false;
     }
-    lock_harts();
-    if (phase == ACTIVE && stream_is_open()) {
+    if (stream_is_open()) {
         if (!harts[vcpu].begun && !(reg_read(REG_PRIV) & PRIV_VIRT)) {
             struct stamp at = stamp_now(vcpu);
             begin_hart(vcpu, &at);
         }
         return true;
     }
-    if (phase == ACTIVE) {
-        phase = DONE;
-        translate_anew();
-    }
-    leave();
+    phase = DONE;
+    translate_anew();
     return false;
 }

@@ -38,13 +38,13 @@ static bool switches_off(uint32_t info, uint64_t pa)
 static bool is_further_element(unsigned vcpu, struct site site)
 {
     const struct pending *pending = &harts[vcpu].pending;
-    const struct hart_counters *count = counters_of(vcpu);
-    return site.op == OP_VSTORE && count->pending && pending->op == OP_VSTORE &&
-           pending->at.icount == (int64_t)count->started - 1;
+    return site.op == OP_VSTORE && harts[vcpu].waits && pending->op == OP_VSTORE &&
+           pending->at.icount == all_instructions() - 1;
 }
 
-static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum access kind)
+static void look_at(uint32_t info, uint64_t va, void *data, enum access kind)
 {
+    unsigned vcpu = running;
     if (!enter(vcpu)) {
         return;
     }
@@ -97,14 +97,14 @@ static void look_at(unsigned vcpu, uint32_t info, uint64_t va, void *data, enum 
     } else if (kind == ACCESS_WRITE && !live && count == 1) {
         filter_allow_stores(vcpu, class, harts[vcpu].mxr, va);
     }
-    leave();
 }
 
 #define FAST_CALLBACK(name, class, kind)                                                          \
     static void name(unsigned vcpu, uint32_t info, uint64_t va, void *data)                       \
     {                                                                                             \
-        if (__builtin_expect(!fast_hit(vcpu, class, kind, va), 0)) {                              \
-            look_at(vcpu, info, va, data, kind);                                                  \
+        (void)vcpu;                                                                               \
+        if (__builtin_expect(!fast_hit(running, class, kind, va), 0)) {                           \
+            look_at(info, va, data, kind);                                                        \
         }                                                                                         \
     }
 
@@ -117,19 +117,22 @@ FAST_CALLBACK(store_sum, CLASS_SUM, ACCESS_WRITE)
 
 static void load_other(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
-    look_at(vcpu, info, va, data, ACCESS_READ);
+    (void)vcpu;
+    look_at(info, va, data, ACCESS_READ);
 }
 
 static void store_other(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
-    look_at(vcpu, info, va, data, ACCESS_WRITE);
+    (void)vcpu;
+    look_at(info, va, data, ACCESS_WRITE);
 }
 
 /* M-mode addresses are physical. */
 static void store_m(unsigned vcpu, uint32_t info, uint64_t va, void *data)
 {
+    (void)vcpu;
     if (tables_live(va) || tables_live(va + 15) || is_off_switch(va)) {
-        look_at(vcpu, info, va, data, ACCESS_WRITE);
+        look_at(info, va, data, ACCESS_WRITE);
     }
 }
 

@@ -70,12 +70,17 @@ static bool parse_option(const char *argument)
         options.mark = strtoull(value, &end, 0);
     } else if (IS("markpriv")) {
         options.mark_priv = strcmp(value, "any") == 0 ? ANY_PRIVILEGE : PRIV_U;
+    } else if (IS("firmware")) {
+        options.firmware = strcmp(value, "on") == 0;
+        return options.firmware || strcmp(value, "off") == 0;
     } else if (IS("off")) {
         options.off_switch = strtoull(value, &end, 0);
     } else if (IS("switches")) {
         options.switches = strtoull(value, &end, 0);
     } else if (IS("paging")) {
         options.paging = strtoull(value, &end, 0);
+    } else if (IS("devices")) {
+        options.devices = strtoul(value, &end, 0);
     } else if (IS("cboz")) {
         options.cbo_block = strtoul(value, &end, 0);
         return *end == 0 && options.cbo_block > 0 && options.cbo_block <= PAGE &&

@@ -1,6 +1,7 @@
 /*
  * QEMU enters here.  Decides what each translated instruction calls back.
  */
+#include "calls.h"
 #include "decode.h"
 #include "execute.h"
 #include "fetch.h"
@@ -13,6 +14,7 @@
 #include "stream.h"
 #include "translation.h"
 #include "traps.h"
+#include "turns.h"
 #include "vectors.h"
 
 #include <stdio.h>
@@ -23,6 +25,12 @@ COSIM_EXPORT int qemu_plugin_version = COSIM_API_VERSION;
 static unsigned vcpus;
 static bool opened;
 
+/*
+ * Several harts take turns in one thread (-accel tcg,thread=single).  QEMU 10 then makes the code of
+ * a block for the vCPU that translates it, whichever runs it: callbacks get that vCPU's number, and
+ * what generated code does with a scoreboard is wrong for all vCPUs but the first.  So with several
+ * harts nothing uses either: `on_block` finds out which hart runs, and calls replace scoreboards.
+ */
 static struct counter counter(size_t offset)
 {
     return (struct counter){.board = counters, .offset = offset};
@@ -93,17 +101,42 @@ static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site, bo
     union packed_fetch fetch = {.site = {.page = ((host - ram.bytes) >> PAGE_BITS) + 1,
                                          .class = site.class,
                                          .priv = site.priv,
-                                         .block = site.block / 2,
+                                         .block = site.block,
                                          .offset = site.offset / 2,
                                          .wide = size > 2,
                                          .counted = counted}};
     /* A block's first instruction may continue in the next page.  Its fetch is always looked at. */
     bool always = options.filter == 0 ||
                   (qemu_plugin_insn_vaddr(insn) & (PAGE - 1)) + size > PAGE;
-    qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_fetch, CB_READS_REGISTERS, COND_NE,
-                                                COUNTER(fetch_page),
-                                                always ? ~0ull : fetched_from(fetch.site),
-                                                fetch.data);
+    if (always || vcpus > 1) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, always ? on_fetch : on_fetch_elsewhere,
+                                               CB_READS_REGISTERS, fetch.data);
+    } else {
+        qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_fetch, CB_READS_REGISTERS, COND_NE,
+                                                    COUNTER(fetch_page), fetched_from(fetch.site),
+                                                    fetch.data);
+    }
+}
+
+static void instrument_count(struct qemu_plugin_insn *insn, uintptr_t instructions)
+{
+    if (vcpus > 1) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_count, CB_NO_REGISTERS,
+                                               (void *)instructions);
+    } else {
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD, COUNTER(started),
+                                                            instructions);
+    }
+}
+
+static void instrument_next(struct qemu_plugin_insn *insn, void *data)
+{
+    if (vcpus > 1) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_next, CB_READS_REGISTERS, data);
+    } else {
+        qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_next, CB_READS_REGISTERS, COND_NE,
+                                                    COUNTER(pending), 0, data);
+    }
 }
 
 static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
@@ -122,7 +155,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
     uint64_t va = qemu_plugin_tb_vaddr(tb);
     size_t count = qemu_plugin_tb_n_insns(tb);
     unsigned priv = reg_read(REG_PRIV);
-    struct site site = {.block = va & (PAGE - 1), .class = class_of(priv), .priv = priv};
+    struct site site = {.block = (va & (PAGE - 1)) / 2, .class = class_of(priv), .priv = priv};
     note_translated(va);
 
     bool record = phase == ACTIVE;
@@ -130,6 +163,9 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         record = may_be_place(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, i)));
     }
     struct qemu_plugin_insn *first = qemu_plugin_tb_get_insn(tb, 0);
+    if (vcpus > 1) {
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, CB_READS_REGISTERS, NULL);
+    }
     if (may_be_vector(va)) {
         qemu_plugin_register_vcpu_tb_exec_cb(tb, on_enter, CB_READS_REGISTERS,
                                              ((union packed_site){.site = site}).data);
@@ -156,13 +192,11 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         bool counted = what.op != OP_PLAIN || i + 1 == count || place || every;
         uncounted++;
         if (counted) {
-            qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(insn, INLINE_ADD,
-                                                                COUNTER(started), uncounted);
+            instrument_count(insn, uncounted);
             uncounted = 0;
         }
         if (after_deferred) {
-            qemu_plugin_register_vcpu_insn_exec_cond_cb(
-                insn, on_next, CB_READS_REGISTERS, COND_NE, COUNTER(pending), 0, data);
+            instrument_next(insn, data);
         }
         after_deferred = record && deferred(what.op);
         if (place) {
@@ -180,8 +214,11 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
                         (what.op == OP_STATUS && options.accesses)))) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_execute, CB_READS_REGISTERS, data);
         }
+        if (record && what.op == OP_CALL && priv == PRIV_S && calls_are_followed()) {
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, on_call, CB_READS_REGISTERS, data);
+        }
         /* With memory callbacks on cbo.zero, QEMU would clear the block byte by byte. */
-        if (!record || what.op == OP_PLAIN || what.op == OP_CBO_ZERO) {
+        if (!record || what.op == OP_PLAIN || what.op == OP_CBO_ZERO || what.op == OP_CALL) {
             continue;
         }
         enum class class = what.op == OP_GUEST ? CLASS_OTHER : site.class;
@@ -218,7 +255,9 @@ static void register_callbacks(uint64_t id)
     if (phase == DONE) {
         return;
     }
-    qemu_plugin_register_vcpu_init_cb(id, on_hart_begins);
+    if (vcpus == 1) {
+        qemu_plugin_register_vcpu_init_cb(id, on_hart_begins);
+    }
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_idle_cb(id, on_idle);
     qemu_plugin_register_atexit_cb(id, on_machine_exit, NULL);
@@ -226,11 +265,7 @@ static void register_callbacks(uint64_t id)
 
 /* -- start ------------------------------------------------------------------------------------ */
 
-/*
- * Return true if QEMU runs all harts in one thread (-icount, or by request).  QEMU 10 then
- * translates for one hart the code that all harts run, and callbacks and counters get the wrong
- * hart.
- */
+/* Return true if QEMU runs all harts in one thread: -icount, or by request. */
 static bool runs_harts_in_turn(void)
 {
     static char line[1 << 16];
@@ -263,9 +298,9 @@ COSIM_EXPORT int qemu_plugin_install(uint64_t id, const struct qemu_info *info, 
                 MAX_HARTS);
         return 1;
     }
-    if (info->machine.vcpus_max > 1 && runs_harts_in_turn()) {
-        fprintf(stderr, "cosim plugin: with -icount (and record and replay) QEMU's plugins see "
-                        "only one hart: use one hart, or live time\n");
+    if (info->machine.vcpus_max > 1 && !runs_harts_in_turn()) {
+        fprintf(stderr, "cosim plugin: several harts need one thread for all, which gives their "
+                        "events one order: -accel tcg,thread=single\n");
         return 1;
     }
     vcpus = info->machine.vcpus_max;

@@ -61,6 +61,9 @@ enum end_reason { END_OF_MACHINE, END_OF_REGION };
 static void end_region(enum end_reason reason, uint64_t instructions, const struct stamp *at)
 {
     tables_hardware_updates(at);
+    if (options.devices) {
+        tables_device_writes(at);
+    }
     struct audit audit = tables_audit();
     send_calls();
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
@@ -103,7 +106,6 @@ void take_requests(unsigned vcpu, struct site site)
     if (!waits && !ends) {
         return;
     }
-    lock_harts();
     enum request request = stream_request();
     if (waits && request == REQUEST_BEGIN) {
         struct stamp at = stamp_of(vcpu, site);
@@ -113,7 +115,6 @@ void take_requests(unsigned vcpu, struct site site)
         settle(vcpu);
         end_region_here(&at);
     }
-    leave();
 }
 
 static int label_number(const char *label)
@@ -138,7 +139,7 @@ static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
            (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
 }
 
-/* Return true ten times a second at most.  The caller has the lock. */
+/* Return true ten times a second at most. */
 static bool is_time_to_flush(void)
 {
     static struct timespec last;
@@ -152,8 +153,10 @@ static bool is_time_to_flush(void)
     return true;
 }
 
-void on_place(unsigned vcpu, void *data)
+void on_place(unsigned given, void *data)
 {
+    (void)given;
+    unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
     uint64_t pc = pc_of(site);
     char text[33] = "";
@@ -168,9 +171,7 @@ void on_place(unsigned vcpu, void *data)
     }
     struct stamp at = stamp_of(vcpu, site);
     if (phase == WAITING && is_at(&options.from, pc, label)) {
-        lock_harts();
         begin_region(vcpu, &at);
-        leave();
     }
     if (!enter(vcpu)) {
         return;
@@ -186,17 +187,14 @@ void on_place(unsigned vcpu, void *data)
             stream_flush();
         }
     }
-    leave();
 }
 
 void on_idle(uint64_t id, unsigned vcpu)
 {
     (void)id;
-    if (enter(vcpu)) {
-        if (is_time_to_flush()) {
-            stream_flush();
-        }
-        leave();
+    (void)vcpu;
+    if (phase == ACTIVE && is_time_to_flush()) {
+        stream_flush();
     }
 }
 
@@ -206,6 +204,8 @@ bool capture_open(unsigned vcpus)
         return false;
     }
     harts_open(vcpus);
+    turns_find();
+    running = vcpus > 1 ? reg_read(REG_MHARTID) : 0;
     learn_vectors();
     if (phase == ACTIVE && vcpus == 1) {
         struct stamp at = stamp_now(0);
@@ -216,12 +216,10 @@ bool capture_open(unsigned vcpus)
 
 void capture_close(void)
 {
-    lock_harts();
     if (phase != DONE) {
         /* No hart runs now, so nobody knows a pc. */
         struct stamp at = {.icount = all_instructions()};
         end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0,
                    &at);
     }
-    leave();
 }

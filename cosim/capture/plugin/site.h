@@ -9,9 +9,9 @@
 /* The pc is left out on purpose: QEMU shares translated code between virtual aliases of a page, so
  * only offsets are known. */
 struct site {
-    uint64_t block : 12;  /* address of the first instruction of its block, within the page */
+    uint64_t block : 11;  /* the first instruction of its block, in halfwords within the page */
     uint64_t offset : 12; /* bytes from there to it */
-    uint64_t op : 4;      /* enum op */
+    uint64_t op : 5;      /* enum op */
     uint64_t class : 3;   /* enum class */
     uint64_t priv : 3;    /* enum priv */
     uint64_t rd : 5, rs1 : 5, rs2 : 5;
@@ -29,8 +29,8 @@ struct fetch_site {
     uint64_t page : 32; /* number of the physical page within RAM, plus 1 */
     uint64_t class : 3;
     uint64_t priv : 3;
-    uint64_t block : 11; /* as in a site, but in halfwords */
-    uint64_t offset : 11;
+    uint64_t block : 11; /* as in a site */
+    uint64_t offset : 11; /* as in a site, but in halfwords */
     uint64_t wide : 1;    /* 4 bytes, not 2 */
     uint64_t counted : 1; /* `started` includes it when the callback runs */
 };

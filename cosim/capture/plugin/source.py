@@ -43,8 +43,12 @@ class PluginSource:
         ``pc:ADDRESS``: before that instruction.  ``request``: soon after :meth:`end`.
     :param mark: virtual address of the mark instruction; None if the guest has none.
     :param mark_in_user: True if the mark counts only in U-mode.
+    :param firmware: True if the guest runs in S-mode and calls firmware.  If there are several
+        harts, a call for remote fences is then an event, and a fence of the firmware is none.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param paging: what the CPU has of the paging features that a guest can switch.
+    :param devices: True if devices may write to RAM.  Entries that changed without a store are then
+        events, too (``PteOp.OTHER``).
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
     :raises UsageError: when ``slots``, ``start`` or ``end`` is wrong.
     """
@@ -62,8 +66,10 @@ class PluginSource:
         end: str = "end",
         mark: int | None = USER_MARK,
         mark_in_user: bool = True,
+        firmware: bool = True,
         cbo_block: int = CBO_BLOCK,
         paging: Paging = ALWAYS_SETS_AD,
+        devices: bool = False,
         timeout: float | None = None,
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
@@ -84,10 +90,13 @@ class PluginSource:
             f"from={start}",
             f"to={end}",
             f"off={OFF_SWITCH:#x}",
+            f"firmware={'on' if firmware else 'off'}",
             f"cboz={cbo_block}",
             f"switches={paging.switches:#x}",
             f"paging={paging.features:#x}",
         ]
+        if devices:
+            self._options.append("devices=1")
         if accesses == "all":
             self._options.append(f"filter={slots}")
         if mark is not None:

@@ -66,10 +66,6 @@ static struct page *read_page(uint64_t pa, int level, bool root, const struct st
     page->root_level = NO_ROOT;
     pages[number(pa)] = page;
     live_map[number(pa)] = 1;
-    /* The other harts go on, and so far nobody looked at their stores to this page.  So the copy
-     * comes last: a store that was not looked at is in RAM by now, and one that is looked at waits
-     * for the lock and becomes an event.  If the copy came first, a store between the two steps
-     * would be in neither. */
     hooks.grown();
     memcpy(page->copy, ram.bytes + (pa - ram.base), PAGE);
     struct event *event = emit(KIND_TABLE_ADD, at);
@@ -271,6 +267,18 @@ void tables_store(const struct part *part, int parts, unsigned size, enum pte_op
     }
 }
 
+bool tables_differ(const struct part *part, int parts)
+{
+    bool differ = false;
+    for (int i = 0; i < parts; i++) {
+        for (uint64_t e = part[i].pa & -8ull; e < part[i].pa + part[i].length; e += 8) {
+            differ |= tables_live(e) &&
+                      ram_word(e) != pages[number(e)]->copy[(e & (PAGE - 1)) >> 3];
+        }
+    }
+    return differ;
+}
+
 /* Return true if the MMU may have made the change: it sets A, or A and D, in leaves. */
 static bool is_by_mmu(uint64_t old, uint64_t now)
 {
@@ -329,6 +337,17 @@ void tables_hardware_updates(const struct stamp *at)
         if (tables_live(found[i])) {
             entry_written(found[i], found[i], 8, PTE_OP_HARDWARE_AD, false, at);
             hardware_updates++;
+        }
+    }
+}
+
+void tables_device_writes(const struct stamp *at)
+{
+    size_t count = find_changed(false);
+    free_dropped();
+    for (size_t i = 0; i < count; i++) {
+        if (tables_live(found[i])) {
+            entry_written(found[i], found[i], 8, PTE_OP_OTHER, false, at);
         }
     }
 }

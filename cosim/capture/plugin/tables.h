@@ -11,7 +11,7 @@
 
 /* What the tables call back. */
 struct tables_hooks {
-    /* A page became live.  On return, every store that was made while it was not live is in RAM. */
+    /* A page became live: from now on every store to it is looked at. */
     void (*grown)(void);
     /* Return true if the page is the root in `satp` of any hart. */
     bool (*is_loaded_root)(uint64_t page);
@@ -37,11 +37,17 @@ struct part {
 void tables_store(const struct part *part, int parts, unsigned size, enum pte_op op,
                   const struct stamp *at);
 
+/* Return true if an entry of a live table in `parts` has changed since events have shown it. */
+bool tables_differ(const struct part *part, int parts);
+
 /* A vector store that reached a live table has been executed: every entry that has changed is its
  * work, unless the MMU may have done it.  It counts as a store of more than one entry (rule 5 a). */
 void tables_vector_store(const struct stamp *at);
 /* Look for entries in which the MMU has set A or D: each is an event. */
 void tables_hardware_updates(const struct stamp *at);
+/* Look for other entries that differ from their copies: a device wrote them, or a store was missed.
+ * Each is an event. */
+void tables_device_writes(const struct stamp *at);
 
 struct audit {
     uint64_t pages, entries, differ;

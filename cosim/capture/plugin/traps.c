@@ -1,6 +1,7 @@
 #include "traps.h"
 
 #include "access.h"
+#include "calls.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -10,8 +11,11 @@
 
 void return_begins(unsigned vcpu, struct site site)
 {
-    harts[vcpu].returned = counters_of(vcpu)->started;
+    harts[vcpu].returned = executed_by(vcpu);
     harts[vcpu].returned_from = pc_of(site);
+    if (site.detail == MRET) {
+        call_returns(vcpu);
+    }
     take_requests(vcpu, site);
 }
 
@@ -54,7 +58,7 @@ static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t 
         from = PRIV_VIRT | (hstatus >> 8 & 1); /* hlv, hsv: SPVP */
     }
     struct stamp at = {
-        .icount = counters_of(vcpu)->started, .pc = epc, .hart = vcpu, .priv = from};
+        .icount = all_instructions(), .pc = epc, .hart = vcpu, .priv = from};
     if (options.accesses) {
         enum access kind = cause == FETCH_PAGE || cause == FETCH_GUEST_PAGE  ? ACCESS_FETCH
                            : cause == LOAD_PAGE || cause == LOAD_GUEST_PAGE ? ACCESS_READ
@@ -73,11 +77,12 @@ static void page_faulted(unsigned vcpu, unsigned priv, uint64_t cause, uint64_t 
     event->b = cause;
 }
 
-void on_enter(unsigned vcpu, void *data)
+void on_enter(unsigned given, void *data)
 {
+    (void)given;
+    unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
     struct hart *hart = &harts[vcpu];
-    struct hart_counters *count = counters_of(vcpu);
     bool machine = site.priv == PRIV_M;
     if (reg_read(REG_PC) != (reg_read(machine ? REG_MTVEC : REG_STVEC) & -4ull)) {
         return;
@@ -87,19 +92,19 @@ void on_enter(unsigned vcpu, void *data)
     bool exception = cause >> 63 == 0;
     /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted
      * then. */
-    bool returned = hart->returned == count->started && hart->returned_from != epc;
+    bool returned = hart->returned == executed_by(vcpu) && hart->returned_from != epc;
     bool began = cause != FETCH_MISALIGNED && cause != FETCH_ACCESS && cause != FETCH_PAGE &&
                  cause != FETCH_GUEST_PAGE;
     if (exception && began && !returned) {
-        count->started--;
+        uncount();
         if (is_call(cause)) {
             hart->calls++;
             note_call();
         }
         /* A vector store that traps has stored the elements before. */
-        if (count->pending && epc == (uint64_t)hart->pending.at.pc &&
+        if (hart->waits && epc == (uint64_t)hart->pending.at.pc &&
             hart->pending.op != OP_VSTORE) {
-            count->pending = 0; /* it trapped instead of having its effect */
+            set_waits(false); /* it trapped instead of having its effect */
         }
     }
     if (enter(vcpu)) {
@@ -107,6 +112,5 @@ void on_enter(unsigned vcpu, void *data)
         if (exception && !machine && is_page_fault(cause)) {
             page_faulted(vcpu, site.priv, cause, epc);
         }
-        leave();
     }
 }

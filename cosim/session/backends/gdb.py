@@ -29,6 +29,7 @@ class Gdb(Backend):
 
     name: ClassVar[str] = "gdb"
     aliases: ClassVar[tuple[str, ...]] = ("mi",)
+    runs_again: ClassVar[bool] = True
 
     step: int = field(
         default=0,

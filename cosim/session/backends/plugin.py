@@ -49,6 +49,7 @@ class Plugin(Backend):
     """The plugin backend with its options."""
 
     name: ClassVar[str] = "plugin"
+    several_harts: ClassVar[bool] = True
 
     accesses: bool | None = field(
         default=None,

@@ -20,6 +20,7 @@ from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
+from tests.cosim.kernel.test_images import elf
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "scripts" / "runs").glob("*.toml"))
 
@@ -87,6 +88,11 @@ def test_the_backend_of_a_run_that_names_none(tmp_path: Path) -> None:
     path.write_text('guest = "micro"\nfilter = 8\n')
     assert load_file(path, FOR_CAPTURE).runs[0].backend == Plugin(filter=8)
     assert load_file(path).runs[0].backend == Both(filter=8)
+    path.write_text('guest = "micro"\nsmp = 2\nruns = 3\n')
+    (several,) = load_file(path).runs
+    assert (several.backend, several.harts, several.runs) == (Plugin(), 2, 3)
+    path.write_text('guest = "micro"\nsmp = 1\n')
+    assert load_file(path).runs[0].backend == Both()
     path.write_text('guest = "micro"\nbackend = "gdb"\nfilter = 8\n')
     message = r":3: filter: works only with the gdb\+plugin or plugin backend; this"
     with pytest.raises(RunFileError, match=message):
@@ -167,6 +173,33 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
     assert runs["file"].bios == str(tmp_path / "fw")
 
 
+def test_a_flat_kernel_needs_its_load_address_and_no_other_may_have_one(tmp_path: Path) -> None:
+    (tmp_path / "flat").write_bytes(b"\x13\0\0\0" * 9)
+    (tmp_path / "elf").write_bytes(elf())
+    for place in ("0x8020_0000", '"0x80200000"'):
+        runs = load(tmp_path, f'kernel = "flat"\nload_address = {place}')
+        assert runs["file"].load_address == 0x8020_0000
+    for text, says in (
+        ('kernel = "flat"', ":1: kernel: names .*flat, which is .*give load_address, too"),
+        ('kernel = "elf"\nload_address = 0x80200000', ":2: load_address: is for a flat binary"),
+        ('guest = "linux"\nload_address = 0x80200000', ":2: load_address: needs kernel with a"),
+        ('kernel = "flat"\nload_address = 0x1000', ":2: load_address: is 4096, not an address"),
+        ('kernel = "flat"\nload_address = "here"', ":2: load_address: is 'here', not an address"),
+        ('kernel = "flat"\nload_address = true', ":2: load_address: is True, not an address"),
+    ):
+        with pytest.raises(RunFileError, match=says):
+            load(tmp_path, text)
+
+
+def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "fw").write_bytes(b"x")
+    assert load(tmp_path, 'bios = "fw"')["file"].kernel is None
+    with pytest.raises(RunFileError, match=r":1: guest: is missing"):
+        load(tmp_path, 'bios = "none"')
+    with pytest.raises(RunFileError, match=r":2: append: needs kernel, which takes it"):
+        load(tmp_path, 'bios = "fw"\nappend = "x"')
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -204,6 +237,17 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
             r":2: console: step 1 has the unknown key 'withn'",
         ),
         ('guest = "linux"\n# c\nworkload = 3', r":3: workload: is 3, not a text"),
+        ('guest = "linux"\nsmp = 9', r":2: smp: is 9, not a number of harts from 1 to 8$"),
+        ('guest = "linux"\nsmp = true', r":2: smp: is True, not a number of harts"),
+        (
+            'guest = "linux"\nsmp = 2\nstep = 3',
+            r":2: smp: works only with the plugin backend; this",
+        ),
+        ('guest = "linux"\nruns = 3', r":2: runs: needs smp with more than one hart"),
+        (
+            'guest = "linux"\nsmp = 2\nruns = 3\ntrace = true',
+            r":3: runs: cannot be used together with trace$",
+        ),
         ('guest = "linux"\ninitrd = "file.toml"', r":2: initrd: needs kernel; a named guest has"),
         (
             'guest = "linux"\nbackend = "plugin"\nstep = 3',

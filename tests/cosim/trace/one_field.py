@@ -54,23 +54,23 @@ def main(old: Path, new: Path) -> None:
     assert log.take()["toy"].tolist() == [0]
 
     # Traces: of today's version and of the one before the field.
-    assert schema.VERSION == 4
+    assert schema.VERSION == 5
     write_trace(new, batch)
     trace = TraceReader(new)
-    assert trace.version == 4
+    assert trace.version == 5
     [read] = trace.batches()
     assert read.tobytes() == batch.tobytes()
     column = pq.read_schema(new / "events-000000.parquet").field("toy")
     assert str(column.type) == "uint32"
     before = TraceReader(old)
-    assert before.version == 3
+    assert before.version == 4
     assert [part["toy"].tolist() for part in before.batches()] == [[0, 0]]
 
     # What users see.
     assert query.run(trace, "SELECT toy FROM marks ORDER BY event").rows == [[7], [1 << 31], [0]]
     assert query.run(before, "SELECT count(*), count(toy) FROM events").rows == [[2, 0]]
     assert describe.details(batch[0], {}).endswith("toy 7")
-    assert "| `toy` | UINT_32 | beads | a toy (since version 4) |" in updated(DOCUMENT.read_text())
+    assert "| `toy` | UINT_32 | beads | a toy (since version 5) |" in updated(DOCUMENT.read_text())
     assert "| | `toy` | `toy` | the beads of the toy |" in updated(DOCUMENT.read_text())
     print("whole")
 

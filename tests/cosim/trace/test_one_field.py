@@ -13,7 +13,7 @@ from tests.cosim.streams import write_trace
 
 ROOT = Path(__file__).parents[3]
 FIELD = """
-    Field("toy", "uint32", Content.NUMBER, "a toy", unit="beads", column=11, since=4),
+    Field("toy", "uint32", Content.NUMBER, "a toy", unit="beads", column=12, since=5),
 """
 VALUE = """
             Value("toy", "toy", Form.NUMBER, "the beads of the toy"),
@@ -33,7 +33,7 @@ def test_a_field_added_to_the_description_is_everywhere(tmp_path: Path) -> None:
     # The only file that changes.
     description = tree / "hypervisor_model" / "events.py"
     text = description.read_text()
-    text = insert(text, '    Field("reserved", "uint16", Content.UNUSED, "always 0"),', FIELD)
+    text = insert(text, "        column=11,\n        since=4,\n    ),", FIELD)
     text = insert(
         text,
         '            Value("label", "a", Form.LABEL, "the text of the label", text="{}"),',

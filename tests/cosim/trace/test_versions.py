@@ -26,10 +26,11 @@ KINDS_1 = (
 )
 KINDS_2 = (*KINDS_1, "envcfg_write")
 KINDS_3 = (*KINDS_2, "fence_order")
+KINDS_4 = (*KINDS_3, "remote_fence")
 
 
 def segment(batch: EventBatch, first: int, version: int, names: tuple[str, ...]) -> bytes:
-    """A segment of version 1, 2 or 3, which have the same columns."""
+    """A segment; versions 1 to 3 have the same columns, version 4 has one more."""
 
     def small(name: str) -> Any:
         return pa.array(batch[name].tolist(), pa.uint8())
@@ -50,6 +51,8 @@ def segment(batch: EventBatch, first: int, version: int, names: tuple[str, ...])
         "size": small("size"),
         **{name: wide(name) for name in ("pc", "a", "b", "c")},
     }
+    if version >= 4:
+        columns["harts"] = pa.array(batch["harts"].tolist(), pa.uint16())
     fields = [pa.field(name, a.type, nullable=name == "icount") for name, a in columns.items()]
     table = pa.table(
         list(columns.values()), schema=pa.schema(fields, metadata={"lsp-cosim-trace": str(version)})
@@ -83,6 +86,11 @@ def trace_2(folder: Path, batch: EventBatch) -> None:
 def trace_3(folder: Path, batch: EventBatch) -> None:
     """A trace of version 3."""
     _write(folder, batch, 3, KINDS_3, ORIGIN.to_json())
+
+
+def trace_4(folder: Path, batch: EventBatch) -> None:
+    """A trace of version 4."""
+    _write(folder, batch, 4, KINDS_4, ORIGIN.to_json())
 
 
 def _write(
@@ -132,6 +140,7 @@ WRITERS = {
     1: (trace_1, KINDS_1, 256),
     2: (trace_2, KINDS_2, ORIGIN.stream.filter),
     3: (trace_3, KINDS_3, ORIGIN.stream.filter),
+    4: (trace_4, KINDS_4, ORIGIN.stream.filter),
 }
 """Of each version: its writer, its kinds, and the filter that its origin says."""
 
@@ -147,6 +156,8 @@ def test_a_trace_of_each_version_is_read(version: int, tmp_path: Path) -> None:
     batch["icount"][::5] = -1
     write, names, slots = WRITERS[version]
     batch["kind"] = (batch["kind"] - 1) % len(names) + 1
+    if version < 4:
+        batch["harts"] = 0
     write(tmp_path / "t", batch)
     trace = TraceReader(tmp_path / "t")
     assert trace.version == version

@@ -21,7 +21,7 @@ from hypervisor_model.policies import Colour, MachineModel, Policy, Stream, shad
 from hypervisor_model.policies import hart as harts
 from hypervisor_model.policies.dispatch import Kernels, NoState
 from hypervisor_model.policies.event_fields import Event, event_at
-from hypervisor_model.policies.hart import Hardware, take_exit, take_fence_exit
+from hypervisor_model.policies.hart import Hardware, take_exit
 from hypervisor_model.policies.shadow_access import hardware_fence, index_of, store, trap_store
 from hypervisor_model.policies.shadow_policy import SHADOW_COUNTERS, SHADOW_EXITS, ShadowPolicy
 from hypervisor_model.policies.shadow_tables import Pool, load_root
@@ -90,7 +90,7 @@ class ToyShadow(ShadowPolicy):
     @staticmethod
     def kernels() -> Kernels:
         """The kernels of the policy."""
-        return Kernels(toy_pte_write, toy_fence, toy_satp_write)
+        return Kernels(toy_pte_write, toy_fence_exit, toy_fence, toy_satp_write)
 
 
 @inner
@@ -103,11 +103,18 @@ def toy_pte_write(hw: Hardware, p: Pool, own: NoState, event: Event) -> None:
 
 
 @inner
-def toy_fence(hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, va: int, asid: int) -> None:
+def toy_fence_exit(p: Pool, own: NoState, sub: int) -> int:
+    """The kind of exit of a fence."""
+    return FENCE_EXIT
+
+
+@inner
+def toy_fence(
+    hw: Hardware, p: Pool, own: NoState, hart: int, sub: int, first: int, last: int, asid: int
+) -> None:
     """A fence of the guest."""
-    take_fence_exit(hw, hart, FENCE_EXIT, sub)
     shadow_tables.forget_all_roots(p)
-    hardware_fence(hw, p, hart, sub, va, asid)
+    hardware_fence(hw, p, hart, sub, first, last, asid)
 
 
 @inner

@@ -41,36 +41,13 @@ static void entry_written(uint64_t entry, unsigned levels, uint64_t old)
     (void)entry, (void)levels, (void)old;
 }
 
-/* What another hart stores while a page becomes live: the callback is where that ends unseen. */
-static struct {
-    uint64_t *at;
-    uint64_t value, pa;
-    bool live; /* whether `pa` was live by then */
-} unseen;
-
-static void grown(void)
-{
-    unseen.live = tables_live(unseen.pa);
-    if (unseen.at) {
-        *unseen.at = unseen.value;
-    }
-}
-
-EXPORT void harness_store_unseen(uint64_t *at, uint64_t value, uint64_t pa)
-{
-    unseen.at = at;
-    unseen.value = value;
-    unseen.pa = pa;
-}
-
-EXPORT bool harness_was_live(void) { return unseen.live; }
+static void grown(void) {}
 
 EXPORT void harness_open(const uint8_t *bytes, uint64_t base, uint64_t size)
 {
     ram = (struct ram){.bytes = bytes, .base = base, .size = size};
     used = 0;
     loaded = 0;
-    unseen.at = NULL;
     tables_open((struct tables_hooks){.grown = grown,
                                       .is_loaded_root = is_loaded_root,
                                       .mmu_sets_ad = mmu_sets_ad,

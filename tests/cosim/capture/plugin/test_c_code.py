@@ -28,7 +28,7 @@ PAGES = 24
 SOURCE = Path(cosim.capture.plugin.__file__).parent
 OPS = (
     *("plain", "other", "load", "store", "amo", "sc", "cbo.zero", "vstore"),
-    *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order"),
+    *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order", "call"),
 )
 
 
@@ -80,7 +80,7 @@ EXPECTED = {
     InstructionKind.VECTOR_STORE: "vstore",
     InstructionKind.VECTOR_LOAD: "load",
 }
-OTHERWISE = {"plain", "other", "vector", "status", "return", "guest"}
+OTHERWISE = {"plain", "other", "vector", "status", "return", "guest", "call"}
 
 
 def check_word(library: ctypes.CDLL, word: int) -> None:
@@ -139,7 +139,7 @@ def test_any_word_is_decoded_as_in_python(library: ctypes.CDLL, word: int) -> No
         (0x1005A073, "status"),  # csrs sstatus, a1
         (0x100025F3, "other"),  # csrr a1, sstatus
         (0x180025F3, "other"),  # csrr a1, satp
-        (0x00000073, "other"),  # ecall
+        (0x00000073, "call"),  # ecall
         (0x00C58533, "plain"),  # add a0, a1, a2
         (0x00000063, "plain"),  # beq
         (0x1805A5F3, "atp"),  # csrrs a1, satp, a1
@@ -314,29 +314,3 @@ def test_a_root_that_unmaps_its_writer_is_retired_in_c_too(library: ctypes.CDLL)
     both.store([(page(1) + 16, bytes(8))], PteOp.STORE, BASE + 0x100)
     assert page(1) not in both.tables and page(4) in both.tables
     both.compare()
-
-
-def test_what_another_hart_stores_before_its_stores_are_seen_is_in_the_copy(
-    library: ctypes.CDLL,
-) -> None:
-    both = Both(library)
-    both.ram[(page(1) - BASE) // 8 + 2] = BASE >> 2 | 0xCF
-    value = page(5) >> 2 | 0xC7
-    place = (page(1) - BASE) // 8 + 3
-    library.harness_store_unseen(
-        ctypes.c_void_p(both.ram[place:].ctypes.data),
-        ctypes.c_uint64(value),
-        ctypes.c_uint64(page(1)),
-    )
-    library.harness_load(ctypes.c_uint64(8 << 60 | page(1) >> 12), ctypes.c_uint64(BASE))
-    assert both.ram[place] == value, "stored while the page became live"
-    assert library.harness_was_live(), "from there on it would have been seen"
-    entries = both.take_c()
-    entries = entries[entries["kind"] == Kind.TABLE_ENTRY]
-    assert dict(zip(entries["a"].tolist(), entries["c"].tolist(), strict=True)) == {
-        page(1) + 16: BASE >> 2 | 0xCF,
-        page(1) + 24: value,
-    }
-    audit = Audit()
-    library.harness_audit(ctypes.byref(audit))
-    assert (audit.pages, audit.differ) == (1, 0)

@@ -107,6 +107,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return Plan(
             name=spec.name,
             machine=MachineConfig(kernel=kernel, memory=1 << 24),
+            kernel=kernel,
             image=KernelImage(kernel, "elf", 0, ()),
             symbols=Symbols(np.empty(0, np.uint64), []),
             qemu=Tool(Path("qemu"), (10, 0, 0), "10"),
@@ -153,6 +154,17 @@ def test_a_new_backend_runs_as_the_command_line_does(
     assert (kept == listed(7)).all()
     assert command.run_and_print(run, as_json=False, verbose=True) == 0
     assert "played" in capsys.readouterr().out
+
+
+def test_several_runs_have_one_result(
+    played: None, resolved: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Played, "several_harts", True)
+    document = command.document(spec(backend="played", fences=6, smp=2, runs=3), tmp_path)
+    assert document["spread"]["runs"] == 3
+    count = document["spread"]["counts"]["policies.shadow.exits.fence"]
+    assert count == {"median": 6, "lowest": 6, "highest": 6}
+    assert sorted(path.name for path in tmp_path.glob("run-*")) == ["run-1", "run-2", "run-3"]
 
 
 def test_its_failure_is_the_command_s(played: None, resolved: None) -> None:
@@ -222,6 +234,8 @@ def test_what_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with pytest.raises(MissingTool, match="no compiler; gdb cannot stand in for it: --filter"):
         execution.available(spec(backend="plugin", filter=8), notes.append)
+    with pytest.raises(MissingTool, match=r"gdb cannot stand in for it: --smp needs the plugin"):
+        execution.available(spec(smp=2), notes.append)
     assert execution.available(spec(backend="gdb"), notes.append).backend == Gdb()
     assert len(notes) == 1
     with monkeypatch.context() as patch:
