@@ -314,6 +314,28 @@ class _Ask(NamedTuple):
     """Of the hart."""
 
 
+class _Space(NamedTuple):
+    """An address space whose tables are searched."""
+
+    kind: int
+    """_OWN: with the ASID of the access; _GLOBAL: global mappings of any."""
+    satp: int
+
+
+class _Held(NamedTuple):
+    """A value that an entry held."""
+
+    pa: int
+    """Of the entry."""
+    value: int
+    since: int
+    until: int
+    by: int
+    """The record of it if a store replaced it, or 0."""
+    sibling: bool
+    """The entry is another one of the NAPOT range than the one that translates the address."""
+
+
 @inner
 def _with_type(outcome: int, leaf: int) -> int:
     """Return what a walk comes to (a PA or ``fault_pa(cause)``), a PA with the memory type of its
@@ -484,46 +506,45 @@ def _search_more(h: History, c: Checker, q: _Ask) -> None:
     while at >= 0:
         space = h.spaces[q.hart, at]
         if space.since != NEVER:
-            _walk_space(h, c, q, _OWN, space.satp, space.since, NOW)
+            _walk_space(h, c, q, _Space(_wide(_OWN), space.satp), space.since, NOW)
         at = space.next
     c.state.states = 1
     for row in range(h.harts[q.hart].spaces):
         space = h.spaces[q.hart, row]
         end = c.ends[q.hart, row] if c.ends[q.hart, row] else _wide(NOW)
         absence = c.absences[q.hart, row]
+        searched = _Space(_wide(_GLOBAL), space.satp)
         if absence.end:
-            _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, absence.begin)
+            _walk_space(h, c, q, searched, space.since_all, absence.begin)
             c.state.states = 1
-            _walk_space(h, c, q, _GLOBAL, space.satp, absence.end, end)
+            _walk_space(h, c, q, searched, absence.end, end)
         else:
-            _walk_space(h, c, q, _GLOBAL, space.satp, space.since_all, end)
+            _walk_space(h, c, q, searched, space.since_all, end)
 
 
 @inner
-def _walk_space(
-    h: History, c: Checker, q: _Ask, kind: int, satp: int, since: int, limit: int
-) -> None:
-    levels = atp.levels(atp.mode(satp))
+def _walk_space(h: History, c: Checker, q: _Ask, space: _Space, since: int, limit: int) -> None:
+    levels = atp.levels(atp.mode(space.satp))
     if not is_canonical(q.va, levels):
         return
     at = c.state.states
     root = c.states[0]
     root.level = levels - 1
-    root.table = atp.root(satp)
+    root.table = atp.root(space.satp)
     root.since = since
     root.is_global = 0
     root.stale = 0
     root.blame = 0
-    root.asid = atp.asid(satp)
+    root.asid = atp.asid(space.satp)
     root.limit = limit
-    _read(h, c, q, kind, satp, 0)
+    _read(h, c, q, space, 0)
     while at < c.state.states:
-        _read(h, c, q, kind, satp, at)
+        _read(h, c, q, space, at)
         at += 1
 
 
 @inner
-def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> None:
+def _read(h: History, c: Checker, q: _Ask, space: _Space, at: int) -> None:
     """Follow all values of the entry that translates the address in a reached table."""
     state = c.states[at]
     index = (q.va >> pte.level_bits(state.level)) & (pte.ENTRIES - 1)
@@ -532,26 +553,27 @@ def _read(h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int) -> Non
         return
     table = c.tables[(pa - h.ram.base) >> 12]
     if table.reused and state.stale:
-        if q.find < 0 and (kind == _OWN or state.is_global):
-            _offer(c, q, kind, satp, at, _FREED, -1, 0, pa, 0)
+        if q.find < 0 and (space.kind == _OWN or state.is_global):
+            unknown = _Held(pa, _wide(0), _wide(0), _wide(0), _wide(0), False)
+            _offer(c, q, space, at, unknown, _FREED, -1)
         return
-    _values(h, c, q, kind, satp, at, pa, False)
+    _values(h, c, q, space, at, pa, False)
     if state.level == 0 and table.napot and not h.flags & NO_SVNAPOT:
         first = pa & ~(_NAPOT_ENTRIES * 8 - 1)
         for other in range(first, first + _NAPOT_ENTRIES * 8, 8):
             if other != pa:
-                _values(h, c, q, kind, satp, at, other, True)
+                _values(h, c, q, space, at, other, True)
 
 
 @inner
 def _values(
-    h: History, c: Checker, q: _Ask, kind: int, satp: int, at: int, pa: int, sibling: bool
+    h: History, c: Checker, q: _Ask, space: _Space, at: int, pa: int, sibling: bool
 ) -> None:
     floor = c.states[at].since
     if c.states[at].level == 0 and h.newest[(pa - h.ram.base) >> 3]:
         # An entry that is stored to often, and fenced each time, has a long past that is over.
         doubt = c.state.doubt
-        last = _last_fence(h, c, q, kind, _wide(pte.PAGE_BITS), floor)
+        last = _last_fence(h, c, q, space.kind, _wide(pte.PAGE_BITS), floor)
         if last == NOW:
             c.state.doubt = doubt
         else:
@@ -564,7 +586,7 @@ def _values(
     # A sibling counts only if it was replaced: if it is there now, the entries contradict each
     # other, which no fence could mend.
     if not sibling:
-        _follow(h, c, q, kind, satp, at, pa, value, since, until, 0, sibling)
+        _follow(h, c, q, space, at, _Held(pa, value, since, until, _wide(0), sibling))
     number = h.newest[(pa - h.ram.base) >> 3]
     while number:
         if not history.is_kept(h, number):
@@ -576,105 +598,86 @@ def _values(
         if record.until <= floor:
             return
         since = record.since
-        by = number if c.stores[row].event >= 0 else 0
-        _follow(h, c, q, kind, satp, at, pa, record.value, since, record.until, by, sibling)
+        by = number if c.stores[row].event >= 0 else _wide(0)
+        held = _Held(pa, record.value, since, record.until, by, sibling)
+        _follow(h, c, q, space, at, held)
         number = record.before
 
 
 @inner
-def _follow(
-    h: History,
-    c: Checker,
-    q: _Ask,
-    kind: int,
-    satp: int,
-    at: int,
-    pa: int,
-    value: int,
-    since: int,
-    until: int,
-    by: int,
-    sibling: bool,
-) -> None:
-    """Follow one value of an entry; ``by``: the record of it if a store replaced it, or 0."""
+def _follow(h: History, c: Checker, q: _Ask, space: _Space, at: int, held: _Held) -> None:
+    """Follow one value of an entry in a reached table."""
     state = c.states[at]
     level = state.level
+    value = held.value
     outcome = outcome_of(value, level, q.va, q.access, q.priv, q.flags)
     outcome = _with_type(outcome, value)
     is_leaf = pte.is_leaf(value)
-    if sibling and not (is_leaf and value & pte.N):
+    if held.sibling and not (is_leaf and value & pte.N):
         return
     if outcome != POINTS_ON:
         if q.find >= 0 or outcome == q.today:
             return
         if outcome < 0 and (q.today < 0 or not c.state.legal):
             return
-        if kind == _GLOBAL and not state.is_global and not (is_leaf and value & pte.G):
+        if space.kind == _GLOBAL and not state.is_global and not (is_leaf and value & pte.G):
             return
     asking = _BY_ROOT if at == 0 else (_BY_ANY if state.is_global else _BY_ASID)
-    end = min(until, state.limit)
-    read = _first_read(h, c, q.hart, asking, satp, state.since, since, end)
+    end = min(held.until, state.limit)
+    read = _first_read(h, c, q.hart, asking, space.satp, state.since, held.since, end)
     if read == NEVER:
         return
     if outcome == POINTS_ON:
-        _reach(h, c, q, kind, satp, at, value, read, until, by)
+        _reach(h, c, q, space, at, held, read)
         return
     if c.state.svvptc and not value & pte.V:
         return
-    fenced = _last_fence(h, c, q, kind, pte.level_bits(level), read)
+    fenced = _last_fence(h, c, q, space.kind, pte.level_bits(level), read)
     if fenced > read and (
-        fenced >= end or _first_loaded(h, c, q.hart, asking, satp, fenced, end) == NEVER
+        fenced >= end or _first_loaded(h, c, q.hart, asking, space.satp, fenced, end) == NEVER
     ):
         return
-    hazard = _classify(h, c, q, kind, satp, at, value, outcome, by)
+    hazard = _classify(h, c, q, space, at, held, outcome)
     if hazard >= 0:
-        _offer(c, q, kind, satp, at, hazard, outcome, value, pa, by)
+        _offer(c, q, space, at, held, hazard, outcome)
 
 
 @inner
-def _reach(
-    h: History,
-    c: Checker,
-    q: _Ask,
-    kind: int,
-    satp: int,
-    at: int,
-    value: int,
-    read: int,
-    until: int,
-    by: int,
-) -> None:
-    """Note a table that walks may reach, unless a state that allows more has it."""
+def _reach(h: History, c: Checker, q: _Ask, space: _Space, at: int, held: _Held, read: int) -> None:
+    """Note the table that a value points to, unless a state that allows more has it.
+
+    :param read: when a hart can first have read the value.
+    """
     above = c.states[at]
     level = above.level - 1
-    table = pte.target(value)
-    is_global = above.is_global | _wide(value & pte.G != 0)
-    stale = above.stale + _wide(by != 0)
-    blame = above.blame if above.blame else by
+    table = pte.target(held.value)
+    is_global = above.is_global | _wide(held.value & pte.G != 0)
+    stale = above.stale + _wide(held.by != 0)
+    blame = above.blame if above.blame else held.by
     limit = above.limit
     if is_global and not above.is_global:
         # A pointer with G outlives the fences of the ASID.
         limit = NOW
-    elif kind == _GLOBAL and not is_global and until != NOW:
+    elif space.kind == _GLOBAL and not is_global and held.until != NOW:
         asking = _BY_ROOT if at == 0 else _BY_ASID
-        last = _last_loaded(h, c, q.hart, asking, satp, until)
+        last = _last_loaded(h, c, q.hart, asking, space.satp, held.until)
         limit = min(limit, _next_fence(c, q.hart, above.asid, last))
     if (
         table == q.find
         and stale
-        and (kind == _OWN or is_global)
+        and (space.kind == _OWN or is_global)
         and stale < c.best.cost
-        and not _is_race(c, q, blame, kind, satp, level + 1, True)
+        and not _is_race(c, q, blame, space, level + 1, True)
     ):
         c.best.kind = _FREED
         c.best.cost = stale
         c.best.outcome = -1
-        c.best.value = value
+        c.best.value = held.value
         c.best.level = level
         c.best.blame = blame
         c.best.pa = table
-        c.best.satp = satp
-        c.best.is_own = _wide(kind == _OWN)
+        c.best.satp = space.satp
+        c.best.is_own = _wide(space.kind == _OWN)
         c.best.switched = 0
     for other in range(1, c.state.states):
         known = c.states[other]
@@ -705,25 +708,17 @@ def _reach(
 
 @inner
 def _classify(
-    h: History,
-    c: Checker,
-    q: _Ask,
-    kind: int,
-    satp: int,
-    at: int,
-    value: int,
-    outcome: int,
-    by: int,
+    h: History, c: Checker, q: _Ask, space: _Space, at: int, held: _Held, outcome: int
 ) -> int:
-    blame = c.states[at].blame if c.states[at].blame else by
+    blame = c.states[at].blame if c.states[at].blame else held.by
     if blame == 0:
-        if satp == h.harts[q.hart].satp:
+        if space.satp == h.harts[q.hart].satp:
             if q.before:
                 return _PAGING_SWITCHED if outcome >= 0 else _PERMISSION_GAINED
             return -1
         if outcome < 0:
-            return _PERMISSION_GAINED if value & pte.V else _MADE_VALID
-        return _ASID_REUSED if kind == _OWN else _GLOBAL_DIFFERS
+            return _PERMISSION_GAINED if held.value & pte.V else _MADE_VALID
+        return _ASID_REUSED if space.kind == _OWN else _GLOBAL_DIFFERS
     old = h.records[(blame - 1) % h.records.shape[0]].value
     if outcome < 0:
         return _PERMISSION_GAINED if old & pte.V else _MADE_VALID
@@ -740,12 +735,12 @@ def _classify(
 
 
 @inner
-def _is_covered(row: Any, q: _Ask, time: int, kind: int, satp: int, level: int, link: bool) -> bool:
+def _is_covered(row: Any, q: _Ask, time: int, space: _Space, level: int, link: bool) -> bool:
     """Return True if a fence of the log would drop, on the hart that executes it, a translation
     that was replaced at ``time``."""
     if row.covers < time:
         return False
-    if row.sub & _FORM_ASID and (kind == _GLOBAL or row.asid != atp.asid(satp)):
+    if row.sub & _FORM_ASID and (space.kind == _GLOBAL or row.asid != atp.asid(space.satp)):
         return False
     bits = pte.level_bits(level)
     if row.sub & _FORM_VA:
@@ -754,7 +749,7 @@ def _is_covered(row: Any, q: _Ask, time: int, kind: int, satp: int, level: int, 
 
 
 @inner
-def _is_race(c: Checker, q: _Ask, blame: int, kind: int, satp: int, level: int, link: bool) -> bool:
+def _is_race(c: Checker, q: _Ask, blame: int, space: _Space, level: int, link: bool) -> bool:
     """Return True if another hart made the change and may still be about to see to the fence.
 
     That hart has gone on when it runs a program again or writes ``satp``.  It has also gone on when
@@ -776,7 +771,7 @@ def _is_race(c: Checker, q: _Ask, blame: int, kind: int, satp: int, level: int, 
         if row.time <= time:
             break
         own = row.caller < 0 and row.hart == store.hart and progress.kernel > row.time
-        if (own or row.caller == store.hart) and _is_covered(row, q, time, kind, satp, level, link):
+        if (own or row.caller == store.hart) and _is_covered(row, q, time, space, level, link):
             return False
     c.state.raced = 1
     return True
@@ -790,35 +785,26 @@ def _is_fenced_elsewhere(c: Checker, q: _Ask) -> bool:
     if store.hart == q.hart:
         return False
     time = store.event + 1 + START
-    kind = _wide(_OWN) if c.best.is_own else _wide(_GLOBAL)
+    space = _Space(_wide(_OWN) if c.best.is_own else _wide(_GLOBAL), c.best.satp)
     link = c.best.kind in (_LINK_CHANGED, _FREED)
     count = min(c.state.log, c.log.shape[0])
     for back in range(count):
         row = c.log[(c.state.log - 1 - back) % c.log.shape[0]]
         if row.time <= time:
             return False
-        if row.hart != q.hart and _is_covered(row, q, time, kind, c.best.satp, c.best.level, link):
+        if row.hart != q.hart and _is_covered(row, q, time, space, c.best.level, link):
             return True
     return False
 
 
 @inner
 def _offer(
-    c: Checker,
-    q: _Ask,
-    kind: int,
-    satp: int,
-    at: int,
-    hazard: int,
-    outcome: int,
-    value: int,
-    pa: int,
-    by: int,
+    c: Checker, q: _Ask, space: _Space, at: int, held: _Held, hazard: int, outcome: int
 ) -> None:
     """Take a translation as the worst one if it is worse, or needs fewer old entries."""
     state = c.states[at]
-    cost = state.stale + _wide(by != 0)
-    blame = state.blame if state.blame else by
+    cost = state.stale + _wide(held.by != 0)
+    blame = state.blame if state.blame else held.by
     if blame == 0:
         cost = _wide(1)
     cost += q.before
@@ -829,18 +815,18 @@ def _offer(
     if cost >= c.best.cost:
         return
     link = hazard in (_LINK_CHANGED, _FREED)
-    if _is_race(c, q, blame, kind, satp, state.level, link):
+    if _is_race(c, q, blame, space, state.level, link):
         return
     c.best.kind = hazard
     c.best.cost = cost
     c.best.outcome = outcome
-    c.best.value = value
+    c.best.value = held.value
     c.best.level = state.level
     c.best.blame = blame
-    c.best.pa = pa
-    c.best.satp = satp
-    c.best.is_own = _wide(kind == _OWN)
-    c.best.switched = _wide(blame == 0 and q.before and satp == q.satp)
+    c.best.pa = held.pa
+    c.best.satp = space.satp
+    c.best.is_own = _wide(space.kind == _OWN)
+    c.best.switched = _wide(blame == 0 and q.before and space.satp == q.satp)
 
 
 # -- following the stream --------------------------------------------------------------------------
@@ -1253,9 +1239,18 @@ def _search_before(h: History, c: Checker, q: _Ask, event: Event, others: int) -
         if others >> number & 1:
             flags = h.flags | history.paging_of(number) | (event.flags & _RIGHTS)
             before = _Ask(
-                q.hart, q.va, q.access, q.priv, flags, q.today, q.today_leaf, q.today_ad,
-                -1, 1, q.satp,
-            )  # fmt: skip
+                hart=q.hart,
+                va=q.va,
+                access=q.access,
+                priv=q.priv,
+                flags=flags,
+                today=q.today,
+                today_leaf=q.today_leaf,
+                today_ad=q.today_ad,
+                find=-1,
+                before=1,
+                satp=q.satp,
+            )
             _search_more(h, c, before)
 
 
@@ -1277,9 +1272,18 @@ def _judge(h: History, c: Checker, event: Event) -> int:
     if today < 0:
         with_ad = _answer(_walk(h, c, satp, event.a, event, ADUE))
     q = _Ask(
-        event.hart, event.a, event.sub, event.priv, _flags(h, event), today, walk.entry, with_ad,
-        -1, 0, satp,
-    )  # fmt: skip
+        hart=event.hart,
+        va=event.a,
+        access=event.sub,
+        priv=event.priv,
+        flags=_flags(h, event),
+        today=today,
+        today_leaf=walk.entry,
+        today_ad=with_ad,
+        find=-1,
+        before=0,
+        satp=satp,
+    )
     _search(h, c, q)
     others = h.harts[event.hart].unfenced & ~history.set_of(h.harts[event.hart].paging)
     if others:
@@ -1311,7 +1315,19 @@ def _written(h: History, c: Checker, pa: int) -> int:
         va = table.prefix << unused >> unused
         page = pa >> 12 << 12
         flags = h.flags | h.harts[hart].paging
-        q = _Ask(_wide(hart), va, _READ, _wide(1), flags, -1, 0, -1, page, 0, satp)
+        q = _Ask(
+            hart=_wide(hart),
+            va=va,
+            access=_READ,
+            priv=_wide(1),
+            flags=flags,
+            today=-1,
+            today_leaf=0,
+            today_ad=-1,
+            find=page,
+            before=0,
+            satp=satp,
+        )
         _search(h, c, q)
         if c.best.kind == _FREED:
             new = _blame(h, c, q)

@@ -109,6 +109,7 @@ _FORM_VA = int(Fence.VA)
 _FORM_ASID = int(Fence.ASID)
 _RSW = 3 << 8
 _NAPOT_ENTRIES = 16
+_NOTHING: Any = np.int64(0)
 
 
 class History(NamedTuple):
@@ -478,28 +479,37 @@ def _walk_space(h: History, q: Query, kind: int, satp: int, lo: int) -> bool:
     return False
 
 
+class _Held(NamedTuple):
+    """A value that an entry held."""
+
+    pa: int
+    """Of the entry."""
+    value: int
+    since: int
+    until: int
+    successor: int
+    """What replaced it; 0 if nothing did."""
+    sibling: bool
+    """The entry is another one of the NAPOT range than the one that translates the address."""
+
+
 @inner
-def _reach(
-    h: History,
-    level: int,
-    table: int,
-    lo: int,
-    is_global: int,
-    stale: int,
-    parent: int,
-    entry_pa: int,
-    value: int,
-    until: int,
-) -> None:
-    """Note a table that walks may have reached, unless a state that allows more has it."""
-    for at in range(1, h.work.states):
-        state = h.states[at]
+def _reach(h: History, at: int, held: _Held) -> None:
+    """Note the table that a value points to, unless a state that allows more has it."""
+    above = h.states[at]
+    level = above.level - 1
+    table = pte.target(held.value)
+    since = max(above.since, held.since)
+    is_global = above.is_global | np.int64(held.value & pte.G != 0)
+    stale = above.stale | np.int64(held.until != NOW)
+    for other in range(1, h.work.states):
+        known = h.states[other]
         if (
-            state.table == table
-            and state.level == level
-            and state.since <= lo
-            and state.is_global >= is_global
-            and state.stale >= stale
+            known.table == table
+            and known.level == level
+            and known.since <= since
+            and known.is_global >= is_global
+            and known.stale >= stale
         ):
             return
     if h.work.states == h.states.shape[0]:
@@ -509,13 +519,13 @@ def _reach(
     h.work.states += 1
     state.level = level
     state.table = table
-    state.since = lo
+    state.since = since
     state.is_global = is_global
     state.stale = stale
-    state.parent = parent
-    state.entry_pa = entry_pa
-    state.entry_value = value
-    state.entry_until = until
+    state.parent = at
+    state.entry_pa = held.pa
+    state.entry_value = held.value
+    state.entry_until = held.until
 
 
 @inner
@@ -548,7 +558,8 @@ def _values(h: History, q: Query, kind: int, at: int, pa: int, sibling: bool) ->
     dropped = h.pages[(pa - h.ram.base) >> 12].dropped
     value = load(h.ram, pa)
     until = dropped if dropped else NOW
-    if _follow(h, q, kind, at, pa, value, since_when(h, pa), until, 0, sibling):
+    held = _Held(pa, value, since_when(h, pa), until, _NOTHING, sibling)
+    if _follow(h, q, kind, at, held):
         return True
     number = h.newest[(pa - h.ram.base) >> 3]
     since = NOW
@@ -567,7 +578,7 @@ def _values(h: History, q: Query, kind: int, at: int, pa: int, sibling: bool) ->
             h.work.doubt = 1
             break
         since = record.since
-        if _follow(h, q, kind, at, pa, record.value, since, until, value, sibling):
+        if _follow(h, q, kind, at, _Held(pa, record.value, since, until, value, sibling)):
             return True
         value = record.value
         number = record.before
@@ -575,50 +586,37 @@ def _values(h: History, q: Query, kind: int, at: int, pa: int, sibling: bool) ->
 
 
 @inner
-def _follow(
-    h: History,
-    q: Query,
-    kind: int,
-    at: int,
-    pa: int,
-    value: int,
-    since: int,
-    until: int,
-    successor: int,
-    sibling: bool,
-) -> bool:
-    """Follow one value; ``successor`` is what replaced it."""
+def _follow(h: History, q: Query, kind: int, at: int, held: _Held) -> bool:
+    """Follow one value of an entry in a reached table; return True if it gives the answer."""
     state = h.states[at]
-    level, is_global = state.level, state.is_global
-    if until <= state.since:
+    level = state.level
+    value = held.value
+    if held.until <= state.since:
         return False
     is_leaf = pte.is_leaf(value)
-    if sibling:
+    if held.sibling:
         number = (value >> pte.PPN_SHIFT) & 15
         if not (is_leaf and value & pte.N and number == pte.NAPOT_64K):
             return False
     outcome = outcome_of(value, level, q.va, q.access, q.priv, q.flags)
     if outcome == POINTS_ON:
-        stale = state.stale | np.int64(until != NOW)
-        inherited = is_global | np.int64(value & pte.G != 0)
-        lo = max(state.since, since)
-        _reach(h, level - 1, pte.target(value), lo, inherited, stale, at, pa, value, until)
+        _reach(h, at, held)
         return False
     if outcome != q.answer:
         return False
-    if kind == _GLOBAL and not is_global and not (is_leaf and value & pte.G):
+    if kind == _GLOBAL and not state.is_global and not (is_leaf and value & pte.G):
         return False
-    if until != NOW and kind != _EVER:
+    if held.until != NOW and kind != _EVER:
         if h.svvptc and not value & pte.V:
             return False
-        if level == 0 or is_leaf or not pte.is_link(successor):
+        if level == 0 or is_leaf or not pte.is_link(held.successor):
             bits = pte.level_bits(level)
-            if _is_fenced(h, q, kind, bits, until):
+            if _is_fenced(h, q, kind, bits, held.until):
                 return False
     h.work.at = at
-    h.work.pa = pa
+    h.work.pa = held.pa
     h.work.value = value
-    h.work.until = until
+    h.work.until = held.until
     return True
 
 
