@@ -420,8 +420,8 @@ def _check_flash(spec: RunSpec) -> None:
         size = chip.stat().st_size
         if size != FLASH_BYTES:
             raise UsageError(
-                f"{spec.names.option('pflash')}: {chip} has {size:,} bytes, but a flash chip of the "
-                f"board has {FLASH_BYTES:,}; pad a smaller one with `truncate -s 32M`"
+                f"{spec.names.option('pflash')}: {chip} has {size:,} bytes, but a flash chip of "
+                f"the board has {FLASH_BYTES:,}; pad a smaller one with `truncate -s 32M`"
             )
 
 

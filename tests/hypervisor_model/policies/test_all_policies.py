@@ -366,6 +366,7 @@ def test_exit_names_are_those_of_the_definitions() -> None:
         "dirty_fill",
         "guest_fault",
         "gstage_fault",
+        "remote_fence",
     ]
 
 
