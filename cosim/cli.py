@@ -102,8 +102,8 @@ class _Lazy(click.Group):
 def cosim() -> None:
     """Co-simulate memory virtualization policies on real RISC-V guests.
 
-    Exit status: 0 fine, 1 a finding (a divergence, a missed write), 2 usage,
-    3 the environment (QEMU missing, guest died), 130 interrupted.
+    Exit status: 0 fine, 1 a finding (a divergence, a missed write, a missing fence), 2 usage, 3 the
+    environment (QEMU missing, guest died), 130 interrupted.
 
     Example: cosim run linux
     """

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -165,6 +165,19 @@ class Apt:
         deb = into / f"{package.name}_{package.sha256[:16]}.deb"
         self.fetch(match[1], package.sha256, deb, step, package.name)
         return deb
+
+    def closure(self, names: Sequence[str], step: Step) -> list[Path]:
+        """Download the packages ``names`` and all that they depend on; return their .deb files.
+
+        Recommended packages are left out.  Packages that are there already are used again.
+
+        :raises EnvironmentFault: when a package is not known, or a download fails.
+        """
+        words = ["install", "--download-only", "--yes", "--no-install-recommends", *names]
+        status, text = self._run("apt-get", words, step, "packages")
+        if status != 0:
+            raise EnvironmentFault(f"apt cannot download packages: {_reason(text, self._suite)}")
+        return sorted((self._folder / "cache" / "archives").glob("*.deb"))
 
     def fetch(self, address: str, sha256: str, file: Path, step: Step, title: str) -> None:
         """Download ``address`` to ``file``, or only the rest if a part is there already.

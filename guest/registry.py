@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cosim.errors import UsageError
 from cosim.output import Step
-from guest import linux, making, micro, workloads
+from guest import debian, linux, making, micro, workloads
 from guest.making import Recipe, Status
 from guest.spec import GuestSpec
 
@@ -15,6 +15,7 @@ _RECIPES: dict[str, Recipe] = {
         micro.Recipe("micro"),
         micro.Recipe("micro-m"),
         workloads.Recipe(),
+        debian.Recipe(),
     )
 }
 

@@ -37,6 +37,8 @@ class GuestSpec:
     region_to: str
     sources: str
     initrd: Path | None = None
+    disk: Path | None = None
+    """A raw image that the guest sees as its first virtio disk."""
     bios: str | None = None
     memory: str = "512M"
     cpu: str | None = None
@@ -49,7 +51,8 @@ class GuestSpec:
         """Return the guest as the JSON object that ``guest.json`` holds."""
         document: dict[str, object] = asdict(self)
         document["kernel"] = str(self.kernel)
-        document["initrd"] = None if self.initrd is None else str(self.initrd)
+        for key, path in (("initrd", self.initrd), ("disk", self.disk)):
+            document[key] = None if path is None else str(path)
         document["region"] = {"from": self.region_from, "to": self.region_to}
         del document["region_from"], document["region_to"]
         return document
@@ -66,15 +69,16 @@ def read(name: str) -> GuestSpec | None:
         document = json.loads((folder(name) / _FILE).read_text())
         region = document.pop("region")
         document["kernel"] = _found(name, document["kernel"])
-        document["initrd"] = document["initrd"] and _found(name, document["initrd"])
+        for key in ("initrd", "disk"):
+            document[key] = document.get(key) and _found(name, document[key])
         spec = GuestSpec(region_from=region["from"], region_to=region["to"], **document)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Another version of the tool wrote it, so it counts as missing.
         return None
-    files = [spec.kernel] + ([spec.initrd] if spec.initrd else [])
-    return spec if all(file.is_file() for file in files) else None
+    files = (spec.kernel, spec.initrd, spec.disk)
+    return spec if all(file is None or file.is_file() for file in files) else None
 
 
 def write(spec: GuestSpec) -> None:
@@ -83,7 +87,7 @@ def write(spec: GuestSpec) -> None:
     :raises StorageError: when the folder cannot be written.
     """
     document = spec.document()
-    for key in ("kernel", "initrd"):
+    for key in ("kernel", "initrd", "disk"):
         path = document[key]
         if path is not None and Path(str(path)).is_relative_to(folder(spec.name)):
             # So that the cache may be moved or copied.

@@ -1,7 +1,7 @@
 """From counts to cycles, and the exit cost at which one policy overtakes another.
 
 Counts are what the models measure; cycles are counts times the parameters of a :class:`CostTable`
-(paging-models section 7).  **The default parameters are assumptions of ours**, neither measured nor
+(paging-models section 7).  **The default parameters are our assumptions**, neither measured nor
 quoted: round figures meant to be of the order reported for other architectures, of exits by
 O. Agesen et al., "Software Techniques for Avoiding Hardware Virtualization Exits" (USENIX ATC
 2012), and C. Dall et al., "ARM Virtualization: Performance and Architectural Implications" (ISCA
@@ -36,7 +36,7 @@ _HANDLING = {
 
 @dataclass(frozen=True)
 class CostTable:
-    """Cycles of everything that is counted.  Every default is an assumption of ours.
+    """Cycles of everything that is counted.  Every default is our assumption.
 
     :raises ModelError: when a cost is negative.
     """

@@ -415,8 +415,8 @@ class Query(NamedTuple):
 
 @inner
 def search(h: History, q: Query) -> int:
-    """LEGAL if some walk over entries that a cache may still hold comes to the answer, UNDECIDED
-    if what would show that is overwritten or was never seen, else ILLEGAL.
+    """Return LEGAL if some walk over entries that a cache may still hold comes to the answer,
+    UNDECIDED if what would show that is overwritten or was never seen, else ILLEGAL.
 
     Two kinds of walks are looked for: of the access's own ASID, from the tables that this had
     since the last fence of it without address; and of global mappings, from all tables since the
@@ -452,7 +452,7 @@ def find_origin(h: History, q: Query) -> bool:
 
 @inner
 def _walk_space(h: History, q: Query, kind: int, satp: int, lo: int) -> bool:
-    """Follow every walk from the root of a space; True when one comes to the answer.
+    """Follow every walk from the root of a space; return True if one comes to the answer.
 
     State 0 is the root's; the others are kept for further spaces, which need not follow them
     again.

@@ -62,7 +62,9 @@ class _Checked:
     "--suppress", type=click.Path(path_type=Path), metavar="FILE", help="Known findings (TOML)."
 )
 @click.option("--sarif", type=click.Path(path_type=Path), metavar="FILE", help="Write SARIF here.")
-@click.option("--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML.")
+@click.option(
+    "--junit", type=click.Path(path_type=Path), metavar="FILE", help="Write JUnit XML here."
+)
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="DIR", help="Keep the session's logs here."
 )

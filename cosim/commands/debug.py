@@ -45,7 +45,7 @@ _FILTER = 1
     metavar="HOST:PORT|SOCKET",
     help="Debug a QEMU that is running already, through its gdb stub.",
 )
-@click.option("--print-gdbinit", is_flag=True, help="Print a file for a gdb of your own to source.")
+@click.option("--print-gdbinit", is_flag=True, help="Print a file that your own gdb can source.")
 @click.option("--gdb-arg", "arguments", multiple=True, metavar="ARG", help="Pass this to gdb.")
 @click.option(
     "--logs", type=click.Path(path_type=Path), metavar="DIR", help="Keep logs and recording here."
@@ -67,13 +67,13 @@ def command(
     GUEST is a name from `cosim guest list`; leave it out with --kernel.
 
     The guest is recorded first, up to --to.  Then gdb starts in this terminal.  It shows the
-    recorded run where the region begins, with the kernel's symbols.  gdb's own commands work, those
-    for going back too (reverse-stepi, reverse-continue).  The command `paging` asks about page
-    tables; type `help paging` in gdb.
+    recorded run where the region begins, with the kernel's symbols.  gdb's own commands work, also
+    those that go back (reverse-stepi, reverse-continue).  The command `paging` answers questions
+    about page tables; type `help paging` in gdb.
 
     With --at the guest stands before the first access that depends on a missing fence (`cosim
-    check`), before the first of which a model's translation is illegal, or before the first fence
-    or write of satp.
+    check`), the first access that a model translates illegally, or the first fence or write of
+    satp.
 
     With --attach nothing is recorded, and memory is read through gdb.
     """
@@ -166,12 +166,14 @@ def _check_target(target: str) -> None:
 def _attach(target: str, kernel: str | None, arguments: tuple[str, ...], logs: Path | None) -> int:
     from cosim.commands.logs import folder_for
     from cosim.debug.session import debug_attached
-    from cosim.kernel import symbols
+    from cosim.kernel import bootable, symbols
     from cosim.kernel.images import inspect_kernel
 
     _check_target(target)
-    image = None if kernel is None else inspect_kernel(Path(kernel))
-    known = symbols.none() if kernel is None else symbols.load(Path(kernel))
+    image, known = None, symbols.none()
+    if kernel is not None:
+        image = inspect_kernel(bootable.kernel(Path(kernel)), given=Path(kernel))
+        known = symbols.load(Path(kernel))
     debugger = _debugger(arguments)
     with folder_for(logs) as folder:
         try:

@@ -59,7 +59,7 @@ def list_guests(as_json: bool) -> None:
 @click.option(
     "--kernel-version",
     metavar="VERSION",
-    help="The newest kernel of the suite whose version begins so, such as 6.12 or 7.2.13.",
+    help="The newest kernel of the suite whose version begins like this, such as 6.12 or 7.2.13.",
 )
 @_JSON
 def fetch(

@@ -95,8 +95,9 @@ def command(
         pages = table_pages(answer)
         _print(as_json, tables_document(answer, pages), tables_lines(answer, pages))
     elif since is not None:
-        found = changes(scan(*options.of_trace(since)), answer, wanted, coarse=coarse)
-        _print(as_json, changes_document(answer, found), changes_lines(answer, found))
+        old = scan(*options.of_trace(since))
+        found = changes(old, answer, wanted, coarse=coarse)
+        _print(as_json, changes_document(answer, found), changes_lines(old, answer, found))
     else:
         ranges = maps(answer, wanted, coarse=coarse)
         _print(as_json, maps_document(answer, ranges), maps_lines(answer, ranges))

@@ -12,9 +12,8 @@ import click
 from cosim.errors import UsageError
 from cosim.output import note
 from cosim.paging.physical import PhysicalMemory
-from cosim.paging.sources import dumps, trace_point
+from cosim.paging.sources import dumps
 from cosim.paging.space import Space
-from cosim.trace.reader import TraceReader
 from hypervisor_model.events import Priv
 from hypervisor_model.mmu import Status
 
@@ -29,7 +28,7 @@ SOURCES = """The tables come from a raw image of RAM (--ram, --base), an ELF cor
 def number(text: str) -> int:
     """Return the unsigned 64-bit number ``text``, decimal or with ``0x``.
 
-    :raises BadParameter: when it is none.
+    :raises BadParameter: when it is no such number.
     """
     try:
         value = int(text, 0)
@@ -134,6 +133,10 @@ class Asked(NamedTuple):
         :raises UsageError: when the trace cannot be read, or has no such event or hart.
         """
         assert self.trace is not None
+        # pyarrow takes long to load, and only traces need it.
+        from cosim.paging.sources import trace_point
+        from cosim.trace.reader import TraceReader
+
         if self.vsatp is not None or self.hgatp is not None:
             raise UsageError("a trace has no tables of virtual machines; give --satp or nothing")
         trace = TraceReader(self.trace)

@@ -35,12 +35,25 @@ def run_options(command: str) -> Callable[[F], F]:
 def _common(command: str) -> list[Callable[[Any], Any]]:
     without = "; none with --live or --gdb" if command == "run" else ""
     return [
-        click.option("--kernel", metavar="FILE", help="Boot this ELF file or Linux Image."),
+        click.option(
+            "--kernel",
+            metavar="FILE",
+            help="Boot this ELF file or Linux Image.  It may be compressed, or a vmlinuz.efi.",
+        ),
+        click.option(
+            "--load-address",
+            metavar="ADDR",
+            help="Physical address of a --kernel that is a flat binary; it starts there.",
+        ),
         click.option("--initrd", metavar="FILE", help="Initial RAM disk for --kernel."),
         click.option(
             "--append", metavar="STR", help="Kernel command line (added to a named guest's own)."
         ),
-        click.option("--bios", metavar="none|FILE", help="Firmware; none starts in M-mode."),
+        click.option(
+            "--bios",
+            metavar="none|FILE",
+            help="Firmware, if you like without --kernel; none starts in M-mode.",
+        ),
         click.option("--memory", metavar="SIZE", help="Guest RAM, for example 512M."),
         click.option("--cpu", metavar="STR", help="QEMU's -cpu, for example rv64,sv57=off."),
         click.option(
@@ -71,7 +84,13 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
             metavar="TEXT",
             help="What to type then, one for each --expect, with escapes as in C.",
         ),
-        click.option("--backend", metavar="|".join(BACKENDS), help="Where events come from."),
+        click.option(
+            "--backend",
+            metavar="|".join(BACKENDS),
+            help="Where events come from.",
+            # The others take only one, and say so.
+            hidden=command not in ("run", "capture"),
+        ),
         click.option(
             "--time-limit",
             type=float,
@@ -87,14 +106,19 @@ def _devices() -> list[Callable[[Any], Any]]:
             "--disk",
             multiple=True,
             metavar="FILE[,K=V..]",
-            help="A virtio disk; never written.  format=raw|qcow2; bus=pci|mmio|mmio-legacy; "
-            "limit=SIZE: the most that may be written.  Repeatable.",
+            help="A virtio disk; never written.  format=raw|qcow2; bus=pci|mmio|mmio-legacy.  "
+            "Repeatable.",
         ),
         click.option(
             "--disk-write",
             is_flag=True,
             default=None,
             help="Write the guest's changes to the files of --disk.",
+        ),
+        click.option(
+            "--disk-limit",
+            metavar="SIZE",
+            help="End the run if the guest writes more than this to its disks.",
         ),
         click.option("--net", metavar="user|none", help="A network card behind QEMU's router."),
         click.option(

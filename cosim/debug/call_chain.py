@@ -146,8 +146,8 @@ def _served(line: GdbLine) -> Iterator[None]:
 
 
 def _load_symbols(gdb: GdbMi, plan: Plan, folder: Path) -> None:
-    if plan.image.kind == "elf":
-        gdb.load_symbols(plan.machine.kernel)
+    if plan.image.elf is not None:
+        gdb.load_symbols(plan.image.elf)
     elif len(plan.symbols):
         path = folder / "symbols.elf"
         symbol_file.write(path, plan.symbols)

@@ -51,7 +51,7 @@ class Timeline:
         return Place(int(self._counts[event]), unsigned(int(self.events["pc"][event])))
 
     def learn(self, event: int, count: int) -> None:
-        """Note that ``event`` is at ``count``: later events have as much more."""
+        """Note that ``event`` is at ``count``; later events move by the same difference."""
         more = count - int(self._counts[event])
         if more > 0:
             first = int(np.searchsorted(self._counts, self._counts[event], side="left"))

@@ -231,13 +231,25 @@ class GdbLine:
             return _AT_BEGIN
         aim, self.aim = self.aim, None
         place: Place | None
+        came = _TRAP
         if to_point:
-            count = guest.hits(
-                list(self._points.values()), guest.now().count, lambda: self._asked(gdb), tell
-            )
-            if count is None:
+            now, was_asked = guest.now().count, False
+
+            def asked() -> bool:
+                nonlocal was_asked
+                was_asked = was_asked or self._asked(gdb)
+                return was_asked
+
+            points = list(self._points.values())
+            count = guest.hits(points, now, asked, tell) if points else None
+            if was_asked:
+                return _INTERRUPTED
+            if count is not None:
+                place = Place(count, None)
+            elif now > guest.begin.count:
+                place, came = guest.begin, _AT_BEGIN
+            else:
                 return _AT_BEGIN
-            place = Place(count, None)
         else:
             place = self.previous() if aim is None else aim.place
         if place is None:
@@ -249,7 +261,7 @@ class GdbLine:
             guest.stub.request(point)
         if aim is not None:
             self.land(aim)
-        return _TRAP
+        return came
 
     def land(self, aim: Aim) -> None:
         """Note that the guest has come to ``aim``."""

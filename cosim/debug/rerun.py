@@ -71,7 +71,8 @@ class Rerun:
     :param recorded: how.
     :param log: the recording.
     :param folder: where the logs of the machines go.
-    :param begin: where a second machine waits; None: none does.
+    :param begin: where the region begins, and a second machine waits; None: at the first
+        instruction, and none does.
     :param end: the last place of the recording; None if it is not known.
     :param view: shows the guest's console.
     """
@@ -91,6 +92,7 @@ class Rerun:
         self._log = log
         self._folder = folder
         self._view = view
+        self.begin = Place(0, None) if begin is None else begin
         self.end = end
         self._begin = 0 if begin is None else begin.count - 1
         self._spare: _Spare | None = None

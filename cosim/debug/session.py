@@ -72,7 +72,7 @@ def debug_recorded(
         last = Place(end.instructions, end.pc)
     elif recorded.instructions is not None:
         last = Place(recorded.instructions, None)
-    places = Places(plan.machine.kernel)
+    places = Places(plan.kernel)
     analysis = Analysis(timeline.events, origin(plan), places, plan.models)
     analysis.say = lambda text: note(f"cosim: {text}")
     with ExitStack() as stack:
@@ -98,7 +98,7 @@ def debug_recorded(
         rerun.prepare()
         analysis.say = link.say
         note(f"cosim: the guest's console is {view.where}")
-        files = _symbol_commands(plan.image, plan.machine.kernel, plan.symbols, folder)
+        files = _symbol_commands(plan.image, plan.symbols, folder)
         return _serve(debugger, files, f"target remote {line.path}", link, theirs, debuggee, line)
 
 
@@ -123,7 +123,7 @@ def debug_attached(
     with ours, theirs:
         link = Link(ours)
         debuggee = Debuggee(link)
-        files = [] if kernel is None else _symbol_commands(kernel, kernel.path, symbols, folder)
+        files = [] if kernel is None else _symbol_commands(kernel, symbols, folder)
         return _serve(debugger, files, f"target remote {target}", link, theirs, debuggee, None)
 
 
@@ -173,10 +173,10 @@ def _record(plan: Plan, log: Path, folder: Path, note: Note) -> tuple[Recorded, 
     return recorded, heard
 
 
-def _symbol_commands(image: KernelImage, kernel: Path, symbols: Symbols, folder: Path) -> list[str]:
+def _symbol_commands(image: KernelImage, symbols: Symbols, folder: Path) -> list[str]:
     """Return the gdb commands that load the kernel's symbols."""
-    if image.kind == "elf":
-        return [f"file {kernel}"]
+    if image.elf is not None:
+        return [f"file {image.elf}"]
     if not len(symbols):
         return []
     path = folder / "symbols.elf"

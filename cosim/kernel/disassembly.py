@@ -10,7 +10,8 @@ from pathlib import Path
 
 import capstone
 
-from cosim.errors import GuestImageError
+from cosim.errors import GuestImageError, StorageError
+from cosim.kernel import bootable
 from cosim.kernel.images import LoadRange, inspect_kernel
 from cosim.kernel.kallsyms import LINK_BASE
 
@@ -36,7 +37,7 @@ class Disassembly:
         """
         try:
             code = self._read(address)
-        except (OSError, GuestImageError):
+        except (OSError, GuestImageError, StorageError):
             return None
         if not any(code[:2]):
             return None
@@ -49,6 +50,7 @@ class Disassembly:
         if self._kernel is None:
             return b""
         if self._ranges is None:
+            self._kernel = bootable.kernel(self._kernel)
             self._ranges = inspect_kernel(self._kernel).ranges
         for piece in self._ranges:
             virtual = LINK_BASE + piece.file_offset if piece.virtual is None else piece.virtual

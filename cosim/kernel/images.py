@@ -2,7 +2,8 @@
 
 There are two kinds of kernel.  A RISC-V 64-bit ELF file is loaded where its program headers say.
 A Linux ``Image`` (the flat format in the kernel's document "Boot image header in RISC-V Linux") is
-copied to the first 2 MiB boundary behind the firmware.
+copied to the first 2 MiB boundary behind the firmware.  :mod:`cosim.kernel.bootable` makes one of
+these two of other files.
 """
 
 from __future__ import annotations
@@ -20,24 +21,20 @@ from elftools.construct.lib.container import Container
 from elftools.elf.elffile import ELFFile
 
 from cosim.errors import GuestImageError
+from cosim.kernel import unpacking
 from cosim.machine.configuration import RAM_BASE
 
 IMAGE_BASE = RAM_BASE + (2 << 20)
 """Physical address where QEMU puts a flat kernel behind its own OpenSBI."""
 
-_PHYSICAL_LIMIT = 1 << 56
-_COMPRESSED = {
-    b"\x1f\x8b": ("gzip", "gunzip"),
-    b"\xfd7zXZ\0": ("xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
-    b"BZh": ("bzip2", "bunzip2"),
-    b"\x04\x22\x4d\x18": ("lz4", "unlz4"),
-    b"\x02\x21\x4c\x18": ("lz4", "unlz4"),
-    b"\x5d\0\0": ("lzma", "unlzma"),
-}
+PHYSICAL_LIMIT = 1 << 56
+"""The first address beyond what RISC-V can address physically."""
+RISCV_ELF = 243
+"""The number of RISC-V in an ELF header."""
 _MACHINES = {3: "x86", 8: "MIPS", 40: "Arm", 62: "x86-64", 183: "Arm 64-bit", 258: "LoongArch"}
-_RISCV = 243
-_HINT = "give a RISC-V 64-bit ELF kernel or an uncompressed Linux Image"
+_ELF = b"\x7fELF"
+_HINT = "give a RISC-V 64-bit ELF kernel or a Linux Image"
+_FLAT = "is neither an ELF file nor a Linux Image; for a flat binary give its load address"
 
 
 @dataclass(frozen=True)
@@ -60,11 +57,19 @@ class KernelImage:
     """What :func:`inspect_kernel` found."""
 
     path: Path
-    kind: Literal["elf", "image"]
+    kind: Literal["elf", "image", "flat"]
+    """``image`` is Linux's flat format, ``flat`` is code without any header (firmware)."""
     entry: int
     """Physical address of the first instruction."""
     ranges: tuple[LoadRange, ...]
     """In address order, not overlapping."""
+    elf: Path | None = None
+    """The ELF file that gdb takes symbols from; None if there is none."""
+
+    @property
+    def end(self) -> int:
+        """The first address behind what is loaded."""
+        return max(piece.start + piece.size for piece in self.ranges)
 
 
 def _unreadable(what: str, path: Path, error: OSError) -> GuestImageError:
@@ -100,48 +105,82 @@ def open_regular(path: Path, what: str) -> BinaryIO:
     return file
 
 
-def inspect_kernel(path: Path | str, *, image_base: int = IMAGE_BASE) -> KernelImage:
-    """Examine the kernel file ``path``.
+def inspect_kernel(
+    path: Path | str, *, image_base: int = IMAGE_BASE, given: Path | None = None
+) -> KernelImage:
+    """Examine the kernel file ``path``, which QEMU is to load.
 
     :param image_base: where a flat Image is loaded; RAM's base if there is no firmware.
+    :param given: the file that messages name, if ``path`` was made of it.
     :raises GuestImageError: when a riscv64 ``virt`` board cannot start it.
     """
     path = Path(path)
+    named = given or path
+    elf = next((one for one in (named, path) if _is_elf(one)), None)
     with open_regular(path, "kernel") as file:
         head = file.read(64)
-        if head.startswith(b"\x7fELF"):
-            return _elf_kernel(path, file, head)
-        if head[48:53] == b"RISCV" and head[56:60] == b"RSC\x05":
-            return _flat_kernel(path, file, head, image_base)
-        raise GuestImageError(f"kernel {path} {_what_else(file, head)}")
+        if head.startswith(_ELF):
+            return KernelImage(path, "elf", *_elf_kernel(named, file, head), elf)
+        if is_image(head):
+            ranges = _flat_kernel(named, file, head, image_base)
+            return KernelImage(path, "image", image_base, ranges, elf)
+        what = _what_else(file, head) or _FLAT
+        raise GuestImageError(f"kernel {named} {what}")
 
 
-def inspect_firmware(path: Path | str) -> None:
-    """Check that ``path`` can be firmware: an ELF file for RISC-V, or flat code.
+def is_flat(path: Path) -> bool:
+    """Return True if ``path`` may be a flat binary: code without any header that we know.
 
+    :raises GuestImageError: when it is missing, empty, unreadable or not a regular file.
+    """
+    with open_regular(path, "kernel") as file:
+        head = file.read(64)
+        known = head.startswith(_ELF) or is_image(head) or unpacking.format_of(head)
+        return not known and _what_else(file, head) is None
+
+
+def _is_elf(path: Path) -> bool:
+    with open_regular(path, "kernel") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def is_image(head: bytes | mmap.mmap) -> bool:
+    """Return True if a file that begins with ``head`` is an uncompressed RISC-V Linux Image."""
+    return head[48:53] == b"RISCV" and head[56:60] == b"RSC\x05"
+
+
+def inspect_firmware(
+    path: Path | str, *, base: int = RAM_BASE, given: Path | None = None
+) -> KernelImage:
+    """Examine the firmware file ``path``: an ELF file for RISC-V, or flat code.
+
+    :param base: where flat code is loaded.
+    :param given: the file that messages name, if ``path`` was made of it.
     :raises GuestImageError: when it cannot be the firmware of a riscv64 board.
     """
     path = Path(path)
+    named = given or path
     with open_regular(path, "firmware") as file:
         head = file.read(64)
-        if head.startswith(b"\x7fELF"):
-            _check_elf_head(path, "firmware", head)
-            return
-        for magic, (name, tool) in _COMPRESSED.items():
-            if head.startswith(magic):
-                raise GuestImageError(
-                    f"firmware {path} is compressed by {name}; unpack it first ({tool})"
-                )
+        if head.startswith(_ELF):
+            _check_elf_head(named, "firmware", head)
+            ranges = _elf_ranges(named, "firmware", file)
+            # QEMU starts at e_entry, unlike for kernels.
+            (entry,) = struct.unpack_from("<Q", head, 24)
+            return KernelImage(path, "elf", entry, ranges, named)
+        packed = unpacking.format_of(head)
+        if packed is not None:
+            raise GuestImageError(
+                f"firmware {named} is compressed by {packed.name}; unpack it first ({packed.tool})"
+            )
+        size = os.fstat(file.fileno()).st_size
+    whole = LoadRange(base, size, 0, size, True, base)
+    return KernelImage(path, "flat", base, (whole,))
 
 
-def _what_else(file: BinaryIO, head: bytes) -> str:
-    """Say what the file is, since it is not a RISC-V kernel, and what to do."""
-    for magic, (name, tool) in _COMPRESSED.items():
-        if head.startswith(magic):
-            return f"is compressed by {name}; unpack it first ({tool}) and give the result"
+def _what_else(file: BinaryIO, head: bytes) -> str | None:
+    """Say what the file is, since it is not a RISC-V kernel, and what to do; None if unknown."""
     if head.startswith(b"MZ"):
-        if head[4:8] == b"zimg":
-            return "is a compressed EFI kernel (zboot); unpack the Linux Image inside it first"
         if head[56:60] == b"ARM\x64":
             return f"is a Linux Image for Arm 64-bit; {_HINT}"
         return f"is an EFI program without the RISC-V Linux header; {_HINT}"
@@ -150,7 +189,7 @@ def _what_else(file: BinaryIO, head: bytes) -> str:
     file.seek(0x202)
     if file.read(4) == b"HdrS":
         return f"is an x86 bzImage; {_HINT}"
-    return f"is neither an ELF file nor a Linux Image; {_HINT}"
+    return None
 
 
 # -- ELF ------------------------------------------------------------------------------------------
@@ -162,7 +201,7 @@ def _check_elf_head(path: Path, what: str, head: bytes) -> None:
     if head[5] != 1:
         raise GuestImageError(f"{what} {path} is a big-endian ELF file; {_HINT}")
     kind, machine = struct.unpack_from("<HH", head, 16)
-    if machine != _RISCV:
+    if machine != RISCV_ELF:
         name = _MACHINES.get(machine, f"machine {machine}")
         raise GuestImageError(f"{what} {path} is built for {name}, not for RISC-V; {_HINT}")
     if head[4] != 2:
@@ -171,34 +210,39 @@ def _check_elf_head(path: Path, what: str, head: bytes) -> None:
         raise GuestImageError(f"{what} {path} is an ELF file that is not linked; link it first")
 
 
-def _elf_kernel(path: Path, file: BinaryIO, head: bytes) -> KernelImage:
+def _elf_kernel(path: Path, file: BinaryIO, head: bytes) -> tuple[int, tuple[LoadRange, ...]]:
+    """Return where the kernel starts and what is loaded."""
     _check_elf_head(path, "kernel", head)
-    size = os.fstat(file.fileno()).st_size
-    try:
-        elf = ELFFile(file)
-        segments = [segment.header for segment in elf.iter_segments()]
-    except (ELFError, ValueError, UnicodeDecodeError) as error:
-        raise GuestImageError(f"kernel {path} is a damaged ELF file: {error}") from None
-    if any(segment["p_type"] == "PT_INTERP" for segment in segments):
-        raise GuestImageError(f"kernel {path} is a program for an operating system; {_HINT}")
-    loads = [x for x in segments if x["p_type"] == "PT_LOAD" and x["p_memsz"] > 0]
-    if not loads:
-        raise GuestImageError(f"kernel {path} has nothing to load; {_HINT}")
-    if any(segment["p_offset"] + segment["p_filesz"] > size for segment in loads):
-        raise GuestImageError(f"kernel {path} is truncated; fetch or build it again")
-    ranges = tuple(sorted((_elf_range(x) for x in loads), key=lambda x: x.start))
-    if not any(RAM_BASE <= piece.start < _PHYSICAL_LIMIT for piece in ranges):
+    ranges = _elf_ranges(path, "kernel", file)
+    if not any(RAM_BASE <= piece.start < PHYSICAL_LIMIT for piece in ranges):
         raise GuestImageError(
             f"kernel {path} is linked to load at 0x{ranges[0].start:x}, outside RAM (from "
             f"0x{RAM_BASE:x}); for Linux give the file arch/riscv/boot/Image"
         )
     if ranges[0].file_offset == 0:
         raise GuestImageError(
-            f"kernel {path} loads its own ELF header first, but QEMU starts a kernel at its first "
-            "address; link it without headers (ld -N, or a linker script without SIZEOF_HEADERS)"
+            f"kernel {path} loads its own ELF header first and names no other place to start at; "
+            "give it an entry point (ENTRY in a linker script), or link it without headers (ld -N)"
         )
     # QEMU starts at the lowest address and ignores e_entry (see its hw/riscv/boot.c).
-    return KernelImage(path, "elf", ranges[0].start, ranges)
+    return ranges[0].start, ranges
+
+
+def _elf_ranges(path: Path, what: str, file: BinaryIO) -> tuple[LoadRange, ...]:
+    size = os.fstat(file.fileno()).st_size
+    try:
+        elf = ELFFile(file)
+        segments = [segment.header for segment in elf.iter_segments()]
+    except (ELFError, ValueError, UnicodeDecodeError) as error:
+        raise GuestImageError(f"{what} {path} is a damaged ELF file: {error}") from None
+    if any(segment["p_type"] == "PT_INTERP" for segment in segments):
+        raise GuestImageError(f"{what} {path} is a program for an operating system; {_HINT}")
+    loads = [x for x in segments if x["p_type"] == "PT_LOAD" and x["p_memsz"] > 0]
+    if not loads:
+        raise GuestImageError(f"{what} {path} has nothing to load; {_HINT}")
+    if any(segment["p_offset"] + segment["p_filesz"] > size for segment in loads):
+        raise GuestImageError(f"{what} {path} is truncated; fetch or build it again")
+    return tuple(sorted((_elf_range(x) for x in loads), key=lambda x: x.start))
 
 
 def _elf_range(segment: Container) -> LoadRange:
@@ -215,7 +259,7 @@ def _elf_range(segment: Container) -> LoadRange:
 # -- Linux Image ----------------------------------------------------------------------------------
 
 
-def _flat_kernel(path: Path, file: BinaryIO, head: bytes, base: int) -> KernelImage:
+def _flat_kernel(path: Path, file: BinaryIO, head: bytes, base: int) -> tuple[LoadRange, ...]:
     file_size = os.fstat(file.fileno()).st_size
     image_size, flags = struct.unpack_from("<QQ", head, 16)
     if flags & 1:
@@ -232,7 +276,7 @@ def _flat_kernel(path: Path, file: BinaryIO, head: bytes, base: int) -> KernelIm
     if text_end < size:
         rest = max(file_size - text_end, 0)
         ranges.append(LoadRange(base + text_end, size - text_end, text_end, rest, False, None))
-    return KernelImage(path, "image", base, tuple(ranges))
+    return tuple(ranges)
 
 
 def _pe_extent(image: mmap.mmap) -> tuple[int, int]:

@@ -2,79 +2,20 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-import zstandard
+from typing import BinaryIO
 
 from cosim.errors import GuestImageError
+from cosim.kernel import unpacking
 from cosim.kernel.images import open_regular
+from cosim.kernel.unpacking import EndsEarly, Readable
 
 _CHUNK = 1 << 20
-_ZSTD_CHUNK = 4096
-"""Compressed bytes taken at once: few, because zstd may unpack them to 30,000 times as many."""
-
-
-class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _EndsEarly(Exception):
-    pass
+_CPIO = (b"070701", b"070702")
 
 
 class _Damaged(Exception):
     pass
-
-
-class _ZstdFile:
-    """Unpacks the frames of a zstd file.  Zero bytes between frames are padding, as for Linux."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._packed = b""
-        self._unpacked = bytearray()
-        self._frame: zstandard.ZstdDecompressionObj | None = None
-
-    def read(self, size: int, /) -> bytes:
-        while len(self._unpacked) < size and self._advance():
-            pass
-        data = bytes(self._unpacked[:size])
-        del self._unpacked[:size]
-        return data
-
-    def _advance(self) -> bool:
-        """Unpack a piece; return False at the end of the file."""
-        packed = self._packed or self._file.read(_ZSTD_CHUNK)
-        self._packed = b""
-        if not packed:
-            if self._frame is not None:
-                raise _EndsEarly
-            return False
-        if self._frame is None:
-            packed = packed.lstrip(b"\0")
-            if not packed:
-                return True
-            self._frame = zstandard.ZstdDecompressor().decompressobj()
-        self._unpacked += self._frame.decompress(packed)
-        if self._frame.eof:
-            self._packed = self._frame.unused_data
-            self._frame = None
-        return True
-
-
-_UNPACKERS: dict[bytes, tuple[str, Callable[[BinaryIO], _Readable]]] = {
-    b"\x1f\x8b": ("gzip", lambda file: gzip.GzipFile(fileobj=file)),
-    b"\xfd7zXZ\0": ("xz", lzma.LZMAFile),
-    b"\x5d\0\0": ("lzma", lzma.LZMAFile),
-    b"BZh": ("bzip2", bz2.BZ2File),
-    b"\x28\xb5\x2f\xfd": ("zstd", _ZstdFile),
-}
-_CPIO = (b"070701", b"070702")
 
 
 def inspect_initrd(path: Path | str, *, linux: bool = True) -> str:
@@ -92,9 +33,9 @@ def inspect_initrd(path: Path | str, *, linux: bool = True) -> str:
         file.seek(0)
         try:
             kind = _check(file, head)
-        except (_EndsEarly, EOFError):
+        except (EndsEarly, EOFError):
             raise GuestImageError(f"initrd {path} is truncated; fetch or build it again") from None
-        except (_Damaged, OSError, lzma.LZMAError, zstandard.ZstdError, ValueError) as error:
+        except (_Damaged, *unpacking.FAULTS) as error:
             raise GuestImageError(
                 f"initrd {path} is damaged ({error}); fetch or build it again"
             ) from None
@@ -110,32 +51,32 @@ def _check(file: BinaryIO, head: bytes) -> str:
     if head.startswith(_CPIO):
         _walk_cpio(file)
         return "cpio"
-    for magic, (name, unpack) in _UNPACKERS.items():
-        if head.startswith(magic):
-            inner = unpack(file)
-            start = inner.read(6)
-            if not start.startswith(_CPIO):
-                raise _Damaged("it does not unpack to a cpio archive")
-            _walk_cpio(inner, start)
-            while inner.read(_CHUNK):
-                pass
-            return name
-    return "raw"
+    packed = unpacking.format_of(head)
+    if packed is None or packed.reader is None:
+        return "raw"
+    inner = packed.reader(file)
+    start = inner.read(6)
+    if not start.startswith(_CPIO):
+        raise _Damaged("it does not unpack to a cpio archive")
+    _walk_cpio(inner, start)
+    while inner.read(_CHUNK):
+        pass
+    return packed.name
 
 
-def _exactly(file: _Readable, count: int) -> bytes:
+def _exactly(file: Readable, count: int) -> bytes:
     data = file.read(count)
     if len(data) < count:
-        raise _EndsEarly
+        raise EndsEarly
     return data
 
 
-def _skip(file: _Readable, count: int) -> None:
+def _skip(file: Readable, count: int) -> None:
     while count > 0:
         count -= len(_exactly(file, min(count, _CHUNK)))
 
 
-def _walk_cpio(file: _Readable, start: bytes = b"") -> None:
+def _walk_cpio(file: Readable, start: bytes = b"") -> None:
     """Follow the headers of a ``newc`` archive to its trailer."""
     while True:
         header = start + _exactly(file, 110 - len(start))

@@ -21,7 +21,7 @@ from elftools.elf.sections import Section
 from numpy.typing import NDArray
 
 from cosim.errors import UsageError
-from cosim.kernel import kallsyms
+from cosim.kernel import bootable, kallsyms
 from cosim.kernel.disassembly import Disassembly
 from cosim.kernel.images import open_regular
 
@@ -115,10 +115,15 @@ class Symbols:
 def load(path: Path | str) -> Symbols:
     """Return the symbols of the kernel file ``path``; an empty table if it has none.
 
-    :raises GuestImageError: when the file cannot be read.
+    A compressed kernel is unpacked first (:mod:`cosim.kernel.bootable`).
+
+    :raises GuestImageError: when the file cannot be read or unpacked.
+    :raises StorageError: when the cache folder cannot be written.
     """
     path = Path(path)
     with open_regular(path, "kernel") as file:
+        packed = file.read(4) != b"\x7fELF"
+    with open_regular(bootable.kernel(path) if packed else path, "kernel") as file:
         if file.read(4) == b"\x7fELF":
             try:
                 return Symbols(*_from_elf(ELFFile(file)), path)

@@ -15,6 +15,9 @@ from cosim.machine.waits import Linked
 RAM_BASE = 0x8000_0000
 """Physical address of RAM on QEMU's ``virt`` board."""
 
+FLASH_BASE = 0x2000_0000
+"""Physical address of the first flash chip of the board."""
+
 OFF_SWITCH = 0x10_0000
 """Physical address of the device that switches the board off or resets it."""
 
@@ -44,13 +47,14 @@ def _ticks(milliseconds: int) -> list[str]:
 class MachineConfig:
     """The guest and the board it runs on: everything that makes two runs the same.
 
-    ``memory`` is in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the
-    kernel in M-mode, or a firmware file.  ``linked`` says where the kernel runs beside its physical
-    addresses.  ``board`` holds options of QEMU's ``virt`` board (``aia=aplic-imsic``), ``dtb`` a
-    device tree to give to the guest instead of QEMU's own.  ``extra`` holds further QEMU arguments.
+    ``kernel`` is None if firmware is all that runs, or if it finds a kernel itself.  ``memory`` is
+    in bytes.  ``bios`` is None for QEMU's own OpenSBI, ``"none"`` to start the kernel in M-mode, or
+    a firmware file.  ``linked`` says where the kernel runs beside its physical addresses.
+    ``board`` holds options of QEMU's ``virt`` board (``aia=aplic-imsic``), ``dtb`` a device tree to
+    give to the guest instead of QEMU's own.  ``extra`` holds further QEMU arguments.
     """
 
-    kernel: Path
+    kernel: Path | None = None
     initrd: Path | None = None
     append: str = ""
     bios: str | None = None
@@ -64,6 +68,11 @@ class MachineConfig:
     dtb: Path | None = None
     extra: tuple[str, ...] = ()
 
+    @property
+    def has_dma(self) -> bool:
+        """True if a device may write to RAM that the guest did not get from QEMU's board."""
+        return self.devices.has_dma or "-device" in self.extra
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -71,7 +80,7 @@ class Timing:
 
     ``live``: wall clock.  ``icount``: deterministic, by instruction count.  ``record`` and
     ``replay``: deterministic, and written to ``log`` or read from it.  These two are named after
-    QEMU's option ``rr=record|replay``; they replay the whole machine, not a trace of events.
+    QEMU's option ``rr=record|replay``: the whole machine is replayed, not a trace of events.
     """
 
     mode: Literal["live", "icount", "record", "replay"] = "icount"
@@ -85,7 +94,7 @@ class Timing:
     split: frozenset[int] | None = None
     """Odd addresses in the pages to run instruction by instruction (see
     :mod:`cosim.machine.waits`).  None: all pages that hold a ``wfi`` when the machine starts.  A
-    replay needs those of its recording."""
+    re-execution needs those of its recording."""
 
     @property
     def takes_input(self) -> bool:
@@ -94,7 +103,7 @@ class Timing:
 
     @property
     def repeats(self) -> bool:
-        """True for a recording and for a replay."""
+        """True for a recording and for its re-execution."""
         return self.mode in ("record", "replay")
 
     def arguments(self, *, asynchronous: bool = False) -> list[str]:
@@ -133,8 +142,9 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
         *("-machine", ",".join(filter(None, ("virt,memory-backend=ram", config.board)))),
         *("-smp", str(config.harts)),
         *("-cpu", config.cpu, "-m", f"{config.memory >> 10}K"),
-        *("-kernel", str(config.kernel)),
     ]
+    if config.kernel:
+        words += ["-kernel", str(config.kernel)]
     if config.initrd:
         words += ["-initrd", str(config.initrd)]
     if config.append:

@@ -32,8 +32,6 @@ class Disk:
     bus: Bus | None = None
     writable: bool = False
     """The guest's writes go to the image itself and not to an overlay."""
-    limit: int | None = None
-    """The most bytes that the overlay, or the image if it is writable, may reach."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ class Devices:
     shares: tuple[Share, ...] = ()
     flash: tuple[Path, ...] = ()
     """Contents of the board's two flash chips: code and variables.  They are never written."""
+    limit: int | None = None
+    """How many bytes the overlays of all disks may take."""
     bus: Bus = "pci"
     """Where the network card and the folders are, and disks that name no bus."""
 
@@ -62,6 +62,11 @@ class Devices:
     def asynchronous(self) -> bool:
         """True if a device completes requests at times that QEMU must record."""
         return bool(self.disks) or self.network
+
+    @property
+    def has_dma(self) -> bool:
+        """True if a device may write to the guest's RAM."""
+        return bool(self.disks or self.network or self.shares)
 
     def arguments(self, *, repeats: bool) -> list[str]:
         """Return QEMU's arguments for the devices.
@@ -86,7 +91,9 @@ class Devices:
             words += _disk(number, disk, slots.place(disk.bus or self.bus), repeats)
         if self.network:
             words += ["-netdev", "user,id=net0"]
-            words += ["-device", f"virtio-net{slots.place(self.bus)},netdev=net0"]
+            # Nobody boots from the network, and QEMU may lack the ROM for that.
+            rom = ",romfile=" if self.bus == "pci" else ""
+            words += ["-device", f"virtio-net{slots.place(self.bus)},netdev=net0{rom}"]
             if repeats:
                 words += ["-object", "filter-replay,id=net0-replay,netdev=net0"]
         for number, share in enumerate(self.shares):

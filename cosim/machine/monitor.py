@@ -15,6 +15,8 @@ from qemu.qmp.protocol import ConnectError
 
 from cosim.machine import interrupts
 
+_LAST_SECONDS = 0.5
+"""How long the client may take to read what QEMU sent before it ended."""
 ANSWER_SECONDS = 20.0
 """How long QEMU may take to answer a command."""
 
@@ -77,12 +79,21 @@ class Monitor:
             with contextlib.suppress(asyncio.TimeoutError), interrupts.deferred():
                 self._events += [dict(event) for event in self._qmp.get_events(wait=seconds)]
         except (QMPError, OSError, EOFError):
-            # QEMU is going away.  All events that came before are taken.
+            # QEMU is going away.  What came before may still wait to be taken.
+            with contextlib.suppress(QMPError, OSError, EOFError), interrupts.deferred():
+                self._events += [dict(event) for event in self._qmp.get_events(wait=False)]
             time.sleep(min(seconds, 0.01))
 
-    def shutdown_reason(self) -> str | None:
-        """Return the reason in QEMU's SHUTDOWN event, or None if it has sent none so far."""
-        self.wait_event(0.001)
+    def shutdown_reason(self, *, gone: bool = False) -> str | None:
+        """Return the reason in QEMU's SHUTDOWN event, or None if it has sent none so far.
+
+        :param gone: QEMU has ended, so that its last events are on the line.
+        """
+        taken = -1
+        while len(self._events) > taken:
+            # The client may give one event at a time.
+            taken = len(self._events)
+            self.wait_event(_LAST_SECONDS if gone else 0.001)
         for event in self._events:
             if event.get("event") == "SHUTDOWN":
                 return str(event["data"]["reason"])

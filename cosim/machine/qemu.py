@@ -22,8 +22,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.errors import CosimError, MachineError, StorageError, UsageError
-from cosim.machine import interrupts, process, waits
+from cosim.errors import CosimError, GuestError, MachineError, StorageError, UsageError
+from cosim.machine import dma, interrupts, overlays, process, tools, waits
 from cosim.machine.configuration import (
     RAM_BASE,
     MachineConfig,
@@ -66,7 +66,13 @@ def _hint(said: str, config: MachineConfig) -> str:
             f"; {config.memory >> 20} MiB of RAM may be too little for this guest: give it more "
             "with --memory"
         )
-    return ""
+    if "Failed to get" in said and "lock" in said:
+        return "; another program uses it: end that program, or give this guest a copy"
+    if any(said.startswith(word) for word in config.extra if word.startswith("-")):
+        return "; QEMU does not take this from --qemu"
+    given = {"--board": config.board, "--dtb": config.dtb, "--qemu": config.extra}
+    suspects = [name for name, value in given.items() if value]
+    return f"; check what you gave with {' and '.join(suspects)}" if suspects else ""
 
 
 class Machine:
@@ -85,6 +91,7 @@ class Machine:
     :param plugin_arguments: the arguments that load a TCG plugin.
     :param pass_fds: further descriptors that QEMU inherits.
     :param gdb: a Unix socket to make, where QEMU's stub waits for the user's own gdb.
+    :param watch_dma: take note of where devices write to RAM, if QEMU can tell (:attr:`dma`).
     :param name: the first word of the log files' names.
     """
 
@@ -100,6 +107,7 @@ class Machine:
         plugin_arguments: tuple[str, ...] = (),
         pass_fds: tuple[int, ...] = (),
         gdb: Path | None = None,
+        watch_dma: bool = False,
         name: str = "guest",
     ) -> None:
         self.qemu = Path(qemu)
@@ -114,6 +122,9 @@ class Machine:
         self._plugin_arguments = plugin_arguments
         self._pass_fds = pass_fds
         self._gdb = gdb
+        self._watch_dma = watch_dma and config.has_dma and tools.qemu_traces(self.qemu, dma.EVENT)
+        self.dma: dma.DmaWrites | None = None
+        """Where devices have written to RAM; None if that is not known, or there are none."""
         self._lines = Lines()
         self._process: subprocess.Popen[bytes] | None = None
         self._ram: GuestRam | None = None
@@ -187,12 +198,17 @@ class Machine:
             words += ["-gdb", "chardev:gdb"]
         if self._hold:
             words.append("-no-shutdown")
+        if self._watch_dma:
+            words += dma.arguments(self._lines.add_output("log"))
         try:
             output = _present(self._lines.pipe("console"))
             self._console = Console(output, self.console_log, self._lines.pipe("typed"))
             log = self.stderr_log.open("wb")
         except OSError as error:
             raise StorageError(f"cannot write logs to {self.folder}: {error.strerror}") from None
+        said = self._lines.pipe("log")
+        if said is not None:
+            self.dma = dma.DmaWrites(said, self.stderr_log)
         with log:
             try:
                 self._process = process.spawn(
@@ -215,7 +231,7 @@ class Machine:
             self._split_waits()
 
     def _split_waits(self) -> None:
-        """Make a recording and its replays count alike around each ``wfi``."""
+        """Make a recording and its re-executions count alike around each ``wfi``."""
         split = self.timing.split
         if split is None:
             waiting = waits.pages(self.ram_words(), RAM_BASE, self.ram_extents())
@@ -247,7 +263,7 @@ class Machine:
         prefix = f"{self.qemu.name}: "
         said = next((x for x in lines if "warning" not in x), "it said nothing")
         said = said.removeprefix(prefix).removeprefix(f"{self.qemu}: ")
-        hint = _hint("\n".join(lines), self.config)
+        hint = _hint("\n".join([said, *lines]), self.config)
         return MachineError(f"QEMU refused to start (status {status}): {said}{hint}", log=log)
 
     def close(self) -> None:
@@ -267,6 +283,8 @@ class Machine:
         self._lines.close_theirs()
         if self._console is not None:
             self._console.close()
+        if self.dma is not None:
+            self.dma.finish()
         self._lines.close_ours()
         if self._ram is not None:
             self._ram.close()
@@ -347,6 +365,19 @@ class Machine:
         with contextlib.suppress(CosimError):
             return int(self.qmp("query-replay")["icount"])
         return None
+
+    def check_disks(self) -> None:
+        """Check that the guest has not written more to its disks than it may.
+
+        :raises GuestError: when it has.
+        """
+        limit = self.config.devices.limit
+        if limit is not None and self.alive() and overlays.written(self.pid) > limit:
+            raise GuestError(
+                f"the guest has written more than {limit >> 10:,} KiB to its disks; allow more "
+                "with --disk-limit",
+                log=str(self.console_log),
+            )
 
     def running(self) -> bool:
         """Return True if QEMU says that the guest is not stopped."""
@@ -437,7 +468,8 @@ class Machine:
 
         ``-no-reboot`` turns a reset into an end.  A Linux that panics asks for a reset.
         """
-        reason = self._monitor.shutdown_reason() if self._monitor is not None else None
+        gone = not self.alive()
+        reason = None if self._monitor is None else self._monitor.shutdown_reason(gone=gone)
         # QEMU 7.2's power-off device ends QEMU at once, without an event.
         if reason is None and self._process is not None and self._process.poll() == 0:
             return "guest-shutdown"

@@ -77,6 +77,15 @@ def qemu_has_cpu_option(path: Path, option: str) -> bool:
 
 
 @cache
+def qemu_traces(path: Path, event: str) -> bool:
+    """Return True if the emulator at ``path`` has the trace event ``event``.
+
+    :raises MissingTool: when the emulator does not run.
+    """
+    return event in _run([str(path), "-trace", "help"]).stdout.split()
+
+
+@cache
 def qemu_cpu_properties(path: Path, cpu: str, names: tuple[str, ...]) -> Mapping[str, bool | int]:
     """Ask the emulator for the CPU properties ``names`` of ``-cpu CPU``.
 

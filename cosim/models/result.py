@@ -17,7 +17,7 @@ from hypervisor_model.policies import MachineModel, Stream
 
 FORMAT = "lsp-cosim-result"
 VERSION = 1
-MISSED = ("missed_writes", "missed_satp_writes", "late_sites")
+MISSED = ("missed_writes", "dma_writes", "missed_satp_writes", "late_sites")
 """Counts of the audit; any of them above 0 is a finding."""
 
 Json = dict[str, Any]
@@ -300,6 +300,11 @@ def missed(audit: Mapping[str, Any] | None) -> dict[str, int]:
     """Return the counts of what the audit found missing; older traces lack some of them."""
     counts = audit or {}
     return {key: counts.get(key) or 0 for key in MISSED}
+
+
+def missed_text(key: str) -> str:
+    """Return in words what a count of :func:`missed` counts."""
+    return "entries written by devices" if key == "dma_writes" else key.replace("_", " ")
 
 
 def backend_name(written: str) -> str:

@@ -33,11 +33,11 @@ class MappingChange(NamedTuple):
 def changes(
     old: Scan, new: Scan, wanted: Filter | None = None, *, coarse: bool = False
 ) -> list[MappingChange]:
-    """Return what is mapped otherwise in ``new`` than in ``old``, by rising address.
+    """Return what is mapped differently in ``new`` than in ``old``, by rising address.
 
-    :param wanted: leave out what this filter takes in neither of the scans.
-    :param coarse: take no notice of A and D, of page sizes, and of frames: only of what is mapped
-        and with which permissions.
+    :param wanted: leave out what this filter accepts in neither scan.
+    :param coarse: ignore A and D, page sizes and frames; compare only what is mapped, and with
+        which permissions.
     """
     wanted = wanted or Filter()
     before, after = chosen(old.leaves, wanted), chosen(new.leaves, wanted)
@@ -97,7 +97,7 @@ def _pieces(
         out[there] = leaf[there]
         out["gpa"] += offset
         out["pa"] += offset
-    # What is not there is taken as frames next to each other, so that it is merged.
+    # Where nothing is mapped, the frames count as adjacent, so that it is merged.
     for name in ("gpa", "pa"):
         out[name][~there] = va[~there]
     out["va"], out["size"] = va, lengths

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cosim.paging.scan import Scan
+from cosim.errors import UsageError
+from cosim.paging.scan import WIDEST, Scan
 from hypervisor_model.jit import signed, unsigned
 
 
@@ -24,7 +25,15 @@ class Place(NamedTuple):
 
 
 def find(scan: Scan, pa: int) -> list[Place]:
-    """Return each virtual address that is mapped to ``pa``, by rising address."""
+    """Return each virtual address that is mapped to ``pa``, by rising address.
+
+    :raises UsageError: when ``pa`` is wider than a physical address can be.
+    """
+    if pa >> WIDEST:
+        raise UsageError(
+            f"{pa:#x} is no physical address, as it is wider than {WIDEST} bits; "
+            "`walk` tells the physical address of a virtual one"
+        )
     leaves = scan.leaves
     offset = signed(pa) - leaves["pa"]
     hits = leaves[(offset >= 0) & (offset < leaves["size"])]
@@ -60,7 +69,10 @@ def frame_of(scan: Scan, va: int) -> int | None:
 
 
 def find_guest_physical(scan: Scan, gpa: int) -> list[Place]:
-    """As :func:`find`, for a guest-physical address of two stages."""
+    """As :func:`find`, for a guest-physical address of two stages.
+
+    :raises UsageError: when ``gpa`` is wider than a guest-physical address can be.
+    """
     swapped = scan.leaves.copy()
     swapped["pa"], swapped["gpa"] = scan.leaves["gpa"], scan.leaves["gpa"]
     assert np.all(swapped["size"] > 0)

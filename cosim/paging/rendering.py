@@ -222,8 +222,9 @@ def changes_document(scan: Scan, found: Sequence[MappingChange]) -> dict[str, An
     }
 
 
-def changes_lines(scan: Scan, found: Sequence[MappingChange]) -> list[str]:
-    """Return the lines of what changed: ``-`` how it was, ``+`` how it is."""
+def changes_lines(old: Scan, scan: Scan, found: Sequence[MappingChange]) -> list[str]:
+    """Return the lines of what changed from ``old`` to ``scan``: ``-`` how it was, ``+`` how it
+    is."""
     marks, both = [], []
     for one in found:
         for mark, part in (("-", one.before), ("+", one.after)):
@@ -235,6 +236,8 @@ def changes_lines(scan: Scan, found: Sequence[MappingChange]) -> list[str]:
     lines.append(
         f"{scan.space.name}, {scan.space.registers_text()}: {_count(len(found), 'change')}"
     )
+    if (old.space.first, old.space.second) != (scan.space.first, scan.space.second):
+        lines.append(f"before, it was another address space: {old.space.registers_text()}")
     return lines + scan_notes(scan)
 
 

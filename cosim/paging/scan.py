@@ -16,6 +16,7 @@ from cosim.paging import entries as entry_kinds
 from cosim.paging.physical import PhysicalMemory
 from cosim.paging.space import Space
 from hypervisor_model.isa import atp, pte
+from hypervisor_model.jit import plain
 from hypervisor_model.walk import BARE_BITS, BARE_PERM
 
 MOST_LEAVES = 1 << 22
@@ -24,9 +25,11 @@ MOST_TABLES = 1 << 16
 """Tables that a scan follows; one that is reached twice counts twice."""
 MOST_PROBLEMS = 100
 """Problems that are kept; all are counted."""
+_levels, _mode, _root = plain(atp.levels), plain(atp.mode), plain(atp.root)
+_level_bits = plain(pte.level_bits)
 _CHUNK = 2048
-_WIDEST = 59
-"""Bits of the widest guest-physical address (Sv57x4)."""
+WIDEST = 59
+"""Bits of the widest guest-physical address (Sv57x4); a physical one has at most 56."""
 
 LEAF = np.dtype(
     [
@@ -157,7 +160,7 @@ def scan(memory: PhysicalMemory, space: Space) -> Scan:
         stage = _Stage("S", space.first, space.levels, 0, status.pbmte, status.svnapot, physical)
         leaves = _follow(stage, found, BARE_BITS)
         return _finished(space, leaves, found, 0)
-    g_levels = int(atp.levels(atp.mode(space.second)))
+    g_levels = _levels(_mode(space.second))
     g_stage = _Stage(
         "G",
         space.second,
@@ -181,7 +184,7 @@ def scan(memory: PhysicalMemory, space: Space) -> Scan:
     vs_stage = _Stage(
         "VS", space.first, space.levels, 0, status.pbmte, status.svnapot, guest_physical
     )
-    vs = _follow(vs_stage, found, _WIDEST)
+    vs = _follow(vs_stage, found, WIDEST)
     leaves, unbacked = _composed(vs, g, found)
     return _finished(space, leaves, found, unbacked)
 
@@ -210,10 +213,10 @@ def _follow(stage: _Stage, found: _Found, bare_bits: int) -> NDArray[Any]:
     pages = np.arange(1 << stage.extra_bits, dtype=np.int64)
     top = stage.levels - 1
     frontier = _Tables(
-        address=atp.root(stage.atp) + pages * pte.PAGE,
+        address=_root(stage.atp) + pages * pte.PAGE,
         parent=np.full(len(pages), -1, np.int64),
         entry=np.zeros(len(pages), np.int64),
-        va=pages << (pte.level_bits(top) + pte.INDEX_BITS),
+        va=pages << (_level_bits(top) + pte.INDEX_BITS),
         inherited=np.zeros(len(pages), np.int64),
     )
     leaves: list[NDArray[Any]] = [np.zeros(0, LEAF)]
@@ -312,9 +315,9 @@ def _note_problems(
 
 def _addresses(stage: _Stage, chunk: _Tables, level: int, row: Any, column: Any) -> Any:
     """Return the first address that entries translate."""
-    va = chunk.va[row] + (column << pte.level_bits(level))
+    va = chunk.va[row] + (column << _level_bits(level))
     if level == stage.levels - 1 and not stage.extra_bits:
-        unused = 64 - pte.level_bits(stage.levels)
+        unused = 64 - _level_bits(stage.levels)
         # The first stage's addresses are sign-extended.
         va = (va << unused) >> unused
     return va
@@ -331,11 +334,11 @@ def _leaves(
 ) -> NDArray[Any]:
     out = np.zeros(len(row), LEAF)
     out["va"] = _addresses(stage, chunk, level, row, column)
-    bits = np.where(entry < 0, pte.NAPOT_BITS, pte.level_bits(level))
+    bits = np.where(entry < 0, pte.NAPOT_BITS, _level_bits(level))
     offset = (np.int64(1) << bits) - 1
     out["pa"] = (entry_kinds.targets(entry) & ~offset) | (out["va"] & offset)
     out["gpa"] = out["pa"]
-    out["size"] = 1 << pte.level_bits(level)
+    out["size"] = 1 << _level_bits(level)
     out["entry_pa"] = entry_pa
     out["level"], out["g_level"] = level, -1
     out["page_bits"] = bits

@@ -8,11 +8,14 @@ from cosim.errors import UsageError
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE, Priv
 from hypervisor_model.isa import atp
 from hypervisor_model.isa.atp import Mode
-from hypervisor_model.jit import signed, unsigned
+from hypervisor_model.jit import plain, signed, unsigned
 from hypervisor_model.mmu import Status
 
 MODES = ("U", "S", "VU", "VS", "M")
 """The privileges that a question can be asked for."""
+
+_levels, _mode = plain(atp.levels), plain(atp.mode)
+"""For a few calls it takes longer to load the compiled forms."""
 
 _SUM, _MXR = 1 << 18, 1 << 19
 """Bits of ``mstatus``, ``sstatus`` and ``vsstatus``."""
@@ -44,7 +47,7 @@ class Space:
             value = getattr(self, name)
             if value is None:
                 continue
-            if atp.levels(atp.mode(signed(value))) < 0:
+            if _levels(_mode(signed(value))) < 0:
                 raise UsageError(f"{name} {unsigned(value):#x} has a reserved MODE")
             legal = atp.legalise_hgatp(0, value) if name == "hgatp" else signed(value)
             object.__setattr__(self, name, unsigned(legal))
@@ -67,13 +70,13 @@ class Space:
     @property
     def levels(self) -> int:
         """Levels of the first stage; 0 for Bare."""
-        return int(atp.levels(atp.mode(self.first)))
+        return _levels(_mode(self.first))
 
     @property
     def name(self) -> str:
         """The modes of both stages: ``Sv39``, ``Sv48 on Sv39x4``, ``Bare``."""
-        mode = atp.mode(self.second)
-        text = Mode(atp.mode(self.first)).name.capitalize()
+        mode = _mode(self.second)
+        text = Mode(_mode(self.first)).name.capitalize()
         if self.two_stage:
             text += f" on {Mode(mode).name.capitalize()}{'x4' if mode else ''}"
         return text

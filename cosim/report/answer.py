@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cosim.models.derived import BreakEven, Derived, derive, models_of
-from cosim.models.result import ResultDocument, missed
+from cosim.models.result import ResultDocument, missed, missed_text
 from cosim.output import one_line
 from cosim.report import from_spread, number_text
 from cosim.report.content import UNKNOWN, Cell, Notes, Paragraphs, Part, Table
@@ -143,7 +143,7 @@ def _checked(result: ResultDocument) -> Iterator[str]:
     if not any(found.values()):
         yield "0 missed"
         return
-    yield ", ".join(f"{n:,} {key.replace('_', ' ')}" for key, n in found.items() if n)
+    yield ", ".join(f"{n:,} {missed_text(key)}" for key, n in found.items() if n)
 
 
 def _agreed(agreement: Mapping[str, Any]) -> str:
@@ -231,7 +231,7 @@ def _notes(result: ResultDocument, derived: Derived) -> Iterator[str]:
     if virtual is not None:
         yield f"left out: {virtual}"
     if result["region"].get("not_replayed"):
-        yield f"up to {result['region']['not_replayed']:,} more instructions were not replayed"
+        yield f"up to {result['region']['not_replayed']:,} more instructions were not re-executed"
 
 
 def _unrepeated(result: ResultDocument) -> Iterator[str]:

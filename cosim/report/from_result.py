@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cosim.models.result import ResultDocument, VirtualCounts, missed
+from cosim.models.result import ResultDocument, VirtualCounts, missed, missed_text
 from cosim.report import answer, from_profile, from_spread, number_text, settings
 from cosim.report.content import (
     UNKNOWN,
@@ -67,9 +67,17 @@ def _warnings(result: ResultDocument) -> Iterator[str]:
         if counts["illegal"]:
             number = counts["illegal"]
             yield f"{name}: {number:,} illegal translation{'s' if number > 1 else ''}."
-    writes = missed(result["audit"])["missed_writes"]
-    if writes:
-        yield f"The capture missed {writes:,} writes to page tables. Do not rely on the counts."
+    found = missed(result["audit"])
+    if found["missed_writes"]:
+        yield (
+            f"The capture missed {found['missed_writes']:,} writes to page tables. "
+            "Do not rely on the counts."
+        )
+    if found["dma_writes"]:
+        yield (
+            f"Devices wrote to {found['dma_writes']:,} entries of live page tables (DMA). No store "
+            "tells when, so the models learnt of it late."
+        )
     difference = _difference(result)
     if difference is not None:
         yield f"The sources differ at event {difference['event']:,}. Do not rely on the counts."
@@ -158,7 +166,7 @@ def _run(result: ResultDocument) -> Table:
     if region.get("instructions") is not None:
         text += f", {region['instructions']:,} instructions"
     if region.get("not_replayed"):
-        text += f", up to {region['not_replayed']:,} more not replayed"
+        text += f", up to {region['not_replayed']:,} more not re-executed"
     facts = {
         "guest": str(result["guest"].get("name", "?")),
         "region": text,
@@ -190,11 +198,11 @@ def _events(result: ResultDocument) -> str:
     events, fence = result["events"], result["events"]["fence"]
     fences = fence["va"] + fence["va_asid"] + fence["asid"] + fence["all"]
     accesses = "unseen" if events["access"] is None else f"{events['access']:,}"
-    called = f", {events['remote_fence']:,} remote fences" if "remote_fence" in events else ""
+    remote = f"{events['remote_fence']:,} remote fences, " if "remote_fence" in events else ""
     return (
         f"{events['pte_write']:,} table stores, {fences:,} fences "
         f"({fence['va']:,} va, {fence['va_asid']:,} va+asid, {fence['asid']:,} asid, "
-        f"{fence['all']:,} all){called}, {events['satp_write']:,} satp writes, "
+        f"{fence['all']:,} all), {remote}{events['satp_write']:,} satp writes, "
         f"{accesses} accesses"
     )
 
@@ -208,16 +216,22 @@ def _audit(result: ResultDocument) -> str:
     audit = result["audit"]
     if audit is None:
         return "none was made"
-    found = (f"{n:,} {key.replace('_', ' ')}" for key, n in missed(audit).items())
+    # Few guests have a device that could write to tables.
+    found = (
+        f"{n:,} {missed_text(key)}" for key, n in missed(audit).items() if n or key != "dma_writes"
+    )
     return ", ".join([f"{audit['checks']:,} checks", *found])
 
 
 def _missed_writes(result: ResultDocument) -> Iterator[Part]:
     """Give the first stores that no event explains: page, entry, and what happened before."""
-    for one in (result["audit"] or {}).get("missed", [])[:FINDINGS]:
+    audit = result["audit"] or {}
+    found = [("missed write", one) for one in audit.get("missed", [])]
+    found += [("written by a device", one) for one in audit.get("dma", [])]
+    for what, one in found[:FINDINGS]:
         before = "; ".join(one["last_events"][-3:]) or "none"
         yield Paragraphs(
-            f"missed write: page {one['page']}, entry {one['index']}: {one['expected']} became "
+            f"{what}: page {one['page']}, entry {one['index']}: {one['expected']} became "
             f"{one['found']}; last events: {before}"
         )
 

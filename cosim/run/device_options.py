@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cosim.errors import UsageError
 from cosim.machine.configuration import parse_memory
 from cosim.machine.devices import BUSES, FORMATS, Disk, Share
 from cosim.run import checks
@@ -124,24 +123,26 @@ def _choice(settings: Mapping[str, str], key: str, known: tuple[T, ...]) -> T | 
 
 
 def disk(value: Any, folder: Path) -> Disk:
-    """Return the disk ``FILE[,format=raw|qcow2][,bus=pci|mmio|mmio-legacy][,limit=SIZE]``.
+    """Return the disk ``FILE[,format=raw|qcow2][,bus=pci|mmio|mmio-legacy]``.
 
     :raises ValueError: when it is malformed, or there is no such file.
     """
     if isinstance(value, Disk):
         return value
-    name, settings = _parts(value, folder, ("format", "bus", "limit"))
-    limit = settings.get("limit")
-    try:
-        size = None if limit is None else parse_memory(limit)
-    except UsageError as error:
-        raise ValueError(f"has limit={limit}: {error}") from None
+    name, settings = _parts(value, folder, ("format", "bus"))
     return Disk(
         path=checks.file(name, folder),
         format=_choice(settings, "format", FORMATS),
         bus=_choice(settings, "bus", BUSES),
-        limit=size,
     )
+
+
+def size(value: Any, folder: Path) -> int:
+    """Return the bytes of a size such as ``64M``.
+
+    :raises UsageError: when it is none.
+    """
+    return value if isinstance(value, int) else parse_memory(checks.text(value, folder))
 
 
 def share(value: Any, folder: Path) -> Share:

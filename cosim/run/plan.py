@@ -9,20 +9,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import guest
 from cosim.capture import marks
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.paging import Paging
 from cosim.errors import UsageError
-from cosim.kernel import symbols
+from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
 from cosim.machine import disk_images, tools
-from cosim.machine.configuration import RAM_BASE, MachineConfig, Timing, arguments, parse_memory
-from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, mmio_devices
+from cosim.machine.configuration import (
+    FLASH_BASE,
+    RAM_BASE,
+    MachineConfig,
+    Timing,
+    arguments,
+    parse_memory,
+)
+from cosim.machine.devices import MMIO_SLOTS, Bus, Devices, Disk, mmio_devices
 from cosim.machine.waits import Linked
 from cosim.run import region
 from cosim.run.backend_options import BackendOptions
@@ -57,7 +64,10 @@ class Plan:
 
     name: str
     machine: MachineConfig
+    kernel: Path
+    """The kernel as the user gave it, or the firmware if there is no kernel."""
     image: KernelImage
+    """What is loaded of it."""
     symbols: Symbols
     qemu: tools.Tool
     begin: Edge
@@ -158,7 +168,7 @@ class Plan:
         timing = Timing("live") if self.live else recorded
         return {
             "name": self.name,
-            "kernel": str(machine.kernel),
+            "kernel": str(self.kernel),
             "initrd": None if machine.initrd is None else str(machine.initrd),
             "command_line": machine.append,
             "bios": machine.bios,
@@ -168,7 +178,7 @@ class Plan:
             "qemu": ".".join(map(str, self.qemu.version)),
             "versions": self.versions,
             "sha256": {
-                "kernel": checksum(machine.kernel),
+                "kernel": checksum(self.kernel),
                 "initrd": machine.initrd and checksum(machine.initrd),
                 "bios": bios and checksum(bios),
                 **({"dtb": checksum(machine.dtb)} if machine.dtb else {}),
@@ -219,7 +229,8 @@ def resolve(spec: RunSpec) -> Plan:
     preset = PRESETS[spec.like] if spec.like else NO_PRESET
     known = None if spec.guest is None else guest.load(spec.guest)
     if known is not None:
-        kernel, initrd = spec.kernel or known.kernel, known.initrd
+        kernel: Path | None = spec.kernel or known.kernel
+        initrd = known.initrd
         if spec.kernel is not None and initrd is None:
             with about("kernel"):
                 raise UsageError(
@@ -233,7 +244,7 @@ def resolve(spec: RunSpec) -> Plan:
         cpu = spec.cpu or preset.cpu or known.cpu
         extensions = known.extensions
     else:
-        if spec.kernel is None:
+        if spec.kernel is None and spec.bios in (None, "none") and not spec.pflash:
             raise UsageError(
                 f"name a guest (`cosim guest list`) or give {names.option('kernel')} FILE"
             )
@@ -243,10 +254,9 @@ def resolve(spec: RunSpec) -> Plan:
         extensions = ""
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
-    base = RAM_BASE if bios == "none" else RAM_BASE + _FIRMWARE[1]
-    with about("guest" if known else "kernel"):
-        image = inspect_kernel(kernel, image_base=base)
-        symbol_table = symbols.load(kernel)
+    where = "kernel" if known is None or spec.kernel is not None else "guest"
+    code = _code(kernel, bios, spec, where)
+    image = code.image
     if initrd is not None:
         with about("guest" if known else "initrd"):
             kind = inspect_initrd(initrd, linux=image.kind == "image")
@@ -258,16 +268,13 @@ def resolve(spec: RunSpec) -> Plan:
                     f"{names.option('initrd')} with a cpio archive"
                 )
             initrd = extended(initrd, spec.initrd_add)
-    if bios not in (None, "none"):
-        with about("bios"):
-            inspect_firmware(str(bios))
     with about("from"):
         begin = region.parse(
-            spec.region_from or (known.region_from if known else "boot"), symbol_table, end=False
+            spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
         )
     with about("to"):
         end = region.parse(
-            spec.region_to or (known.region_to if known else "power-off"), symbol_table, end=True
+            spec.region_to or (known.region_to if known else "power-off"), code.symbols, end=True
         )
     with about("memory"):
         size = parse_memory(memory)
@@ -276,28 +283,31 @@ def resolve(spec: RunSpec) -> Plan:
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     return Plan(
-        name=spec.guest or kernel.name,
+        name=spec.guest or code.given.name,
         machine=MachineConfig(
-            kernel=Path(kernel),
+            kernel=code.loaded,
             initrd=initrd,
             append=append,
-            bios=bios,
+            bios=code.bios,
             memory=size,
             cpu=cpu,
             harts=spec.harts,
             linked=_linked(image),
-            devices=_devices(spec, preset.bus or _bus(image, symbol_table)),
+            devices=_devices(
+                spec, known.disk if known else None, preset.bus or _bus(image, code.symbols)
+            ),
             board=spec.board or "",
             dtb=spec.dtb,
             extra=spec.qemu,
         ),
+        kernel=code.given,
         image=image,
-        symbols=symbol_table,
+        symbols=code.symbols,
         qemu=emulator,
         begin=begin,
         end=end,
         mark_at=(
-            symbol_table.address(marks.SYMBOL) if marks.SYMBOL in symbol_table else marks.USER_MARK
+            code.symbols.address(marks.SYMBOL) if marks.SYMBOL in code.symbols else marks.USER_MARK
         ),
         backend=spec.backend,
         console=spec.console,
@@ -313,6 +323,49 @@ def resolve(spec: RunSpec) -> Plan:
     )
 
 
+class _Code(NamedTuple):
+    """What the guest executes first, and what QEMU is given for it."""
+
+    given: Path
+    """The kernel as the user gave it, or the firmware."""
+    loaded: Path | None
+    """What QEMU loads as the kernel."""
+    bios: str | None
+    """What QEMU loads as the firmware."""
+    image: KernelImage
+    symbols: Symbols
+
+
+def _code(kernel: Path | None, bios: str | None, spec: RunSpec, key: str) -> _Code:
+    """Return the kernel behind its firmware; without a kernel, the firmware or what is in flash.
+
+    :param key: of the run, which the kernel comes from.
+    :raises GuestImageError: when one of them cannot be read, or not be started by a riscv64 board.
+    """
+    firmware = None
+    base = RAM_BASE if bios == "none" else sum(_FIRMWARE)
+    if bios not in (None, "none"):
+        given = Path(str(bios))
+        with about("bios"):
+            loaded = bootable.firmware(given)
+            firmware = inspect_firmware(loaded, given=given)
+        if kernel is None and not spec.pflash:
+            # If it was made to run at 0, its symbols are not where it runs.
+            names = symbols.load(given) if loaded == given else symbols.none()
+            return _Code(given, None, str(loaded), firmware, names)
+        # QEMU puts a flat kernel at the next 2 MiB boundary.
+        bios, base = str(loaded), firmware.end + -firmware.end % _FIRMWARE[1]
+    if kernel is None:
+        code = spec.pflash[0]
+        with about("pflash"):
+            image = inspect_firmware(code, base=FLASH_BASE)
+        return _Code(code, None, bios, image, symbols.none())
+    with about(key):
+        booted = bootable.kernel(kernel, spec.load_address)
+        image = inspect_kernel(booted, image_base=base, given=kernel)
+        return _Code(kernel, booted, bios, image, symbols.load(kernel))
+
+
 def _bus(image: KernelImage, names: Symbols) -> Bus:
     """Return where devices are that name no bus: where the kernel is likely to look for them.
 
@@ -322,9 +375,10 @@ def _bus(image: KernelImage, names: Symbols) -> Bus:
     return "pci" if linux else "mmio"
 
 
-def _devices(spec: RunSpec, bus: Bus) -> Devices:
+def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
     """Return the devices that ``spec`` adds to the board, with every question about them answered.
 
+    :param own: the disk that a named guest has anyway.
     :raises UsageError: when a disk or a flash image cannot be used, or there is no place for one.
     """
     with about("disk"):
@@ -332,12 +386,14 @@ def _devices(spec: RunSpec, bus: Bus) -> Devices:
             replace(disk_images.inspect(disk), bus=disk.bus or bus, writable=spec.disk_write)
             for disk in spec.disks
         )
+        if own is not None:
+            disks = (Disk(own, "raw", "pci"), *disks)
         if {"mmio", "mmio-legacy"} <= {disk.bus for disk in disks}:
             raise UsageError(
                 f"{spec.names.option('disk')}: the board's virtio-mmio devices are all legacy or "
                 "none; give all disks the same bus"
             )
-        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, bus)
+        devices = Devices(disks, spec.net == "user", spec.shares, spec.pflash, spec.disk_limit, bus)
         if mmio_devices(devices) > MMIO_SLOTS:
             raise UsageError(
                 f"{spec.names.option('disk')}: the board has {MMIO_SLOTS} places for virtio-mmio "

@@ -12,8 +12,9 @@ from typing import Any
 
 import guest
 from cosim.errors import UsageError
-from cosim.kernel.images import inspect_kernel
-from cosim.machine.configuration import parse_memory
+from cosim.kernel import bootable
+from cosim.kernel.images import PHYSICAL_LIMIT, inspect_kernel, is_flat
+from cosim.machine.configuration import RAM_BASE, parse_memory
 from cosim.models import model_options
 from cosim.run import checks, device_options
 from cosim.run.backend_options import (
@@ -40,8 +41,22 @@ def _guest(value: Any, folder: Path) -> str:
 
 def _kernel(value: Any, folder: Path) -> Path:
     path = checks.file(value, folder)
-    inspect_kernel(path)
+    # A flat binary needs another option; see _together.
+    if not is_flat(path):
+        inspect_kernel(bootable.kernel(path), given=path)
     return path
+
+
+def _load_address(value: Any, folder: Path) -> int:
+    try:
+        address = value if isinstance(value, int) else int(checks.text(value, folder), 0)
+    except ValueError:
+        address = -1
+    if isinstance(value, bool) or not RAM_BASE <= address < PHYSICAL_LIMIT or address % 2:
+        raise ValueError(
+            f"is {value!r}, not an address where RAM can be (an even number from {RAM_BASE:#x} on)"
+        )
+    return address
 
 
 def _bios(value: Any, folder: Path) -> str:
@@ -124,6 +139,7 @@ def _runs(value: Any, folder: Path) -> int:
 _CHECKS: dict[str, Check] = {
     "guest": _guest,
     "kernel": _kernel,
+    "load_address": _load_address,
     "initrd": checks.file,
     "append": checks.text,
     "bios": _bios,
@@ -133,6 +149,7 @@ _CHECKS: dict[str, Check] = {
     "runs": _runs,
     "disk": _each(device_options.disk),
     "disk_write": checks.switch,
+    "disk_limit": device_options.size,
     "net": device_options.network,
     "share": _each(device_options.share),
     "board": device_options.board,
@@ -249,8 +266,15 @@ def _default(fields: Mapping[str, Any], default: str, backends: Backends) -> str
 
 def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
     """Return what is wrong with the options that all backends share; None if nothing is."""
-    if "guest" not in fields and "kernel" not in fields:
+    flat = _flat(fields, names)
+    if flat is not None:
+        return flat
+    firmware = fields.get("bios", "none") != "none" or "pflash" in fields
+    if "guest" not in fields and "kernel" not in fields and not firmware:
         return Problem("guest", f"is missing; name a guest or give {names.option('kernel')}")
+    for key in ("append", "initrd"):
+        if key in fields and "guest" not in fields and "kernel" not in fields:
+            return Problem(key, f"needs {names.option('kernel')}, which takes it")
     if "initrd" in fields and "guest" in fields:
         return Problem(
             "initrd", f"needs {names.option('kernel')}; a named guest has its own initrd"
@@ -271,8 +295,12 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
         for key in ("live", "trace", "gdb", "stop_on_divergence"):
             if fields.get(key):
                 return Problem("runs", f"cannot be used together with {names.option(key)}")
-    if fields.get("disk_write") and "disk" not in fields:
-        return Problem("disk_write", f"needs {names.option('disk')}")
+    for key in ("disk_write", "disk_limit"):
+        if fields.get(key) and "disk" not in fields:
+            return Problem(key, f"needs {names.option('disk')}")
+    if fields.get("disk_write") and "disk_limit" in fields:
+        written = names.option("disk_write")
+        return Problem("disk_limit", f"has no effect with {written}, which needs no overlay")
     if "console" in fields and fields.get("live"):
         live = names.option("live")
         return Problem("console", f"cannot be used together with {live}; there you type yourself")
@@ -295,6 +323,26 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
         return Problem("from", f"cannot be power-off; only {names.option('to')} can")
     if fields.get("to") == "boot":
         return Problem("to", f"cannot be boot; only {names.option('from')} can")
+    return None
+
+
+def _flat(fields: Mapping[str, Any], names: Names) -> Problem | None:
+    """Return what is wrong with the place of a flat binary; None if nothing is."""
+    place = names.option("load_address")
+    if "kernel" not in fields:
+        needs = f"needs {names.option('kernel')} with a flat binary"
+        return Problem("load_address", needs) if "load_address" in fields else None
+    flat = is_flat(fields["kernel"])
+    if flat and "load_address" not in fields:
+        return Problem(
+            "kernel",
+            f"names {fields['kernel']}, which is neither an ELF file nor a Linux Image; for a "
+            f"flat binary give {place}, too",
+        )
+    if not flat and "load_address" in fields:
+        return Problem(
+            "load_address", "is for a flat binary; this kernel says itself where it is loaded"
+        )
     return None
 
 

@@ -2,7 +2,9 @@
 
 Keys at the top of the file hold for every run::
 
-    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu
+    guest = "linux"            # or kernel = FILE, with initrd, append, bios, memory, cpu; a flat
+                               # binary needs load_address = 0x80200000; bios = FILE may be alone
+    disk = ["root.img"]        # as for --disk; likewise share, net, board, dtb, pflash, qemu, like
     backend = "plugin"         # the default of `cosim capture`; that of `cosim run` is gdb+plugin
     from = "mark:begin"        # the region of interest, as for --from and --to
     to = "mark:end"

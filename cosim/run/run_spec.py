@@ -34,7 +34,18 @@ class Exchange:
 
 
 _ADDITIONS = (
-    *("disks", "disk_write", "net", "shares", "board", "dtb", "pflash", "initrd_add", "qemu"),
+    *(
+        "disks",
+        "disk_write",
+        "disk_limit",
+        "net",
+        "shares",
+        "board",
+        "dtb",
+        "pflash",
+        "initrd_add",
+        "qemu",
+    ),
     "like",
 )
 """Fields that a run's document has only if they are set."""
@@ -52,6 +63,8 @@ class RunSpec:
     """A guest that the tool makes itself; otherwise ``kernel`` is given."""
     kernel: Path | None = None
     """With ``guest``, it runs instead of the guest's own kernel."""
+    load_address: int | None = None
+    """Physical address of the first byte of a ``kernel`` that is a flat binary."""
     initrd: Path | None = None
     append: str | None = None
     """The kernel's command line.  With ``guest``, it is added to the guest's own."""
@@ -66,6 +79,8 @@ class RunSpec:
     disks: tuple[Disk, ...] = ()
     disk_write: bool = False
     """The guest's writes go to the images of ``disks`` themselves."""
+    disk_limit: int | None = None
+    """How many bytes of the host's disk the guest's writes may take."""
     net: str | None = None
     """``user`` for a network card behind QEMU's own router."""
     shares: tuple[Share, ...] = ()

@@ -36,9 +36,12 @@ from cosim.session.merge import Merge
 from cosim.session.plugin_session import request_edges, source
 from cosim.session.protocol import Progress, Watchers
 from cosim.session.recording import Recorded, last_words, record
+from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model import events
 from hypervisor_model.events import EVENT, EventBatch
 
+_PIECE = 1 << 20
+"""Events of the plugin's stream that are looked at at once."""
 _END_SECONDS = 30.0
 """How long the rest of the stream may take after QEMU has ended."""
 
@@ -397,7 +400,9 @@ class BothSources(GdbSession):
         audit = dict(ending.audit or {})
         if not self._heard.killed:
             audit["checks"] += 1
-            audit["missed_writes"] += summary.missed
+            missed, by_device = self._unexplained()
+            audit["missed_writes"] = max(audit["missed_writes"], missed) + summary.missed
+            audit["dma_writes"] = max(audit["dma_writes"], by_device)
         shown = agreement.to_json() | {"late_sites": audit["late_sites"]}
         if agreement.difference is None:
             # The plugin saw each of them executed, or none: nothing was missed.
@@ -415,6 +420,15 @@ class BothSources(GdbSession):
             audit=audit,
             agreement=shown,
         )
+
+    def _unexplained(self) -> tuple[int, int]:
+        """Return what the plugin found changed without a store: missed, and by a device."""
+        writes = UnexplainedWrites()
+        if self._heard is not None and self._plan.machine.has_dma:
+            stream = self._heard.events()
+            for first in range(0, len(stream), _PIECE):
+                writes.take(stream[first : first + _PIECE])
+        return writes.told_apart(self._dma)
 
     def _progress(self, phase: str, place: str) -> Progress:
         progress = super()._progress(phase, place)

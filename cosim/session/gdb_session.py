@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from cosim.capture.gdb.audit import nothing
 from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
@@ -35,6 +36,7 @@ from cosim.errors import (
 )
 from cosim.machine import interrupts, tools
 from cosim.machine.configuration import RAM_BASE, Timing
+from cosim.machine.dma import DmaWrites
 from cosim.machine.qemu import Machine
 from cosim.machine.tools import Tool
 from cosim.models.pipeline import Pipeline
@@ -45,7 +47,14 @@ from cosim.session.feeder import Feeder
 from cosim.session.forecast import Forecast, known_warning, warning
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import Recorded, last_words, nameless_file, panic_line, record
+from cosim.session.recording import (
+    Recorded,
+    last_words,
+    nameless_file,
+    needs,
+    panic_line,
+    record,
+)
 from cosim.session.standstill import Standstill
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from hypervisor_model.events import EventBatch
@@ -133,6 +142,7 @@ class GdbSession:
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
+        self._dma: DmaWrites | None = None
         self._standstill: Standstill | None = None
         self._loops: TrapLoops | None = None
         """Looks at a guest that is not recorded; if it is recorded, the recording tells."""
@@ -227,14 +237,16 @@ class GdbSession:
             timing=timing,
             stub=True,
             hold=True,
+            watch_dma=True,
         ) as machine:
+            self._dma = machine.dma
             interposer: Interposer | None = None
             try:
                 interposer = self._interpose(machine)
                 with GdbMi(gdb_tool.path, transcript=self._options.mi_log) as gdb:
-                    if plan.image.kind == "elf":
+                    if plan.image.elf is not None:
                         with interrupts.allowed():
-                            gdb.load_symbols(plan.machine.kernel)
+                            gdb.load_symbols(plan.image.elf)
                     gdb.connect(interposer.path)
                     if plan.live:
                         self._watchers.note(f"cosim: {machine.ram_note}")
@@ -268,6 +280,7 @@ class GdbSession:
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
             foretold=self._foretold(),
+            by_device=nothing if machine.dma is None else machine.dma.covers,
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
 
@@ -347,7 +360,9 @@ class GdbSession:
             self._not_replayed = _less(self._recorded.instructions, self._instructions)
         panic = self._panic(machine)
         if not reached and panic:
-            raise GuestError(f"the guest panicked: {panic}", log=str(machine.console_log))
+            raise GuestError(
+                f"the guest panicked: {panic}{needs(panic)}", log=str(machine.console_log)
+            )
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         """Let the guest run up to ``edge``; return False if it ended before that."""

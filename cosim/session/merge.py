@@ -10,8 +10,9 @@ Some events are not in both sources:
 - Accesses are the plugin's.  gdb sees those of the instructions that it steps; they become samples.
 - Page faults of the guest, and events of virtual machines that the guest runs: gdb sees some of
   them.  The plugin must have seen each of these at the same place.
-- Entries in which the MMU updated A or D: gdb finds them when it compares the tables with RAM, not
-  where the plugin does.  They are not compared, and the plugin's are kept.
+- Entries in which the MMU updated A or D, and entries that changed without a store, as when a
+  device wrote there: each source finds them when it compares the tables with RAM, at other places
+  than the other source.  They are not compared, and the plugin's are kept.
 - Fences and writes of ``satp`` in text that gdb found too late: only the plugin sees them.  gdb's
   search for late text must have found their addresses; otherwise each of them is a difference.
   gdb notices at its next stop what such a write has left in ``satp``, and follows the new tables
@@ -110,8 +111,8 @@ class Merge:
 
     :param stream: all events of the plugin.  It may be a mapped file.
     :param labels: the labels of the plugin's marks, for texts.
-    :param hardware_ad: the MMU updates A and D.  Then the value that a store replaced may differ in
-        them, because the sources notice the update at different times.
+    :param hardware_ad: the MMU updates A and D.  Then the value that a store replaced, and an entry
+        of a table that becomes live, may differ in them: the sources read at different times.
     """
 
     def __init__(
@@ -307,6 +308,7 @@ class Merge:
         comparable["icount"] = -1
         if self._hardware_ad:
             comparable["b"][comparable["kind"] == Kind.PTE_WRITE] &= ~_HARDWARE_AD
+            comparable["c"][comparable["kind"] == Kind.TABLE_ENTRY] &= ~_HARDWARE_AD
         return comparable
 
     def _differ(self, ours: Any, theirs: Any) -> None:
@@ -375,7 +377,7 @@ class Merge:
 
 def _is_common(batch: EventBatch) -> NDArray[np.bool_]:
     """Return a mask of the events that both sources see."""
-    apart = (batch["kind"] == Kind.ACCESS) | _is_seen_in_part(batch) | _is_hardware_ad(batch)
+    apart = (batch["kind"] == Kind.ACCESS) | _is_seen_in_part(batch) | _is_found(batch)
     return ~apart  # type: ignore[no-any-return]
 
 
@@ -385,10 +387,10 @@ def _is_seen_in_part(batch: EventBatch) -> NDArray[np.bool_]:
     return mask & (batch["kind"] != Kind.ACCESS)  # type: ignore[no-any-return]
 
 
-def _is_hardware_ad(batch: EventBatch) -> NDArray[np.bool_]:
-    """Return a mask of the entries in which the MMU was found to have set A or D."""
+def _is_found(batch: EventBatch) -> NDArray[np.bool_]:
+    """Return a mask of the entries that were found changed without an instruction."""
     written = batch["kind"] == Kind.PTE_WRITE
-    return written & (batch["sub"] == PteOp.HARDWARE_AD)  # type: ignore[no-any-return]
+    return written & np.isin(batch["sub"], (PteOp.HARDWARE_AD, PteOp.OTHER))  # type: ignore[no-any-return]
 
 
 def _common_positions(stream: EventBatch) -> NDArray[np.int64]:

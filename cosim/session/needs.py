@@ -22,7 +22,7 @@ def check_memory(plan: Plan, free: Available | None = None) -> str | None:
         return None
     option = plan.names.option("memory")
     ram, needed = plan.machine.memory, plan.memory_needed
-    files = (plan.machine.kernel, plan.machine.initrd)
+    files = (plan.image.path, plan.machine.initrd)
     least = _LEAST_BYTES + sum(file.stat().st_size for file in files if file is not None)
     if least > free.size:
         raise EnvironmentFault(

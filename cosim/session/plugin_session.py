@@ -13,9 +13,10 @@ from typing import Protocol
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError, GuestError, MachineError
-from cosim.machine import interrupts
+from cosim.machine import interrupts, process
 from cosim.machine.configuration import RAM_BASE, Timing
 from cosim.machine.console import Console
+from cosim.machine.dma import DmaWrites
 from cosim.machine.qemu import Machine
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending
@@ -24,8 +25,9 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
-from cosim.session.recording import has_panicked, last_words, panic_line
+from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
+from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
 
 RECORDING = "plugin.recording.bin"
@@ -34,7 +36,8 @@ used again."""
 _VIEW_SECONDS = 0.25
 _WATCH_SECONDS = 0.1
 _END_SECONDS = 5.0
-"""How long QEMU may take to end and to send the rest.  Then it is killed, without an audit."""
+"""How long QEMU may work, or stand still, after it was asked to end.  Then it is killed, without an
+audit."""
 _REST_SECONDS = 2.0
 """How long to wait for what the console of a guest that has ended still holds."""
 
@@ -92,7 +95,10 @@ class PluginSession:
         self._end_seen = False
         self._halted = False
         self._out_of_time = False
+        self._killed = False
+        """True if QEMU did not end when it was asked to."""
         self._dialogue_error: CosimError | None = None
+        self._overflow: GuestError | None = None
         self._loop: TrapLoop | None = None
         self._unsent: EventBatch | None = None
         self._loops: TrapLoops | None = None
@@ -106,6 +112,8 @@ class PluginSession:
         """What takes how long: models cost time."""
         self._estimates = self._timing.mode == "record" and options.gdb is None
         """True if the run takes as long as it did the last time."""
+        self._dma: DmaWrites | None = None
+        self._unexplained = UnexplainedWrites()
         self._source = source(plan, accesses=options.accesses is not False, slots=options.slots)
 
     def run(self) -> Outcome:
@@ -149,10 +157,12 @@ class PluginSession:
                 pass_fds=source.pass_fds,
                 stub=self._watches_traps,
                 gdb=self._options.gdb,
+                watch_dma=True,
             ) as machine,
             self._watchers.attach(machine.console),
         ):
             source.started()
+            self._dma = machine.dma
             if self._watches_traps:
                 self._loops = TrapLoops(machine)
             socket = self._options.gdb
@@ -170,6 +180,8 @@ class PluginSession:
                 raise self._looping(self._loop, machine)
             if self._dialogue_error is not None:
                 raise self._dialogue_error
+            if self._overflow is not None:
+                raise self._overflow
             self._check_end(machine)
             machine.console.check_log()
 
@@ -182,6 +194,7 @@ class PluginSession:
             self._watch_console,
             self._watch_traps,
             self._watch_panic,
+            self._watch_disks,
             self._watch_way,
         )
         threads = {
@@ -200,6 +213,8 @@ class PluginSession:
                 if self._unsent is not None and len(self._unsent):
                     self._take(self._unsent, machine)
                 raise self._looping(self._loop, machine) from None
+            if self._killed:
+                raise self._ended_by_force(machine) from None
             raise self._explain(cut, machine) from None
         finally:
             done.set()
@@ -213,6 +228,8 @@ class PluginSession:
     def _take(self, batch: EventBatch, machine: Machine) -> None:
         self._events += len(batch)
         self._began.set()
+        if self._plan.machine.has_dma:
+            self._unexplained.take(batch)
         self._watchers.keep(batch)
         self._pipeline.feed(batch)
         if self._plan.stop_on_divergence and self._pipeline.illegal:
@@ -279,11 +296,36 @@ class PluginSession:
                 self._end(machine, done)
                 return
 
+    def _watch_disks(self, machine: Machine, done: threading.Event) -> None:
+        """End a guest that writes more to its disks than it may."""
+        while self._plan.machine.devices.limit is not None and not done.wait(_VIEW_SECONDS):
+            try:
+                machine.check_disks()
+            except GuestError as error:
+                self._overflow = error
+                self._stop(machine.pid)
+                return
+
     def _end(self, machine: Machine, done: threading.Event) -> None:
-        """Ask QEMU to end; kill it if it does not."""
-        self._stop(machine.pid)
-        if not done.wait(_END_SECONDS):
-            self._stop(machine.pid, signal.SIGKILL)
+        """Ask QEMU to end; kill it if it stands still, or works on for long.
+
+        A guest that traps all the time keeps it from hearing for a second of processor time, and
+        models that are slow to take its events do so for longer.
+        """
+        pid = machine.pid
+        self._stop(pid)
+        asked = process.cpu_ticks(pid)
+        seen, since = (asked, self._events), time.monotonic()
+        while not done.wait(_WATCH_SECONDS):
+            ticks = process.cpu_ticks(pid)
+            now = time.monotonic()
+            if (ticks, self._events) != seen:
+                seen, since = (ticks, self._events), now
+            worked = (ticks - asked) / os.sysconf("SC_CLK_TCK")
+            if max(worked, now - since) > _END_SECONDS:
+                self._killed = True
+                self._stop(pid, signal.SIGKILL)
+                return
 
     def _watch_console(self, machine: Machine, done: threading.Event) -> None:
         """Begin and end the region where the console shows its edges."""
@@ -303,6 +345,23 @@ class PluginSession:
             return MachineError(f"{machine.obituary()}; {cut}", log=str(machine.stderr_log))
         return cut
 
+    def _late(self, machine: Machine, *, began: bool, remark: str = "") -> GuestError:
+        plan = self._plan
+        return GuestError(
+            f"{plan.time_limit:g} s passed and {plan.edge(end=began)} was not reached; the guest "
+            f"is running{remark}; {last_words(machine.console.last_line())}; raise "
+            f"{plan.names.option('time_limit')} or choose another edge",
+            log=str(machine.console_log),
+        )
+
+    def _ended_by_force(self, machine: Machine) -> GuestError:
+        killed = "QEMU did not end when it was asked to, so its last events are missing"
+        if self._out_of_time:
+            return self._late(machine, began=self._events > 0, remark=f" ({killed})")
+        panic = panic_line(machine)
+        how = f"the guest panicked ({panic}); " if panic else ""
+        return GuestError(f"{how}{killed}", log=str(machine.console_log))
+
     def _check_end(self, machine: Machine) -> None:
         """Check that the region was reached, and whole.
 
@@ -314,12 +373,7 @@ class PluginSession:
         log = str(machine.console_log)
         machine.console.drained(0.0 if summary.region_ended else 5.0)
         if self._out_of_time:
-            raise GuestError(
-                f"{plan.time_limit:g} s passed and {plan.edge(end=not summary.never_started)} was "
-                f"not reached; the guest is running; {last_words(machine.console.last_line())}; "
-                f"raise {plan.names.option('time_limit')} or choose another edge",
-                log=log,
-            )
+            raise self._late(machine, began=not summary.never_started)
         panic = None if summary.region_ended else panic_line(machine)
         how = f"the guest panicked ({panic})" if panic else "the guest ended"
         if summary.never_started:
@@ -332,15 +386,17 @@ class PluginSession:
         if not ended and plan.end.form != "power-off":
             raise GuestError(f"{how} before the region's end ({plan.edge(end=True)})", log=log)
         if panic:
-            raise GuestError(f"the guest panicked: {panic}", log=log)
+            raise GuestError(f"the guest panicked: {panic}{needs(panic)}", log=log)
 
     def _ending(self, error: CosimError | KeyboardInterrupt | None) -> Ending:
         summary = self._source.summary
         audit = None
         if summary is not None:
+            missed, by_device = self._unexplained.told_apart(self._dma)
             audit = {
                 "checks": 1,
-                "missed_writes": summary.missed,
+                "missed_writes": summary.missed + missed,
+                "dma_writes": by_device,
                 "hardware_ad_updates": summary.hardware_ad_updates,
             }
         return Ending(
@@ -400,6 +456,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         firmware=plan.machine.bios != "none",
         cbo_block=plan.cbo_block,
         paging=plan.paging,
+        devices=plan.machine.has_dma,
     )
 
 

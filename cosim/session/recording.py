@@ -25,6 +25,11 @@ from cosim.session.trap_loop import TrapLoop, TrapLoops
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
 _PANIC_END = re.compile(r"end Kernel panic|Rebooting in \d+ seconds")
+_NEEDS_DISK = re.compile(
+    r"virtio disk|mount root|root device|no bootable|no (block|boot|disk) device|/dev/[vs]d[a-z]",
+    re.IGNORECASE,
+)
+"""What kernels and firmware say when they find no disk, or not the one that they want."""
 _SPARE = 64 << 10
 _HEAD_BYTES = 4
 """A recording starts with the version of its format."""
@@ -197,6 +202,7 @@ def _run(
     """Wait for the guest's end or what stands for it; return False if ``limit`` came first."""
     while not machine.wait(_TICK):
         interrupts.check()
+        machine.check_disks()
         last = machine.console.last_line()
         # Without panic=-1 on its command line, a kernel that panicked waits for ever.
         if _PANIC_END.search(last) or over():
@@ -227,7 +233,17 @@ def last_words(line: str) -> str:
 
     :param line: the last line on its console; empty if there was none.
     """
-    return f"its last line was {line!r}" if line else "it printed nothing"
+    return f"its last line was {line!r}{needs(line)}" if line else "it printed nothing"
+
+
+def needs(said: str) -> str:
+    """Return what to do about a guest that said that it lacks a device; empty if it did not.
+
+    :param said: a line of its console.
+    """
+    if _NEEDS_DISK.search(said):
+        return "; give it a disk with --disk, or choose another bus for the one that it has"
+    return ""
 
 
 def has_panicked(machine: Machine) -> bool:

@@ -35,8 +35,8 @@ class Standstill:
     def at(self, stops: int) -> int | None:
         """Return the instruction at which the guest stands still; None if it does not.
 
-        :param stops: how many stops there were so far.  The guest may be stopped, but then it is
-            for others to go on.
+        :param stops: how many stops there were so far.  The guest may be stopped; then others
+            decide when it goes on.
         """
         ticks = process.cpu_ticks(self._machine.pid)
         now = time.monotonic()

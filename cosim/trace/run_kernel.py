@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cosim.errors import GuestImageError
+from cosim.errors import CosimError
 from cosim.kernel import symbols
 from guest.spec import checksum
 
@@ -32,5 +32,5 @@ def symbols_of(guest: Mapping[str, Any]) -> symbols.Symbols | None:
     path = kernel_of(guest)
     try:
         return None if path is None else symbols.load(path)
-    except (OSError, GuestImageError):
+    except (OSError, CosimError):
         return None

@@ -117,7 +117,7 @@ _AD = pte.A | pte.D
 
 @inlined
 def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
-    """Every event but PTE_WRITE, FENCE and SATP_WRITE: the answer to an access, else 0.
+    """Handle every event but PTE_WRITE, FENCE and SATP_WRITE; return the answer to an access, or 0.
 
     :param seen: True if the policy protects tables, so that it notices when one dies.
     """
@@ -151,7 +151,8 @@ def other_event(hw: Hardware, p: Pool, event: Event, seen: bool) -> int:
 
 @inner
 def _table_dropped(p: Pool, page: int, seen: bool) -> None:
-    """Note that a page is no live table now: a root dies with it, other shadows if it is seen."""
+    """Note that a page is no live table now.  A root dies with it; other shadows do if the policy
+    notices."""
     p.state.live -= p.tables[page].live
     p.tables[page].live = 0
     row = 0
@@ -181,7 +182,7 @@ def is_leaf_table(p: Pool, page: int) -> bool:
 
 @inner
 def store(p: Pool, event: Event) -> int:
-    """Let the store of a PTE_WRITE reach the guest's table; its page if a shadow stands for it,
+    """Apply the store of a PTE_WRITE to the guest's table; return its page if that has a shadow,
     else -1."""
     if not event.flags & FLAG_CONT:
         p.state.store_trapped = 0
@@ -278,7 +279,7 @@ def _is_updated(satp: int, found: Walk) -> bool:
 
 @inner
 def _grant_withheld(p: Pool, satp: int, va: int) -> None:
-    """D of the page was set for one view: let the others that withhold W for want of it have it."""
+    """D of a page was set for one view; grant W in the others that withheld it for want of D."""
     for view in range(VIEWS):
         root = root_slot(p, satp, view)
         if root:
@@ -343,9 +344,9 @@ def _access(hw: Hardware, p: Pool, event: Event) -> int:
         if sets_dirty and p.by_view:
             _grant_withheld(p, satp, va)
         if _fill(p, satp, view, va, found) == EMPTY:
-            # The hypervisor makes the access for the guest: a link on its way is kept, or it is
-            # to an execute-only user page that a supervisor reads by SUM and MXR, which no
-            # permissions of a page in U-mode say.
+            # The hypervisor makes the access for the guest: a link on its way is kept, or a
+            # supervisor reads an execute-only user page by SUM and MXR, which no permissions of
+            # a shadow page can express.
             return found.pa
     raise RuntimeError("the shadow table denies what the guest's tables allow")
 
@@ -376,7 +377,7 @@ def _probe(
 def hardware_fence(
     hw: Hardware, p: Pool, hart: int, sub: int, first: int, last: int, asid: int
 ) -> None:
-    """Do to the hart's TLB what a fence of the guest asks for, in every privilege view."""
+    """Apply a fence of the guest to the hart's TLB, in every privilege view."""
     if not p.use_asid:
         sub &= ~_FORM_ASID
     tlb = tlb_of(hw, hart)

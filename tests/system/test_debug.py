@@ -154,6 +154,9 @@ def test_gdb_runs_backwards(micro: Gdb) -> None:
     micro("tbreak unmap")
     assert "unmap" in micro("reverse-continue")
     assert "va=" in micro("frame")
+    assert "No more reverse-execution history" in micro("reverse-continue")
+    assert "cosim_mark" in micro("frame")
+    assert "no earlier store to an entry" in micro("paging back")
 
 
 def test_a_watch_stops_before_the_next_change(micro: Gdb) -> None:

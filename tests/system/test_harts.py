@@ -14,6 +14,7 @@ from cosim.machine import tools
 from cosim.machine.configuration import MachineConfig, Timing
 from hypervisor_model.events import EventBatch, Fence, Kind, Priv, PteOp
 from tests.system import bare_kernel
+from tests.system.cosim_process import Home, run
 from tests.system.test_plugin import capture
 
 pytestmark = pytest.mark.system
@@ -85,3 +86,20 @@ def test_each_event_has_its_hart_and_its_place(harts: int, tmp_path: Path) -> No
     remote = run.of(Kind.REMOTE_FENCE)
     assert tally(remote, "hart", "sub", "harts", "a", "b", "c") == called
     assert set(remote["priv"].tolist()) == {Priv.S}
+
+
+def test_programs_that_move_between_harts(tmp_path: Path) -> None:
+    workload = "for i in 1 2 3; do /bin/paging-workload & done; wait"
+    words = ["run", "linux", "--smp", "2", "--model", "nested,shadow,lsp", "--json"]
+    ended = run([*words, "--workload", workload], Home(tmp_path / "home", "linux").environment())
+    assert ended.status == 0 and ended.stderr == ""
+    document = ended.document
+    assert (document["backend"], document["machine"]["harts"]) == ("plugin", 2)
+    assert document["guest"]["repeats"] is False
+    assert document["audit"]["missed_writes"] == 0
+    calls = document["events"]["remote_fence"]
+    assert calls > 0 and document["events"]["pte_write"] > 2_000
+    for name in ("nested", "shadow", "lsp"):
+        assert document["policies"][name]["exits"]["remote_fence"] == calls
+    for counts in document["translations"].values():
+        assert counts["compared"] > 50_000 and counts["illegal"] == 0

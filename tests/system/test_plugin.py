@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -463,15 +462,6 @@ def test_a_region_between_requests(tmp_path: Path) -> None:
     assert 100_000 < source.summary.instructions < 200_000_000
     kinds = Counter(events["kind"].tolist())
     assert kinds[Kind.PTE_WRITE] > 50 and kinds[Kind.PAGE_FAULT] > 20
-
-
-def test_two_harts_and_no_store_missed(tmp_path: Path) -> None:
-    spec = guest.ensure("linux", lambda *_: None)
-    config = replace(config_of(spec, spec.append), harts=2)
-    run = capture(config, tmp_path, Timing("live"), accesses="all")
-    assert run.labels == ["init", "done"]
-    assert set(run.events["hart"].tolist()) == {0, 1}
-    assert run.summary.missed == 0 and run.summary.tables > 100
 
 
 def test_marks_in_quick_succession_share_batches(tmp_path: Path) -> None:

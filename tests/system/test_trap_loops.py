@@ -89,3 +89,22 @@ def test_the_hint_helps(tmp_path: Path, home: Home) -> None:
     ended, _ = _capture("trap_loop", "plugin", tmp_path, home, "--cpu", "rv64", "--time-limit", "3")
     assert "3 s passed" in ended.line
     assert "traps" not in ended.line
+
+
+def test_the_time_limit_of_a_guest_that_always_comes_back_to_its_fault(
+    tmp_path: Path, home: Home
+) -> None:
+    """No loop of the vector: the limit ends it, and what was seen is kept.
+
+    QEMU hears that it is to end after some hundred thousand traps, which takes long on a busy
+    machine.
+    """
+    ended, document = _capture("trap_handler", "plugin", tmp_path, home, "--time-limit", "1")
+    assert ended.status == 3
+    assert "1 s passed and --to power-off was not reached; the guest is running;" in ended.line
+    assert not document["complete"]
+    assert document["events"]["fence"]["all"] == 1
+    assert document["events"]["page_fault"] > 1000
+    # QEMU was not killed, so the plugin has counted and audited.
+    assert document["region"]["instructions"] > 3000
+    assert document["audit"]["missed_writes"] == 0

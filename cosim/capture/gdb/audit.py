@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -42,10 +43,12 @@ class Audit:
 
     checks: int = 0
     missed: list[Missed] = field(default_factory=list)
+    dma: list[Missed] = field(default_factory=list)
+    """Entries that changed without an event where a device has written to RAM."""
     hardware_ad: int = 0
     """Entries in which QEMU's MMU has set A or D; each is an event."""
     missed_satp_writes: int = 0
-    """How often ``satp`` held something else than the last write that was seen."""
+    """How often ``satp`` differed from the last write that was seen."""
     late_sites: set[int] = field(default_factory=set)
     """Fences and ``satp`` writes in text that appeared unseen: some may have been executed."""
 
@@ -54,8 +57,10 @@ class Audit:
         return {
             "checks": self.checks,
             "missed_writes": len(self.missed),
+            "dma_writes": len(self.dma),
             "hardware_ad_updates": self.hardware_ad,
             "missed": [missed.to_json() for missed in self.missed[:_SHOWN]],
+            "dma": [written.to_json() for written in self.dma[:_SHOWN]],
             "missed_satp_writes": self.missed_satp_writes,
             "late_sites": len(self.late_sites),
             "late_site_addresses": [f"0x{va:x}" for va in sorted(self.late_sites)[:_SHOWN]],
@@ -88,13 +93,27 @@ class LateText(Protocol):
         """Return the virtual addresses of those that were not known before."""
 
 
-class Auditor:
-    """Looks for what was missed, and takes it in, so that the models go on from the truth."""
+def nothing(pa: int) -> bool:
+    """Return False: no device has written to ``pa``."""
+    return False
 
-    def __init__(self, tables: AuditedTables, text: LateText) -> None:
+
+class Auditor:
+    """Looks for what was missed, and takes it in, so that the models go on from the truth.
+
+    :param by_device: returns True if a device has written to an entry, given its address.
+    """
+
+    def __init__(
+        self,
+        tables: AuditedTables,
+        text: LateText,
+        by_device: Callable[[int], bool] = nothing,
+    ) -> None:
         self.audit = Audit()
         self._tables = tables
         self._text = text
+        self._by_device = by_device
         # Written out only if something was missed: it takes a disassembler.
         self._recent: deque[object] = deque(maxlen=_LAST_EVENTS)
 
@@ -113,7 +132,8 @@ class Auditor:
             else:
                 page, index = pa & -pte.PAGE, (pa & (pte.PAGE - 1)) >> 3
                 last_events = tuple(map(str, self._recent))
-                audit.missed.append(Missed(page, index, copy, ram, last_events))
+                changes = audit.dma if self._by_device(pa) else audit.missed
+                changes.append(Missed(page, index, copy, ram, last_events))
                 self._tables.found(pa)
         if audit.checks & (audit.checks - 1) == 0:
             # A scan costs too much for every fence.  The distance between two scans doubles, so

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.gdb import ahead, effects, pmp, samples
-from cosim.capture.gdb.audit import Audit, Auditor
+from cosim.capture.gdb.audit import Audit, Auditor, nothing
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
 from cosim.capture.gdb.effects import Executed
@@ -42,7 +42,7 @@ from hypervisor_model.jit import unsigned
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
 _IN_ONE_GO = 16
-"""After so many stops that were foretold, others may have their say."""
+"""After this many foretold stops, other work gets its turn."""
 _SOON_SECONDS = 0.02
 """Stops that are foretold mostly come within this."""
 _TRAPPED = 5
@@ -60,6 +60,7 @@ class Interception:
     :param stepping: which instructions are stepped for their accesses.
     :param one_by_one: hand the events over after each stop, before the guest goes on.
     :param foretold: the events to come, if they are known.
+    :param by_device: returns True if a device has written to the entry at an address.
     :raises RemoteError: when the stub refuses, is gone or does not answer; each method raises it.
     """
 
@@ -72,6 +73,7 @@ class Interception:
         stepping: Stepping | None = None,
         one_by_one: bool = False,
         foretold: Foretold | None = None,
+        by_device: Callable[[int], bool] = nothing,
     ) -> None:
         self._guest = StoppedGuest(stub)
         self._mark_at = layout.mark_at
@@ -88,7 +90,7 @@ class Interception:
         self._points = StopPoints(stub)
         self._coverage = Coverage(layout, self._tables, self._points)
         self._classifier = Classifier(self._guest, layout)
-        self._auditor = Auditor(self._tables, self._coverage)
+        self._auditor = Auditor(self._tables, self._coverage, by_device)
         self._countdown = Countdown(stepping or Stepping())
         self.active = False
         """True inside the region."""

@@ -10,11 +10,25 @@
 #include "traps.h"
 #include "vectors.h"
 
+/* Devices write to RAM unseen.  What they did to tables is looked for at a fence, but not at each
+ * one: the comparison of all tables with RAM takes as long as some 100,000 instructions. */
+static void look_for_device_writes(const struct stamp *at)
+{
+    enum { APART = 1 << 20 };
+    static uint64_t last;
+    uint64_t now = all_instructions();
+    if (options.devices && now - last >= APART) {
+        last = now;
+        tables_device_writes(at);
+    }
+}
+
 /* Of a fence's operands, 16 bits of an ASID and 14 of a VMID count. */
 static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at)
 {
     bool gstage = site.detail == FENCE_HFENCE_GVMA || site.detail == FENCE_HINVAL_GVMA;
     tables_hardware_updates(at);
+    look_for_device_writes(at);
     struct pending *pending = defer(vcpu, site, at);
     if (site.rs1) {
         pending->before = gstage ? reg_read(site.rs1) << 2 : reg_read(site.rs1);

@@ -79,6 +79,8 @@ static bool parse_option(const char *argument)
         options.switches = strtoull(value, &end, 0);
     } else if (IS("paging")) {
         options.paging = strtoull(value, &end, 0);
+    } else if (IS("devices")) {
+        options.devices = strtoul(value, &end, 0);
     } else if (IS("cboz")) {
         options.cbo_block = strtoul(value, &end, 0);
         return *end == 0 && options.cbo_block > 0 && options.cbo_block <= PAGE &&

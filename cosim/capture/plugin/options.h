@@ -29,6 +29,7 @@ struct options {
     unsigned cbo_block;
     uint64_t switches; /* ADUE and PBMTE of menvcfg, as far as the CPU can switch them */
     uint64_t paging;   /* what these two are after reset, or always */
+    bool devices;      /* whether devices may write to RAM */
     bool firmware; /* the guest runs in S-mode, and calls the firmware that runs in M-mode */
     uint64_t off_switch; /* physical address of the device that ends the machine; 0: none */
 };

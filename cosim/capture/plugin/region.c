@@ -61,6 +61,9 @@ enum end_reason { END_OF_MACHINE, END_OF_REGION };
 static void end_region(enum end_reason reason, uint64_t instructions, const struct stamp *at)
 {
     tables_hardware_updates(at);
+    if (options.devices) {
+        tables_device_writes(at);
+    }
     struct audit audit = tables_audit();
     send_calls();
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,

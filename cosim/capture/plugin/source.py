@@ -47,6 +47,8 @@ class PluginSource:
         harts, a call for remote fences is then an event, and a fence of the firmware is none.
     :param cbo_block: bytes that the CPU's ``cbo.zero`` clears.
     :param paging: what the CPU has of the paging features that a guest can switch.
+    :param devices: True if devices may write to RAM.  Entries that changed without a store are then
+        events, too (``PteOp.OTHER``).
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
     :raises UsageError: when ``slots``, ``start`` or ``end`` is wrong.
     """
@@ -67,6 +69,7 @@ class PluginSource:
         firmware: bool = True,
         cbo_block: int = CBO_BLOCK,
         paging: Paging = ALWAYS_SETS_AD,
+        devices: bool = False,
         timeout: float | None = None,
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
@@ -92,6 +95,8 @@ class PluginSource:
             f"switches={paging.switches:#x}",
             f"paging={paging.features:#x}",
         ]
+        if devices:
+            self._options.append("devices=1")
         if accesses == "all":
             self._options.append(f"filter={slots}")
         if mark is not None:

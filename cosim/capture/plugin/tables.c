@@ -341,6 +341,17 @@ void tables_hardware_updates(const struct stamp *at)
     }
 }
 
+void tables_device_writes(const struct stamp *at)
+{
+    size_t count = find_changed(false);
+    free_dropped();
+    for (size_t i = 0; i < count; i++) {
+        if (tables_live(found[i])) {
+            entry_written(found[i], found[i], 8, PTE_OP_OTHER, false, at);
+        }
+    }
+}
+
 void tables_vector_store(const struct stamp *at)
 {
     size_t count = find_changed(false);

@@ -45,6 +45,9 @@ bool tables_differ(const struct part *part, int parts);
 void tables_vector_store(const struct stamp *at);
 /* Look for entries in which the MMU has set A or D: each is an event. */
 void tables_hardware_updates(const struct stamp *at);
+/* Look for other entries that differ from their copies: a device wrote them, or a store was missed.
+ * Each is an event. */
+void tables_device_writes(const struct stamp *at);
 
 struct audit {
     uint64_t pages, entries, differ;

@@ -90,9 +90,7 @@ def maps(
     if diff or since is not None:
         old = _earlier(debuggee, since)
         found = changes(old, scan, wanted, coarse=coarse)
-        lines = rendering.changes_lines(scan, found)
-        if old.space.first != scan.space.first or old.space.second != scan.space.second:
-            lines.append(f"before, it was another address space: {old.space.registers_text()}")
+        lines = rendering.changes_lines(old, scan, found)
         return Answer("\n".join(lines), rendering.changes_document(scan, found))
     ranges = ranges_of(scan, wanted, coarse=coarse)
     return Answer(

@@ -18,6 +18,8 @@ from hypervisor_model.jit import unsigned
 from hypervisor_model.memory import GuestMemory
 from hypervisor_model.policies.machine import MachineModel
 
+_TABLE_KINDS = (Kind.TABLE_ADD, Kind.TABLE_ENTRY, Kind.TABLE_DROP)
+
 
 class TracePoint(PhysicalMemory):
     """Memory of which only the pages that are live tables are known.
@@ -93,7 +95,8 @@ class TracePoint(PhysicalMemory):
 
 
 def at_event(trace: TraceReader, event: int | None) -> TracePoint:
-    """Return the tables just before an event of a trace.
+    """Return the tables just before an event of a trace; behind the TABLE_* events there, if it is
+    one.
 
     :param event: its number, from 0; None for the end of the trace.
     :raises UsageError: when the trace has no such event.
@@ -110,13 +113,21 @@ def at_event(trace: TraceReader, event: int | None) -> TracePoint:
 
 
 def until(batches: Iterable[EventBatch], event: int | None) -> Iterable[EventBatch]:
-    """Yield the events before number ``event``; all if it is None."""
+    """Yield the events before number ``event``; all if it is None.
+
+    TABLE_* events tell which tables the event before them made live, and no instruction lies
+    between.  So those from number ``event`` on come along.
+    """
     left = event
     for batch in batches:
         if left is None:
             yield batch
             continue
-        yield batch[:left]
-        left -= min(left, len(batch))
+        cut = min(left, len(batch))
+        left -= cut
         if not left:
+            others = np.flatnonzero(~np.isin(batch["kind"][cut:], _TABLE_KINDS))
+            cut = cut + int(others[0]) if len(others) else len(batch)
+        yield batch[:cut]
+        if cut < len(batch):
             return

@@ -85,7 +85,7 @@ def test_neighbours_that_changed_alike_are_one_change() -> None:
     old, new = scans(
         {i: leaf(10 + i) for i in range(4)}, {i: leaf(10 + i, 0xC3) for i in range(1, 6)}
     )
-    assert changes_lines(new, changes(old, new)) == [
+    assert changes_lines(old, new, changes(old, new)) == [
         "-  0x0000000000000000-0x0000000000000fff  pa 0x8000a000   4 KiB  4K  DA---WRV",
         "-  0x0000000000001000-0x0000000000003fff  pa 0x8000b000  12 KiB  4K  DA---WRV",
         "+  0x0000000000001000-0x0000000000003fff  pa 0x8000b000  12 KiB  4K  DA----RV",

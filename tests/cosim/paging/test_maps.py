@@ -318,3 +318,25 @@ def test_letters_of_a_filter() -> None:
     with pytest.raises(UsageError, match="'Z' is not a permission"):
         bits_of("rz")
     assert len(chosen(small({}).leaves, Filter())) == 0
+
+
+def test_an_address_that_is_not_physical_is_refused() -> None:
+    answer = scan(RamWords(np.zeros(512, np.int64), BASE), Space(satp=8 << 60 | BASE >> 12))
+    for search in (find, find_guest_physical):
+        with pytest.raises(UsageError, match=r"no physical address.*`walk` tells"):
+            search(answer, 0xFFFF_FFFF_8000_0000)
+
+
+def test_a_scan_loads_no_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading it would take a quarter of a second, for a few calls."""
+
+    def refuse(self: object, *_: object) -> None:
+        raise AssertionError(f"{self} is called")
+
+    words = np.zeros(512, np.int64)
+    words[1] = 1 << 28 | FINE
+    monkeypatch.setattr(type(pte.is_leaf), "__call__", refuse)
+    space = Space(satp=8 << 60 | BASE >> 12)
+    (found,) = maps(scan(RamWords(words, BASE), space))
+    assert (found.va, found.pa) == (1 << 30, 1 << 30)
+    assert maps_lines(scan(RamWords(words, BASE), space), [found])

@@ -20,6 +20,7 @@ from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.backends.both import Both
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
+from tests.cosim.kernel.test_images import elf
 
 EXAMPLES = sorted((Path(__file__).parents[3] / "scripts" / "runs").glob("*.toml"))
 
@@ -170,6 +171,33 @@ def test_paths_start_at_the_file(tmp_path: Path) -> None:
         load(tmp_path, 'kernel = "fw"')  # There, but no kernel.
     runs = load(tmp_path, 'guest = "micro"\nbios = "fw"')
     assert runs["file"].bios == str(tmp_path / "fw")
+
+
+def test_a_flat_kernel_needs_its_load_address_and_no_other_may_have_one(tmp_path: Path) -> None:
+    (tmp_path / "flat").write_bytes(b"\x13\0\0\0" * 9)
+    (tmp_path / "elf").write_bytes(elf())
+    for place in ("0x8020_0000", '"0x80200000"'):
+        runs = load(tmp_path, f'kernel = "flat"\nload_address = {place}')
+        assert runs["file"].load_address == 0x8020_0000
+    for text, says in (
+        ('kernel = "flat"', ":1: kernel: names .*flat, which is .*give load_address, too"),
+        ('kernel = "elf"\nload_address = 0x80200000', ":2: load_address: is for a flat binary"),
+        ('guest = "linux"\nload_address = 0x80200000', ":2: load_address: needs kernel with a"),
+        ('kernel = "flat"\nload_address = 0x1000', ":2: load_address: is 4096, not an address"),
+        ('kernel = "flat"\nload_address = "here"', ":2: load_address: is 'here', not an address"),
+        ('kernel = "flat"\nload_address = true', ":2: load_address: is True, not an address"),
+    ):
+        with pytest.raises(RunFileError, match=says):
+            load(tmp_path, text)
+
+
+def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
+    (tmp_path / "fw").write_bytes(b"x")
+    assert load(tmp_path, 'bios = "fw"')["file"].kernel is None
+    with pytest.raises(RunFileError, match=r":1: guest: is missing"):
+        load(tmp_path, 'bios = "none"')
+    with pytest.raises(RunFileError, match=r":2: append: needs kernel, which takes it"):
+        load(tmp_path, 'bios = "fw"\nappend = "x"')
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,32 @@ def test_updates_by_hardware_are_not_compared() -> None:
     assert merge.agreement.difference is not None
 
 
+def test_the_mmu_may_have_used_a_table_before_the_plugin_reads_it() -> None:
+    leaf = pte.V | pte.R | pte.X
+    stream = joined([event(Kind.TABLE_ENTRY, 1, c=leaf | pte.A), event(Kind.FENCE, 2)])
+    seen = as_gdb(stream)
+    seen["c"][0] = leaf
+    assert run(stream, [seen], hardware_ad=True)[0].agreement.difference is None
+    assert run(stream, [seen])[0].agreement.difference is not None
+    seen["c"][0] = leaf | pte.W
+    assert run(stream, [seen], hardware_ad=True)[0].agreement.difference is not None
+
+
+def test_changes_without_a_store_are_not_compared_and_the_plugins_are_kept() -> None:
+    fence, end = event(Kind.FENCE, 0), event(Kind.FENCE, 3)
+    ours = event(Kind.PTE_WRITE, 1, c=5, sub=PteOp.OTHER)
+    theirs = event(Kind.PTE_WRITE, 2, c=5, sub=PteOp.OTHER)
+    stream = joined([fence, end, theirs])
+    merge, out = run(stream, [as_gdb(joined([fence, ours, end]))])
+    assert merge.agreement.difference is None
+    assert merge.agreement.events == merge.agreement.equal == 2
+    assert (out == stream).all()
+    # A store that gdb only found afterwards is a difference.
+    store = event(Kind.PTE_WRITE, 1, c=5, size=8)
+    merge, _ = run(joined([fence, store, end]), [as_gdb(joined([fence, ours, end]))])
+    assert merge.agreement.difference is not None
+
+
 @pytest.mark.parametrize("found", [True, False])
 def test_fences_in_late_text(found: bool) -> None:
     """Only the plugin sees a fence in text that appeared; gdb's search must find the text later."""

@@ -34,6 +34,7 @@ def _plan() -> Plan:
     return Plan(
         name="run",
         machine=MachineConfig(kernel=kernel, append="ls"),
+        kernel=kernel,
         image=KernelImage(kernel, "elf", 0, ()),
         symbols=Symbols(np.empty(0, np.uint64), []),
         qemu=Tool(Path("qemu"), (10, 0, 0), "10"),

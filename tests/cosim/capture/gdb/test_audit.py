@@ -90,3 +90,16 @@ def test_a_satp_that_nobody_wrote_is_taken_in_once() -> None:
     tables.wrong = {0x8000_0000: (0, 1)}
     auditor.check_tables()
     assert auditor.audit.missed[0].last_events == (f"satp found to be {9 << 60:#x} at 0x100",)
+
+
+def test_what_a_device_wrote_is_told_apart_from_what_was_missed() -> None:
+    tables = PlayedTables()
+    tables.wrong = {0x1000: (0, 1), 0x1008: (0, 3), 0x2000: BY_MMU}
+    auditor = Auditor(tables, PlayedText(), lambda pa: pa in (0x1008, 0x2000))
+    auditor.check_tables()
+    shown = auditor.audit.to_json()
+    assert (shown["missed_writes"], shown["dma_writes"], shown["hardware_ad_updates"]) == (1, 1, 1)
+    assert [(one.page, one.index) for one in auditor.audit.dma] == [(0x1000, 1)]
+    assert [(one.page, one.index) for one in auditor.audit.missed] == [(0x1000, 0)]
+    # The models go on from what is in RAM, whoever wrote it.
+    assert (0x1000, PteOp.OTHER) in tables.taken and (0x1008, PteOp.OTHER) in tables.taken

@@ -14,6 +14,7 @@ from hypervisor_model.events import Kind, Satp, empty
 from tests.cosim.streams import arbitrary_batch, write_trace
 
 RAM = 0x8000_0000
+TABLE_KINDS = (Kind.TABLE_ADD, Kind.TABLE_ENTRY, Kind.TABLE_DROP)
 
 
 @pytest.mark.parametrize("event", [0, 1, 63, 64, 65, 500, 900, None])
@@ -28,7 +29,10 @@ def test_it_is_what_a_plain_replay_gives(event: int | None, tmp_path: Path) -> N
     point = at_event(TraceReader(tmp_path / "t"), event)
     live: dict[int, dict[int, int]] = {}
     satp = 0
-    for one in batch[:event]:
+    end = len(batch) if event is None else event
+    while end < len(batch) and batch["kind"][end] in TABLE_KINDS:
+        end += 1
+    for one in batch[:end]:
         kind, a = int(one["kind"]), int(one["a"])
         if kind == Kind.TABLE_ADD:
             live[a] = {}
@@ -38,7 +42,7 @@ def test_it_is_what_a_plain_replay_gives(event: int | None, tmp_path: Path) -> N
             live[a & ~4095][a & 4095] = int(one["c"])
         elif kind == Kind.SATP_WRITE and one["sub"] == Satp.SATP and one["hart"] == 0:
             satp = int(one["b"])
-    assert point.events == (len(batch) if event is None else event)
+    assert point.events == end
     assert point.registers().satp == satp % (1 << 64)
     asked = np.arange(RAM, RAM + 8 * 4096, 4096)
     entries, readable = point.tables(asked)
@@ -66,6 +70,21 @@ def test_events_and_harts_that_are_not_there(tmp_path: Path) -> None:
 
 def test_batches_are_cut_at_the_event() -> None:
     batches = [empty(3), empty(4), empty(5)]
+    for batch in batches:
+        batch["kind"] = Kind.FENCE
     for event in range(13):
         assert sum(len(batch) for batch in until(batches, event)) == min(event, 12)
     assert sum(len(batch) for batch in until(batches, None)) == 12
+
+
+def test_tables_come_with_the_event_that_made_them_live() -> None:
+    """Here they go on in the next batch, and end in the third."""
+    batches = [empty(3), empty(4), empty(5)]
+    for batch in batches:
+        batch["kind"] = Kind.TABLE_ENTRY
+    batches[0]["kind"][:2] = Kind.SATP_WRITE
+    batches[2]["kind"][1:] = Kind.FENCE
+    lengths = {
+        event: sum(len(batch) for batch in until(batches, event)) for event in (1, 2, 5, 7, 8, 9)
+    }
+    assert lengths == {1: 1, 2: 8, 5: 8, 7: 8, 8: 8, 9: 9}

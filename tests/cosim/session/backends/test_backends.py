@@ -107,6 +107,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return Plan(
             name=spec.name,
             machine=MachineConfig(kernel=kernel, memory=1 << 24),
+            kernel=kernel,
             image=KernelImage(kernel, "elf", 0, ()),
             symbols=Symbols(np.empty(0, np.uint64), []),
             qemu=Tool(Path("qemu"), (10, 0, 0), "10"),

@@ -1,0 +1,2 @@
+        .equ    SPINS, 1
+        .include "disk_dma.S"
