@@ -36,7 +36,7 @@ class Gdb(Backend):
         metadata={
             OPTION: Option(
                 checks.count,
-                "Step N instructions after each event (gdb backend).",
+                "Step N instructions after each event (not with --backend plugin).",
                 metavar="N",
                 kind=int,
                 selects=True,
@@ -49,7 +49,7 @@ class Gdb(Backend):
         metadata={
             OPTION: Option(
                 checks.switch,
-                "Step the whole region (gdb backend; small guests only).",
+                "Step the whole region (not with --backend plugin; small guests only).",
                 commands=_RUN,
                 in_files=False,
             )
@@ -61,7 +61,7 @@ class Gdb(Backend):
         metadata={
             OPTION: Option(
                 checks.output_file,
-                "Write what gdb and cosim say to each other here (gdb backend).",
+                "Write what gdb and cosim say to each other here (not with --backend plugin).",
                 metavar="FILE",
                 kind=Path,
                 commands=_RUN,
@@ -75,7 +75,7 @@ class Gdb(Backend):
         metadata={
             OPTION: Option(
                 checks.output_file,
-                "Write the packets to and from QEMU's gdb stub here (gdb backend).",
+                "Write the packets to and from QEMU's gdb stub here (not with --backend plugin).",
                 metavar="FILE",
                 kind=Path,
                 commands=_RUN,

@@ -56,7 +56,7 @@ class Plugin(Backend):
         metadata={
             OPTION: Option(
                 checks.switch,
-                "Capture only tables, fences and satp: smaller and faster (plugin backend).",
+                "Capture only tables, fences and satp: smaller, faster (not with --backend gdb).",
                 spelling="--no-accesses",
                 flag=False,
                 commands=frozenset({"capture"}),
@@ -70,7 +70,7 @@ class Plugin(Backend):
         metadata={
             OPTION: Option(
                 _slots,
-                "Access-filter slots (plugin backend); 1 drops the fewest accesses.",
+                "Access-filter slots (not with --backend gdb); 1 drops the fewest accesses.",
                 metavar="SLOTS",
                 kind=int,
             )
@@ -82,7 +82,7 @@ class Plugin(Backend):
         metadata={
             OPTION: Option(
                 _socket,
-                "The guest waits for your gdb at this socket (plugin backend).",
+                "The guest waits for your gdb at this socket (only with --backend plugin).",
                 metavar="SOCKET",
                 commands=frozenset({"run"}),
                 in_files=False,
