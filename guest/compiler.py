@@ -12,9 +12,10 @@ from cosim.machine import tools
 _FLAGS = """
     -O2 -g -Wall -Wextra -Werror -Wno-unused-function -std=gnu11
     -static -nostdlib -ffreestanding -fno-pic -no-pie -fno-stack-protector
-    -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns
+    -fno-asynchronous-unwind-tables -fno-unwind-tables -fno-tree-loop-distribute-patterns
     -mabi=lp64d -mcmodel=medany -mno-relax -Wl,--no-relax -Wl,--build-id=none
 """
+"""Without unwind tables, what gdb needs to find callers is in .debug_frame, which is kept."""
 _HOSTED_FLAGS = """
     -O2 -s -Wall -Wextra -Werror -std=gnu11 -static -march=rv64gc -mabi=lp64d
     -ffp-contract=off -Wl,--build-id=none
