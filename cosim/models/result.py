@@ -161,9 +161,11 @@ class Origin:
                 filter=_part({"filter": 256, **data["stream"]}, "filter", int),
             ),
             machine=MachineModel.from_json(_part(data, "machine", dict)),
-            # Older traces do not say it; of their backends only mi saw less.
+            # Older traces do not say it; of their backends only the renamed one saw less.
             virtual_machines=_part(
-                {"virtual_machines": data["backend"] != "mi", **data}, "virtual_machines", bool
+                {"virtual_machines": data["backend"] not in _RENAMED, **data},
+                "virtual_machines",
+                bool,
             ),
         )
 
