@@ -93,7 +93,7 @@ class PteOp(IntEnum):
 
 
 class Fence(IntEnum):
-    """``sub`` of a (REMOTE_)FENCE: the low two bits are the form, the rest the instruction."""
+    """``sub`` of a FENCE or REMOTE_FENCE: the form in the low two bits, and the instruction."""
 
     ALL = 0
     VA = 1

@@ -117,7 +117,7 @@ class ResultDocument(TypedDict):
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
     spread: NotRequired[Json]
-    """How far the counts of several runs spread (:mod:`cosim.models.spread`); only if there were
+    """How far the counts of several runs spread (``cosim.models.spread``); only if there were
     several."""
 
 
