@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 USER_MARK = 0x3C_0514_0000
-"""Virtual address of the mark instruction of ``cosim-mark``, executed in U-mode."""
+"""Virtual address of the mark instruction in programs under Linux, which execute it in U-mode."""
 
 SYMBOL = "cosim_mark"
 """Symbol of the mark instruction in the ELF file of a bare guest."""

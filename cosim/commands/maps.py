@@ -58,7 +58,7 @@ def _range(text: str) -> tuple[int, int]:
     metavar="EVENT",
     help="With --trace: show what has changed since just before this event.",
 )
-@click.option("--tables", is_flag=True, help="Show the pages that are tables instead.")
+@click.option("--tables", is_flag=True, help="Show the tables, not what they map.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     user: bool,

@@ -52,7 +52,7 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
         click.option(
             "--bios",
             metavar="none|FILE",
-            help="Firmware, if you like without --kernel; none starts in M-mode.",
+            help="Firmware; --kernel is then optional.  none: the kernel starts in M-mode.",
         ),
         click.option("--memory", metavar="SIZE", help="Guest RAM, for example 512M."),
         click.option("--cpu", metavar="STR", help="QEMU's -cpu, for example rv64,sv57=off."),
@@ -138,8 +138,10 @@ def _devices() -> list[Callable[[Any], Any]]:
             metavar="FILE[,to=PATH]",
             help="Add a file or folder to the initramfs.  Repeatable.",
         ),
-        click.option("--qemu", metavar="ARGS", help="Further arguments for QEMU, in one word."),
-        click.option("--like", metavar="xv6", help="Machine and disk as in a known Makefile."),
+        click.option(
+            "--qemu", metavar="ARGS", help="Further arguments for QEMU, quoted as one word."
+        ),
+        click.option("--like", metavar="xv6", help="Machine and disk as in the Makefile of xv6."),
     ]
 
 

@@ -32,7 +32,7 @@ from cosim.session.backends import FOR_RUN
     "--runs",
     type=int,
     metavar="K",
-    help="With --smp: run it so often; give each count's median and spread.",
+    help="With --smp: run the guest K times; give each count's median and spread.",
 )
 @click.option(
     "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."

@@ -117,7 +117,7 @@ class ResultDocument(TypedDict):
     translations: dict[str, TranslationCounts]
     illegal_translations: list[Json]
     spread: NotRequired[Json]
-    """How far the counts of several runs spread (:mod:`cosim.models.spread`); only if there were
+    """How far the counts of several runs spread (``cosim.models.spread``); only if there were
     several."""
 
 
@@ -161,9 +161,11 @@ class Origin:
                 filter=_part({"filter": 256, **data["stream"]}, "filter", int),
             ),
             machine=MachineModel.from_json(_part(data, "machine", dict)),
-            # Older traces do not say it; of their backends only mi saw less.
+            # Older traces do not say it; of their backends only the renamed one saw less.
             virtual_machines=_part(
-                {"virtual_machines": data["backend"] != "mi", **data}, "virtual_machines", bool
+                {"virtual_machines": data["backend"] not in _RENAMED, **data},
+                "virtual_machines",
+                bool,
             ),
         )
 

@@ -56,7 +56,7 @@ from cosim.run import request, toml_lines
 from cosim.run.backend_options import Backends
 from cosim.run.names import IN_FILE
 from cosim.run.run_spec import RunSpec
-from cosim.run.toml_lines import Path as Place
+from cosim.run.toml_lines import Place
 from hypervisor_model.policies.machine import MODELLED, MachineModel
 
 Keys = tuple[str, ...]

@@ -11,17 +11,17 @@ import tomllib
 from collections.abc import Iterator
 from typing import Any
 
-Path = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 """Keys and array indices from the top of the document to a value."""
 
 
-def find(text: str, path: Path) -> int:
-    """Return the line (from 1) of the statement in the valid TOML ``text`` that sets ``path``.
+def find(text: str, place: Place) -> int:
+    """Return the line (from 1) of the statement in the valid TOML ``text`` that sets ``place``.
 
-    If ``path`` does not exist, return the line of the longest part of it that does, or 1.
+    If ``place`` does not exist, return the line of the longest part of it that does, or 1.
     This parses the text once for each line, so use it for error messages only.
     """
-    lines: dict[Path, int] = {(): 1}
+    lines: dict[Place, int] = {(): 1}
     start = 1
     rows = text.split("\n")
     for end in range(1, len(rows) + 1):
@@ -32,27 +32,27 @@ def find(text: str, path: Path) -> int:
             document = tomllib.loads("\n".join(rows[:end]) + "\n")
         except tomllib.TOMLDecodeError:
             continue
-        for found in _paths(document):
+        for found in _places(document):
             lines.setdefault(found, start)
         start = end + 1
-    while path not in lines:
-        path = path[:-1]
-    return lines[path]
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
 
 
-def _paths(value: Any, at: Path = ()) -> Iterator[Path]:
+def _places(value: Any, at: Place = ()) -> Iterator[Place]:
     yield at
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _paths(item, (*at, key))
+            yield from _places(item, (*at, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from _paths(item, (*at, index))
+            yield from _places(item, (*at, index))
 
 
-def dotted(path: Path) -> str:
-    """Return ``path`` as people write it: ``run[0].console[1].expect``."""
+def dotted(place: Place) -> str:
+    """Return ``place`` as people write it: ``run[0].console[1].expect``."""
     text = ""
-    for part in path:
+    for part in place:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text

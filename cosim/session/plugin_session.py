@@ -24,7 +24,7 @@ from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
-from cosim.session.protocol import STOPPED, Counts, Outcome, Progress, Watchers, ended_by
+from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
@@ -137,10 +137,10 @@ class PluginSession:
         ending = self._ending(error)
         return Outcome(self._pipeline.document(ending), error, ending, self._counts())
 
-    def _counts(self) -> Counts:
+    def _counts(self) -> QemuCounts:
         begin = self._source.begin_place
         before = 0 if begin is None else begin.instructions - begin.retired
-        return Counts(before, self._source.calls)
+        return QemuCounts(before, self._source.calls)
 
     @property
     def labels(self) -> list[str]:

@@ -51,7 +51,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Counts:
+class QemuCounts:
     """How QEMU's own count of instructions follows from the plugin's, which is of those that
     retired."""
 
@@ -73,7 +73,7 @@ class Outcome:
     """None if the region was not reached."""
     error: CosimError | KeyboardInterrupt | None = None
     ending: Ending | None = None
-    counts: Counts | None = None
+    counts: QemuCounts | None = None
     """None if the source does not say."""
 
 

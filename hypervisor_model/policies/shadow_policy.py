@@ -29,7 +29,7 @@ SHADOW_COUNTERS = (
 class ShadowPolicy(Policy):
     """A policy that has a pool of shadow pages.
 
-    Its class names three kernels (:meth:`kernels`); all else is common.
+    Its class names four kernels (:meth:`kernels`); all else is common.
     """
 
     protects: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cosim.models.counts import EventCounter
 from cosim.models.result import Ending, Origin, ResultDocument, TranslationCounts, document
 from cosim.trace.writer import TraceWriter
-from hypervisor_model.events import EVENT, EventBatch, Kind
+from hypervisor_model.events import EVENT, EventBatch, Kind, empty
 from hypervisor_model.policies import MachineModel, Stream
 
 ORIGIN = Origin(
@@ -32,7 +32,11 @@ ENDING = Ending(
 def arbitrary_batch(count: int, seed: int) -> EventBatch:
     """``count`` events with valid kinds and arbitrary bits in every other stored field."""
     random = np.random.default_rng(seed)
-    batch: EventBatch = np.frombuffer(random.bytes(count * EVENT.itemsize), dtype=EVENT).copy()
+    bits = np.frombuffer(random.bytes(count * EVENT.itemsize), dtype=EVENT)
+    # Bytes between fields, if there are any, are 0 as in every batch.
+    batch = empty(count)
+    for name in EVENT.fields or ():
+        batch[name] = bits[name]
     batch["kind"] = random.integers(1, max(Kind), count, endpoint=True)
     # Negative counts other than -1 (unknown) do not exist.
     batch["icount"] = np.maximum(batch["icount"], -1)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 
+from cosim.capture import marks
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.paging import ALWAYS_SETS_AD, Paging
 from cosim.capture.plugin import build, unsent
@@ -18,9 +19,6 @@ from cosim.machine.configuration import OFF_SWITCH
 from hypervisor_model.events import EventBatch
 
 LABEL_LARGEST = 32
-
-USER_MARK = 0x3C05140000
-"""Address of the mark instruction in programs under Linux."""
 
 
 class PluginSource:
@@ -64,7 +62,7 @@ class PluginSource:
         slots: int = FILTER_SLOTS,
         start: str = "boot",
         end: str = "end",
-        mark: int | None = USER_MARK,
+        mark: int | None = marks.USER_MARK,
         mark_in_user: bool = True,
         firmware: bool = True,
         cbo_block: int = CBO_BLOCK,

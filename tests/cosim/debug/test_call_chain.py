@@ -13,7 +13,7 @@ from cosim.debug.counted_events import Place
 from cosim.errors import GdbError
 from cosim.kernel.places import Frame
 from cosim.machine.configuration import RAM_BASE
-from cosim.session.protocol import Counts
+from cosim.session.protocol import QemuCounts
 
 
 class Named:
@@ -129,5 +129,5 @@ def test_an_older_gdb_forgets_registers_by_another_command() -> None:
 
 
 def test_qemu_counts_more_than_what_retires() -> None:
-    counts = Counts(before=3, calls=[10, 10, 20])
+    counts = QemuCounts(before=3, calls=[10, 10, 20])
     assert [counts.of(retired) for retired in (9, 10, 19, 20)] == [12, 15, 24, 26]

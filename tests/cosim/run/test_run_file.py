@@ -416,7 +416,7 @@ name = "b"
         (("missing",), 1),
     ],
 )
-def test_lines_of_keys(path: toml_lines.Path, line: int) -> None:
+def test_lines_of_keys(path: toml_lines.Place, line: int) -> None:
     assert toml_lines.find(TOML, path) == line
 
 

@@ -17,7 +17,7 @@ from trace_tables import DOCUMENT, updated
 from cosim.trace import query, reader, schema
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader
-from hypervisor_model.events import EventBatch, empty
+from hypervisor_model.events import FIELDS, Content, EventBatch, empty
 from tests.cosim.streams import ORIGIN, arbitrary_batch
 
 KINDS_1 = (
@@ -156,8 +156,9 @@ def test_a_trace_of_each_version_is_read(version: int, tmp_path: Path) -> None:
     batch["icount"][::5] = -1
     write, names, slots = WRITERS[version]
     batch["kind"] = (batch["kind"] - 1) % len(names) + 1
-    if version < 4:
-        batch["harts"] = 0
+    for field in FIELDS:
+        if field.since > version:
+            batch[field.name] = -1 if field.content is Content.COUNT else 0
     write(tmp_path / "t", batch)
     trace = TraceReader(tmp_path / "t")
     assert trace.version == version
