@@ -16,9 +16,10 @@ handles stops.  These are counted in separate runs, because counting takes time.
 
 What is compared: (a) and (b) re-execute the same recording over the same region, stop at the same
 instructions with the same points, and step each of them once.  Not the same: (b) also pays for gdb
-at the region's ends, for the models, and for its first look at each instruction.
+at the region's ends, for the models, and for its first look at each instruction.  A longer region
+(--ops) shows what a stop costs beyond that.
 
-Example: .venv/bin/python scripts/bench_stops.py --guest micro --json
+Example: .venv/bin/python scripts/bench_stops.py --guest micro --ops 16000 --json
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ from cosim.session.recording import record
 
 WORKLOADS = {
     "linux": "cosim-mark begin; busybox true; busybox true; cosim-mark end",
-    "micro": "scenario=lsp-bench pages=64 ops=4000 share=50",
+    "micro": "scenario=lsp-bench pages=64 ops={ops} share=50",
 }
 _PC = 32
 
@@ -308,6 +309,7 @@ def gdb_alone(resolved: Plan, log: Path, folder: Path, seconds: float) -> Rate:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--guest", choices=list(WORKLOADS), default="linux")
+    parser.add_argument("--ops", type=int, default=4000, help="page operations of micro (4000)")
     parser.add_argument("--rounds", type=int, default=5, help="of (b) and (a) in turns")
     parser.add_argument("--gdb-seconds", type=float, default=30.0)
     parser.add_argument("--json", action="store_true")
@@ -316,7 +318,7 @@ def main() -> None:
         name="bench",
         backend=Gdb(),
         guest=options.guest,
-        workload=WORKLOADS[options.guest],
+        workload=WORKLOADS[options.guest].format(ops=options.ops),
         region_from="mark:begin",
         region_to="power-off",
     )

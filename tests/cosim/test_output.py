@@ -138,6 +138,8 @@ def test_the_live_view_shows_a_place_as_it_is() -> None:
 
 def test_a_progress_bar_shows_its_text_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
+    # A dumb terminal gets no bar.
+    monkeypatch.setenv("TERM", "xterm")
     console = output._Console(file=file, force_terminal=True, width=200)
     monkeypatch.setattr(output, "messages", console)
     with output.progress(f"[/x]{TITLE}") as step:
