@@ -93,7 +93,7 @@ class PteOp(IntEnum):
 
 
 class Fence(IntEnum):
-    """``sub`` of a (REMOTE_)FENCE: the low two bits are the form, the rest the instruction."""
+    """``sub`` of a fence, also a remote one: the low two bits are the form, the rest the kind."""
 
     ALL = 0
     VA = 1
