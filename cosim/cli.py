@@ -152,7 +152,7 @@ def _status(argv: list[str] | None) -> int:
         advice = "free some memory" if short else "free space, or check the permissions"
         if getattr(error, "errno", None) == errno.EIO:
             advice = "a terminal has gone, or a disk is damaged"
-        note(f"cosim: {error or 'out of memory'}; {advice}")
+        note(f"cosim: {str(error) or 'out of memory'}; {advice}")
         return 3
     except Exception:
         # Not status 1, because that is a finding.

@@ -43,6 +43,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"(numpy|collections\.abc|contextlib|enum)\..+|(pathlib\.)?Path"),
     # What no user of the API calls has no page.
     (r"py:mod", r"hypervisor_model\.(jit|walk)|cosim\.(trace\.schema|report\.plot_tables)"),
+    (r"py:mod", r"cosim\.models\.spread"),
     (r"py:class", r"(cosim\.run\.plan\.)?Plan|(cosim\.models\.pipeline\.)?Pipeline"),
     (r"py:class", r"hypervisor_model\.policies\.options\.NoOptions"),
     (r"py:meth|py:data", r"_\w+|LAYOUTS"),

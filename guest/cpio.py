@@ -43,7 +43,7 @@ def regular(path: str, data: bytes, mode: int = 0o644) -> Entry:
 
 def symlink(path: str, target: str) -> Entry:
     """Return the entry of a symbolic link to ``target``."""
-    return Entry(path, stat.S_IFLNK | 0o777, target.encode())
+    return Entry(path, stat.S_IFLNK | 0o777, target.encode(errors="surrogateescape"))
 
 
 def character_device(path: str, major: int, minor: int, mode: int = 0o600) -> Entry:
@@ -66,7 +66,7 @@ def compressed(entries: Iterable[Entry]) -> bytes:
 
 
 def _record(entry: Entry, inode: int) -> bytes:
-    name = entry.path.encode() + b"\0"
+    name = entry.path.encode(errors="surrogateescape") + b"\0"
     links = 2 if stat.S_ISDIR(entry.mode) else 1
     fields = (
         inode,

@@ -40,6 +40,8 @@ def do_runs(
     """
     execute = execute or partial(one_run.document, offline=offline)
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
+    if trace:
+        _check_once(loaded)
     _check(loaded)
     folder = output or loaded.output
     specs = [replace(spec, trace=True) if trace else spec for spec in loaded.runs]
@@ -55,6 +57,20 @@ def do_runs(
             # Outside the table, so that it is never folded.
             print_line(f"results: {folder}/RUN/{batch.RESULT}")
     return max(outcome.exit_status for outcome in outcomes)
+
+
+def _check_once(loaded: RunFile) -> None:
+    """Check that no run is to be repeated, since all would have their trace in one folder.
+
+    :raises RunFileError: when one is; it names line and key.
+    """
+    for spec in loaded.runs:
+        if spec.runs > 1:
+            wrong = UsageError(
+                "cannot be used with `cosim capture`, which keeps one trace of a run"
+            )
+            wrong.key = "runs"
+            loaded.refuse(spec.name, wrong)
 
 
 def _check(loaded: RunFile) -> None:

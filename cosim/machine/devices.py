@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cosim.machine.option_text import option_value
+from cosim.machine.option_text import image_name, option_value
 
 Bus = Literal["pci", "mmio", "mmio-legacy"]
 """How a device is connected.  ``mmio`` is virtio 1.0; ``mmio-legacy`` is virtio before that."""
@@ -85,7 +85,7 @@ class Devices:
             keep = "readonly=on" if number == 0 else "snapshot=on"
             words += [
                 "-drive",
-                f"if=pflash,unit={number},format=raw,{keep},file={option_value(path)}",
+                f"if=pflash,unit={number},format=raw,{keep},file={image_name(path)}",
             ]
         for number, disk in enumerate(self.disks):
             words += _disk(number, disk, slots.place(disk.bus or self.bus), repeats)
@@ -126,7 +126,7 @@ def _disk(number: int, disk: Disk, place: str, repeats: bool) -> list[str]:
     image = f"{name}-image" if repeats else name
     overlay = "off" if disk.writable else "on"
     drive = f"if=none,id={image},format={disk.format or 'raw'},snapshot={overlay}"
-    words = ["-drive", f"{drive},file={option_value(disk.path)}"]
+    words = ["-drive", f"{drive},file={image_name(disk.path)}"]
     if repeats:
         words += ["-drive", f"driver=blkreplay,if=none,image={image},id={name}"]
     # By default, QEMU stops a guest whose disk is full, and nobody would hear of it.

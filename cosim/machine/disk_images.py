@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,6 +26,10 @@ _SECTOR = 512
 _LONGEST_CHAIN = 16
 _LONGEST_NAME = 1023
 """Bytes of the name of a backing file, by the specification of qcow2."""
+_LARGEST = 1 << 63
+"""The first offset that no file has."""
+_DATA_FILE = 1 << 2
+"""The incompatible feature of a qcow2 image whose data are in another file."""
 
 
 def inspect(disk: Disk) -> Disk:
@@ -62,6 +67,11 @@ def inspect(disk: Disk) -> Disk:
                     f"disk {path} is a {name} file; convert it to raw or qcow2 (qemu-img convert), "
                     "or give format=raw if the guest is to see it as it is"
                 )
+    if is_qcow2 and disk.format != "raw" and _features(head) & _DATA_FILE:
+        raise GuestImageError(
+            f"disk {path} keeps its data in another file; convert it to an image that does not "
+            "(qemu-img convert)"
+        )
     found = replace(disk, format=disk.format or ("qcow2" if is_qcow2 else "raw"))
     for file_path in files(found):
         if not file_path.is_file():
@@ -72,7 +82,7 @@ def inspect(disk: Disk) -> Disk:
 def files(disk: Disk) -> Iterator[Path]:
     """Yield the files of a disk: the image, and those that a qcow2 image lies upon.
 
-    :raises GuestImageError: when there are too many of them.
+    :raises GuestImageError: when there are too many of them, or one is no file to QEMU.
     """
     path: Path | None = disk.path
     for _ in range(_LONGEST_CHAIN):
@@ -81,6 +91,13 @@ def files(disk: Disk) -> Iterator[Path]:
         yield path
         path = _backing(path) if disk.format == "qcow2" or path != disk.path else None
     raise GuestImageError(f"disk {disk.path} lies upon more than {_LONGEST_CHAIN} other images")
+
+
+def _features(head: bytes) -> int:
+    """Return the incompatible features of a qcow2 image."""
+    if len(head) < 80 or int.from_bytes(head[4:8], "big") < 3:
+        return 0
+    return int.from_bytes(head[72:80], "big")
 
 
 def _backing(path: Path) -> Path | None:
@@ -97,7 +114,12 @@ def _backing_of(path: Path, file: BinaryIO) -> Path | None:
     if len(head) < 20 or not head.startswith(_QCOW2):
         return None
     offset, size = struct.unpack_from(">QI", head, 8)
-    if offset == 0 or size > _LONGEST_NAME:
+    if offset == 0 or offset >= _LARGEST or size > _LONGEST_NAME:
         return None
     file.seek(offset)
-    return path.parent / file.read(size).decode(errors="surrogateescape")
+    name = file.read(size).decode(errors="surrogateescape")
+    if re.match(r"[^/]*:", name):
+        raise GuestImageError(
+            f"disk {path} lies upon {name}, which is a protocol to QEMU and not a file"
+        )
+    return path.parent / name

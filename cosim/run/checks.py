@@ -30,13 +30,25 @@ def text(value: Any, folder: Path) -> str:
     return value
 
 
+def exists(path: Path, kind: Callable[[Path], bool]) -> bool:
+    """Return True if ``path`` is what ``kind`` asks for.
+
+    :param kind: ``Path.is_file`` or ``Path.is_dir``.
+    :raises ValueError: when the host cannot say, for example because the name is too long.
+    """
+    try:
+        return kind(path)
+    except OSError as error:
+        raise ValueError(f"names {path}, which cannot be read: {error.strerror}") from None
+
+
 def file(value: Any, folder: Path) -> Path:
     """Return the path of the file that ``value`` names.
 
     :raises ValueError: when there is no such file.
     """
     path = folder / text(value, folder)
-    if not path.is_file():
+    if not exists(path, Path.is_file):
         raise ValueError(f"names {path}, which is not a file")
     return path
 

@@ -65,6 +65,7 @@ _OURS = {
     "-action": "cosim must hear of the guest's end",
     "-nodefaults": "cosim gives it already",
     "-readconfig": "cosim cannot check what is in the file",
+    "-set": "it changes other options, such as the overlay that keeps a disk from being written",
     "-runas": "cosim must be able to end QEMU",
     "-run-with": "cosim must be able to end QEMU",
     "-chroot": "cosim must reach QEMU's files",
@@ -141,8 +142,13 @@ def size(value: Any, folder: Path) -> int:
     """Return the bytes of a size such as ``64M``.
 
     :raises UsageError: when it is none.
+    :raises ValueError: when it is no number above 0.
     """
-    return value if isinstance(value, int) else parse_memory(checks.text(value, folder))
+    if isinstance(value, int):
+        if isinstance(value, bool) or value <= 0:
+            raise ValueError(f"is {value!r}, not a number of bytes above 0")
+        return value
+    return parse_memory(checks.text(value, folder))
 
 
 def share(value: Any, folder: Path) -> Share:
@@ -152,7 +158,7 @@ def share(value: Any, folder: Path) -> Share:
     """
     name, settings = _parts(value, folder, ("tag", "write"))
     path = folder / name
-    if not path.is_dir():
+    if not checks.exists(path, Path.is_dir):
         raise ValueError(f"names {path}, which is not a folder")
     tag = settings.get("tag", path.resolve().name)
     if not re.fullmatch(r"[\w.+-]+", tag) or len(tag.encode()) > _TAG_BYTES:
@@ -170,7 +176,7 @@ def addition(value: Any, folder: Path) -> Added:
     """
     name, settings = _parts(value, folder, ("to",))
     source = folder / name
-    if not source.is_file() and not source.is_dir():
+    if not checks.exists(source, Path.is_file) and not source.is_dir():
         raise ValueError(f"names {source}, which is neither a file nor a folder")
     to = settings.get("to", source.resolve().name).strip("/")
     if not to or ".." in to.split("/"):
@@ -184,9 +190,13 @@ def device_tree(value: Any, folder: Path) -> Path:
     :raises ValueError: when there is no such file, or it is something else.
     """
     path = checks.file(value, folder)
-    with path.open("rb") as file:
-        if file.read(4) != b"\xd0\x0d\xfe\xed":
-            raise ValueError(f"names {path}, which is not a compiled device tree (dtc -O dtb)")
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+    except OSError as error:
+        raise ValueError(f"names {path}, which cannot be read: {error.strerror}") from None
+    if head != b"\xd0\x0d\xfe\xed":
+        raise ValueError(f"names {path}, which is not a compiled device tree (dtc -O dtb)")
     return path
 
 
@@ -222,8 +232,9 @@ def board(value: Any, folder: Path) -> str:
         if not equals or not key or not setting:
             raise ValueError(f"has {word!r}; write options of the board such as aia=aplic-imsic")
         reason = _OURS_ON_BOARD.get(key)
-        if key.startswith("smp."):
-            reason = _OURS_ON_BOARD["smp"]
+        group = key.partition(".")[0]
+        if group in ("memory", "smp"):
+            reason = _OURS_ON_BOARD[group]
         if reason is not None:
             raise ValueError(f"cannot have {key}: {reason}")
     return text.removeprefix("virt,")

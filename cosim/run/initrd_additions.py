@@ -7,11 +7,13 @@ replaces one with the same path.  So the files become one more archive behind th
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from cosim import paths
 from cosim.errors import GuestImageError, StorageError
@@ -75,8 +77,21 @@ def _files(added: Added) -> Iterator[tuple[Path, str]]:
     """Yield each file and folder with its path in the guest."""
     yield added.source, added.to
     if added.source.is_dir():
-        for path in sorted(added.source.rglob("*")):
+        for path in sorted(_below(added.source)):
             yield path, f"{added.to}/{path.relative_to(added.source)}"
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder and in its folders.
+
+    :raises GuestImageError: when one of them cannot be read.
+    """
+    for place, folders, names in os.walk(folder, onerror=_unreadable):
+        yield from (Path(place, name) for name in [*folders, *names])
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise GuestImageError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def _entry(source: Path, to: str, *, follow: bool) -> cpio.Entry:

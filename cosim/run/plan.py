@@ -392,7 +392,7 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
     """
     with about("disk"):
         disks = tuple(
-            replace(disk_images.inspect(disk), bus=disk.bus or bus, writable=spec.disk_write)
+            disk_images.inspect(replace(disk, bus=disk.bus or bus, writable=spec.disk_write))
             for disk in spec.disks
         )
         if own is not None:

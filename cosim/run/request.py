@@ -60,7 +60,11 @@ def _load_address(value: Any, folder: Path) -> int:
 
 
 def _bios(value: Any, folder: Path) -> str:
-    return value if value == "none" else str(checks.file(value, folder))
+    if value == "none":
+        return "none"
+    path = checks.file(value, folder)
+    # These two names mean something else to us and to QEMU.
+    return str(path.absolute() if str(path) in ("none", "default") else path)
 
 
 def _memory(value: Any, folder: Path) -> str:
@@ -69,7 +73,7 @@ def _memory(value: Any, folder: Path) -> str:
 
 
 def _like(value: Any, folder: Path) -> str:
-    if value not in PRESETS:
+    if not isinstance(value, str) or value not in PRESETS:
         raise ValueError(f"is {value!r}; it can be {', '.join(PRESETS)}")
     return str(value)
 

@@ -137,6 +137,19 @@ def test_an_interruption_is_one_line(
     assert capsys.readouterr().err == "cosim: interrupted\n"
 
 
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def short(*words: object, **options: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr("cosim.commands.many_runs.do_runs", short)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["run", "runs.toml"])
+    assert ended.value.code == 3
+    assert capsys.readouterr().err == "cosim: out of memory; free some memory\n"
+
+
 @pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdout", "stderr")])
 @pytest.mark.parametrize(
     ("words", "statuses"),

@@ -146,6 +146,23 @@ def test_an_elf_header_without_another_entry_is_refused(tmp_path: Path) -> None:
         inspect_kernel(path)
 
 
+def test_an_alignment_that_no_memory_has_is_not_kept(tmp_path: Path) -> None:
+    whole = bytearray(elf(segments=[(1, 5, LOW, LOW, b"", 0x2000)], entry=LOW + 0x100))
+    whole += bytes(0x2000 - len(whole))
+    struct.pack_into("<QQQQQQ", whole, 64 + 8, 0, LOW, LOW, 0x2000, 0x2000, 1 << 63)
+    made = bootable.kernel(_file(tmp_path, bytes(whole)))
+    assert made.stat().st_size == 0x4000
+
+
+def test_a_flat_binary_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    monkeypatch.setattr(bootable, "MOST_BYTES", 1 << 20)
+    with pytest.raises(GuestImageError, match="has more than 1 MiB"):
+        bootable.kernel(_file(tmp_path, bytes((1 << 20) + 1)), LOW)
+    assert not cache.exists()
+
+
 def test_a_flat_binary_is_loaded_where_the_user_says(tmp_path: Path) -> None:
     path = _file(tmp_path, b"\x6f\0\0\0" * 100)
     assert images.is_flat(path)

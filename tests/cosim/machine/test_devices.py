@@ -85,3 +85,13 @@ def test_board_and_device_tree() -> None:
     text = " ".join(arguments(QEMU, config, Timing("live")))
     assert "-machine virt,memory-backend=ram,aia=aplic -smp" in text
     assert "-dtb b.dtb" in text
+
+
+def test_a_colon_in_a_name_is_no_protocol() -> None:
+    words = Devices(disks=(Disk(Path("nbd:host:1")),), flash=(Path("fat:a"),)).arguments(
+        repeats=False
+    )
+    assert [word.rpartition("file=")[2] for word in words if "file=" in word] == [
+        "./fat:a",
+        "./nbd:host:1",
+    ]

@@ -66,3 +66,25 @@ def test_a_chain_that_has_no_end_is_refused(tmp_path: Path) -> None:
     loop = _qcow2(tmp_path / "loop", "loop")
     with pytest.raises(GuestImageError, match="lies upon more than"):
         inspect(Disk(loop))
+
+
+def test_a_disk_that_lies_upon_a_protocol_is_refused(tmp_path: Path) -> None:
+    _raw(tmp_path / "fat:a")
+    with pytest.raises(GuestImageError, match="lies upon fat:a, which is a protocol to QEMU"):
+        inspect(Disk(_qcow2(tmp_path / "top", "fat:a")))
+
+
+def test_a_disk_whose_data_are_elsewhere_is_refused(tmp_path: Path) -> None:
+    path = _qcow2(tmp_path / "d")
+    whole = bytearray(path.read_bytes())
+    struct.pack_into(">Q", whole, 72, 1 << 2)
+    path.write_bytes(whole)
+    with pytest.raises(GuestImageError, match="keeps its data in another file"):
+        inspect(Disk(path))
+    assert inspect(Disk(path, "raw")).format == "raw"
+
+
+def test_a_backing_file_whose_name_is_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    path.write_bytes((b"QFI\xfb" + struct.pack(">IQI", 3, 1 << 63, 3)).ljust(512, b"\0"))
+    assert list(files(inspect(Disk(path)))) == [path]

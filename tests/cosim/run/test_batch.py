@@ -168,6 +168,15 @@ def test_capturing_the_runs_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [spec.trace for spec in seen] == [True]
 
 
+def test_runs_that_are_repeated_are_not_captured(tmp_path: Path) -> None:
+    path = tmp_path / "f.toml"
+    path.write_text('guest = "linux"\nsmp = 2\nruns = 3\n')
+    executor = Executor()
+    with pytest.raises(RunFileError, match=r":3: runs: cannot be used with `cosim capture`"):
+        do_runs(path, tmp_path / "out", as_json=True, trace=True, execute=executor)
+    assert executor.calls == []
+
+
 def test_a_guest_that_is_not_made_yet_is_no_fault_of_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def test_flash_board_network_and_device_tree(tmp_path: Path) -> None:
     assert options.board("virt,aia=aplic,acpi=off", tmp_path) == "aia=aplic,acpi=off"
     _refused(options.board, "memory-backend=m", "cannot have memory-backend: cosim", tmp_path)
     _refused(options.board, "smp.cpus=2", "cannot have smp.cpus: use --smp", tmp_path)
+    _refused(options.board, "memory.size=1G", "cannot have memory.size: use --memory", tmp_path)
     _refused(options.board, "aia", "has 'aia'; write options of the board", tmp_path)
     _refused(options.network, "tap", "it can be user or none", tmp_path)
     _refused(options.device_tree, "code", "not a compiled device tree", tmp_path)
@@ -70,7 +71,10 @@ def test_flash_board_network_and_device_tree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    ["-S", "-s", "-gdb", "-icount", "-plugin", "-monitor", "-qmp", "-smp", "-accel", "--smp", "-M"],
+    [
+        *("-S", "-s", "-gdb", "-icount", "-plugin", "-monitor", "-qmp", "-smp", "-accel", "--smp"),
+        *("-M", "-set"),
+    ],
 )
 def test_what_would_break_a_session_is_refused_with_the_reason(option: str) -> None:
     _refused(
@@ -92,3 +96,15 @@ def test_what_a_recording_does_not_cover() -> None:
     assert options.unrecorded(("-netdev", "user,id=n")) == ("-netdev", "use --net user")
     filtered = ("-netdev", "user,id=n", "-object", "filter-replay,id=f,netdev=n")
     assert options.unrecorded(filtered) is None
+
+
+def test_a_name_that_the_host_does_not_take(tmp_path: Path) -> None:
+    for check in (options.disk, options.share, options.addition, options.device_tree):
+        _refused(check, "n" * 300, "which cannot be read: File name too long", tmp_path)
+
+
+def test_a_size_in_bytes(tmp_path: Path) -> None:
+    assert options.size(4096, tmp_path) == 4096
+    assert options.size("1K", tmp_path) == 1024
+    for value in (True, 0, -5):
+        _refused(options.size, value, "not a number of bytes above 0", tmp_path)

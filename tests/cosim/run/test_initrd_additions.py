@@ -73,3 +73,29 @@ def test_what_is_no_file_is_refused(initrd: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(GuestImageError, match=r"fifo is neither a file nor a folder"):
         extended(initrd, (Added(tmp_path / "fifo", "f"),))
+
+
+def test_a_name_that_is_no_utf8_is_kept(initrd: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "odd"
+    folder.mkdir(mode=0o755)
+    name = os.fsdecode(b"\xff")
+    (folder / name).symlink_to(name)
+    made = _second(extended(initrd, (Added(folder, "odd"),)), initrd)
+    assert b"odd/\xff\0" in made
+
+
+def test_a_folder_that_cannot_be_read_is_refused(
+    initrd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f" / "locked").mkdir(parents=True)
+    scan = os.scandir
+
+    def refuse(path: str | Path) -> object:
+        # Nothing is locked for root.
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(GuestImageError, match=r"cannot read .*locked: Permission denied"):
+        extended(initrd, (Added(tmp_path / "f", "f"),))

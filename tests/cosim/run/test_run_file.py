@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cosim.errors import RunFileError, UsageError
 from cosim.kernel.symbols import Symbols
 from cosim.machine.devices import Disk, Share
-from cosim.run import region, run_file, toml_lines
+from cosim.run import region, request, run_file, toml_lines
 from cosim.run.initrd_additions import Added
 from cosim.run.run_file import RunFile
 from cosim.run.run_spec import Exchange, RunSpec
@@ -125,6 +125,8 @@ like = "xv6"
         ('share = "/,tag=r"', r":2: share: cannot be used with the gdb\+plugin backend, because"),
         ('qemu = "-netdev user,id=n"', r":2: qemu: has -netdev, which QEMU's recordings do not"),
         ('like = "minix"', r":2: like: is 'minix'; it can be xv6"),
+        ('like = ["xv6"]', r":2: like: is \['xv6'\]; it can be xv6"),
+        ('disk = "file.toml"\ndisk_limit = -5', r":3: disk_limit: is -5, not a number of bytes"),
     ],
 )
 def test_devices_that_a_run_cannot_have(tmp_path: Path, text: str, message: str) -> None:
@@ -241,6 +243,17 @@ def test_a_flat_kernel_needs_its_load_address_and_no_other_may_have_one(tmp_path
     ):
         with pytest.raises(RunFileError, match=says):
             load(tmp_path, text)
+
+
+def test_firmware_whose_name_means_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("none", "default"):
+        Path(name).write_bytes(b"\x6f\0\0\0")
+        found = request.check("bios", f"./{name}", Path(), BACKENDS)
+        assert found == str(tmp_path / name)
+    assert request.check("bios", "none", Path(), BACKENDS) == "none"
 
 
 def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
