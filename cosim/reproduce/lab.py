@@ -52,11 +52,14 @@ _AFTER_THE_EVENTS = (
     "cosim.output",
     "cosim.report",
     "cosim.reproduce",
+    "cosim.session.forecast",
+    "cosim.session.past_times",
+    "cosim.trace.describe",
     "hypervisor_model.policies",
     "hypervisor_model.tlb",
     "hypervisor_model.walk",
 )
-"""What a capture depends on, and what works on captured events only."""
+"""What a capture depends on, and what only works on captured events or tells the user of them."""
 
 _MODELLING = (
     "hypervisor_model.policies",
