@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 from typing import Any, BinaryIO
 
 import gdb
@@ -165,8 +166,13 @@ class _Command(gdb.Command):
             before = word
         return found
 
-    def complete(self, text: str, word: str) -> Any:
-        """Complete options and fixed words, then symbols."""
+    def complete(self, text: str, word: str | None) -> Any:
+        """Complete options and fixed words, then symbols.
+
+        gdb asks without a word first, to learn where words end.
+        """
+        if word is None:
+            return None
         found = [one for one in self._words if one.startswith(word)]
         return found or gdb.COMPLETE_SYMBOL
 
@@ -179,6 +185,12 @@ class _Prefix(gdb.Command):
 
     def __init__(self) -> None:
         super().__init__("paging", gdb.COMMAND_DATA, gdb.COMPLETE_NONE, True)
+
+
+def _unraisable(what: sys.UnraisableHookArgs) -> None:
+    """Say nothing of an interruption that ends gdb: since Python 3.13 its shutdown reports one."""
+    if not issubclass(what.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(what)
 
 
 def _stopped(event: object) -> None:
@@ -195,3 +207,4 @@ _Prefix()
 for _one in paging("commands"):
     _Command(_one["name"], _one["help"], _one["words"], _one["literal"])
 gdb.events.stop.connect(_stopped)
+sys.unraisablehook = _unraisable
