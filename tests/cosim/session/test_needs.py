@@ -25,7 +25,7 @@ def _plan(folder: Path, memory: int, names: Names = COMMAND_LINE) -> Plan:
         file.truncate(100 * _MIB)
     machine = MachineConfig(kernel, memory=memory)
     parts = {"machine": machine, "names": names, "memory_needed": memory + TOOL_BYTES}
-    return cast(Plan, SimpleNamespace(**parts))
+    return cast(Plan, SimpleNamespace(**parts, image=SimpleNamespace(path=kernel)))
 
 
 def test_enough(tmp_path: Path) -> None:
