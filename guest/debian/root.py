@@ -120,6 +120,10 @@ def _as_unpacked(control: str) -> str:
 class _Tree(tarfile.TarFile):
     """An archive that is unpacked as the user who runs us; :func:`_own` sets the owners."""
 
+    # apt has checked the signature, so owners and modes are what Debian wants.  The argument
+    # `filter` of extract() does the same, but Debian 12's Python does not have it.
+    extraction_filter = staticmethod(lambda member, path: member)
+
     def chown(self, *_: object) -> None:
         """Leave the owner as it is."""
 
@@ -134,8 +138,7 @@ def _unpack(deb: Path, into: Path, owners: dict[str, tuple[int, int]]) -> list[s
                     path = member.name.removeprefix("./").strip("/")
                     if not path or (path + "/").startswith(_LEFT_OUT):
                         continue
-                    # apt has checked the signature, so owners and modes are what Debian wants.
-                    tar.extract(member, into, filter="fully_trusted")
+                    tar.extract(member, into)
                     paths.append(f"/{path}")
                     if member.uid or member.gid:
                         owners[path] = (member.uid, member.gid)
