@@ -136,6 +136,9 @@ class _Messages(io.TextIOBase):
         with _losing(self._stream):
             self._stream.flush()
 
+    def __del__(self) -> None:
+        """Close nothing: the stream is not ours, and when Python ends ``sys`` may be gone."""
+
 
 @contextmanager
 def _losing(stream: TextIO | None) -> Iterator[None]:
