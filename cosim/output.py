@@ -229,8 +229,9 @@ def note_lines(text: str) -> None:
 
 
 def note_in_raw_mode(text: str, *, fresh: bool = True) -> None:
-    """Write one line to a terminal in raw mode, where a line feed alone does not move the cursor to
-    the left margin.
+    """Write one line to a terminal in raw mode.
+
+    A line feed alone does not move the cursor to the left margin there.
 
     :param fresh: the cursor is at the start of a line.
     """

@@ -35,8 +35,8 @@ Choices (ours):
 
 - What another hart has changed is looked at when that hart has gone on: it runs a program again, or
   writes ``satp``; or a fence that it called for and that covers the change has returned; or its
-  kernel does something that is seen after such a fence of its own.  Before, the access of this hart
-  is a race that a guest must expect in any case.
+  kernel does something that is seen after it has executed such a fence.  Before, the access of
+  this hart is a race that a guest must expect in any case.
 - A region of interest begins as after a fence of everything.
 - The content of a page that is no table any more counts as unchanged until an access is seen to
   write to it.

@@ -167,7 +167,7 @@ class Policy(ABC):
 
     @abstractmethod
     def _consume(self, batch: EventBatch, start: int, answers: NDArray[np.int64]) -> int:
-        """Consume from ``start`` on; the index that was not consumed for want of room.
+        """Consume from ``start`` on; the index that was not consumed because there was no room.
 
         ``answers`` has the rows :data:`ANSWER`, :data:`EXITS` and :data:`MISSES`, with a column for
         each event.

@@ -309,7 +309,7 @@ def test_a_fence_of_the_storing_hart_is_on_the_wrong_hart_once_it_has_gone_on(go
 
 
 def test_harts_that_fence_for_each_other_owe_nothing() -> None:
-    """Each executes a fence of its own, as if asked to by an interrupt."""
+    """Each hart executes a fence, as if an interrupt had asked it to."""
     guest, _ = changed(3)
     guest.fence(VA, hart=0)
     guest.access(VA, hart=1)

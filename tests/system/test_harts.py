@@ -1,4 +1,4 @@
-"""Several harts: each event is of the hart that did it, and all events have one order."""
+"""Several harts: each event names the hart that caused it, and all events are in one order."""
 
 from __future__ import annotations
 

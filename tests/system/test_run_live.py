@@ -72,7 +72,7 @@ def test_a_shell_in_the_guest(terminal: Terminal, tmp_path: Path, backend: str) 
         terminal.type("echo $((6 * 7)) gr\u00fcn\r")
         terminal.expect(command, "\r\n42 gr\u00fcn\r\n")
         terminal.expect(command, "guest# ")
-        # A process of its own has tables of its own.
+        # Another process has its own page tables.
         terminal.type("(exit 7); echo $?\r")
         terminal.expect(command, "\r\n7\r\n")
         terminal.expect(command, "guest# ")

@@ -49,7 +49,7 @@ def regions(find: Callable[[str], int | None]) -> list[Region]:
             end = first + size
         before = address << 2
         if mode != _OFF:
-            # W without R has another meaning in Smepmp, where it may be executable.
+            # In Smepmp, W without R marks shared memory, which may be executable.
             closed = not setting & _X and setting & (_R | _W) != _W
             found.append(Region(first, end, closed))
     return found
