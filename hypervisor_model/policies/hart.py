@@ -17,7 +17,7 @@ from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE, FLAG_MXR, FLAG_SU
 from hypervisor_model.exits import M_MODE, Counter, Exit
 from hypervisor_model.isa import atp
 from hypervisor_model.jit import inner, record_of
-from hypervisor_model.policies.event_fields import Event
+from hypervisor_model.policies.event_fields import Event, fence_of
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.tlb import Tlb
 from hypervisor_model.walk import ADUE, PBMTE, Walk, trace_of
@@ -132,6 +132,19 @@ def misses(hw: Hardware, hart: int) -> int:
 def cache_of(hw: Hardware, hart: int, view: int) -> WalkCache:
     """Return the walk cache of a hart and privilege view."""
     return WalkCache(hw.cache_entries[hart, view], hw.cache_states[hart, view])
+
+
+@inner
+def drop_fenced(hw: Hardware, event: Event, view: int, guest: int) -> None:
+    """Drop what a FENCE or REMOTE_FENCE names from the TLBs and walk caches of its harts.
+
+    :param view: whose walk cache; ``guest`` tags the TLB's entries.
+    """
+    asked = fence_of(event)
+    for hart in range(hw.harts.shape[0]):
+        if asked.harts >> hart & 1:
+            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, view)
+            tlbs.fence_range(tlb, cache, asked.sub, asked.first, asked.last, event.b, guest)
 
 
 @inner

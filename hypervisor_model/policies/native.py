@@ -10,19 +10,19 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor_model import tlb as tlbs
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
 from hypervisor_model.exits import Exit
-from hypervisor_model.jit import inlined, inner, kernel
+from hypervisor_model.jit import inlined, kernel
 from hypervisor_model.memory import GuestMemory, Ram, apply
 from hypervisor_model.mmu import translate1
 from hypervisor_model.policies import hart as harts
-from hypervisor_model.policies.event_fields import Event, event_at, fence_of
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import (
     Hardware,
     access_flags,
     cache_of,
     count_refs,
+    drop_fenced,
     envcfg_written,
     is_untranslated,
     misses,
@@ -76,7 +76,7 @@ def _run(
             answers[_ANSWER, i] = _access(hw, guest, hart, event)
             answers[_MISSES, i] = misses(hw, hart) - missed
         elif kind in (_FENCE, _REMOTE_FENCE):
-            _fence(hw, event)
+            drop_fenced(hw, event, _VIEW, _NO_GUEST)
         elif kind == _SATP_WRITE:
             hw.harts[hart].satp = event.b
         elif kind == _ENVCFG_WRITE:
@@ -84,16 +84,6 @@ def _run(
         else:
             apply(guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
-
-
-@inner
-def _fence(hw: Hardware, event: Event) -> None:
-    asked = fence_of(event)
-    for hart in range(hw.harts.shape[0]):
-        if asked.harts >> hart & 1:
-            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
-            first, last = asked.first, asked.last
-            tlbs.fence_range(tlb, cache, asked.sub, first, last, event.b, _NO_GUEST)
 
 
 @inlined

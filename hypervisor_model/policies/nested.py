@@ -26,7 +26,7 @@ from hypervisor_model.jit import inlined, inner, kernel
 from hypervisor_model.memory import Ram, apply, holds, load, sparse, store
 from hypervisor_model.mmu import translate2
 from hypervisor_model.policies import hart as harts
-from hypervisor_model.policies.event_fields import Event, event_at, fence_of
+from hypervisor_model.policies.event_fields import Event, event_at
 from hypervisor_model.policies.hart import (
     COUNTERS,
     GUEST_ID,
@@ -35,6 +35,7 @@ from hypervisor_model.policies.hart import (
     access_flags,
     cache_of,
     count_refs,
+    drop_fenced,
     envcfg_written,
     misses,
     take_exit,
@@ -129,10 +130,10 @@ def _run(
             answers[_EXITS, i] = hw.counts[_TAKEN] - before
             before = hw.counts[_TAKEN]
         elif kind == _FENCE:
-            _fence(hw, event)
+            drop_fenced(hw, event, _VIEW, _VMID)
         elif kind == _REMOTE_FENCE:
             take_remote_fence_exit(hw, hart)
-            _fence(hw, event)
+            drop_fenced(hw, event, _VIEW, _VMID)
             answers[_EXITS, i] = hw.counts[_TAKEN] - before
             before = hw.counts[_TAKEN]
         elif kind == _SATP_WRITE:
@@ -142,15 +143,6 @@ def _run(
         else:
             apply(g.guest, kind, event.a, event.c)
     return batch.shape[0]  # type: ignore[no-any-return]
-
-
-@inner
-def _fence(hw: Hardware, event: Event) -> None:
-    asked = fence_of(event)
-    for hart in range(hw.harts.shape[0]):
-        if asked.harts >> hart & 1:
-            tlb, cache = tlb_of(hw, hart), cache_of(hw, hart, _VIEW)
-            tlbs.fence_range(tlb, cache, asked.sub, asked.first, asked.last, event.b, _VMID)
 
 
 @inlined
