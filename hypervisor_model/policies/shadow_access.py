@@ -13,10 +13,11 @@ one for supervisor, and one for supervisor with SUM.
 
 *A and D.*  A shadow leaf exists only if the guest's A is set, and is writable only if its D is
 set.  With Svadu the guest's walk sets them, as hardware would; with Svade a clear bit is the
-guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only only because D
-was clear, and the hypervisor sets D for it.  Every view of the address space that holds the page
-then has W, so each page has one such exit, not one per view.  A store whose view holds nothing for the page is
-a ``shadow_fill``, which sets D on the way.  So is a store after the guest has set D itself.
+guest's own fault.  A store is a ``dirty_fill`` if its view holds the page read-only only because
+D was clear, and the hypervisor sets D for it.  Every view of the address space that holds the
+page then has W, so each page has one such exit, not one per view.  A store whose view holds
+nothing for the page is a ``shadow_fill``, which sets D on the way.  So is a store after the guest
+has set D itself.
 
 *A miss* walks the shadow table.  If it denies the access, the guest's tables are walked from
 their root: if they deny it too, the exit is ``guest_fault``, else ``shadow_fill`` (or
