@@ -20,7 +20,7 @@ from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
-from cosim.machine import disk_images, tools
+from cosim.machine import disk_checksums, disk_images, tools
 from cosim.machine.configuration import (
     FLASH_BASE,
     FLASH_BYTES,
@@ -200,7 +200,9 @@ class Plan:
                     "format": disk.format,
                     "bus": disk.bus,
                     "written": disk.writable,
-                    "sha256": {str(file): checksum(file) for file in disk_images.files(disk)},
+                    "sha256": {
+                        str(file): disk_checksums.sha256(file) for file in disk_images.files(disk)
+                    },
                 }
                 for disk in devices.disks
             ]
@@ -280,7 +282,8 @@ def resolve(spec: RunSpec) -> Plan:
     with about("memory"):
         size = parse_memory(memory)
     with about("cpu"):
-        cpu = cpu or ",".join(filter(None, (tools.default_cpu(emulator), extensions)))
+        default = _default_cpu(emulator, bios, named=known is not None)
+        cpu = cpu or ",".join(filter(None, (default, extensions)))
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     return Plan(
@@ -322,6 +325,15 @@ def resolve(spec: RunSpec) -> Plan:
         cpu_properties=properties,
         names=names,
     )
+
+
+def _default_cpu(emulator: tools.Tool, bios: str | None, *, named: bool) -> str:
+    """Return the CPU of a guest that names none.
+
+    A kernel of the user's that runs without firmware gets QEMU's own default, without Svade: its
+    Makefile names no CPU either, and nobody tells it that it must set A and D itself.
+    """
+    return "rv64" if bios == "none" and not named else tools.default_cpu(emulator)
 
 
 def _end(spec: RunSpec, known: GuestSpec | None) -> str:

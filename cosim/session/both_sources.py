@@ -267,7 +267,10 @@ class BothSources(GdbSession):
         """
         self._heard = heard
         self._merge = Merge(
-            heard.events(), heard.labels, hardware_ad=self._pipeline.origin.machine.svadu
+            heard.events(),
+            heard.labels,
+            hardware_ad=self._pipeline.origin.machine.svadu,
+            cut=heard.killed,
         )
         recorded = self._recorded
         if heard.summary.never_started and (recorded is None or recorded.loop is None):

@@ -12,6 +12,7 @@ import pytest
 from cosim.errors import UsageError
 from cosim.kernel.images import KernelImage
 from cosim.kernel.symbols import Symbols
+from cosim.machine import tools
 from cosim.machine.devices import Bus, Disk
 from cosim.run import plan
 from cosim.run.names import IN_FILE
@@ -99,6 +100,16 @@ def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
         code = plan._code(kernel, None if bios is None else str(bios), spec(), "kernel")
         assert code.image.entry == base
         assert (code.loaded, code.bios) == (kernel, None if bios is None else str(bios))
+
+
+def test_a_kernel_without_firmware_gets_the_cpu_that_its_makefile_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emulator = tools.Tool(Path("qemu"), (10, 0), "10.0")
+    monkeypatch.setattr(tools, "qemu_has_cpu_option", lambda path, option: True)
+    assert plan._default_cpu(emulator, "none", named=False) == "rv64"
+    for bios, named in (("none", True), (None, False), ("fw.bin", False)):
+        assert plan._default_cpu(emulator, bios, named=named) == "rv64,svade=on"
 
 
 def test_firmware_may_be_all_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
