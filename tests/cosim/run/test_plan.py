@@ -74,7 +74,9 @@ def _disk(tmp_path: Path, bus: Bus | None = None) -> Disk:
 
 
 def test_every_question_about_a_disk_is_answered(tmp_path: Path) -> None:
-    asked = replace(spec(), disks=(_disk(tmp_path), _disk(tmp_path, "pci")), disk_write=True)
+    (tmp_path / "other").write_bytes(bytes(512))
+    disks = (_disk(tmp_path), Disk(tmp_path / "other", bus="pci"))
+    asked = replace(spec(), disks=disks, disk_write=True)
     first, second = plan._devices(asked, None, "mmio").disks
     assert (first.bus, first.format, first.writable) == ("mmio", "raw", True)
     assert (second.bus, second.format) == ("pci", "raw")
@@ -90,6 +92,26 @@ def test_places_on_the_board_are_limited(tmp_path: Path) -> None:
     mixed = (_disk(tmp_path, "mmio"), _disk(tmp_path, "mmio-legacy"))
     with pytest.raises(UsageError, match="all legacy or none"):
         plan._devices(replace(spec(), disks=mixed), None, "pci")
+
+
+def test_a_file_that_is_written_is_one_disk(tmp_path: Path) -> None:
+    disk = _disk(tmp_path)
+    (tmp_path / "same").symlink_to(tmp_path / "d")
+    twice = replace(spec(), disks=(disk, Disk(tmp_path / "same")))
+    assert len(plan._devices(twice, None, "pci").disks) == 2
+    with pytest.raises(UsageError, match="twice, and with --disk-write both") as refused:
+        plan._devices(replace(twice, disk_write=True), None, "pci")
+    assert refused.value.key == "disk"
+
+
+def test_a_flat_binary_is_loaded_into_ram(tmp_path: Path) -> None:
+    kernel = tmp_path / "k.bin"
+    kernel.write_bytes(bytes(4096))
+    fits = replace(spec(), kernel=kernel, load_address=0x87FF_F000)
+    plan._check_load_address(fits, 128 << 20)
+    for address in (0x87FF_F002, 0x4_0000_0000):
+        with pytest.raises(UsageError, match="but RAM ends at 0x88000000; choose a lower address"):
+            plan._check_load_address(replace(fits, load_address=address), 128 << 20)
 
 
 def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
