@@ -159,6 +159,16 @@ class Merge:
         """Return all events that gdb should see."""
         return self._stream[self._common]
 
+    def sites(self) -> set[int]:
+        """Return where the plugin saw fences and writes of ``satp`` that gdb should see."""
+        found: set[int] = set()
+        for first in range(0, len(self._common), _CHUNK):
+            piece = self._stream[self._common[first : first + _CHUNK]]
+            executed = piece["flags"] & FLAG_STOP == 0
+            at = piece["pc"][np.isin(piece["kind"], (*_FENCES, Kind.SATP_WRITE)) & executed]
+            found.update(map(unsigned, np.unique(at).tolist()))
+        return found
+
     def last_counts(self, count: int) -> set[int]:
         """Return the instruction counts of the last ``count`` events that gdb should see."""
         last = self._stream[self._common[-count:]]

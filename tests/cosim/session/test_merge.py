@@ -201,6 +201,20 @@ def test_a_killed_plugin_lacks_what_it_saw_in_part() -> None:
     assert merge.agreement.difference is not None
 
 
+def test_sites_are_where_something_was_executed() -> None:
+    stream = joined(
+        [
+            event(Kind.SATP_WRITE, 0, flags=FLAG_STOP),
+            event(Kind.PTE_WRITE, 1),
+            event(Kind.FENCE, 2),
+            event(Kind.FENCE, 2),
+            event(Kind.SATP_WRITE, 3, pc=-8),
+            event(Kind.FENCE_ORDER, 4),
+        ]
+    )
+    assert Merge(stream).sites() == {0x1008, (1 << 64) - 8, 0x1010}
+
+
 def test_a_difference_shows_both_sides() -> None:
     stream = joined([event(Kind.FENCE, number) for number in range(9)])
     seen = as_gdb(stream)
