@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cosim.output import note, print_json, print_table, progress
+from cosim.sweep.state_file import is_sweep
 
 
 @click.command(
@@ -25,18 +26,19 @@ from cosim.output import note, print_json, print_table, progress
 def command(path: Path, output: Path | None, as_json: bool) -> None:
     """Make one self-contained HTML page of PATH, and print its tables.
 
-    PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
-    `cosim reproduce`, or a trace, which is replayed with the default models.  By default the page
-    of a file is beside it, with the suffix .html; the page of a folder is report.html in it.  The
-    page needs no network and no script.
+    PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run, of
+    `cosim reproduce` or of `cosim sweep`, or a trace, which is replayed with the default models.
+    By default the page of a file is beside it, with the suffix .html; the page of a folder is
+    report.html in it.  The page needs no network and no script.
     """
     from cosim.report import from_path, renderers
     from cosim.report.renderers import terminal
+    from cosim.sweep import sweep_report
 
     target = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
     renderers.for_file(target)
     with progress("report") as step:
-        report = from_path.load(path, step)
+        report = sweep_report.build(path) if is_sweep(path) else from_path.load(path, step)
     size = renderers.write(report, target)
     if as_json:
         sections = [section.slug for section in report.sections]
