@@ -18,7 +18,7 @@ outside world.  ``exit N`` is the exit status of the command.
         +-- GdbError             gdb died, timed out or answered with an error
         +-- RemoteError          the remote protocol to QEMU's stub broke
         +-- GuestError           the guest panicked, ended or hung before it did what was asked
-        +-- StorageError         a disk is full or a folder cannot be written
+        +-- StorageError         a disk is full, or a folder or object storage cannot be used
         +-- UnreadableMemory     guest memory that a question needs is not there
 """
 
@@ -82,7 +82,7 @@ class GuestError(EnvironmentFault):
 
 
 class StorageError(EnvironmentFault):
-    """A disk is full, or a folder cannot be written."""
+    """A disk is full, a folder cannot be written, or object storage does not do what is asked."""
 
 
 class UnreadableMemory(EnvironmentFault):
