@@ -30,8 +30,8 @@ _TOP = click.Context(cosim, info_name="cosim")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _QUICK = ("doctor", "guest list", "guest workloads", "trace", "query")
 """Commands that are run, as nothing is booted or built by them."""
-_ELSEWHERE = "s3://"
-"""What is there is not run: it needs a server."""
+_NEEDS_SERVER = "s3://"
+"""What has this in it is not run."""
 
 
 def _blocks(text: str, *languages: str) -> list[str]:
@@ -168,7 +168,7 @@ def test_each_help_has_an_example(name: str) -> None:
         {
             line
             for _, line in _EXAMPLES
-            if line.removeprefix("cosim ").startswith(_QUICK) and _ELSEWHERE not in line
+            if line.removeprefix("cosim ").startswith(_QUICK) and _NEEDS_SERVER not in line
         }
     ),
 )
