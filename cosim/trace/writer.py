@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Self
 
 import numpy as np
 
+from cosim.capture.processes import Process
 from cosim.errors import CosimError, StorageError, UsageError
 from cosim.files import write_atomically
 from cosim.models.result import Ending, Origin
@@ -115,6 +117,16 @@ class TraceWriter:
             raise UsageError(f"mark {number} is {self._labels[number]!r} already, not {text!r}")
         self._append({"record": "label", "number": number, "text": text})
 
+    def name(self, processes: Mapping[int, Process]) -> None:
+        """Say which process each number in SATP_WRITE events means; the last call counts."""
+        self._check_usable()
+        self._append(
+            *(
+                {"record": "process", "number": number, **process._asdict()}
+                for number, process in processes.items()
+            )
+        )
+
     def flush(self) -> None:
         """Write the events taken so far as a segment, even if it is short."""
         self._check_usable()
@@ -192,9 +204,9 @@ class TraceWriter:
         except OSError as error:
             raise self._fail(error) from error
 
-    def _append(self, record: manifest.Record) -> None:
+    def _append(self, *records: manifest.Record) -> None:
         try:
-            self._manifest.append(manifest.to_line(record))
+            self._manifest.append(b"".join(map(manifest.to_line, records)))
         except OSError as error:
             raise self._fail(error) from error
 
