@@ -57,11 +57,17 @@ def test_each_event_is_in_the_space_that_its_hart_loaded_last(
     processes = {1: Process(7, "sh"), 2: Process(8, "ls")}
     found = [(spaces.satps[n], spaces.owner(n, processes)) for n in numbers]
     assert found == [(satp, processes.get(owner)) for satp, owner in expected]
+    asked, whole = np.flatnonzero(np.arange(count) % 3 == 1), AddressSpaces(harts)
+    some = [(whole.satps[n], whole.owner(n, processes)) for n in whole.feed(batch, asked)]
+    assert some == [found[at] for at in asked]
     # One number for each satp with its process.
     assert len(set(numbers)) == len(set(expected))
-    of_user = [one for one, event in zip(expected, batch, strict=True) if event["priv"] == Priv.U]
-    with_user = {n for n, one in zip(numbers, expected, strict=True) if one in of_user}
-    assert {n for n in set(numbers) if spaces.has_user(n)} == with_user
+    users = batch["priv"] == Priv.U
+    of_user = {one for one, user in zip(found, users, strict=True) if user}
+    for known in (spaces, whole):
+        every = range(len(known.satps))
+        with_user = [n for n in every if known.has_user(n)]
+        assert {(known.satps[n], known.owner(n, processes)) for n in with_user} == of_user
 
 
 def test_spaces_beyond_the_last_share_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
