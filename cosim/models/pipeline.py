@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cosim.capture.processes import Process
 from cosim.kernel.symbols import Symbols, what_stands_at
 from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
@@ -39,6 +40,8 @@ class Pipeline:
         """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
         """Returns the labels of the guest's marks, by number."""
+        self.processes: Callable[[], Mapping[int, Process]] = dict
+        """Returns the processes of the guest, by the number in SATP_WRITE events."""
         # Kernels release the interpreter's lock, and policies share nothing.
         self._threads = ThreadPoolExecutor(os.cpu_count(), "policy")
 
@@ -82,5 +85,12 @@ class Pipeline:
         )
         if results:
             lookup = symbols.lookup if symbols else None
-            made["profile"] = self._profiler.profile(results, lookup, self.labels(), self.rows)
+            made["profile"] = self._profiler.profile(
+                results,
+                lookup,
+                self.labels(),
+                self.rows,
+                processes=self.processes(),
+                nameless=self.origin.nameless,
+            )
         return made

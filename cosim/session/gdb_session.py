@@ -12,7 +12,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.layout import GuestLayout, Loop
 from cosim.capture.gdb.stepping import Stepping
+from cosim.capture.processes import Process
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import (
@@ -87,6 +88,7 @@ def guest_layout(plan: Plan, machine: Machine, loop: TrapLoop | None = None) -> 
         loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
         cbo_block=plan.cbo_block,
         paging=plan.paging,
+        processes=plan.naming.layout,
     )
 
 
@@ -174,6 +176,11 @@ class GdbSession:
     def labels(self) -> list[str]:
         """Labels of the marks met, by their number in MARK events."""
         return [] if self._interception is None else self._interception.labels.names
+
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return {} if self._interception is None else self._interception.processes
 
     def _run(self) -> None:
         with interrupts.allowed():

@@ -7,11 +7,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from cosim.capture import marks
 from cosim.capture.plugin.source import PluginSource
+from cosim.capture.processes import Process
 from cosim.errors import CosimError, GuestError, MachineError
 from cosim.machine import interrupts, process
 from cosim.machine.configuration import RAM_BASE, Timing
@@ -146,6 +148,11 @@ class PluginSession:
     def labels(self) -> list[str]:
         """Labels of the marks met, by their number in MARK events."""
         return self._source.labels
+
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return self._source.processes
 
     def _run(self) -> None:
         plan = self._plan
@@ -465,6 +472,7 @@ def source(plan: Plan, *, accesses: bool, slots: int) -> PluginSource:
         cbo_block=plan.cbo_block,
         paging=plan.paging,
         devices=plan.machine.has_dma,
+        processes=plan.naming.layout,
     )
 
 

@@ -18,6 +18,7 @@ def replay(trace: TraceReader, pipeline: Pipeline, step: Step) -> ResultDocument
     :raises ModelError: when the models cannot take the events.
     """
     pipeline.labels = lambda: trace.labels
+    pipeline.processes = lambda: trace.processes
     pipeline.symbols = lambda: symbols_of(trace.origin.guest)
     done = 0
     for batch in trace.batches():

@@ -31,6 +31,7 @@ from cosim.capture.gdb.stepping import Countdown, Stepping
 from cosim.capture.gdb.stop_points import StopPoints
 from cosim.capture.gdb.stopped_guest import HartState, StoppedGuest
 from cosim.capture.log import EventLog
+from cosim.capture.processes import Process
 from cosim.capture.tables import LiveTables
 from cosim.debugger.registers import parse_general
 from cosim.debugger.rsp import StopReply, Stub
@@ -89,7 +90,9 @@ class Interception:
         self._one_by_one = one_by_one
         self._log = EventLog()
         self._last_batch = 0.0
-        self._tables = LiveTables(layout.ram, layout.base, self._log, layout.paging)
+        self._tables = LiveTables(
+            layout.ram, layout.base, self._log, layout.paging, layout.processes
+        )
         self._points = StopPoints(stub)
         self._coverage = Coverage(layout, self._tables, self._points, told)
         self._classifier = Classifier(self._guest, layout)
@@ -152,6 +155,7 @@ class Interception:
         self._log.pc, self._log.priv = state.pc, state.priv
         if not state.virtual:
             self._check_satp(state.satp)
+        self._tables.processes.leaves(self._tables.satp)
         self._auditor.check_tables()
         self._auditor.check_text()
         self._drop_closed_sites()
@@ -178,6 +182,11 @@ class Interception:
     def points(self) -> tuple[frozenset[int], frozenset[int]]:
         """Return the addresses of the breakpoints and of the page watchpoints held now."""
         return frozenset(self._points.breaks), frozenset(self._points.watches)
+
+    @property
+    def processes(self) -> dict[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return self._tables.processes.found
 
     def flush(self) -> None:
         """Hand the events collected so far to the sink."""
