@@ -114,7 +114,7 @@ class Run:
         )
         self.stub = fake.connect()
         self.interception = Interception(
-            self.stub, self.layout, self.batches.append, stepping=stepping
+            self.stub, self.layout, self.batches.append, stepping=stepping, hart=fake
         )
 
     def begin(self) -> Run:
