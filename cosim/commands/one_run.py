@@ -115,6 +115,25 @@ def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDoc
     return outcome.document
 
 
+def capture_only(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDocument:
+    """Capture one session of a sweep as a trace in ``folder``; return its result without models.
+
+    :param offline: fail if the guest has to be made first.
+    :raises CosimError: when something cut the session short.
+    """
+    make_guest(spec, offline=offline)
+    with live_view() as view:
+        watchers = Watchers(view=view, note=output.note)
+        outcome = capture(available(spec, note_once), folder, folder / "trace", watchers)
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.document is not None
+    failed = workload.failure(folder)
+    if failed is not None:
+        output.note(f"cosim: {spec.name}: {failed}")
+    return outcome.document
+
+
 def capture_and_print(
     spec: RunSpec,
     trace: Path,
