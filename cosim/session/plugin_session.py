@@ -23,6 +23,7 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
+from cosim.session.ahead import read_ahead
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
@@ -208,7 +209,7 @@ class PluginSession:
         for thread in threads.values():
             thread.start()
         try:
-            for batch in self._source.batches():
+            for batch in read_ahead(self._source.batches()):
                 self._taking = True
                 if not self._halted:
                     self._take(batch, machine)

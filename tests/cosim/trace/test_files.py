@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ def test_round_trip_is_lossless(parts: list[EventBatch], segment_events: int) ->
         assert all(segment.events <= segment_events for segment in trace.segments)
         assert (trace.origin, trace.ending, trace.cut) == (ORIGIN, ENDING, None)
         assert reader.verify(folder) == []
+
+
+def test_writing_does_not_import_pandas() -> None:
+    # Arrow imports it if it can, and a short capture would wait for it.
+    code = (
+        "import sys; from cosim.trace import schema; from hypervisor_model.events import *;"
+        "batch = empty(1); batch['kind'] = Kind.FENCE; schema.CURRENT.encode(batch, 0);"
+        "print('pandas' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert said == "False\n"
 
 
 def test_an_old_block_is_written_before_it_is_full(tmp_path: Path) -> None:
