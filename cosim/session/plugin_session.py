@@ -23,9 +23,9 @@ from cosim.models.result import Ending
 from cosim.run.plan import Plan
 from cosim.run.region import Edge
 from cosim.session import dialogue
-from cosim.session.ahead import read_ahead
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
+from cosim.session.read_ahead import read_ahead
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cosim.errors import MachineError
-from cosim.session.ahead import read_ahead
+from cosim.session.read_ahead import read_ahead
 from hypervisor_model.events import EventBatch, empty
 
 SIZE = empty(1).nbytes
