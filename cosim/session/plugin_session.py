@@ -272,7 +272,8 @@ class PluginSession:
                 self._stop(machine.pid)
 
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
-        if not done.wait(self._plan.time_limit):
+        # The guest may have ended while its last events are still worked on.
+        if not done.wait(self._plan.time_limit) and self._source.summary is None:
             self._out_of_time = True
             self._end(machine, done)
 
