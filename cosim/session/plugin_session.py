@@ -27,6 +27,7 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
+from cosim.session.read_ahead import read_ahead
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
@@ -216,7 +217,7 @@ class PluginSession:
         for thread in threads.values():
             thread.start()
         try:
-            for batch in self._source.batches():
+            for batch in read_ahead(self._source.batches()):
                 self._taking = True
                 if not self._halted:
                     self._take(batch, machine)
@@ -279,7 +280,8 @@ class PluginSession:
                 self._stop(machine.pid)
 
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
-        if not done.wait(self._plan.time_limit):
+        # The guest may have ended while its last events are still worked on.
+        if not done.wait(self._plan.time_limit) and self._source.summary is None:
             self._out_of_time = True
             self._end(machine, done)
 
