@@ -28,6 +28,7 @@ _COMMANDS: dict[str, str] = {
     "guest": "List, fetch and build the guests that the tool makes.",
     "trace": "Show what a trace holds, print its first events, check it.",
     "replay": "Run the models over a trace.",
+    "sweep": "Run many models, machines and cost tables over many traces, on many workers.",
     "reproduce": "Run the experiments of the LSP paper on real guests.",
     "report": "Make one HTML page of a run, a trace or the paper's figures.",
     "top": "Show what causes the exits and TLB misses: functions, call sites, address spaces.",

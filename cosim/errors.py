@@ -18,6 +18,7 @@ outside world.  ``exit N`` is the exit status of the command.
         +-- GdbError             gdb died, timed out or answered with an error
         +-- RemoteError          the remote protocol to QEMU's stub broke
         +-- GuestError           the guest panicked, ended or hung before it did what was asked
+        +-- ClusterError         a scheduler or its workers cannot be reached, or are not fit
         +-- StorageError         a disk is full or a folder cannot be written
         +-- UnreadableMemory     guest memory that a question needs is not there
 """
@@ -27,6 +28,7 @@ from __future__ import annotations
 from hypervisor_model.errors import CosimError, EnvironmentFault, ModelError, UsageError
 
 __all__ = [
+    "ClusterError",
     "CosimError",
     "DumpError",
     "EnvironmentFault",
@@ -79,6 +81,10 @@ class RemoteError(EnvironmentFault):
 
 class GuestError(EnvironmentFault):
     """The guest panicked, ended or hung before it did what was asked."""
+
+
+class ClusterError(EnvironmentFault):
+    """A scheduler or its workers cannot be reached, are gone, or cannot do the sweep."""
 
 
 class StorageError(EnvironmentFault):

@@ -53,16 +53,26 @@ from hypervisor_model import table_history as history
 from hypervisor_model import walk_cache as caches
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import FLAG_MXR, FLAG_SUM, Access, EventBatch, Fence, Kind, Priv
-from hypervisor_model.isa import atp
-from hypervisor_model.jit import inner, kernel, unsigned
-from hypervisor_model.memory import GuestMemory, Ram, sparse
+from hypervisor_model.isa import atp, pte
+from hypervisor_model.jit import inner, kernel, record_of, unsigned
+from hypervisor_model.memory import GuestMemory, Ram, holds, load, sparse
 from hypervisor_model.mmu import Mmu, Status, Translation
 from hypervisor_model.policies.event_fields import Event, event_at, fence_of
 from hypervisor_model.policies.hart import PAGING, is_untranslated, switched
 from hypervisor_model.policies.machine import MachineModel
 from hypervisor_model.policies.policy import own_events
 from hypervisor_model.table_history import History, Query
-from hypervisor_model.walk import ADUE, OK, PBMTE, PROBE, Request, trace_of, untranslated, walk1
+from hypervisor_model.walk import (
+    ADUE,
+    MAX_REFERENCES,
+    OK,
+    PBMTE,
+    PROBE,
+    Request,
+    trace_of,
+    untranslated,
+    walk1,
+)
 from hypervisor_model.walk_cache import WalkCache
 
 _TABLE_ADD = int(Kind.TABLE_ADD)
@@ -79,6 +89,8 @@ _RIGHTS = FLAG_SUM | FLAG_MXR
 
 _FRESH, _STALE_LEGAL, _ILLEGAL, _UNDECIDED = range(4)
 _ASIDS = atp.ASID_MASK + 1
+_OFFSET = 4095
+_LEAF_OR_LINK = pte.V | pte.R | pte.X
 
 
 @dataclass(frozen=True)
@@ -153,15 +165,29 @@ class Illegal:
     fenced since; empty if they never did, as far as is kept."""
 
 
+_MEMO = record_of("key", "satp", "links", "leaf", "entry", "page")
+"""A walk of the tables as they are that has found a page: its address and rights, ``satp``, how
+often links had changed, the address of the leaf, the leaf, and the page's physical address."""
+_MEMOS = 1 << 10
+_STATE = record_of("fresh", "links")
+"""Accesses to which all parties had a fresh answer; how often entries that point to tables were
+changed, counted from 1."""
+
+
 class _Run(NamedTuple):
     """What the kernel needs besides the history."""
 
+    state: NDArray[Any]
+    """One record; see :data:`_STATE`."""
     counts: NDArray[np.int64]
-    """(parties, 4)."""
+    """(parties, 4), without the accesses to which all had a fresh answer."""
     verdicts: NDArray[np.int64]
     """(parties,): of the last access."""
     no_cache: WalkCache
-    no_trace: NDArray[Any]
+    trace: NDArray[Any]
+    """Of the last walk."""
+    memo: NDArray[Any]
+    """See :data:`_MEMO`."""
 
 
 class LegalityTracker:
@@ -184,10 +210,12 @@ class LegalityTracker:
         self._limits = limits or Limits()
         self._history = empty_history(machine, self.memory.ram, self._limits)
         self._run = _Run(
+            state=np.array([(0, 1)], _STATE),
             counts=np.zeros((len(self.parties), 4), np.int64),
             verdicts=np.zeros(len(self.parties), np.int64),
             no_cache=caches.make(0),
-            no_trace=trace_of(0),
+            trace=trace_of(MAX_REFERENCES),
+            memo=np.zeros(_MEMOS, _MEMO),
         )
         self._events = 0
 
@@ -223,9 +251,11 @@ class LegalityTracker:
     @property
     def counts(self) -> dict[str, Counts]:
         """What was judged so far, by party."""
+        counts = self._run.counts.copy()
+        counts[:, _FRESH] += self._run.state["fresh"]
         return {
             name: Counts(*(int(n) for n in row))
-            for name, row in zip(self.parties, self._run.counts, strict=True)
+            for name, row in zip(self.parties, counts, strict=True)
         }
 
     @property
@@ -358,6 +388,7 @@ def _consume(
                 return i + 1
         elif kind == _PTE_WRITE:
             h.state.time = first + i + 1 + history.START
+            _note_link(h, run, event.a)
             history.pte_written(h, event.a, event.c)
         elif kind == _FENCE:
             h.state.time = first + i + 1 + history.START
@@ -380,8 +411,10 @@ def _consume(
             paging = switched(h.harts[event.hart].paging, event.b, event.c)
             history.paging_switched(h, event.hart, paging)
         elif kind == _TABLE_ENTRY:
+            _note_link(h, run, event.a)
             history.table_entry(h, event.a, event.c)
         elif kind == _TABLE_ADD:
+            run.state[0].links += 1
             history.table_added(h, event.a)
         elif kind == _TABLE_DROP:
             history.table_dropped(h, event.a)
@@ -395,12 +428,13 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
     """Count what every party answered to an access; return True if an answer was illegal."""
     satp = h.harts[event.hart].satp
     translated = not is_untranslated(satp, event.priv)
-    today = untranslated(event.a, event.sub)
-    if translated:
-        flags = _flags(h, event, h.harts[event.hart].paging) | PROBE
-        request = Request(event.a, event.sub, event.priv, flags)
-        walk = walk1(h.ram, run.no_cache, satp, request, run.no_trace)
-        today = walk.pa if walk.cause == OK else -1 - walk.cause
+    today = _today(h, run, event, satp) if translated else untranslated(event.a, event.sub)
+    party = 0
+    while party < answers.shape[0] and answers[party, i] == today:
+        party += 1
+    if party == answers.shape[0]:
+        run.state[0].fresh += 1
+        return False
     found = False
     for party in range(answers.shape[0]):
         answer = answers[party, i]
@@ -414,6 +448,45 @@ def _judge(h: History, run: _Run, event: Event, answers: NDArray[np.int64], i: i
         run.verdicts[party] = verdict
         found |= verdict == _ILLEGAL
     return found
+
+
+@inner
+def _today(h: History, run: _Run, event: Event, satp: int) -> int:
+    """Return what a walk of the tables as they are comes to.
+
+    Most walks were made before, and their result holds as long as no entry on the way has changed.
+    The leaf is looked at.  Links are counted together when they change, because few ever do.
+    """
+    va = event.a
+    paging = h.harts[event.hart].paging
+    rights = event.sub << 6 | (event.priv & 3) << 4 | (event.flags & _RIGHTS) << 1
+    key = va >> 12 << 8 | rights | history.number_of(paging)
+    slot = run.memo[((va >> 12) ^ (va >> 22) ^ event.sub << 8) & (_MEMOS - 1)]
+    if (
+        slot.key == key
+        and slot.satp == satp
+        and slot.links == run.state[0].links
+        and load(h.ram, slot.leaf) == slot.entry
+    ):
+        return slot.page | (va & _OFFSET)  # type: ignore[no-any-return]
+    request = Request(va, event.sub, event.priv, _flags(h, event, paging) | PROBE)
+    walk = walk1(h.ram, run.no_cache, satp, request, run.trace)
+    if walk.cause != OK:
+        return -1 - walk.cause
+    slot.key = key
+    slot.satp = satp
+    slot.links = run.state[0].links
+    slot.leaf = run.trace[walk.vs_refs - 1].address
+    slot.entry = load(h.ram, slot.leaf)
+    slot.page = walk.pa & ~_OFFSET
+    return walk.pa
+
+
+@inner
+def _note_link(h: History, run: _Run, pa: int) -> None:
+    """Note that an entry is stored to, if it points to a table."""
+    if holds(h.ram, pa) and load(h.ram, pa) & _LEAF_OR_LINK == pte.V:
+        run.state[0].links += 1
 
 
 @inner

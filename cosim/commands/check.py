@@ -231,11 +231,11 @@ def _check_trace(folder: Path, legal: bool) -> _Checked:
 def _check_run(spec: RunSpec, legal: bool, logs: Path | None, *, offline: bool) -> _Checked:
     from cosim import output
     from cosim.commands.logs import folder_for
-    from cosim.commands.one_run import make_guest
+    from cosim.commands.one_run import prepare
     from cosim.run.plan import resolve
     from cosim.session.execution import available
 
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     plan = resolve(available(spec, output.note))
     with folder_for(logs) as folder:
         checked = None

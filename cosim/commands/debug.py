@@ -135,11 +135,11 @@ def _record(
 ) -> int:
     from cosim import output
     from cosim.commands.logs import folder_for
-    from cosim.commands.one_run import make_guest
+    from cosim.commands.one_run import prepare
     from cosim.debug.session import debug_recorded
     from cosim.run.plan import resolve
 
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     debugger = _debugger(arguments)
     plan = resolve(spec)
     with folder_for(logs) as folder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ import guest
 from cosim import output
 from cosim.commands.logs import folder_for
 from cosim.errors import CosimError, GuestImageError
-from cosim.machine import interrupts
+from cosim.machine import disk_checksums, disk_images, interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument, has_finding
 from cosim.models.spread import combine
@@ -26,6 +27,8 @@ from cosim.session.protocol import Outcome, Watchers
 from cosim.session.view import live_view
 
 _INTERRUPTED = 130
+_LARGE = 1 << 30
+"""Disks of more bytes are read with a progress bar."""
 
 
 @cache
@@ -58,6 +61,36 @@ def make_guest(spec: RunSpec, *, offline: bool) -> None:
         guest.ensure(name, step)
 
 
+def prepare(spec: RunSpec, *, offline: bool) -> None:
+    """Make the guest of ``spec``, and read its disks if that takes long; parameters and errors as
+    for :func:`make_guest`."""
+    make_guest(spec, offline=offline)
+    _read_disks(spec)
+
+
+def _read_disks(spec: RunSpec) -> None:
+    """Read large disks for their checksums, which every session has, and show how far that is."""
+    files: list[Path] = []
+    for disk in spec.disks:
+        # If a disk cannot be used, the plan says so.
+        with contextlib.suppress(CosimError, OSError):
+            files += disk_images.files(disk)
+    sizes = {file: file.stat().st_size for file in files if file.is_file()}
+    total = sum(sizes.values())
+    if total < _LARGE:
+        return
+    with output.progress(f"reading {total / 1e9:.1f} GB of disks for their SHA-256") as step:
+        before = 0
+        for file, size in sizes.items():
+            with contextlib.suppress(OSError):
+                disk_checksums.sha256(file, _from(before, total, step))
+            before += size
+
+
+def _from(before: int, total: int, step: output.Step) -> disk_checksums.Read:
+    return lambda done: step(before + done, total)
+
+
 def _models(plan: Plan) -> Pipeline:
     with output.progress("loading the models (the first time compiles them: half a minute)"):
         return load_models(plan)
@@ -69,10 +102,29 @@ def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDoc
     :param offline: fail if the guest has to be made first.
     :raises CosimError: when something cut the session short.
     """
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     plan = resolve(available(spec, note_once))
     trace = folder / "trace" if spec.trace else None
     outcome = _repeated(plan, folder, spec.runs, trace)
+    if outcome.error is not None:
+        raise outcome.error
+    assert outcome.document is not None
+    failed = workload.failure(folder)
+    if failed is not None:
+        output.note(f"cosim: {spec.name}: {failed}")
+    return outcome.document
+
+
+def capture_only(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDocument:
+    """Capture one session of a sweep as a trace in ``folder``; return its result without models.
+
+    :param offline: fail if the guest has to be made first.
+    :raises CosimError: when something cut the session short.
+    """
+    make_guest(spec, offline=offline)
+    with live_view() as view:
+        watchers = Watchers(view=view, note=output.note)
+        outcome = capture(available(spec, note_once), folder, folder / "trace", watchers)
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
@@ -95,7 +147,7 @@ def capture_and_print(
     :param logs: where logs are kept; None: they are kept only if the session failed.
     :param offline: fail if the guest has to be made first.
     """
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     return _run_and_print(spec, as_json=as_json, logs=logs, trace=trace)
 
 
@@ -113,7 +165,7 @@ def run_and_print(
     :param offline: fail if the guest has to be made first.
     :param verbose: print every counter.
     """
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     return _run_and_print(spec, as_json=as_json, logs=logs, trace=None, verbose=verbose)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor_model.events import EventBatch, Kind, Priv, Satp
+from hypervisor_model.events import EventBatch, Kind, Priv, Satp, small_fields
 from hypervisor_model.isa.atp import ASID_MASK, ID_SHIFT, MODE_SHIFT, PPN_MASK, Mode
 from hypervisor_model.jit import unsigned
 
@@ -35,20 +35,30 @@ class AddressSpaces:
         self._current = [0] * harts
         self._with_user: set[int] = set()
 
-    def feed(self, batch: EventBatch) -> NDArray[np.int64]:
+    def feed(self, batch: EventBatch, where: NDArray[np.intp] | None = None) -> NDArray[np.int64]:
         """Return the number of the address space in which each event of ``batch`` happened.
 
         A write of ``satp`` itself happens in the address space that it leaves.
+
+        :param where: indices of the events that are asked about, in order; None: all.
         """
-        writes = np.flatnonzero((batch["kind"] == Kind.SATP_WRITE) & (batch["sub"] == Satp.SATP))
-        numbers = np.zeros(len(batch), np.int64)
+        small = small_fields(batch)
+        writes = np.flatnonzero((small["kind"] == Kind.SATP_WRITE) & (small["sub"] == Satp.SATP))
+        users = np.flatnonzero(small["priv"] == Priv.U)
+        asked = np.arange(len(batch)) if where is None else where
+        numbers = np.zeros(len(asked), np.int64)
+        harts = small["hart"] if len(self._current) > 1 else None
         for hart, loaded in enumerate(self._current):
-            mine = np.flatnonzero(batch["hart"] == hart)
-            own = writes[batch["hart"][writes] == hart]
+            mine = slice(None) if harts is None else np.flatnonzero(harts[asked] == hart)
+            own, by_user = writes, users
+            if harts is not None:
+                own, by_user = writes[harts[writes] == hart], users[harts[users] == hart]
             known = [loaded, *map(self.number, batch["b"][own].tolist())]
-            numbers[mine] = np.array(known)[np.searchsorted(own, mine)]
+            numbers[mine] = np.array(known)[np.searchsorted(own, asked[mine])]
+            # Events of users up to each write, and after the last.
+            seen = np.diff(np.searchsorted(by_user, own, "right"), prepend=0, append=len(by_user))
+            self._with_user.update(known[at] for at in np.flatnonzero(seen).tolist())
             self._current[hart] = known[-1]
-        self._with_user.update(np.unique(numbers[batch["priv"] == Priv.U]).tolist())
         return numbers
 
     def has_user(self, number: int) -> bool:

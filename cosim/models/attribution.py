@@ -118,17 +118,17 @@ class Causes:
     def feed(self, batch: EventBatch, taken: NDArray[np.int64], where: NDArray[np.int64]) -> None:
         """Add a batch.
 
-        :param taken: one row for each column, one element for each event.
-        :param where: the events that have a count.
+        :param taken: one row for each column, one element for each event of ``where``.
+        :param where: the indices of the events that have a count, in order.
         """
-        spaces = self._spaces.feed(batch)
+        spaces = self._spaces.feed(batch, where)
         if not len(where):
             return
         batch, keys = batch[where], np.empty((len(where), _KEY), np.int64)
-        keys[:, 0] = spaces[where]
+        keys[:, 0] = spaces
         keys[:, 1] = np.where(batch["priv"] == Priv.U, _PLACE_OF_USER, batch["pc"])
         keys[:, 2] = event_codes(batch)
-        keys, sums = _added_up(keys, taken[:, where].T)
+        keys, sums = _added_up(keys, taken.T)
         self._keys.append(keys)
         self._sums.append(sums)
         if sum(map(len, self._keys[1:])) > max(_PENDING, len(self._keys[0])):

@@ -85,34 +85,42 @@ class Profiler:
             return
         if self._timed:
             self._advance(batch)
-        taken = np.stack([*exits, *misses])
-        self._causes.feed(batch, taken, np.flatnonzero(taken.any(axis=0)))
+        rows = [*exits, *misses]
+        any_taken = np.zeros(len(batch), np.int64)
+        for row in rows:
+            any_taken |= row
+        where = np.flatnonzero(any_taken)
+        taken = np.stack([row[where] for row in rows])
+        self._causes.feed(batch, taken, where)
         taken = taken[: len(self._policies)]
-        where = np.flatnonzero(taken.any(axis=0))
-        if not len(where):
+        exiting = np.flatnonzero(taken.any(axis=0))
+        if not len(exiting):
             return
-        icounts = batch["icount"][where]
+        icounts = batch["icount"][where[exiting]]
         # Only samples of a second source may have no time; they are no exits.
         self._timed &= bool((icounts >= 0).all())
         if self._timed:
             assert self._start is not None
             times = np.maximum(icounts - self._start, 0) // self._window
-            for row, counted in zip(self._over_time, taken[:, where], strict=True):
+            for row, counted in zip(self._over_time, taken[:, exiting], strict=True):
                 np.add.at(row, times, counted)
 
     def _advance(self, batch: EventBatch) -> None:
         """Make the windows reach to the end of ``batch``; note its marks."""
-        batch = batch[batch["icount"] >= 0]
-        if not len(batch):
+        icounts = batch["icount"]
+        last = int(icounts.max())
+        if last < 0:
             return
         if self._start is None:
-            self._start = int(batch["icount"][0])
-        self._end = max(self._end, int(batch["icount"].max()) - self._start)
+            # Samples of a second source have no time.
+            self._start = int(icounts[np.argmax(icounts >= 0)])
+        self._end = max(self._end, last - self._start)
         while self._end >= self._window * WINDOWS:
             pairs = self._over_time.reshape(len(self._policies), WINDOWS // 2, 2).sum(axis=2)
             self._over_time = np.concatenate([pairs, np.zeros_like(pairs)], axis=1)
             self._window *= 2
-        marks = batch[batch["kind"] == Kind.MARK][: MARKS - len(self._marks)]
+        marks = batch[np.flatnonzero(batch["kind"] == Kind.MARK)]
+        marks = marks[marks["icount"] >= 0][: MARKS - len(self._marks)]
         for icount, number in zip(marks["icount"].tolist(), marks["a"].tolist(), strict=True):
             self._marks.append((icount - self._start, number))
 

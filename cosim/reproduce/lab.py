@@ -7,7 +7,7 @@
     DIR/logs/               of captures that failed
 
 A key is a digest of everything that the content depends on: the run as it was asked for, the
-guest's files, QEMU, the CPU, and the code that makes it (:mod:`cosim.reproduce.code_digest`).
+guest's files, QEMU, the CPU, and the code that makes it (:mod:`cosim.run.code_digest`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cosim.files import write_atomically
 from cosim.machine import tools
 from cosim.models.model_options import make_pipeline
 from cosim.output import Step
-from cosim.reproduce.code_digest import digest
 from cosim.reproduce.measurement import Measurement
 from cosim.reproduce.timeline import Timeline, replay
+from cosim.run.code_digest import digest
 from cosim.run.run_spec import RunSpec
 from cosim.session import execution
 from cosim.session.protocol import Progress, View, Watchers

@@ -70,10 +70,13 @@ _OURS = {
     "-run-with": "cosim must be able to end QEMU",
     "-chroot": "cosim must reach QEMU's files",
     "-sandbox": "QEMU must be able to write its recording",
+    "-qtest": "QEMU would wait for a test program instead of running the guest",
+    "-qtest-log": "QEMU would wait for a test program instead of running the guest",
     "-help": "it runs no guest",
     "-h": "it runs no guest",
     "-version": "it runs no guest",
 }
+_HELP = ("help", "?")
 _UNRECORDED = {
     **dict.fromkeys(
         ("-drive", "-blockdev", "-hda", "-hdb", "-hdc", "-hdd", "-cdrom", "-sd", "-mtdblock"),
@@ -101,7 +104,7 @@ _OURS_ON_BOARD = {
 
 def _parts(value: Any, folder: Path, known: tuple[str, ...]) -> tuple[str, dict[str, str]]:
     """Return what stands first and the settings behind it; a doubled comma is one in a name."""
-    words = re.split(r"(?<!,),(?!,)", checks.text(value, folder))
+    words = _split(checks.text(value, folder))
     settings: dict[str, str] = {}
     for word in words[1:]:
         key, equals, text = word.partition("=")
@@ -112,6 +115,11 @@ def _parts(value: Any, folder: Path, known: tuple[str, ...]) -> tuple[str, dict[
             raise ValueError(f"has {key} twice")
         settings[key] = text.replace(",,", ",")
     return words[0].replace(",,", ","), settings
+
+
+def _split(text: str) -> list[str]:
+    """Return the parts between single commas."""
+    return re.split(r"(?<!,),(?!,)", text)
 
 
 def _choice(settings: Mapping[str, str], key: str, known: tuple[T, ...]) -> T | None:
@@ -203,12 +211,14 @@ def device_tree(value: Any, folder: Path) -> Path:
 def flash(value: Any, folder: Path) -> tuple[Path, ...]:
     """Return the files of ``CODE[,VARIABLES]`` for the board's two flash chips.
 
+    As for disks, a doubled comma is one in a name.
+
     :raises ValueError: when there are more, or one is not a file.
     """
-    words = checks.text(value, folder).split(",")
+    words = _split(checks.text(value, folder))
     if len(words) > 2:
         raise ValueError(f"names {len(words)} files; the board has two flash chips")
-    return tuple(checks.file(word, folder) for word in words)
+    return tuple(checks.file(word.replace(",,", ","), folder) for word in words)
 
 
 def network(value: Any, folder: Path) -> str:
@@ -257,6 +267,11 @@ def qemu_arguments(value: Any, folder: Path) -> tuple[str, ...]:
         reason = _OURS.get(option)
         if reason is not None:
             raise ValueError(f"cannot have {word}: {reason}")
+        if word in _HELP or word.endswith(tuple(f",{help_word}" for help_word in _HELP)):
+            raise ValueError(
+                f"has {word!r}, with which QEMU prints its help and runs no guest; "
+                "ask QEMU itself (qemu-system-riscv64 -machine virt ...)"
+            )
     return words
 
 

@@ -20,7 +20,7 @@ from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
-from cosim.machine import disk_images, snapshot, tools
+from cosim.machine import disk_checksums, disk_images, snapshot, tools
 from cosim.machine.configuration import (
     FLASH_BASE,
     FLASH_BYTES,
@@ -254,7 +254,9 @@ class Plan:
                     "format": disk.format,
                     "bus": disk.bus,
                     "written": disk.writable,
-                    "sha256": {str(file): checksum(file) for file in disk_images.files(disk)},
+                    "sha256": {
+                        str(file): disk_checksums.sha256(file) for file in disk_images.files(disk)
+                    },
                 }
                 for disk in devices.disks
             ]
@@ -344,8 +346,11 @@ def resolve(spec: RunSpec) -> Plan:
         end = region.parse(_end(spec, known), code.symbols, end=True)
     with about("memory"):
         size = parse_memory(memory)
+    with about("load_address"):
+        _check_load_address(spec, size)
     with about("cpu"):
-        cpu = cpu or ",".join(filter(None, (tools.default_cpu(emulator), extensions)))
+        default = _default_cpu(emulator, bios, named=known is not None)
+        cpu = cpu or ",".join(filter(None, (default, extensions)))
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
     plan = Plan(
@@ -397,6 +402,15 @@ def resolve(spec: RunSpec) -> Plan:
 def _short(text: str) -> str:
     """Return ``text``, or the first digits of a checksum."""
     return f"{text[:12]}..." if len(text) == 64 else text or "none"
+
+
+def _default_cpu(emulator: tools.Tool, bios: str | None, *, named: bool) -> str:
+    """Return the CPU of a guest that names none.
+
+    A kernel of the user's that runs without firmware gets QEMU's own default, without Svade: its
+    Makefile names no CPU either, and nobody tells it that it must set A and D itself.
+    """
+    return "rv64" if bios == "none" and not named else tools.default_cpu(emulator)
 
 
 def _end(spec: RunSpec, known: GuestSpec | None) -> str:
@@ -470,6 +484,8 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
             disk_images.inspect(replace(disk, bus=disk.bus or bus, writable=spec.disk_write))
             for disk in spec.disks
         )
+        if spec.disk_write:
+            _check_written_once(disks, spec)
         if own is not None:
             disks = (Disk(own, "raw", "pci"), *disks)
         if {"mmio", "mmio-legacy"} <= {disk.bus for disk in disks}:
@@ -484,6 +500,40 @@ def _devices(spec: RunSpec, own: Path | None, bus: Bus) -> Devices:
                 "devices; give some disks bus=pci"
             )
     return devices
+
+
+def _check_written_once(disks: tuple[Disk, ...], spec: RunSpec) -> None:
+    """Check that no file that is written belongs to two disks.
+
+    :raises UsageError: when one does.
+    """
+    seen: set[Path] = set()
+    for disk in disks:
+        found = disk.path.resolve()
+        if found in seen:
+            raise UsageError(
+                f"{spec.names.option('disk')} names {disk.path} twice, and with "
+                f"{spec.names.option('disk_write')} both disks would write to it; give the guest "
+                "a copy"
+            )
+        seen.add(found)
+
+
+def _check_load_address(spec: RunSpec, size: int) -> None:
+    """Check that a flat binary is loaded where there is RAM.
+
+    :raises UsageError: when its first or last byte is beyond RAM.
+    """
+    first, path = spec.load_address, spec.kernel
+    if first is None or path is None:
+        return
+    end, limit = first + path.stat().st_size, RAM_BASE + size
+    if end > limit:
+        raise UsageError(
+            f"{spec.names.option('load_address')} puts {path.name} at {first:#x} to {end:#x}, but "
+            f"RAM ends at {limit:#x}; choose a lower address, or give the guest more with "
+            f"{spec.names.option('memory')}"
+        )
 
 
 def _check_flash(spec: RunSpec) -> None:

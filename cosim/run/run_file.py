@@ -45,21 +45,19 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import product
-from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
 from cosim.files import read_regular
+from cosim.run import matrix as matrices
 from cosim.run import request, toml_lines
 from cosim.run.backend_options import Backends
+from cosim.run.matrix import Keys, Leaf, leaves, merged, put
 from cosim.run.names import IN_FILE
 from cosim.run.run_spec import RunSpec
 from cosim.run.toml_lines import Place
 from hypervisor_model.policies.machine import MODELLED, MachineModel
-
-Keys = tuple[str, ...]
 
 MOST_RUNS = 1000
 """Runs of one file (ours): a matrix that gives more is a mistake."""
@@ -86,14 +84,7 @@ class RunFile:
         """
         places = self._places[name]
         place = places.get(error.key or "", (*places[""], error.key or ""))
-        _fail(self.path, self._text, place, str(error))
-
-
-class _Leaf(NamedTuple):
-    """A value, and where it stands in the file."""
-
-    value: Any
-    place: Place
+        refuse(self.path, self._text, place, str(error))
 
 
 def load(path: Path, backends: Backends, default: str) -> RunFile:
@@ -103,6 +94,25 @@ def load(path: Path, backends: Backends, default: str) -> RunFile:
     :param default: the backend of runs that name none.
     :raises RunFileError: when something is wrong; it names line and key of the first fault.
     """
+    text, document = read(path)
+    return load_document(path, text, document, backends, default)
+
+
+def load_document(
+    path: Path, text: str, document: dict[str, Any], backends: Backends, default: str
+) -> RunFile:
+    """Return the runs in ``document``, which is all or a part of the file; as :func:`load`."""
+    try:
+        return _Loader(path, text, backends, default).load(document)
+    except RecursionError:
+        raise _too_deep(path) from None
+
+
+def read(path: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of the file ``path``, and the TOML document in it.
+
+    :raises RunFileError: when it cannot be read, or is no TOML.
+    """
     try:
         text = read_regular(path, _LARGEST).decode()
     except FileNotFoundError:
@@ -111,12 +121,26 @@ def load(path: Path, backends: Backends, default: str) -> RunFile:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise RunFileError(f"{path}: cannot be read as text: {reason}") from error
     try:
-        document = tomllib.loads(text)
-        return _Loader(path, text, backends, default).load(document)
+        return text, tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
     except RecursionError:
-        raise RunFileError(f"{path}: its tables or arrays are nested too deep") from None
+        raise _too_deep(path) from None
+
+
+def folder_of_results(path: Path, text: str, document: dict[str, Any]) -> Path:
+    """Return the folder of the results that ``document`` names, and take the key out of it.
+
+    :raises RunFileError: when it is not the name of a folder.
+    """
+    output = document.pop("output", f"{path.stem}-results")
+    if not isinstance(output, str) or not output or "\0" in output:
+        refuse(path, text, ("output",), f"is {output!r}, not the name of a folder")
+    return Path(output)
+
+
+def _too_deep(path: Path) -> RunFileError:
+    return RunFileError(f"{path}: its tables or arrays are nested too deep")
 
 
 class _Loader:
@@ -130,9 +154,7 @@ class _Loader:
 
     def load(self, document: dict[str, Any]) -> RunFile:
         common = dict(document)
-        output = common.pop("output", f"{self._path.stem}-results")
-        if not isinstance(output, str) or not output or "\0" in output:
-            self._fail(("output",), f"is {output!r}, not the name of a folder")
+        output = folder_of_results(self._path, self._text, common)
         matrix = common.pop("matrix", {})
         tables = common.pop("run", None)
         base: Place = ("run",)
@@ -140,63 +162,48 @@ class _Loader:
             tables, base = [{"name": self._path.stem}], ()
         if not isinstance(tables, list) or not tables:
             self._fail(("run",), "must be tables [[run]]")
-        shared = dict(_leaves(common))
+        shared = dict(leaves(common))
         runs: dict[str, RunSpec] = {}
         places: dict[str, dict[str, Place]] = {}
         for index, table in enumerate(tables):
             here = (*base, index) if base else ()
-            for name, leaves in self._expand(table, shared, matrix, here):
+            for name, found in self._expand(table, shared, matrix, here):
                 if name in runs:
                     self._fail(here, f"a second run is named {name!r}")
-                runs[name] = self._build(name, leaves, here)
-                places[name] = {keys[0]: leaf.place for keys, leaf in leaves.items()} | {"": here}
-        return RunFile(self._path, Path(output), tuple(runs.values()), self._text, places)
+                runs[name] = self._build(name, found, here)
+                places[name] = {keys[0]: leaf.place for keys, leaf in found.items()} | {"": here}
+        return RunFile(self._path, output, tuple(runs.values()), self._text, places)
 
     def _expand(
-        self, table: Any, shared: dict[Keys, _Leaf], matrix: Any, here: Place
-    ) -> Iterator[tuple[str, dict[Keys, _Leaf]]]:
+        self, table: Any, shared: dict[Keys, Leaf], matrix: Any, here: Place
+    ) -> Iterator[tuple[str, dict[Keys, Leaf]]]:
         if not isinstance(table, dict):
             self._fail(here, "must be a table [[run]]")
         own = dict(table)
         name = own.pop("name", None)
         if not isinstance(name, str) or not re.fullmatch(r"[\w.+=-]+", name) or name[0] == ".":
             self._fail((*here, "name"), f"is {name!r}; give letters, digits and _ . + = -")
-        axes = dict(self._axes(matrix, ("matrix",)))
-        axes.update(self._axes(own.pop("matrix", {}), (*here, "matrix")))
-        self._planned += prod(len(axis.value) for axis in axes.values())
+        axes = matrices.axes(matrix, ("matrix",), self._fail)
+        axes.update(matrices.axes(own.pop("matrix", {}), (*here, "matrix"), self._fail))
+        self._planned += matrices.size(axes)
         if self._planned > MOST_RUNS:
             place = next((axis.place[:-1] for axis in axes.values()), here)
             self._fail(place, f"gives {self._planned:,} runs; a file may have {MOST_RUNS:,}")
-        leaves = _merged(shared, dict(_leaves(own, here)))
-        for values in product(*(axis.value for axis in axes.values())):
-            point = {
-                keys: _Leaf(value, axis.place)
-                for (keys, axis), value in zip(axes.items(), values, strict=True)
-            }
+        common = merged(shared, dict(leaves(own, here)))
+        for point in matrices.points(axes):
             label = "".join(f"-{keys[-1]}={_slug(leaf.value)}" for keys, leaf in point.items())
-            nested: dict[Keys, _Leaf] = {}
-            for keys, leaf in point.items():
-                nested.update(_leaves(leaf.value, leaf.place, keys))
-            yield name + label, _merged(leaves, nested)
+            yield name + label, merged(common, matrices.settings(point))
 
-    def _axes(self, matrix: Any, place: Place) -> Iterator[tuple[Keys, _Leaf]]:
-        if not isinstance(matrix, dict):
-            self._fail(place, "must be a table [matrix]")
-        for keys, leaf in _leaves(matrix, place):
-            if not isinstance(leaf.value, list) or not leaf.value:
-                self._fail(leaf.place, f"is {leaf.value!r}, not a list of values")
-            yield keys, leaf
-
-    def _build(self, name: str, leaves: Mapping[Keys, _Leaf], here: Place) -> RunSpec:
+    def _build(self, name: str, found: Mapping[Keys, Leaf], here: Place) -> RunSpec:
         fields: dict[str, Any] = {}
         machine: dict[str, Any] = {}
-        for keys, leaf in leaves.items():
+        for keys, leaf in found.items():
             if keys[0] == "machine":
                 if keys[1:2] and keys[1] not in MODELLED:
                     self._fail(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
                 if len(keys) == 1 and leaf.value != {}:
                     self._fail(leaf.place, f"is {leaf.value!r}, not a table")
-                _put(machine, keys[1:], leaf.value)
+                put(machine, keys[1:], leaf.value)
                 self._check_machine(machine, leaf.place)
             elif keys[0] not in self._keys:
                 known = ", ".join([*self._keys, "machine"])
@@ -214,11 +221,11 @@ class _Loader:
             machine=machine,
         )
         if not isinstance(spec, RunSpec):
-            leaf_of = leaves.get((spec.key,))
+            leaf_of = found.get((spec.key,))
             self._fail(leaf_of.place if leaf_of else (*here, spec.key), spec.text)
         return spec
 
-    def _checked(self, key: str, leaf: _Leaf) -> Any:
+    def _checked(self, key: str, leaf: Leaf) -> Any:
         try:
             return request.check(key, leaf.value, self._path.parent, self._backends)
         except (ValueError, CosimError) as error:
@@ -232,39 +239,18 @@ class _Loader:
             self._fail(place, str(error))
 
     def _fail(self, place: Place, text: str) -> NoReturn:
-        _fail(self._path, self._text, place, text)
+        refuse(self._path, self._text, place, text)
 
 
-def _fail(path: Path, text: str, place: Place, problem: str) -> NoReturn:
+def refuse(path: Path, text: str, place: Place, problem: str) -> NoReturn:
+    """Report ``problem`` with the line and the key at ``place`` of the file ``path``.
+
+    :param text: of the whole file.
+    :raises RunFileError: always.
+    """
     line = toml_lines.find(text, place)
     key = toml_lines.dotted(tuple(part for part in place if part != ""))
     raise RunFileError(f"{path}:{line}: {key + ': ' if key else ''}{problem}")
-
-
-def _leaves(value: Any, place: Place = (), keys: Keys = ()) -> Iterator[tuple[Keys, _Leaf]]:
-    """Yield every value below tables, by its keys; an empty table counts as a value."""
-    if isinstance(value, dict) and (value or not keys):
-        for key, item in value.items():
-            yield from _leaves(item, (*place, key), (*keys, key))
-    else:
-        yield keys, _Leaf(value, place)
-
-
-def _merged(first: Mapping[Keys, _Leaf], second: Mapping[Keys, _Leaf]) -> dict[Keys, _Leaf]:
-    """Return ``first`` with what ``second`` sets; a filled table replaces an empty one."""
-    merged = {
-        keys: leaf
-        for keys, leaf in first.items()
-        if leaf.value != {} or not any(other[: len(keys)] == keys for other in second)
-    }
-    return {**merged, **second}
-
-
-def _put(table: dict[str, Any], keys: Keys, value: Any) -> None:
-    for key in keys[:-1]:
-        table = table.setdefault(key, {})
-    if keys:
-        table[keys[-1]] = value
 
 
 def _slug(value: Any) -> str:

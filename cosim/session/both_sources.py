@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -267,7 +267,10 @@ class BothSources(GdbSession):
         """
         self._heard = heard
         self._merge = Merge(
-            heard.events(), heard.labels, hardware_ad=self._pipeline.origin.machine.svadu
+            heard.events(),
+            heard.labels,
+            hardware_ad=self._pipeline.origin.machine.svadu,
+            cut=heard.killed,
         )
         recorded = self._recorded
         if heard.summary.never_started and (recorded is None or recorded.loop is None):
@@ -289,6 +292,9 @@ class BothSources(GdbSession):
         if self._merge is None or self._plan.stop_on_divergence:
             return None
         return Foretold(self._merge.common())
+
+    def _told_sites(self) -> Collection[int]:
+        return () if self._merge is None else self._merge.sites()
 
     def _reach(self, edge: Edge, machine: Machine, interposer: Interposer, gdb: GdbMi) -> bool:
         reached = self._go(edge, machine, interposer, gdb)

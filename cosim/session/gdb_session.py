@@ -12,7 +12,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +280,7 @@ class GdbSession:
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
             foretold=self._foretold(),
+            told=self._told_sites(),
             by_device=nothing if machine.dma is None else machine.dma.covers,
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
@@ -287,6 +288,10 @@ class GdbSession:
     def _foretold(self) -> Foretold | None:
         """Return what the stops will bring, if that is known."""
         return None
+
+    def _told_sites(self) -> Collection[int]:
+        """Return where the guest will fence or write ``satp``, if that is known."""
+        return ()
 
     def _cause(
         self, error: CosimError, machine: Machine, interposer: Interposer | None

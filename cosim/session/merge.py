@@ -113,14 +113,22 @@ class Merge:
     :param labels: the labels of the plugin's marks, for texts.
     :param hardware_ad: the MMU updates A and D.  Then the value that a store replaced, and an entry
         of a table that becomes live, may differ in them: the sources read at different times.
+    :param cut: the plugin was killed.  An event that it had seen only in part is not in its stream,
+        so what gdb sees behind that stream's end is taken from gdb.
     """
 
     def __init__(
-        self, stream: EventBatch, labels: Sequence[str] = (), *, hardware_ad: bool = False
+        self,
+        stream: EventBatch,
+        labels: Sequence[str] = (),
+        *,
+        hardware_ad: bool = False,
+        cut: bool = False,
     ) -> None:
         self._stream = stream
         self._labels = dict(enumerate(labels))
         self._hardware_ad = hardware_ad
+        self._cut = cut
         self._common = _common_positions(stream)
         self._next = 0
         """The first of the common events that gdb has not shown."""
@@ -128,7 +136,8 @@ class Merge:
         """Where in the stream the last event that gdb has shown ends."""
         self._emitted = 0
         self._held: list[EventBatch] = []
-        """Samples that belong before the next common event."""
+        """Samples that belong before the next common event, and what only gdb saw of a plugin that
+        was killed."""
         self._recent: deque[str] = deque(maxlen=_SHOWN)
         self._unseen: dict[int, int] = {}
         """Where a fence or write of ``satp`` that gdb did not see first stands, by its pc."""
@@ -150,6 +159,16 @@ class Merge:
         """Return all events that gdb should see."""
         return self._stream[self._common]
 
+    def sites(self) -> set[int]:
+        """Return where the plugin saw fences and writes of ``satp`` that gdb should see."""
+        found: set[int] = set()
+        for first in range(0, len(self._common), _CHUNK):
+            piece = self._stream[self._common[first : first + _CHUNK]]
+            executed = piece["flags"] & FLAG_STOP == 0
+            at = piece["pc"][np.isin(piece["kind"], (*_FENCES, Kind.SATP_WRITE)) & executed]
+            found.update(map(unsigned, np.unique(at).tolist()))
+        return found
+
     def last_counts(self, count: int) -> set[int]:
         """Return the instruction counts of the last ``count`` events that gdb should see."""
         last = self._stream[self._common[-count:]]
@@ -170,7 +189,8 @@ class Merge:
             return
         common = _is_common(batch)
         before: NDArray[np.int64] = np.cumsum(common) - common
-        places = self._match(batch, np.flatnonzero(common))
+        compared = np.flatnonzero(common)
+        places = self._match(batch, compared)
         self._find_seen_in_part(batch, before, places)
         at = np.flatnonzero(batch["kind"] == Kind.ACCESS)
         samples = batch[at]
@@ -188,7 +208,9 @@ class Merge:
                 ),
             )
         if not self.differs:
-            self._held.append(samples[~placed])
+            rest = batch[np.sort(np.concatenate([at[~placed], compared[len(places) :]]))]
+            rest["flags"][rest["kind"] == Kind.ACCESS] |= FLAG_STOP
+            self._held.append(rest)
 
     def finish(self, *, at_end: bool, late_sites: Collection[int]) -> Iterator[EventBatch]:
         """Yield the rest of the plugin's events: gdb did not come to them.
@@ -236,7 +258,7 @@ class Merge:
             self._next += count
             self.agreement.equal += count
             done += count
-            if done == len(ours):
+            if done == len(ours) or (self._cut and self.expected() is None):
                 break
             behind = self._behind_late_fences(ours[done])
             if behind is None:
@@ -297,6 +319,8 @@ class Merge:
             between = self._stream[start:end]
             ours = self._comparable(batch[index : index + 1])
             equal = np.flatnonzero(self._comparable(between) == ours)
+            if not len(equal) and self._cut and end == len(self._stream):
+                return
             if not len(equal):
                 theirs = between[_is_seen_in_part(between)]
                 self._differ(batch[index], theirs[0] if len(theirs) else None)

@@ -18,6 +18,7 @@ from hypervisor_model.events import (
     Kind,
     of_virtual_machines,
     show_virtual_machine,
+    small_fields,
 )
 from hypervisor_model.exits import Counter, Exit
 from hypervisor_model.isa.atp import MODE_SHIFT, Mode
@@ -341,22 +342,24 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
     """
     if batch.dtype != EVENT or batch.ndim != 1:
         raise ModelError("not a one-dimensional array of hypervisor_model.events.EVENT")
-    if len(batch) and int(batch["hart"].max()) >= machine.harts:
+    small = small_fields(batch)
+    if len(batch) and int(small["hart"].max()) >= machine.harts:
         raise ModelError(
-            f"an event of hart {int(batch['hart'].max())}, but the machine has {machine.harts}; "
+            f"an event of hart {int(small['hart'].max())}, but the machine has {machine.harts}; "
             "set `harts` of the machine"
         )
-    named = int(np.bitwise_or.reduce(batch["harts"])) >> machine.harts
+    named = int(np.bitwise_or.reduce(small["harts"])) >> machine.harts
     if named:
         raise ModelError(
             f"a remote fence of hart {named.bit_length() - 1 + machine.harts}, but the machine has "
             f"{machine.harts}; set `harts` of the machine"
         )
-    virtual = of_virtual_machines(batch)
+    virtual = of_virtual_machines(small)
     if virtual.any():
         batch = batch.copy()
         batch["kind"][virtual] = Kind.MARK
-    written = batch["b"][batch["kind"] == Kind.SATP_WRITE]
+        small["kind"][virtual] = Kind.MARK
+    written = batch["b"][small["kind"] == Kind.SATP_WRITE]
     for value in written.tolist():
         if unsigned(value) >> MODE_SHIFT not in _MODES:
             raise ModelError(

@@ -136,6 +136,39 @@ def test_a_changed_frame_is_legal_until_its_fence() -> None:
     assert small.says(TWO) == "fresh"
 
 
+@pytest.mark.parametrize("page", [ROOT, MIDDLE, LEAF])
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_todays_walk_follows_a_change_at_each_level(page: int, is_removed: bool) -> None:
+    small = Small()
+    small.store(OTHER_MIDDLE, 0, link(OTHER_LEAF))
+    small.store(OTHER_LEAF, 3, leaf(TWO))
+    assert small.says(ONE) == "fresh"
+    changed = {ROOT: link(OTHER_MIDDLE), MIDDLE: link(OTHER_LEAF), LEAF: leaf(TWO)}[page]
+    small.store(page, 3 if page == LEAF else 0, 0 if is_removed else changed)
+    assert small.says(LOAD_FAULT if is_removed else TWO) == "fresh"
+    assert small.says(ONE) == "stale_legal"
+
+
+def test_todays_walk_is_asked_for_the_address_space_and_the_rights_of_each_access() -> None:
+    small = Small()
+    small.store(OTHER_ROOT, 0, link(OTHER_MIDDLE))
+    small.store(OTHER_MIDDLE, 0, link(OTHER_LEAF))
+    small.store(OTHER_LEAF, 3, leaf(TWO, V | R | A))
+    assert small.says(ONE) == small.says(ONE, access=Access.WRITE) == "fresh"
+    assert small.says(LOAD_FAULT, priv=Priv.U) == "fresh"
+    assert small.says(ONE + 8, VA + 8) == "fresh"
+    small.load(OTHER_ROOT)
+    assert small.says(TWO) == small.says(STORE_FAULT, access=Access.WRITE) == "fresh"
+    small.load(ROOT)
+    assert small.says(ONE) == small.says(ONE, access=Access.WRITE) == "fresh"
+    small.store(LEAF, 3, leaf(ONE, 1 << 61 | RWX))
+    assert small.says(LOAD_FAULT) == "fresh", "a memory type without Svpbmt"
+    small.switch(ENVCFG_PBMTE)
+    assert small.says(ONE) == "fresh"
+    small.switch(0)
+    assert small.says(LOAD_FAULT) == "fresh"
+
+
 @pytest.mark.parametrize(
     ("form", "va", "asid", "covers"),
     [

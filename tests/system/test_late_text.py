@@ -37,8 +37,9 @@ def test_code_that_appears_in_the_region(backend: str, tmp_path: Path) -> None:
         assert ended.status == 0, ended.stderr
         assert (audit["missed_satp_writes"], audit["late_sites"]) == (0, 0)
         agreement = document["agreement"]
-        assert agreement["late"] == agreement["late_sites"] == 2
-        assert agreement["not_reached"] == 0
+        # The plugin saw them executed, so gdb stopped there.
+        assert agreement["late_sites"] == 2
+        assert agreement["late"] == agreement["not_reached"] == 0
         assert document["events"]["fence"]["all"] == 1
 
 

@@ -35,7 +35,8 @@ def _capture(
 
 @pytest.mark.parametrize("backend", _BACKENDS)
 def test_a_vector_that_svade_makes_fault(backend: str, tmp_path: Path, home: Home) -> None:
-    ended, document = _capture("trap_loop", backend, tmp_path, home)
+    cpu = ("--cpu", "rv64,svade=on")
+    ended, document = _capture("trap_loop", backend, tmp_path, home, *cpu)
     assert ended.status == 3
     assert (
         "the guest traps without end, at its own trap vector 0x0000000080000074 "

@@ -8,7 +8,7 @@ watchpoints at their writable mappings, those of user memory included.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cosim.capture.gdb import pmp
 from cosim.capture.gdb.aliases import Aliases
@@ -29,9 +29,16 @@ class Coverage:
     :param layout: where the guest's code lies.
     :param tables: the live tables; :meth:`update` follows their changes.
     :param points: the points to keep.
+    :param told: virtual addresses at which another source has seen a fence or a ``satp`` write.
     """
 
-    def __init__(self, layout: GuestLayout, tables: LiveTables, points: StopPoints) -> None:
+    def __init__(
+        self,
+        layout: GuestLayout,
+        tables: LiveTables,
+        points: StopPoints,
+        told: Collection[int] = (),
+    ) -> None:
         self._layout = layout
         self._tables = tables
         self._points = points
@@ -42,6 +49,7 @@ class Coverage:
         self._kernel_sites: set[int] = set()
         """Physical addresses, which count while there is no paging."""
         self._suspects: set[int] = set()
+        self._told = frozenset(told)
         self._late: dict[int, int] = {}
         """The physical addresses of what :meth:`find_late` has found, by the virtual ones."""
         self._watched: dict[int, set[int]] = {}
@@ -66,6 +74,7 @@ class Coverage:
         if self._without_paging():
             # Any of RAM can be executed until there is paging.
             self._kernel_sites |= self._text.everywhere()
+        self._points.breaks.add(self._told)
         self.update()
 
     def end(self) -> None:
@@ -140,7 +149,7 @@ class Coverage:
     def _lasting(self) -> set[int]:
         """Return the addresses of all breakpoints but those on the way out of the firmware."""
         sites = self._sites | self._firmware_sites | (self._kernel_sites if self._bare else set())
-        return sites | self._place | self._fixed
+        return sites | self._place | self._fixed | self._told
 
     def _add_sites(self, found: set[int]) -> None:
         self._sites |= found
@@ -188,8 +197,14 @@ class Coverage:
         return {va for va, pa in self._late.items() if pmp.is_closed(known, pa)}
 
     def is_suspect(self, pc: int, priv: int) -> bool:
-        """Return True if ``pc`` is code only because it is executed: it looked like data."""
+        """Return True if ``pc`` is code only because it is executed: it looked like data, or was
+        not there yet."""
+        if pc in self._told and not self._is_found(pc):
+            return True
         return (bool(self._bare) or priv == Priv.M) and pc in self._suspects
+
+    def _is_found(self, pc: int) -> bool:
+        return any(pc in known for known in (self._sites, self._firmware_sites, self._kernel_sites))
 
     # -- one step -------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ this way, and each part hands the next one a record:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
@@ -60,6 +60,8 @@ class Interception:
     :param stepping: which instructions are stepped for their accesses.
     :param one_by_one: hand the events over after each stop, before the guest goes on.
     :param foretold: the events to come, if they are known.
+    :param told: where the guest is known to fence or to write ``satp``.  A guest may load such code
+        without any sign of it.  An address that was not found as well counts as a late site.
     :param by_device: returns True if a device has written to the entry at an address.
     :raises RemoteError: when the stub refuses, is gone or does not answer; each method raises it.
     """
@@ -73,6 +75,7 @@ class Interception:
         stepping: Stepping | None = None,
         one_by_one: bool = False,
         foretold: Foretold | None = None,
+        told: Collection[int] = (),
         by_device: Callable[[int], bool] = nothing,
     ) -> None:
         self._guest = StoppedGuest(stub)
@@ -88,7 +91,7 @@ class Interception:
         self._last_batch = 0.0
         self._tables = LiveTables(layout.ram, layout.base, self._log, layout.paging)
         self._points = StopPoints(stub)
-        self._coverage = Coverage(layout, self._tables, self._points)
+        self._coverage = Coverage(layout, self._tables, self._points, told)
         self._classifier = Classifier(self._guest, layout)
         self._auditor = Auditor(self._tables, self._coverage, by_device)
         self._countdown = Countdown(stepping or Stepping())

@@ -53,8 +53,12 @@ def test_each_event_is_in_the_space_that_its_hart_loaded_last(
     numbers = [one for piece in np.split(batch, sorted(cuts)) for one in spaces.feed(piece)]
     satps = naive(batch, harts)
     assert [spaces.satps[number] for number in numbers] == satps
+    asked, whole = np.flatnonzero(np.arange(count) % 3 == 1), AddressSpaces(harts)
+    some = whole.feed(batch, asked)
+    assert [whole.satps[number] for number in some] == [satps[at] for at in asked]
     with_user = {satp for satp, event in zip(satps, batch, strict=True) if event["priv"] == Priv.U}
     assert {spaces.satps[n] for n in set(numbers) if spaces.has_user(n)} == with_user
+    assert {whole.satps[n] for n in range(len(whole.satps)) if whole.has_user(n)} == with_user
 
 
 def test_spaces_beyond_the_last_share_a_number(monkeypatch: pytest.MonkeyPatch) -> None:

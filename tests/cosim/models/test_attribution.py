@@ -47,7 +47,8 @@ def document(batch: EventBatch, taken: np.ndarray, cuts: list[int], **options: A
     made, at = Causes(4), 0
     for piece in np.split(batch, sorted(cuts)):
         counts = taken[:, at : at + len(piece)]
-        made.feed(piece, counts, np.flatnonzero(counts.any(axis=0)))
+        where = np.flatnonzero(counts.any(axis=0))
+        made.feed(piece, counts[:, where], where)
         at += len(piece)
     assert made.totals().tolist() == taken.sum(axis=1).tolist()
     return made.document(KEPT, lookup, **options)

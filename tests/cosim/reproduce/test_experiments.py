@@ -30,7 +30,6 @@ from cosim.reproduce import (
     Timeline,
     beyond,
     clock,
-    code_digest,
     experiments,
     fig5,
     fig6,
@@ -42,6 +41,7 @@ from cosim.reproduce.clock import Clock
 from cosim.reproduce.figure import Claim, Figure
 from cosim.reproduce.measurement import BASE_MODELS, micro, program
 from cosim.reproduce.timeline import replay
+from cosim.run import code_digest
 from cosim.run.batch import sole
 from cosim.run.run_spec import RunSpec
 from cosim.session import execution

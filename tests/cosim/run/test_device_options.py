@@ -58,6 +58,8 @@ def test_flash_board_network_and_device_tree(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     assert options.flash("code,vars", tmp_path) == (tmp_path / "code", tmp_path / "vars")
     _refused(options.flash, "code,vars,more", "has two flash chips", tmp_path)
+    (tmp_path / "a,b").write_bytes(b"x")
+    assert options.flash("a,,b,code", tmp_path) == (tmp_path / "a,b", tmp_path / "code")
     assert options.board("virt,aia=aplic,acpi=off", tmp_path) == "aia=aplic,acpi=off"
     _refused(options.board, "memory-backend=m", "cannot have memory-backend: cosim", tmp_path)
     _refused(options.board, "smp.cpus=2", "cannot have smp.cpus: use --smp", tmp_path)
@@ -73,7 +75,7 @@ def test_flash_board_network_and_device_tree(tmp_path: Path) -> None:
     "option",
     [
         *("-S", "-s", "-gdb", "-icount", "-plugin", "-monitor", "-qmp", "-smp", "-accel", "--smp"),
-        *("-M", "-set"),
+        *("-M", "-set", "-qtest"),
     ],
 )
 def test_what_would_break_a_session_is_refused_with_the_reason(option: str) -> None:
@@ -87,6 +89,11 @@ def test_other_arguments_of_qemu_are_split_like_a_shell_does() -> None:
     assert words == ("-global", "a b=c", "-device", "virtio-rng-pci")
     _refused(options.qemu_arguments, "-global 'a", "cannot be split into words", Path())
     _refused(options.qemu_arguments, "virt", "QEMU's options begin with -", Path())
+
+
+@pytest.mark.parametrize("text", ["-device help", "-device virtio-blk-pci,help", "-object ?"])
+def test_help_of_qemu_runs_no_guest(text: str) -> None:
+    _refused(options.qemu_arguments, text, "QEMU prints its help and runs no guest", Path())
 
 
 def test_what_a_recording_does_not_cover() -> None:

@@ -12,6 +12,7 @@ import pytest
 from cosim.errors import UsageError
 from cosim.kernel.images import KernelImage
 from cosim.kernel.symbols import Symbols
+from cosim.machine import tools
 from cosim.machine.devices import Bus, Disk
 from cosim.run import plan
 from cosim.run.names import IN_FILE
@@ -73,7 +74,9 @@ def _disk(tmp_path: Path, bus: Bus | None = None) -> Disk:
 
 
 def test_every_question_about_a_disk_is_answered(tmp_path: Path) -> None:
-    asked = replace(spec(), disks=(_disk(tmp_path), _disk(tmp_path, "pci")), disk_write=True)
+    (tmp_path / "other").write_bytes(bytes(512))
+    disks = (_disk(tmp_path), Disk(tmp_path / "other", bus="pci"))
+    asked = replace(spec(), disks=disks, disk_write=True)
     first, second = plan._devices(asked, None, "mmio").disks
     assert (first.bus, first.format, first.writable) == ("mmio", "raw", True)
     assert (second.bus, second.format) == ("pci", "raw")
@@ -91,6 +94,26 @@ def test_places_on_the_board_are_limited(tmp_path: Path) -> None:
         plan._devices(replace(spec(), disks=mixed), None, "pci")
 
 
+def test_a_file_that_is_written_is_one_disk(tmp_path: Path) -> None:
+    disk = _disk(tmp_path)
+    (tmp_path / "same").symlink_to(tmp_path / "d")
+    twice = replace(spec(), disks=(disk, Disk(tmp_path / "same")))
+    assert len(plan._devices(twice, None, "pci").disks) == 2
+    with pytest.raises(UsageError, match="twice, and with --disk-write both") as refused:
+        plan._devices(replace(twice, disk_write=True), None, "pci")
+    assert refused.value.key == "disk"
+
+
+def test_a_flat_binary_is_loaded_into_ram(tmp_path: Path) -> None:
+    kernel = tmp_path / "k.bin"
+    kernel.write_bytes(bytes(4096))
+    fits = replace(spec(), kernel=kernel, load_address=0x87FF_F000)
+    plan._check_load_address(fits, 128 << 20)
+    for address in (0x87FF_F002, 0x4_0000_0000):
+        with pytest.raises(UsageError, match="but RAM ends at 0x88000000; choose a lower address"):
+            plan._check_load_address(replace(fits, load_address=address), 128 << 20)
+
+
 def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
     kernel, firmware = tmp_path / "Image", tmp_path / "fw.bin"
     kernel.write_bytes(image())
@@ -99,6 +122,16 @@ def test_a_flat_kernel_is_behind_the_whole_firmware(tmp_path: Path) -> None:
         code = plan._code(kernel, None if bios is None else str(bios), spec(), "kernel")
         assert code.image.entry == base
         assert (code.loaded, code.bios) == (kernel, None if bios is None else str(bios))
+
+
+def test_a_kernel_without_firmware_gets_the_cpu_that_its_makefile_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emulator = tools.Tool(Path("qemu"), (10, 0), "10.0")
+    monkeypatch.setattr(tools, "qemu_has_cpu_option", lambda path, option: True)
+    assert plan._default_cpu(emulator, "none", named=False) == "rv64"
+    for bios, named in (("none", True), (None, False), ("fw.bin", False)):
+        assert plan._default_cpu(emulator, bios, named=named) == "rv64,svade=on"
 
 
 def test_firmware_may_be_all_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,9 @@ def run(
     at_end: bool = True,
     late_sites: tuple[int, ...] = (),
     hardware_ad: bool = False,
+    killed: bool = False,
 ) -> tuple[Merge, EventBatch]:
-    merge = Merge(stream, hardware_ad=hardware_ad)
+    merge = Merge(stream, hardware_ad=hardware_ad, cut=killed)
     out = [piece for batch in batches for piece in merge.take(batch)]
     out += merge.finish(at_end=at_end, late_sites=late_sites)
     return merge, joined(out)
@@ -183,6 +184,35 @@ def test_what_gdb_does_not_reach_is_the_plugins_alone(
     assert merge.agreement.difference is None
     assert merge.agreement.not_reached == len(seen) - count
     assert (out == stream).all() and len(out) == len(stream)
+
+
+def test_a_killed_plugin_lacks_what_it_saw_in_part() -> None:
+    whole = joined([event(Kind.FENCE, 0), event(Kind.SATP_WRITE, 1), event(Kind.PAGE_FAULT, 2)])
+    seen = joined([event(Kind.FENCE, 0, icount=-1), sample(7), *np.split(whole[1:], 2)])
+    for cuts in ([], [1], [2], [3]):
+        merge, out = run(whole[:1], cut(seen, cuts), killed=True)
+        assert merge.agreement.difference is None
+        assert (merge.agreement.events, merge.agreement.equal) == (1, 1)
+        assert list(out["kind"]) == [Kind.FENCE, Kind.ACCESS, Kind.SATP_WRITE]
+        merge, _ = run(whole[:1], cut(seen, cuts))
+        assert merge.agreement.difference is not None
+    # What it did see must still be equal.
+    merge, _ = run(whole[:1], [event(Kind.FENCE, 5, icount=-1)], killed=True)
+    assert merge.agreement.difference is not None
+
+
+def test_sites_are_where_something_was_executed() -> None:
+    stream = joined(
+        [
+            event(Kind.SATP_WRITE, 0, flags=FLAG_STOP),
+            event(Kind.PTE_WRITE, 1),
+            event(Kind.FENCE, 2),
+            event(Kind.FENCE, 2),
+            event(Kind.SATP_WRITE, 3, pc=-8),
+            event(Kind.FENCE_ORDER, 4),
+        ]
+    )
+    assert Merge(stream).sites() == {0x1008, (1 << 64) - 8, 0x1010}
 
 
 def test_a_difference_shows_both_sides() -> None:

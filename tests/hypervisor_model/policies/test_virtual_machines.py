@@ -17,6 +17,7 @@ from hypervisor_model.events import (
     fault_pa,
     of_virtual_machines,
     show_virtual_machine,
+    small_fields,
 )
 from hypervisor_model.exits import Exit
 from hypervisor_model.isa.atp import Mode, make
@@ -137,3 +138,16 @@ def test_what_they_translate_is_not_judged() -> None:
     tracker.feed(both, both["b"][np.newaxis].copy())
     assert tracker.counts == expected.counts
     assert tracker.counts["a"].compared == 12 and tracker.illegal == 0
+
+
+def test_small_fields_are_those_of_each_event() -> None:
+    both = np.concatenate([own(), *FOREIGN])
+    both["harts"] = np.arange(len(both))
+    for batch in (both, both[::3], both[:0]):
+        small = small_fields(batch)
+        assert small.dtype.itemsize == 8
+        for name in ("kind", "sub", "hart", "priv", "flags", "size", "harts"):
+            assert (small[name] == batch[name]).all()
+        small["kind"] = 0
+        assert (batch["kind"] != 0).all()
+        assert (of_virtual_machines(small_fields(batch)) == of_virtual_machines(batch)).all()

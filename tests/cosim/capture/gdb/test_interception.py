@@ -88,6 +88,7 @@ class Run:
         bare: bool = False,
         firmware: tuple[Range, ...] = (),
         machine_mode: bool = False,
+        told: tuple[int, ...] = (),
     ) -> None:
         self.fake = fake = FakeStub()
         fake.entry(ROOT, LINEAR >> 30, link(MIDDLE))
@@ -114,7 +115,7 @@ class Run:
         )
         self.stub = fake.connect()
         self.interception = Interception(
-            self.stub, self.layout, self.batches.append, stepping=stepping
+            self.stub, self.layout, self.batches.append, stepping=stepping, told=told
         )
 
     def begin(self) -> Run:
@@ -716,6 +717,22 @@ def test_late_text_is_found_by_an_audit_and_gets_a_breakpoint(run: Run) -> None:
         run.stop_at(FENCE_AT)
         run.execute(Does())
         assert len(run.interception.audit.late_sites) == expected
+
+
+def test_what_another_source_saw_executed_is_seen_without_a_search() -> None:
+    loaded = linear(BOTH) + 0x10
+    run = Run(told=(loaded, linear(FENCE_AT))).begin()
+    assert run.inserted() == (BREAKS | {loaded}, WATCHES)
+    run.stop_at(FENCE_AT)
+    run.execute(Does())
+    assert run.interception.audit.late_sites == set()
+    run.code(BOTH + 0x10, SFENCE_ALL)
+    run.stop_at(BOTH + 0x10)
+    run.execute(Does())
+    assert [row[0] for row in run.rows()].count(Kind.FENCE) == 2
+    assert run.interception.audit.late_sites == {loaded}
+    run.interception.end(alive=True)
+    assert run.inserted() == (set(), set())
 
 
 @pytest.mark.parametrize("setting", [0, PMP_NAPOT])

@@ -128,7 +128,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(execution, "resolve", resolve)
     monkeypatch.setattr(command, "resolve", resolve)
-    monkeypatch.setattr(command, "make_guest", lambda spec, *, offline: None)
+    monkeypatch.setattr(command, "prepare", lambda spec, *, offline: None)
     monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
 
 

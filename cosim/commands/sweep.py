@@ -1,0 +1,106 @@
+"""``cosim sweep``: many models, machines and cost tables over many traces."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cosim.errors import UsageError
+from cosim.output import note, print_json, print_line, progress
+
+if TYPE_CHECKING:
+    from cosim.sweep.cluster import Wish
+    from cosim.sweep.sweep_file import SweepFile
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  cosim sweep scripts/runs/sweep.toml\n"
+    "  cosim sweep scripts/runs/sweep.toml --dry-run\n"
+    "  cosim sweep scripts/runs/sweep.toml --workers 8 -o results\n"
+    "  cosim sweep scripts/runs/sweep.toml --scheduler tcp://head:8786 -o /shared/results\n"
+)
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the sweep.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
+@click.option("--workers", metavar="N", type=click.IntRange(1, 1000), help="Processes to start.")
+@click.option("--scheduler", metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
+@click.option("--offline", is_flag=True, help="Fail if a guest has to be built or fetched first.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+def command(
+    file: Path,
+    output: Path | None,
+    dry_run: bool,
+    workers: int | None,
+    scheduler: str | None,
+    offline: bool,
+    as_json: bool,
+) -> int:
+    """Capture and replay what FILE asks for, and keep one row for each trace and configuration.
+
+    A configuration is one model with its options, on one machine, with one cost table.  FILE is a
+    TOML file; docs/sweeps.md says what is in it.  The rows are in FOLDER/results/*.parquet, also
+    while the sweep goes on.  The same command again does only what is missing.
+
+    By default the tasks run in as many processes as this machine has processors.  The exit status
+    is 2 or 3 if a task failed; the others are done all the same.
+    """
+    from cosim.commands.one_run import capture_only
+    from cosim.session.backends import BACKENDS, FOR_CAPTURE
+    from cosim.sweep import conduct, sweep_file
+    from cosim.sweep.cluster import Wish
+
+    if workers is not None and scheduler is not None:
+        raise UsageError("--workers cannot be used together with --scheduler, which has its own")
+    asked = sweep_file.load(file, BACKENDS, FOR_CAPTURE)
+    folder = output or asked.output
+    wish = Wish(scheduler, workers)
+    if dry_run:
+        return _dry_run(asked, folder, wish, as_json=as_json)
+    how = conduct.Conducting(wish, partial(capture_only, offline=offline), note)
+    outcome = conduct.sweep(asked, folder, how, progress)
+    if as_json:
+        print_json(outcome.to_json())
+        return outcome.exit_status
+    print_line(
+        f"{outcome.done_already + outcome.done:,} of {outcome.rows:,} rows are there, "
+        f"{outcome.done:,} of them new in {conduct.duration(outcome.seconds)}"
+    )
+    if outcome.failures:
+        print_line(f"{len(outcome.failures)} failures; logs: {folder}/failures")
+    print_line(f"results: {folder}/results/*.parquet")
+    return outcome.exit_status
+
+
+def _dry_run(asked: SweepFile, folder: Path, wish: Wish, *, as_json: bool) -> int:
+    """Print what the sweep would do; return the exit status."""
+    from cosim.sweep import conduct, task_plan
+
+    plan, missing = conduct.look(asked, folder, wish)
+    workers = wish.workers or 1
+    seconds = conduct.expected_seconds(plan.work, workers)
+    if as_json:
+        print_json(
+            {
+                **task_plan.describe(plan),
+                "configurations": len(asked.configurations),
+                "captures_missing": missing,
+                "expected_seconds": seconds,
+            }
+        )
+        return 0
+    print_line(
+        f"{len(asked.names)} traces, {len(asked.configurations):,} configurations, "
+        f"{len(asked.names) * len(asked.configurations):,} rows"
+    )
+    if missing:
+        print_line(f"to capture first: {', '.join(missing)}")
+    print_line(
+        f"over the traces that are there: {plan.done:,} rows done, {len(plan.tasks):,} tasks"
+    )
+    if seconds is not None:
+        print_line(f"they take about {conduct.duration(seconds)} on {workers} workers")
+    return 0

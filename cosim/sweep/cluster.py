@@ -1,0 +1,293 @@
+"""The workers of a sweep: processes of this machine, a scheduler that is there, or a batch system.
+
+The table ``[cluster]`` of a sweep file has ``kind``, ``workers`` (how many to start) and, for all
+but ``local``, the keyword arguments of the class that starts them:
+
+============== ===================================================================================
+kind           what starts the workers
+============== ===================================================================================
+local          this machine (the default): ``workers`` processes, as many as there are processors
+slurm, pbs,    ``SLURMCluster``, ``PBSCluster``, ``LSFCluster`` and ``SGECluster`` of dask-jobqueue,
+lsf, sge       with ``queue``, ``cores``, ``memory``, ``walltime`` ...
+kubernetes     ``KubeCluster`` of dask-kubernetes, with ``name``, ``image``, ``namespace`` ...
+============== ===================================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from cosim.errors import ClusterError, MissingTool, UsageError
+from cosim.machine import host_memory, interrupts
+from cosim.sweep.worker import Greeting, greet
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_JOB_QUEUES = {
+    "slurm": "SLURMCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "sge": "SGECluster",
+}
+KINDS = ("local", *_JOB_QUEUES, "kubernetes")
+_LEFT_FREE = 1 << 30
+"""Memory of this machine that local workers leave to the command and to others (ours)."""
+_TRIES = 4
+"""How often a task is started, if the worker that does it is lost each time."""
+_ANSWER = 20.0
+"""Seconds in which a scheduler must answer."""
+_FIRST_WORKER = 60.0
+"""Seconds in which a scheduler that is there must have a worker."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which workers the user wants."""
+
+    scheduler: str | None = None
+    """The address of a scheduler that is there."""
+    workers: int | None = None
+    """How many to start; None: as many as this machine has processors and memory for."""
+    table: Mapping[str, Any] | None = None
+    """``[cluster]`` of the sweep's file."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much a cluster does at a time."""
+
+    tasks: int
+    """Tasks at a time."""
+    memory: int | None
+    """Bytes for each of them, on the smallest worker; None if that is not limited."""
+
+
+class Cluster:
+    """An open connection to the workers.
+
+    :param client: of Dask.
+    :param where: names the scheduler in messages.
+    """
+
+    def __init__(self, client: Client, where: str) -> None:
+        self.client = client
+        self.where = where
+
+    @property
+    def dashboard(self) -> str | None:
+        """The address of the scheduler's dashboard; None if it has none."""
+        return self.client.dashboard_link if find_spec("bokeh") else None
+
+    def size(self) -> Size:
+        """Return how much the workers that are there do at a time."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        threads = sum(worker["nthreads"] for worker in workers)
+        limits = [
+            worker["memory_limit"] // max(1, worker["nthreads"])
+            for worker in workers
+            if worker["memory_limit"]
+        ]
+        return Size(max(1, threads), min(limits, default=None))
+
+    def check(self, folder: Path, traces: Sequence[tuple[str, str]], code: str) -> None:
+        """Check that every worker can do the sweep.
+
+        :param folder: of the sweep.
+        :param traces: path and checksum of each.
+        :param code: the digest of the models' code.
+        :raises ClusterError: when one cannot; the message says which, and why.
+        """
+        token = folder / f".token-{uuid4().hex}"
+        token.touch()
+        try:
+            answers = self.client.run(greet, str(token), list(traces), on_error="return")
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(f"{self.where}: the workers do not answer ({error})") from error
+        finally:
+            token.unlink(missing_ok=True)
+        for worker, answer in answers.items():
+            problem = _unfit(answer, folder, code)
+            if problem is not None:
+                others = f"; {len(answers)} workers were asked" if len(answers) > 1 else ""
+                raise ClusterError(f"worker {worker} {problem}{others}")
+
+
+def _unfit(answer: Any, folder: Path, code: str) -> str | None:
+    """Return why a worker that gave ``answer`` cannot do the sweep, or None."""
+    if isinstance(answer, ImportError):
+        return f"does not have this version of the tool ({answer}); install the same one there"
+    if not isinstance(answer, Greeting):
+        return f"does not answer as it must ({answer!r}); install the same version of the tool"
+    if answer.code != code:
+        return (
+            f"has another version of the tool ({answer.version}, models {answer.code[:12]}, and "
+            f"here {code[:12]}); install the same one there"
+        )
+    if not answer.sees_folder:
+        return f"does not see the folder {folder}; name one with -o that all machines share"
+    if answer.unseen:
+        return f"cannot use a trace: {answer.unseen[0]}"
+    return None
+
+
+def check_table(table: Mapping[str, Any]) -> None:
+    """Check the table ``[cluster]`` as far as that needs no cluster.
+
+    :raises UsageError: when its ``kind`` is unknown, or ``workers`` is no number.
+    :raises MissingTool: when the library for that kind is not installed.
+    """
+    kind = table.get("kind", "local")
+    if kind not in KINDS:
+        raise UsageError(f"[cluster]: kind is {kind!r}; the kinds are {', '.join(KINDS)}")
+    workers = table.get("workers", 1)
+    if type(workers) is not int or not 1 <= workers <= 100_000:
+        raise UsageError(f"[cluster]: workers is {workers!r}, not in 1..100000")
+    if kind == "local":
+        unknown = sorted(table.keys() - {"kind", "workers"})
+        if unknown:
+            raise UsageError(f"[cluster]: {unknown[0]} has no effect on this machine's workers")
+    elif kind == "kubernetes":
+        _library("dask_kubernetes.operator", "dask-kubernetes", kind)
+    else:
+        _library("dask_jobqueue", "dask-jobqueue", kind)
+
+
+def _library(module: str, package: str, kind: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingTool(
+            f"[cluster]: kind = {kind!r} needs {package}, which is not installed ({error}); "
+            f"type `pip install {package}`"
+        ) from None
+
+
+@contextmanager
+def opened(wish: Wish, scratch: Path) -> Iterator[Cluster]:
+    """Yield a connection to the workers; workers that were started for it end with the context.
+
+    :param scratch: a folder for files of local workers, which is there.
+    :raises MissingTool: when Dask, or a library of the batch system, is not installed.
+    :raises ClusterError: when the scheduler cannot be reached, or has no workers.
+    """
+    _prepare(scratch)
+    with ExitStack() as stack:
+        # What has started is closed, however the rest of the start ends.
+        with interrupts.deferred():
+            cluster = _start(stack, wish)
+        yield cluster
+        stack.callback(interrupts.check)
+        with interrupts.deferred():
+            stack.close()
+
+
+def _prepare(scratch: Path) -> None:
+    try:
+        import dask
+        import distributed
+    except ImportError as error:
+        raise MissingTool(
+            f"cosim sweep needs Dask, which is not installed ({error}); "
+            "type `pip install distributed`, or scripts/setup in a checkout"
+        ) from None
+    assert distributed
+    dask.config.set(
+        {
+            "temporary-directory": str(scratch),
+            "distributed.scheduler.allowed-failures": _TRIES - 1,
+            # Rows are written, not kept, so there is nothing to spill.  A worker that goes over
+            # its limit is ended, and its task is tried again.
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": 0.95,
+            "distributed.comm.timeouts.connect": f"{_ANSWER:.0f}s",
+            "distributed.logging": {"distributed": "critical"},
+        }
+    )
+    # We report lost workers and schedulers ourselves.
+    for name in ("distributed", "distributed.client", "distributed.nanny", "distributed.core"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _start(stack: ExitStack, wish: Wish) -> Cluster:
+    from distributed import Client
+
+    table = dict(wish.table or {})
+    kind = table.pop("kind", "local")
+    count = table.pop("workers", None)
+    if wish.scheduler is not None:
+        address = wish.scheduler
+        where = f"the scheduler at {address}"
+        try:
+            with interrupts.allowed():
+                client = Client(address, timeout=_ANSWER, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"{address}: no scheduler of Dask answers there ({_first_line(error)}); start one "
+                "with `dask scheduler`, or leave --scheduler out to use this machine"
+            ) from None
+        stack.callback(client.close)
+        try:
+            with interrupts.allowed():
+                client.wait_for_workers(1, timeout=_FIRST_WORKER)
+        except TimeoutError:
+            raise ClusterError(
+                f"{where} has no workers; start some with `dask worker {address}`"
+            ) from None
+        return Cluster(client, where)
+    if kind == "local":
+        started: Any = _local(wish.workers or count)
+        where = "the local cluster"
+    elif kind == "kubernetes":
+        started = _library("dask_kubernetes.operator", "dask-kubernetes", kind).KubeCluster(**table)
+        where = "the cluster on Kubernetes"
+    else:
+        library = _library("dask_jobqueue", "dask-jobqueue", kind)
+        started = getattr(library, _JOB_QUEUES[kind])(**{"cores": 1, "processes": 1, **table})
+        where = f"the cluster of {kind}"
+    stack.callback(started.close)
+    if kind != "local":
+        started.scale(wish.workers or count or 1)
+    client = Client(started, set_as_default=False)
+    stack.callback(client.close)
+    if kind != "local":
+        # A batch system may let its jobs wait for hours.
+        with interrupts.allowed():
+            client.wait_for_workers(1)
+    return Cluster(client, where)
+
+
+def _local(count: int | None) -> Any:
+    from distributed import LocalCluster
+
+    found = host_memory.available()
+    left = None if found is None else max(found.size - _LEFT_FREE, found.size // 2)
+    workers = count or len(os.sched_getaffinity(0))
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=left // workers if left else 0,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            worker_dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise ClusterError(f"local workers cannot start: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).partition("\n")[0]

@@ -1,0 +1,428 @@
+"""A sweep from its file to its table: captures, plan, tasks, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cosim import paths
+from cosim.errors import ClusterError, CosimError, StorageError, UsageError
+from cosim.files import write_atomically
+from cosim.models.model_options import compile_models
+from cosim.output import Step
+from cosim.run import batch
+from cosim.run.batch import Execute, RunOutcome
+from cosim.sweep import result_files, task_plan
+from cosim.sweep.cluster import Cluster, Wish, check_table, opened
+from cosim.sweep.engine import work_off
+from cosim.sweep.result_files import CAPTURES, FAILURES, SCRATCH
+from cosim.sweep.sweep_file import SweepFile
+from cosim.sweep.task_plan import SweptTrace, TaskPlan, make_plan, models_that_fit
+from cosim.sweep.worker import Failure, tool_version
+
+FORMAT = "lsp-cosim-sweep"
+VERSION = 1
+
+Note = Callable[[str], None]
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended."""
+
+    folder: Path
+    rows: int
+    """Rows that the file asks for, over the traces that are there."""
+    done_already: int
+    done: int = 0
+    """Rows that this invocation has added."""
+    tasks: int = 0
+    tasks_done: int = 0
+    seconds: float = 0.0
+    work: int = 0
+    """Events times models that this invocation has fed."""
+    workers: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    captures: list[RunOutcome] = field(default_factory=list)
+
+    @property
+    def exit_status(self) -> int:
+        """0 if all rows are there, else that of the worst failure."""
+        states = [failure.exit_status for failure in self.failures]
+        states += [one.exit_status for one in self.captures if one.error]
+        return max(states, default=0)
+
+    @property
+    def missing(self) -> int:
+        """How many rows are not there."""
+        return self.rows - self.done_already - self.done
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome for JSON."""
+        return {
+            "folder": str(self.folder),
+            "rows": self.rows,
+            "done_already": self.done_already,
+            "done": self.done,
+            "missing": self.missing,
+            "tasks": self.tasks,
+            "tasks_done": self.tasks_done,
+            "seconds": round(self.seconds, 3),
+            "workers": self.workers,
+            "model_events_per_second": round(self.work / self.seconds) if self.seconds else None,
+            "failures": [
+                {"what": one.what, "why": one.why, "rows": one.rows} for one in self.failures
+            ],
+            "captures": [one.to_json() for one in self.captures],
+        }
+
+
+@dataclass(frozen=True)
+class Conducting:
+    """How a sweep is done."""
+
+    wish: Wish
+    execute: Execute
+    """Captures one run."""
+    note: Note
+    """Writes a line for the user."""
+
+
+def sweep(
+    asked: SweepFile,
+    folder: Path,
+    how: Conducting,
+    show: Callable[[str], Any],
+) -> Outcome:
+    """Do what is missing of the sweep that ``asked`` describes.
+
+    :param folder: of the sweep.
+    :param show: opens a progress bar with that title, as :func:`cosim.output.progress`.
+    :raises UsageError: when another process does runs in ``folder``, or a trace has changed.
+    :raises ClusterError: when there are no workers that can do it.
+    """
+    check_table(asked.cluster)
+    with batch.sole(folder):
+        before = result_files.read_state(folder)
+        _check_captures(asked, before, folder)
+        result_files.prepare(folder)
+        captures = _capture(asked, folder, how)
+        traces = list(_traces(asked, folder, captures))
+        _check_traces(traces, before, folder)
+        code = task_plan.code_version()
+        done, aside = result_files.done_keys(folder, code)
+        if aside:
+            how.note(
+                f"cosim: {aside} files of results are from another version of the models; they are "
+                f"now in {folder / result_files.SUPERSEDED}"
+            )
+        state = _state(asked, traces, code)
+        result_files.write_state(folder, state)
+        plan = _plan(asked, folder, traces, done, code, workers=1)
+        outcome = Outcome(folder, plan.rows, plan.done, captures=captures)
+        outcome.failures += _lost_captures(captures)
+        try:
+            if plan.tasks:
+                _work(asked, folder, how, show, traces, done, code, outcome)
+        except KeyboardInterrupt:
+            state["status"] = "interrupted"
+            raise
+        except CosimError as error:
+            state["status"] = f"failed: {error}"
+            kept = outcome.done_already + outcome.done
+            if isinstance(error, ClusterError) and outcome.workers:
+                raise ClusterError(
+                    f"{error}; {kept:,} of {outcome.rows:,} rows are done and kept; the same "
+                    "command does the others"
+                ) from error
+            raise
+        else:
+            state["status"] = "done" if not outcome.missing else "failed"
+        finally:
+            state["outcome"] = outcome.to_json()
+            result_files.write_state(folder, state)
+    return outcome
+
+
+def look(asked: SweepFile, folder: Path, wish: Wish) -> tuple[TaskPlan, list[str]]:
+    """Return what is missing, and which captures are not there yet; change nothing.
+
+    :raises TraceError: when a trace of the file cannot be read.
+    """
+    check_table(asked.cluster)
+    missing = []
+    traces = []
+    for spec in asked.captures.runs if asked.captures else ():
+        path = _captured(folder, spec.name)
+        try:
+            traces.append(SweptTrace.read(spec.name, str(path)))
+        except UsageError:
+            missing.append(spec.name)
+    traces += [SweptTrace.read(name, path) for name, path in asked.traces.items()]
+    code = task_plan.code_version()
+    done = result_files.known_keys(folder, code)
+    return _plan(asked, folder, traces, done, code, workers=wish.workers or 1), missing
+
+
+def expected_seconds(work: int, workers: int) -> float | None:
+    """Return about how long ``work`` takes on so many workers; None if no rate was recorded.
+
+    :param work: events times models.
+    """
+    rate = _rates().get(socket.gethostname())
+    return work / rate / workers if rate else None
+
+
+def _plan(
+    asked: SweepFile,
+    folder: Path,
+    traces: list[SweptTrace],
+    done: set[str],
+    code: str,
+    *,
+    workers: int,
+    fit: int = 1 << 30,
+) -> TaskPlan:
+    return make_plan(
+        folder.resolve(),
+        traces,
+        asked.configurations,
+        done,
+        code=code,
+        version=tool_version(),
+        workers=workers,
+        most=min(asked.per_task, fit),
+    )
+
+
+def _captured(folder: Path, name: str) -> Path:
+    return folder.resolve() / CAPTURES / name / "trace"
+
+
+def _check_captures(asked: SweepFile, before: dict[str, Any], folder: Path) -> None:
+    """Check that no capture is asked for in another way than in the sweep that is in ``folder``.
+
+    :raises UsageError: when one is: its trace would change under its name.
+    """
+    known = before.get("captures", {})
+    for spec in asked.captures.runs if asked.captures else ():
+        if spec.name in known and known[spec.name] != _plain(spec.to_json()):
+            raise UsageError(
+                f"{folder}: holds a sweep over another capture named {spec.name}; name another "
+                "folder with -o, or give the run another name"
+            )
+
+
+def _capture(asked: SweepFile, folder: Path, how: Conducting) -> list[RunOutcome]:
+    if asked.captures is None:
+        return []
+    specs = [replace(spec, trace=True) for spec in asked.captures.runs]
+    outcomes = []
+    for outcome in batch.run(specs, folder / CAPTURES, how.execute):
+        outcomes.append(outcome)
+        if outcome.error:
+            how.note(f"cosim: capture {outcome.name} failed: {outcome.error}")
+        elif not outcome.earlier:
+            how.note(f"captured {outcome.name} in {outcome.seconds:.1f} s")
+    return outcomes
+
+
+def _lost_captures(captures: list[RunOutcome]) -> Iterator[Failure]:
+    for one in captures:
+        if one.error:
+            yield Failure(f"capture {one.name}", one.error, one.exit_status, one.error, 0)
+
+
+def _traces(asked: SweepFile, folder: Path, captures: list[RunOutcome]) -> Iterator[SweptTrace]:
+    failed = {one.name for one in captures if one.error}
+    for spec in asked.captures.runs if asked.captures else ():
+        if spec.name not in failed:
+            said = {key: _text(value) for key, value in _plain(spec.to_json()).items()}
+            wanted = {key: text for key, text in said.items() if text is not None}
+            yield SweptTrace.read(spec.name, str(_captured(folder, spec.name)), wanted)
+    for name, path in asked.traces.items():
+        yield SweptTrace.read(name, path)
+
+
+def _plain(document: Any) -> Any:
+    return json.loads(json.dumps(document))
+
+
+def _text(value: Any) -> str | None:
+    """Return what a capture's key was set to, as text; None if it was not set."""
+    if value in (None, [], {}, False):
+        return None
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _check_traces(traces: list[SweptTrace], before: dict[str, Any], folder: Path) -> None:
+    known = before.get("traces", {})
+    for trace in traces:
+        facts = trace.facts
+        earlier = known.get(facts.name, {}).get("sha256")
+        if earlier not in (None, facts.sha256):
+            raise UsageError(
+                f"{facts.path}: this is not the trace {facts.name} that the sweep in {folder} "
+                "began with; name another folder with -o, or give the trace another name"
+            )
+
+
+def _state(asked: SweepFile, traces: list[SweptTrace], code: str) -> dict[str, Any]:
+    captures = asked.captures.runs if asked.captures else ()
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "written_by": tool_version(),
+        "code": code,
+        "file": str(asked.path),
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": "running",
+        "traces": {
+            trace.facts.name: {
+                "path": trace.facts.path,
+                "sha256": trace.facts.sha256,
+                "events": trace.facts.events,
+            }
+            for trace in traces
+        },
+        "captures": {spec.name: _plain(spec.to_json()) for spec in captures},
+        "configurations": len(asked.configurations),
+        "varied": list(asked.varied),
+    }
+
+
+def _work(
+    asked: SweepFile,
+    folder: Path,
+    how: Conducting,
+    show: Callable[[str], Any],
+    traces: list[SweptTrace],
+    done: set[str],
+    code: str,
+    outcome: Outcome,
+) -> None:
+    """Do all tasks, and keep ``outcome`` up to date."""
+    _compile(asked, traces)
+    scratch = folder.resolve() / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    with opened(_wish(how.wish, asked), scratch) as cluster:
+        size = cluster.size()
+        plan = _plan(
+            asked,
+            folder,
+            traces,
+            done,
+            code,
+            workers=size.tasks,
+            fit=models_that_fit(size.memory),
+        )
+        outcome.tasks, outcome.workers = len(plan.tasks), size.tasks
+        _announce(plan, cluster, size.tasks, how.note)
+        used = [(one.facts.path, one.facts.sha256) for one in plan.traces]
+        cluster.check(folder.resolve(), used, code)
+        started = time.monotonic()
+        with show("sweep") as step:
+            for finished in work_off(cluster, plan.tasks):
+                outcome.tasks_done += 1
+                outcome.done += finished.report.rows
+                outcome.work += finished.report.work
+                outcome.seconds = time.monotonic() - started
+                for failure in finished.report.failures:
+                    outcome.failures.append(failure)
+                    _keep_failure(folder, finished.task.name, failure, how.note)
+                _tell(step, outcome, plan)
+        outcome.seconds = time.monotonic() - started
+        _record(outcome)
+
+
+def _wish(wish: Wish, asked: SweepFile) -> Wish:
+    return replace(wish, table=asked.cluster)
+
+
+def _compile(asked: SweepFile, traces: list[SweptTrace]) -> None:
+    """Compile the kernels once, or each worker would."""
+    models = list(dict.fromkeys(one.policy for one in asked.configurations))
+    compile_models(task_plan.open_trace(traces[0].facts.path).origin, models)
+
+
+def _announce(plan: TaskPlan, cluster: Cluster, workers: int, note: Note) -> None:
+    seconds = expected_seconds(plan.work, workers)
+    took = "the first tasks will tell how long it takes"
+    if seconds is not None:
+        took = f"about {duration(seconds)}"
+    note(
+        f"sweep: {len(plan.traces)} traces, {plan.rows:,} rows, {plan.done:,} done already; "
+        f"{len(plan.tasks):,} tasks for {workers} workers of {cluster.where}: {took}"
+    )
+    if cluster.dashboard:
+        note(f"dashboard: {cluster.dashboard}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words, as far as it can be foretold."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _tell(step: Step, outcome: Outcome, plan: TaskPlan) -> None:
+    rate = outcome.done / outcome.seconds if outcome.seconds else 0
+    text = f"sweep: {outcome.tasks_done}/{outcome.tasks} tasks, {rate:.1f} rows/s"
+    if outcome.failures:
+        text += f", {len(outcome.failures)} failures"
+    step(outcome.done, plan.rows - plan.done, text)
+
+
+def _keep_failure(folder: Path, name: str, failure: Failure, note: Note) -> None:
+    path = folder / FAILURES / f"{name}.log"
+    try:
+        with path.open("a") as file:
+            file.write(f"{failure.what}\n{failure.details}\n")
+    except OSError as error:
+        note(f"cosim: {path}: cannot be written ({error.strerror})")
+    note(f"cosim: {failure.what}: {failure.why} (log: {path})")
+
+
+def _rates_file() -> Path:
+    return paths.cache() / "sweep-rates.json"
+
+
+def _rates() -> dict[str, float]:
+    try:
+        found = json.loads(_rates_file().read_bytes())
+        return {name: float(rate) for name, rate in found.items() if float(rate) > 0}
+    except (OSError, ValueError, AttributeError, StorageError):
+        return {}
+
+
+def _record(outcome: Outcome) -> None:
+    """Remember how fast a worker was here; the next sweep says from it how long it will take."""
+    if not outcome.work or outcome.seconds < 5:
+        return
+    rates = _rates()
+    rates[socket.gethostname()] = outcome.work / outcome.seconds / outcome.workers
+    try:
+        _rates_file().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(_rates_file(), json.dumps(rates, indent=2))
+    except (OSError, StorageError):
+        # A cache that cannot be written costs only the estimate.
+        return
+
+
+@contextmanager
+def silent(title: str) -> Iterator[Step]:
+    """Yield a step that tells nobody."""
+
+    def step(done: float, total: float | None = None, text: str | None = None) -> None:
+        """Tell nobody."""
+
+    yield step

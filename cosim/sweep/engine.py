@@ -1,0 +1,117 @@
+"""Giving tasks to workers: a window of them at a time, so that memory does not grow with the sweep.
+
+A task whose worker is lost starts again on another one, a bounded number of times.  A task that
+fails by itself is reported, and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cosim.errors import ClusterError
+from cosim.sweep.cluster import Cluster
+from cosim.sweep.task_plan import Task
+from cosim.sweep.worker import Failure, TaskReport, run_task
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+_AHEAD = 2
+"""Tasks given out for each one that runs: so many that no worker waits for the next."""
+_TICK = 0.5
+"""Seconds after which the cluster is looked at if no task ends."""
+_NO_WORKERS = 120.0
+"""Seconds without any worker after which the sweep ends."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One task that has ended."""
+
+    task: Task
+    report: TaskReport
+
+
+def work_off(
+    cluster: Cluster,
+    tasks: Sequence[Task],
+    run: Callable[[Task], TaskReport] = run_task,
+) -> Iterator[Finished]:
+    """Yield each task when it has ended, in no order.
+
+    :param run: does one task, on a worker.
+    :raises ClusterError: when the scheduler or all workers are gone.
+    """
+    ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
+    running: dict[str, tuple[Task, Future[Any]]] = {}
+    waiting = iter(tasks)
+    window = _AHEAD * cluster.size().tasks
+    alone_since: float | None = None
+    left = True
+    try:
+        while True:
+            while left and len(running) < window:
+                task = next(waiting, None)
+                if task is None:
+                    left = False
+                    break
+                future = cluster.client.submit(run, task, key=task.name, pure=False)
+                running[future.key] = task, future
+                future.add_done_callback(ended.put)
+            if not running:
+                return
+            try:
+                future = ended.get(timeout=_TICK)
+            except queue.Empty:
+                there = _workers(cluster)
+                window = _AHEAD * max(1, there)
+                alone_since = None if there else alone_since or time.monotonic()
+                if alone_since and time.monotonic() - alone_since > _NO_WORKERS:
+                    raise ClusterError(f"{cluster.where} has no workers any more") from None
+                continue
+            task, _ = running.pop(future.key)
+            yield Finished(task, _report(cluster, task, future))
+            future.release()
+    finally:
+        if running:
+            # The scheduler may be gone.
+            with contextlib.suppress(Exception):
+                cluster.client.cancel([future for _, future in running.values()], force=True)
+
+
+def _workers(cluster: Cluster) -> int:
+    """Return how many tasks run at a time now.
+
+    :raises ClusterError: when the scheduler is gone.
+    """
+    if cluster.client.status != "running":
+        raise ClusterError(f"{cluster.where} is gone")
+    try:
+        return sum(cluster.client.nthreads().values())
+    except (OSError, TimeoutError):
+        raise ClusterError(f"{cluster.where} is gone") from None
+
+
+def _report(cluster: Cluster, task: Task, future: Future[Any]) -> TaskReport:
+    """Return how ``task`` ended.
+
+    :raises ClusterError: when it did not end, because the scheduler is gone.
+    """
+    if future.status == "finished":
+        report: TaskReport = future.result()
+        return report
+    if future.status in ("cancelled", "lost"):
+        raise ClusterError(f"{cluster.where} is gone")
+    error = future.exception()
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        why = "its worker was lost each time that it was tried; it may need more memory"
+    else:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+    return TaskReport(0, 0, 0.0, (Failure(task.trace.name, why, 3, repr(error), task.rows),))
