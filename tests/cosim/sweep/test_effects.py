@@ -8,8 +8,8 @@ from statistics import fmean, median
 import pytest
 
 from cosim.sweep import effects
-from cosim.sweep.effects import counter
 from cosim.sweep.cases import Case, Parameter, parameters, read
+from cosim.sweep.effects import counter
 from hypervisor_model.costs import CostTable
 from hypervisor_model.exits import Exit
 from tests.cosim.sweep.made_rows import CACHES, WAYS, counts_of, folder_of, made
