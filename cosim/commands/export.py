@@ -49,8 +49,9 @@ def command(
     One nanosecond of its time axis is one instruction of the guest.  A trace that gdb
     alone made has no instruction counts; there it is one event.
 
-    The tracks are the harts, the address spaces, the exits of each policy, and counters of exits
-    and TLB misses.  The trace is replayed for this.
+    The tracks are the harts, the address spaces (those of a Linux process as tracks of that
+    process), the exits of each policy, and counters of exits and TLB misses.  The trace is replayed
+    for this.
     """
     from cosim.output import note, print_json
 
@@ -100,6 +101,7 @@ def _export(
             lookup=symbols.lookup if symbols else None,
             without_misses=[name for name, one in fresh.items() if one.tlb_misses is None],
             harts=origin.machine.harts,
+            processes=trace.processes,
         )
         done = 0
         for batch in trace.batches():
@@ -114,6 +116,8 @@ def _export(
             step(done, trace.events)
         export.close()
     results = {name: policy.result() for name, policy in policies.items()}
+    if origin.nameless is not None:
+        note(f"address spaces have no names of processes: {origin.nameless}")
     for name, result in results.items():
         for key in ("exits.total", "tlb_misses"):
             if key in result.reasons:

@@ -65,7 +65,8 @@ def command(
 
     A call site is the instruction of an event, with its source line if the kernel's ELF file has
     DWARF.  Callers are not known: no event has the guest's stack.  An address space is a root table
-    and an ASID; no event says which process owns it.  Programs (U-mode) count as one function.
+    and an ASID, with the Linux process that owns it if the kernel has type information (BTF), as
+    those of Debian have.  Programs (U-mode) count as one function.
     """
     from cosim.output import note, print_json, print_table
     from cosim.report import from_profile
@@ -96,6 +97,9 @@ def command(
             note(f"{from_profile.COUNTS[key]}: {reason}")
     if "functions" in profile["reasons"]:
         note(profile["reasons"]["functions"])
+    if "spaces" in wanted:
+        for reason in from_profile.nameless(profile):
+            note(reason)
 
 
 def _result(

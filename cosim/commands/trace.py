@@ -63,6 +63,7 @@ def info(place: Path | Location, as_json: bool) -> None:
         "bytes_per_event": trace.size / trace.events if trace.events else None,
         "kinds": kinds,
         "labels": trace.labels,
+        "processes": {number: one._asdict() for number, one in trace.processes.items()},
         "origin": trace.origin.to_json(),
         "ending": trace.ending.to_json(),
     }
@@ -148,7 +149,7 @@ def head(place: Path | Location, count: int, kinds: tuple[str, ...], as_json: bo
             describe.hexadecimal(int(event["pc"])),
             priv_name(int(event["priv"])),
             describe.kind_name(int(event["kind"])),
-            describe.details(event, trace.labels),
+            describe.details(event, trace.labels, trace.processes),
             ": ".join(filter(None, _place(event, names))),
         )
     print_table(table)

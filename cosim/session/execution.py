@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from cosim.capture.processes import Process
 from cosim.errors import EnvironmentFault, MissingTool
 from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
@@ -16,7 +17,7 @@ from cosim.run.plan import Plan, resolve
 from cosim.run.run_spec import RunSpec
 from cosim.session.needs import check_memory
 from cosim.session.origin import backend_of, origin
-from cosim.session.protocol import Backend, Note, Outcome, Watchers
+from cosim.session.protocol import Backend, Note, Outcome, Session, Watchers
 from cosim.trace.folder import location
 from cosim.trace.location import Location
 from cosim.trace.writer import TraceWriter
@@ -99,10 +100,11 @@ def execute(
     pipeline.symbols = lambda: plan.symbols
     with ExitStack() as stack:
         pipeline.labels = lambda: dict(enumerate(session.labels))
+        pipeline.processes = lambda: session.processes
         if trace is None:
             session = backend.open(plan, folder, pipeline, watchers)
             return session.run()
-        keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session.labels)
+        keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session)
         first = watchers.keep
 
         def keep(batch: EventBatch) -> None:
@@ -112,6 +114,7 @@ def execute(
         session = backend.open(plan, folder, pipeline, replace(watchers, keep=keep))
         outcome = session.run()
         if keeper.writer is not None and outcome.ending is not None:
+            keeper.name_processes()
             keeper.writer.close(outcome.ending)
     return outcome
 
@@ -152,21 +155,33 @@ class _TraceKeeper:
         place: Path | Location,
         origin: Origin,
         stack: ExitStack,
-        labels: Callable[[], list[str]],
+        session: Callable[[], Session],
     ) -> None:
         self._place = location(place)
         self._place.check_unused()
         self._origin = origin
         self._stack = stack
-        self._labels = labels
+        self._session = session
         self._labelled = 0
+        self._named: dict[int, Process] = {}
         self.writer: TraceWriter | None = None
 
     def keep(self, batch: EventBatch) -> None:
         """Write ``batch``, after the labels of its marks."""
         if self.writer is None:
             self.writer = self._stack.enter_context(TraceWriter(self._place, self._origin))
-        for number, text in enumerate(self._labels()[self._labelled :], self._labelled):
+        labels = self._session().labels
+        for number, text in enumerate(labels[self._labelled :], self._labelled):
             self.writer.label(number, text)
             self._labelled += 1
+        self.name_processes()
         self.writer.write(batch)
+
+    def name_processes(self) -> None:
+        """Write which processes were found, and which have another name by now."""
+        assert self.writer is not None
+        known = self._session().processes.items() - self._named.items()
+        fresh = dict(sorted(known))
+        if fresh:
+            self.writer.name(fresh)
+            self._named |= fresh

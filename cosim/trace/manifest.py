@@ -14,6 +14,10 @@ A trace is a folder: this file and ``events-000000.parquet``, ``events-000001.pa
 ``label``
     The text of a mark: ``number`` (field ``a`` of MARK events) and ``text``; before the segment
     that has the mark.
+``process``
+    The process that owns an address space: ``number`` (field ``c`` of SATP_WRITE events), ``pid``
+    and ``name``.  A later record with the same number replaces it: ``execve`` gives a process
+    another name.
 ``end``
     The last line of a capture that was closed: ``ending``
     (:class:`cosim.models.result.Ending`), with the audit at the end of the run.  A trace without

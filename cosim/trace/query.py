@@ -83,6 +83,10 @@ def _expression(value: Value) -> str:
             sql = f"CASE {stored} {cases} END"
         case Form.LABEL:
             sql = f"(SELECT text FROM labels WHERE number = {stored})"
+        case Form.PROCESS:
+            sql = f"(SELECT name FROM processes WHERE number = {stored})"
+        case Form.PID:
+            sql = f"(SELECT pid FROM processes WHERE number = {stored})"
         case Form.PA:
             sql = f"CASE WHEN {stored} < {_FAULT} THEN {stored} END"
         case Form.CAUSE:
@@ -159,9 +163,17 @@ def _connect(trace: TraceReader, folder: ExitStack) -> Any:
             "text": pa.array(trace.labels.values(), pa.string()),
         }
     )
+    processes = pa.table(
+        {
+            "number": pa.array(trace.processes.keys(), pa.uint64()),
+            "pid": pa.array((one.pid for one in trace.processes.values()), pa.int64()),
+            "name": pa.array((one.name for one in trace.processes.values()), pa.string()),
+        }
+    )
     connection = duckdb.connect(":memory:")
     connection.register("events", events)
     connection.register("labels", labels)
+    connection.register("processes", processes)
     for name, (kind, columns) in VIEWS.items():
         connection.execute(
             f"CREATE VIEW {name} AS SELECT {columns} FROM events WHERE kind = '{kind}'"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cosim.capture.processes import LARGEST_PID, Process
 from cosim.errors import TraceError
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
@@ -104,6 +105,8 @@ class TraceReader:
         self.segments: list[Segment] = []
         self.labels: dict[int, str] = {}
         """The text of each mark, by the number in field ``a`` of its MARK events."""
+        self.processes: dict[int, Process] = {}
+        """The processes, by the number in field ``c`` of SATP_WRITE events."""
         ending: Ending | None = None
         try:
             self.written_by = _value(header, "written_by", str)
@@ -115,6 +118,8 @@ class TraceReader:
                         self.segments.append(self._segment(record))
                     case "label":
                         self.labels[_label(record)] = _value(record, "text", str)
+                    case "process":
+                        self.processes[_number(record, "number")] = _process(record)
                     case "end":
                         ending = Ending.from_json(record["ending"])
         except (AttributeError, KeyError, TypeError, ValueError, ModelError) as error:
@@ -187,6 +192,15 @@ def _label(record: Mapping[str, Any]) -> int:
     if type(number) is not int or not -(1 << 63) <= number < 1 << 63:
         raise ValueError(f"number is {number!r}, not a number of 64 bits")
     return number
+
+
+def _process(record: Mapping[str, Any]) -> Process:
+    pid = _number(record, "pid")
+    if pid > LARGEST_PID:
+        raise ValueError(f"pid is {pid}, which no process has")
+    # JSON may hold half a surrogate pair, which is no text for anybody else.
+    name = _value(record, "name", str).encode(errors="backslashreplace")
+    return Process(pid, name.decode())
 
 
 def _count(record: Mapping[str, Any], key: str) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from typing import Self
 
 import numpy as np
 
+from cosim.capture.processes import Process
 from cosim.errors import CosimError, StorageError, UsageError
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
@@ -115,6 +116,17 @@ class TraceWriter:
             raise UsageError(f"mark {number} is {self._labels[number]!r} already, not {text!r}")
         self._append({"record": "label", "number": number, "text": text}, now=False)
 
+    def name(self, processes: Mapping[int, Process]) -> None:
+        """Say which process each number in SATP_WRITE events means; the last call counts."""
+        self._check_usable()
+        self._append(
+            *(
+                {"record": "process", "number": number, **process._asdict()}
+                for number, process in processes.items()
+            ),
+            now=False,
+        )
+
     def flush(self) -> None:
         """Write the events taken so far as a segment, even if it is short."""
         self._check_usable()
@@ -180,9 +192,9 @@ class TraceWriter:
         with self._noting_failure():
             self._output.store(name, data)
 
-    def _append(self, record: manifest.Record, *, now: bool = True) -> None:
+    def _append(self, *records: manifest.Record, now: bool = True) -> None:
         with self._noting_failure():
-            self._output.append(manifest.to_line(record), now=now)
+            self._output.append(b"".join(map(manifest.to_line, records)), now=now)
 
     @contextmanager
     def _noting_failure(self) -> Iterator[None]:
