@@ -105,7 +105,7 @@ class Cluster:
         """Check that every worker can do the sweep.
 
         :param folder: of the sweep.
-        :param traces: path and checksum of each.
+        :param traces: place and checksum of each.
         :param code: the digest of the models' code.
         :raises ClusterError: when one cannot; the message says which, and why.
         """

@@ -32,6 +32,8 @@ VERSION = 1
 
 _START = 5.0
 """Seconds in which workers start and load the models' code."""
+_SHOWN = 10
+"""Failures that are reported while the sweep goes on."""
 _MEASURED = 20_000_000
 """Events times models after which the rate of a sweep says something: before, starting counts."""
 
@@ -329,7 +331,7 @@ def _work(
             fit=models_that_fit(size.memory),
         )
         outcome.tasks, outcome.workers = len(plan.tasks), size.tasks
-        used = [(one.facts.path, one.facts.sha256) for one in plan.traces]
+        used = [(one.place, one.facts.sha256) for one in plan.traces]
         cluster.check(folder.resolve(), used, code)
         _announce(plan, cluster, size.tasks, how.note)
         started = time.monotonic()
@@ -341,7 +343,11 @@ def _work(
                 outcome.seconds = time.monotonic() - started
                 for failure in finished.report.failures:
                     outcome.failures.append(failure)
-                    _keep_failure(folder, finished.task.name, failure, how.note)
+                    path = _keep_failure(folder, finished.task.name, failure, how.note)
+                    if len(outcome.failures) <= _SHOWN:
+                        how.note(f"cosim: {failure.what}: {failure.why} (log: {path})")
+                    elif len(outcome.failures) == _SHOWN + 1:
+                        how.note(f"cosim: further failures are only in {path.parent}")
                 _tell(step, outcome, plan)
         outcome.seconds = time.monotonic() - started
         _record(outcome)
@@ -354,7 +360,7 @@ def _wish(wish: Wish, asked: SweepFile) -> Wish:
 def _compile(asked: SweepFile, traces: list[SweptTrace]) -> None:
     """Compile the kernels once, or each worker would."""
     models = list(dict.fromkeys(one.policy for one in asked.configurations))
-    compile_models(task_plan.open_trace(traces[0].facts.path).origin, models)
+    compile_models(task_plan.open_trace(traces[0].place).origin, models)
 
 
 def _announce(plan: TaskPlan, cluster: Cluster, workers: int, note: Note) -> None:
@@ -387,14 +393,15 @@ def _tell(step: Step, outcome: Outcome, plan: TaskPlan) -> None:
     step(outcome.done, plan.rows - plan.done, text)
 
 
-def _keep_failure(folder: Path, name: str, failure: Failure, note: Note) -> None:
+def _keep_failure(folder: Path, name: str, failure: Failure, note: Note) -> Path:
+    """Write the log of ``failure``; return its path."""
     path = folder / FAILURES / f"{name}.log"
     try:
         with path.open("a") as file:
             file.write(f"{failure.what}\n{failure.details}\n")
     except OSError as error:
         note(f"cosim: {path}: cannot be written ({error.strerror})")
-    note(f"cosim: {failure.what}: {failure.why} (log: {path})")
+    return path
 
 
 def _rates_file() -> Path:

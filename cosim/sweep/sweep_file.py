@@ -54,6 +54,7 @@ from cosim.run.matrix import Axes, Keys, Leaf, leaves, merged, put
 from cosim.run.run_file import RunFile
 from cosim.run.toml_lines import Place
 from cosim.sweep.grid import Configuration, configuration, distinct
+from cosim.trace.locate import is_uri
 from hypervisor_model import policies
 from hypervisor_model.policies.machine import MODELLED
 
@@ -167,7 +168,7 @@ class _Loader:
                 self._refuse(place, "a name of a trace has letters, digits and _ . + = -")
             if not isinstance(path, str) or not path or "\0" in path:
                 self._refuse(place, f"is {path!r}, not a folder or URI")
-            found[name] = path if "://" in path else str((self._path.parent / path).resolve())
+            found[name] = path if is_uri(path) else str((self._path.parent / path).resolve())
         return found
 
     def _configurations(self, table: dict[str, Any], traces: int) -> tuple[Configuration, ...]:

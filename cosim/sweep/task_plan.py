@@ -13,6 +13,7 @@ from cosim.run.code_digest import digest
 from cosim.sweep.feeding import Replay
 from cosim.sweep.grid import Configuration, Json, row_key
 from cosim.sweep.row_schema import TraceFacts
+from cosim.trace.locate import locate
 from cosim.trace.reader import TraceReader
 from hypervisor_model.policies import MachineModel, replace_fields
 
@@ -26,10 +27,10 @@ _COUNTED_BY = (
 )
 """The code that a row depends on."""
 
-TASK_BYTES = 256 << 20
+TASK_BYTES = 400 << 20
 """About how much memory a task needs beside its models: the interpreter with the libraries, a
 segment of the trace, and the judge (ours, measured with the boot of ``linux``)."""
-MODEL_BYTES = 96 << 20
+MODEL_BYTES = 64 << 20
 """About how much memory each model adds, at most (ours, measured likewise)."""
 _TASKS_PER_WORKER = 4
 """Tasks that each worker gets at least, if there are enough replays: the last ones end together."""
@@ -40,12 +41,13 @@ def code_version() -> str:
     return digest(_COUNTED_BY, ("cosim",))[:32]
 
 
-def open_trace(path: str) -> TraceReader:
-    """Return the trace at ``path``.
+def open_trace(place: str) -> TraceReader:
+    """Return the trace in the folder or at the URI ``place``.
 
     :raises TraceError: when there is no trace that can be read.
+    :raises StorageError: when object storage does not give it.
     """
-    return TraceReader(Path(path))
+    return TraceReader(locate(place))
 
 
 def trace_checksum(trace: TraceReader) -> str:
@@ -66,19 +68,23 @@ class SweptTrace:
     facts: TraceFacts
     machine: MachineModel
     """The machine of the capture."""
+    place: str
+    """Where it is, as the user wrote it.  It may hold credentials, so it is never shown or kept;
+    ``facts.path`` says the same without them."""
 
     @classmethod
-    def read(cls, name: str, path: str, capture: Mapping[str, str] | None = None) -> SweptTrace:
-        """Return what the trace at ``path`` says of itself.
+    def read(cls, name: str, place: str, capture: Mapping[str, str] | None = None) -> SweptTrace:
+        """Return what the trace at ``place`` says of itself.
 
         :param capture: what the sweep's file asked for, if it captured the trace.
         :raises TraceError: when there is no trace that can be read.
+        :raises StorageError: when object storage does not give it.
         """
-        trace = open_trace(path)
+        trace = open_trace(place)
         origin = trace.origin
         facts = TraceFacts(
             name=name,
-            path=path,
+            path=str(locate(place)),
             sha256=trace_checksum(trace),
             complete=trace.ending.complete,
             events=trace.events,
@@ -89,7 +95,7 @@ class SweptTrace:
             harts=origin.machine.harts,
             capture=capture or {},
         )
-        return cls(facts, origin.machine)
+        return cls(facts, origin.machine, place)
 
     def key(self, one: Configuration, code: str) -> str:
         """Return the key of the row of ``one`` over this trace."""
@@ -113,6 +119,8 @@ class Task:
     folder: str
     """Of the sweep."""
     trace: TraceFacts
+    place: str
+    """Of the trace, as :attr:`SweptTrace.place`."""
     wanted: tuple[Wanted, ...]
     code: str
     """The digest that the worker's code must have."""
@@ -183,7 +191,7 @@ def make_plan(
     replays = sum(len(wanted) for _, wanted in missing)
     together = max(1, min(most, -(-replays // (workers * _TASKS_PER_WORKER))))
     tasks = [
-        Task(str(folder), trace.facts, part, code, version)
+        Task(str(folder), trace.facts, trace.place, part, code, version)
         for trace, wanted in missing
         for part in _parts(wanted, together)
     ]

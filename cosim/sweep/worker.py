@@ -20,6 +20,7 @@ from cosim.sweep.feeding import feed
 from cosim.sweep.result_files import write_rows
 from cosim.sweep.row_schema import row
 from cosim.sweep.task_plan import Task, code_version, open_trace, trace_checksum
+from cosim.trace.locate import locate
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ def greet(token: str, traces: Sequence[tuple[str, str]]) -> Greeting:
     """Return what this worker can do.
 
     :param token: a file that the command has put into the folder of the sweep.
-    :param traces: path and checksum of each trace.
+    :param traces: place and checksum of each trace.
     """
     unseen = []
-    for path, checksum in traces:
+    for place, checksum in traces:
         try:
-            if trace_checksum(open_trace(path)) != checksum:
-                unseen.append(f"{path}: is another trace there")
+            if trace_checksum(open_trace(place)) != checksum:
+                unseen.append(f"{locate(place)}: is another trace there")
         except (CosimError, OSError) as error:
             unseen.append(str(error))
     return Greeting(tool_version(), code_version(), Path(token).is_file(), tuple(unseen))
@@ -101,7 +102,7 @@ def run_task(task: Task) -> TaskReport:
 def _run(task: Task, started: float) -> TaskReport:
     if code_version() != task.code:
         raise EnvironmentFault("this worker has another version of the tool than the sweep")
-    trace = open_trace(task.trace.path)
+    trace = open_trace(task.place)
     if trace_checksum(trace) != task.trace.sha256:
         raise TraceError(f"{task.trace.path}: the trace has changed since the sweep began")
     fed = feed(trace, [one.replay for one in task.wanted])
