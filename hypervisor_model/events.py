@@ -42,6 +42,11 @@ event stands where the call returns, with the pc of the ``ecall``: by then each 
 the call asks for.  What firmware executes on each hart is no event, and neither is a call that it
 refuses.  Machines of one hart do not have it, and neither do traces before version 4.
 
+The ``c`` of a SATP_WRITE is a number from 1 on for the address space that is loaded, if a process
+of Linux is known to own it, else 0.  It only names what the models call by its root: no model reads
+it.  A root that another process uses later has another number.  The source says which process each
+number means.
+
 A PTE_WRITE with ``PteOp.HARDWARE_AD`` is no store: the guest's MMU has set A or D in the entry.  It
 is found by looking, before the next FENCE or ENVCFG_WRITE or at the end of the region, and comes in
 front of that event.  An entry that was stored to in the meantime is not found.
@@ -293,6 +298,10 @@ class Form(Enum):
     """One of the given names."""
     LABEL = auto()
     """The text of a mark, by its number."""
+    PROCESS = auto()
+    """The name of a process, by its number; absent if it is 0."""
+    PID = auto()
+    """The process id of a process, by its number; absent if it is 0."""
     PA = auto()
     """A physical address; absent if the access faults."""
     CAUSE = auto()
@@ -466,6 +475,14 @@ KINDS: dict[Kind, KindDescription] = {
             Value("register", "sub", Form.NAME, "the register", _names(Satp), text="{}"),
             Value("old", "a", Form.WORD, "its value before", text="{}"),
             Value("new", "b", Form.WORD, "its value after", text="-> {}"),
+            Value(
+                "process",
+                "c",
+                Form.PROCESS,
+                "the process that owns the new root; null if that is not known",
+                text="process {}",
+            ),
+            Value("pid", "c", Form.PID, "its process id", text="(pid {})"),
             _flag("sample", Flag.STOP, "not executed: what `satp` holds at the start of a region"),
         ),
     ),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cosim.capture.log import EventLog
 from cosim.capture.paging import ALWAYS_SETS_AD, Paging, PagingState
+from cosim.capture.processes import Processes, ProcessLayout
 from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Envcfg, Kind, PteOp
 from hypervisor_model.isa import atp, pte
 from hypervisor_model.jit import kernel, plain, signed, unsigned
@@ -120,6 +121,8 @@ class LiveTables:
     :param base: physical address of ``ram[0]``.
     :param log: receives the events.
     :param paging: what the CPU has of the paging features that a guest can switch.
+    :param processes: where the guest's kernel keeps which process owns an address space; None if
+        that is not known.
 
     Three lists tell a source what has changed; the source empties them.  ``added`` and ``dropped``
     hold the pages that came and went.  ``leaves`` holds (which leaf, entry) for each leaf that came
@@ -133,6 +136,7 @@ class LiveTables:
         base: int,
         log: EventLog,
         paging: Paging = ALWAYS_SETS_AD,
+        processes: ProcessLayout | None = None,
     ) -> None:
         self._ram = ram
         self._base = base
@@ -146,6 +150,7 @@ class LiveTables:
         self._top = 0
         self.satp = 0
         self.paging = PagingState(paging)
+        self.processes = Processes(ram, base, processes)
         self.added: list[int] = []
         self.dropped: list[int] = []
         self.leaves: list[tuple[Leaf, int]] = []
@@ -182,11 +187,13 @@ class LiveTables:
         """Begin the region with ``satp`` loaded (rule 1)."""
         self.satp = signed(satp)
         self._load_root(self.satp)
-        self._log.add(Kind.SATP_WRITE, satp, satp, flags=FLAG_STOP)
+        process = self.processes.loaded(satp)
+        self._log.add(Kind.SATP_WRITE, satp, satp, process, flags=FLAG_STOP)
 
     def write_satp(self, old: int, new: int) -> None:
         """Take in a write of ``satp`` (rule 5)."""
-        self._log.add(Kind.SATP_WRITE, old, new)
+        self.processes.leaves(self.satp)
+        self._log.add(Kind.SATP_WRITE, old, new, self.processes.loaded(new))
         self.satp = signed(new)
         self._load_root(self.satp)
 

@@ -1,15 +1,18 @@
 """The address spaces of a guest: which one each event belongs to.
 
-An address space is a value of ``satp``: its mode, its root table and its ASID.  No event says which
-process owns it.  A guest may use the same value again for another process, after it has freed the
-root.
+An address space is a value of ``satp`` (its mode, its root table and its ASID) together with the
+process that owns it, if the source knows that.  A guest may use the same value again for another
+process, after it has freed the root: that is another address space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from cosim.capture.processes import Process
 from hypervisor_model.events import EventBatch, Kind, Priv, Satp, small_fields
 from hypervisor_model.isa.atp import ASID_MASK, ID_SHIFT, MODE_SHIFT, PPN_MASK, Mode
 from hypervisor_model.jit import unsigned
@@ -18,6 +21,8 @@ MOST = 1000
 """Address spaces that are told apart, in the order in which they are loaded first."""
 OTHERS = MOST
 """The number that all later ones share."""
+
+_NONE: Mapping[int, Process] = {}
 
 
 class AddressSpaces:
@@ -31,7 +36,8 @@ class AddressSpaces:
     def __init__(self, harts: int = 1) -> None:
         self.satps = [0]
         """``satp`` of each address space, by its number."""
-        self._numbers = {0: 0}
+        self._owners = [0]
+        self._numbers = {(0, 0): 0}
         self._current = [0] * harts
         self._with_user: set[int] = set()
 
@@ -53,7 +59,8 @@ class AddressSpaces:
             own, by_user = writes, users
             if harts is not None:
                 own, by_user = writes[harts[writes] == hart], users[harts[users] == hart]
-            known = [loaded, *map(self.number, batch["b"][own].tolist())]
+            into = zip(batch["b"][own].tolist(), batch["c"][own].tolist(), strict=True)
+            known = [loaded, *(self.number(*one) for one in into)]
             numbers[mine] = np.array(known)[np.searchsorted(own, asked[mine])]
             # Events of users up to each write, and after the last.
             seen = np.diff(np.searchsorted(by_user, own, "right"), prepend=0, append=len(by_user))
@@ -65,23 +72,41 @@ class AddressSpaces:
         """Return True if programs (U-mode) have caused an event in this address space."""
         return number in self._with_user
 
-    def name(self, number: int) -> str:
-        """Return what people call this address space."""
-        return "other address spaces" if number == OTHERS else space_name(self.satps[number])
+    def owner(self, number: int, processes: Mapping[int, Process]) -> Process | None:
+        """Return the process that owns this address space; None if it is not known.
 
-    def number(self, satp: int) -> int:
-        """Return the number of the address space of ``satp``, an int64 as events have it."""
-        found = self._numbers.get(satp)
+        :param processes: the processes, by the number in SATP_WRITE events.
+        """
+        return None if number == OTHERS else processes.get(self._owners[number])
+
+    def name(self, number: int, processes: Mapping[int, Process] = _NONE) -> str:
+        """Return what people call this address space.
+
+        :param processes: the processes, by the number in SATP_WRITE events.
+        """
+        if number == OTHERS:
+            return "other address spaces"
+        return space_name(self.satps[number], self.owner(number, processes))
+
+    def number(self, satp: int, owner: int = 0) -> int:
+        """Return the number of an address space.
+
+        :param satp: an int64, as events have it.
+        :param owner: the number of its process in SATP_WRITE events.
+        """
+        found = self._numbers.get((satp, owner))
         if found is None:
             found = min(len(self._numbers), OTHERS)
-            self._numbers[satp] = found
+            self._numbers[satp, owner] = found
             if found < OTHERS:
                 self.satps.append(unsigned(satp))
+                self._owners.append(owner)
         return found
 
 
-def space_name(satp: int) -> str:
-    """Return an unsigned ``satp`` as people read it: ``root 0x80a3c000, ASID 12``."""
+def space_name(satp: int, owner: Process | None = None) -> str:
+    """Return an unsigned ``satp`` as people read it: ``sh (pid 45), root 0x80a3c000, ASID 12``."""
     if satp >> MODE_SHIFT == Mode.BARE:
         return "no translation (Bare)"
-    return f"root {(satp & PPN_MASK) << 12:#x}, ASID {satp >> ID_SHIFT & ASID_MASK}"
+    root = f"root {(satp & PPN_MASK) << 12:#x}, ASID {satp >> ID_SHIFT & ASID_MASK}"
+    return root if owner is None else f"{owner.name} (pid {owner.pid}), {root}"

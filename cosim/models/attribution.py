@@ -8,12 +8,13 @@ the guest's stack.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cosim.capture.processes import Process
 from cosim.models.address_spaces import OTHERS, AddressSpaces
 from hypervisor_model.events import Access, EventBatch, Kind, Priv
 from hypervisor_model.jit import unsigned
@@ -61,6 +62,10 @@ class SpaceRow(Counts):
     satp: int | None
     user: bool | None
     """True if user programs ran in it."""
+    process: NotRequired[str | None]
+    """The name of the process that owns it; None if it is not known.  Older results lack it."""
+    pid: NotRequired[int | None]
+    """The process id of that process."""
 
 
 class StackRow(Counts):
@@ -142,14 +147,22 @@ class Causes:
         """Return the sum of each column."""
         return np.sum([sums.sum(axis=0) for sums in self._sums], axis=0)  # type: ignore[no-any-return]
 
-    def document(self, kept: Kept, lookup: Lookup | None, rows: int = ROWS) -> CausesDocument:
+    def document(
+        self,
+        kept: Kept,
+        lookup: Lookup | None,
+        rows: int = ROWS,
+        processes: Mapping[int, Process] | None = None,
+    ) -> CausesDocument:
         """Return what was added up.
 
         :param kept: the policies whose counts are complete.
         :param lookup: names the addresses of the kernel; None: nothing does.
         :param rows: lists at most this many functions, sites and address spaces.
+        :param processes: the processes, by the number in SATP_WRITE events.
         """
         self._compact()
+        processes = processes or {}
         keys, sums = self._keys[0], self._sums[0]
         places, place_of = np.unique(keys[:, 1], return_inverse=True)
         sites = [_site(place, lookup) for place in places.tolist()]
@@ -173,23 +186,33 @@ class Causes:
                 for key, counts in grouped([*zip(place_of.tolist(), events, strict=True)], rows)
             ],
             spaces=[
-                SpaceRow(
-                    space=None if key is None else self._spaces.name(key),
-                    satp=None if key in (None, OTHERS) else self._spaces.satps[key],
-                    user=None if key is None else self._spaces.has_user(key),
-                    **counts,
-                )
-                for key, counts in grouped(spaces, rows)
+                self._space_row(key, counts, processes) for key, counts in grouped(spaces, rows)
             ],
             stacks=[
                 StackRow(
-                    space=None if key is None else self._spaces.name(key[0]),
+                    space=None if key is None else self._spaces.name(key[0], processes),
                     function=None if key is None else key[1],
                     event=None if key is None else key[2],
                     **counts,
                 )
                 for key, counts in grouped([*zip(spaces, names, events, strict=True)], STACKS)
             ],
+        )
+
+    def _space_row(
+        self, space: int | None, counts: Counts, processes: Mapping[int, Process]
+    ) -> SpaceRow:
+        spaces = self._spaces
+        if space is None:
+            return SpaceRow(space=None, satp=None, user=None, process=None, pid=None, **counts)
+        owner = spaces.owner(space, processes)
+        return SpaceRow(
+            space=spaces.name(space, processes),
+            satp=None if space == OTHERS else spaces.satps[space],
+            user=spaces.has_user(space),
+            process=None if owner is None else owner.name,
+            pid=None if owner is None else owner.pid,
+            **counts,
         )
 
 

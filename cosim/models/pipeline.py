@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from cosim.capture.processes import Process
 from cosim.kernel.symbols import Symbols, what_stands_at
 from cosim.models.attribution import ROWS
 from cosim.models.comparison import Comparison
@@ -17,7 +18,7 @@ from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler
 from cosim.models.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
-from hypervisor_model.policies import Policy
+from hypervisor_model.policies import Policy, own_events
 
 
 class Pipeline:
@@ -39,14 +40,18 @@ class Pipeline:
         """Functions, call sites and address spaces that the result lists at most."""
         self.labels: Callable[[], Mapping[int, str]] = dict
         """Returns the labels of the guest's marks, by number."""
+        self.processes: Callable[[], Mapping[int, Process]] = dict
+        """Returns the processes of the guest, by the number in SATP_WRITE events."""
         # Kernels release the interpreter's lock, and policies share nothing.
         self._threads = ThreadPoolExecutor(os.cpu_count(), "policy")
 
     def feed(self, batch: EventBatch) -> None:
         """Give ``batch`` to every consumer.  It follows the previous batch."""
+        own = own_events(batch, self.origin.machine)
+        answers = self._threads.map(lambda policy: policy.feed(own), self._policies.values())
         self._counter.feed(batch)
-        answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
-        self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
+        given = dict(zip(self._policies, answers, strict=True))
+        judged = self._threads.submit(self._comparison.feed, own, given)
         if self._policies:
             policies = self._policies.values()
             self._profiler.feed(
@@ -54,6 +59,7 @@ class Pipeline:
                 [policy.exits_taken for policy in policies],
                 [policy.misses_taken for policy in policies],
             )
+        judged.result()
 
     @property
     def illegal(self) -> int:
@@ -82,5 +88,12 @@ class Pipeline:
         )
         if results:
             lookup = symbols.lookup if symbols else None
-            made["profile"] = self._profiler.profile(results, lookup, self.labels(), self.rows)
+            made["profile"] = self._profiler.profile(
+                results,
+                lookup,
+                self.labels(),
+                self.rows,
+                processes=self.processes(),
+                nameless=self.origin.nameless,
+            )
         return made

@@ -13,6 +13,7 @@ from typing import NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from cosim.capture.processes import Process
 from cosim.models.attribution import ROWS, Causes, CausesDocument, Kept, Lookup
 from hypervisor_model.events import EventBatch, Kind
 from hypervisor_model.policies import PolicyResult
@@ -53,8 +54,8 @@ class Profile(TypedDict):
     causes: NotRequired[CausesDocument]
     """Older results lack it."""
     reasons: dict[str, str]
-    """Why ``over_time`` is None, ``functions`` are addresses, a policy is missing, or its misses
-    are (``POLICY.misses``)."""
+    """Why ``over_time`` is None, ``functions`` are addresses, no ``processes`` are named, a policy
+    is missing, or its misses are (``POLICY.misses``)."""
 
 
 class Profiler:
@@ -130,6 +131,9 @@ class Profiler:
         lookup: Lookup | None,
         labels: Mapping[int, str],
         rows: int = ROWS,
+        *,
+        processes: Mapping[int, Process] | None = None,
+        nameless: str | None = None,
     ) -> Profile:
         """Return what was added up.
 
@@ -138,6 +142,8 @@ class Profiler:
         :param lookup: names the addresses of the kernel; None: nothing does.
         :param labels: the texts of the marks, by number.
         :param rows: lists at most this many functions, sites and address spaces.
+        :param processes: the processes, by the number in SATP_WRITE events.
+        :param nameless: why no process is known; None if they were looked for.
         """
         reasons = {}
         sums = self._causes.totals().tolist()
@@ -168,5 +174,7 @@ class Profiler:
             )
         if lookup is None:
             reasons["functions"] = _NAMELESS
-        causes = self._causes.document(kept, lookup, rows)
+        if nameless is not None and not processes:
+            reasons["processes"] = nameless
+        causes = self._causes.document(kept, lookup, rows, processes)
         return Profile(over_time=over_time, causes=causes, reasons=reasons)

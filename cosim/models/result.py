@@ -22,6 +22,8 @@ MISSED = ("missed_writes", "dma_writes", "missed_satp_writes", "late_sites")
 
 Json = dict[str, Any]
 
+_NAMELESS = "the trace is from a version of cosim that did not look for them; capture it again"
+"""Why older traces do not name processes."""
 _RENAMED = {"mi": "gdb"}
 """Names of backends in older traces and results, and today's."""
 
@@ -138,6 +140,8 @@ class Origin:
     """The guest's machine, and the hardware that the policies were given."""
     virtual_machines: bool = True
     """False: the source sees only some events of virtual machines that the guest runs."""
+    nameless: str | None = None
+    """Why no event says which process owns an address space; None if the source looks for that."""
 
     def to_json(self) -> Json:
         """Return a dictionary for JSON that :meth:`from_json` reads."""
@@ -167,6 +171,7 @@ class Origin:
                 "virtual_machines",
                 bool,
             ),
+            nameless=_part({"nameless": _NAMELESS, **data}, "nameless", str, optional=True),
         )
 
 

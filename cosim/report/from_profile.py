@@ -37,6 +37,8 @@ GROUPS = {"functions": "function", "sites": "call site", "spaces": "address spac
 _EVENTS = {"pte_write": "table store", "satp_write": "satp write", "page_fault": "page fault"}
 
 _ALL_OTHERS = "all others"
+_OF_ALL = ("over_time", "functions", "processes")
+"""Reasons that are about no policy."""
 _SMALLEST = 0.0005
 _LEAST = number_text.percent(0.001, 1)
 """What is shown for a share below :data:`_SMALLEST`."""
@@ -69,7 +71,7 @@ def sections(profile: Profile, exiting: Sequence[str]) -> Iterator[Section]:
         parts = [graph for graph in graphs if graph.root.value]
         parts += [one for one in lists if one is not None]
         if parts:
-            parts += _notes(reasons_of(profile, key))
+            parts += _notes([*reasons_of(profile, key), *nameless(profile)])
             heading = f"What causes {counted}"
             yield Section(f"causes-{key}", heading, tuple(parts), detail=True, drawn=True)
 
@@ -78,9 +80,15 @@ def reasons_of(profile: Profile, key: str) -> list[str]:
     """Return why a policy is missing among the counts of ``key``, one line for each."""
     suffix = ".misses" if key == "misses" else ""
     names = [name.removesuffix(suffix) for name in profile["reasons"] if name.endswith(suffix)]
-    names = [name for name in names if name not in ("over_time", "functions")]
+    names = [name for name in names if name not in _OF_ALL]
     names = [name for name in names if suffix or not name.endswith(".misses")]
     return [f"{name}: {profile['reasons'][name + suffix]}" for name in names]
+
+
+def nameless(profile: Profile) -> list[str]:
+    """Return in one line why address spaces are without the names of processes, if they are."""
+    reason = profile["reasons"].get("processes")
+    return [] if reason is None else [f"address spaces have no names of processes: {reason}"]
 
 
 def _notes(lines: Sequence[str]) -> list[Part]:

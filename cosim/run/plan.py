@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from cosim.run.names import Names
 from cosim.run.presets import NO_PRESET, PRESETS
 from cosim.run.region import Edge
 from cosim.run.run_spec import Exchange, RunSpec
+from cosim.run.task_layout import Naming, naming_of
 from guest.spec import GuestSpec, checksum
 from hypervisor_model.events import ENVCFG_ADUE, ENVCFG_PBMTE
 from hypervisor_model.policies import MachineModel
@@ -132,6 +134,11 @@ class Plan:
             switches=(ENVCFG_ADUE if cpu.get("svadu") else 0) | memory_types,
             features=(0 if cpu.get("svade") else ENVCFG_ADUE) | memory_types,
         )
+
+    @cached_property
+    def naming(self) -> Naming:
+        """How the guest's Linux keeps its processes, so that they can be named."""
+        return naming_of(self.machine.kernel, self.symbols)
 
     @property
     def memory_needed(self) -> int:

@@ -11,7 +11,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.plugin.source import PluginSource
 from cosim.capture.plugin.stream import Place, Summary
+from cosim.capture.processes import Process
 from cosim.debugger.mi import GdbMi
 from cosim.errors import CosimError, GuestError, MachineError, StorageError
 from cosim.machine.qemu import Machine
@@ -170,6 +171,11 @@ class Heard:
         return self._plugin.labels
 
     @property
+    def processes(self) -> dict[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return self._plugin.processes
+
+    @property
     def begin(self) -> Place | None:
         """Where the region began, if not with the machine."""
         return self._plugin.begin_place
@@ -231,6 +237,11 @@ class BothSources(GdbSession):
     def labels(self) -> list[str]:
         """Labels of the marks met, by their number in MARK events."""
         return [] if self._heard is None else self._heard.labels
+
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return {} if self._heard is None else self._heard.processes
 
     # -- the two runs ---------------------------------------------------------------------------
 

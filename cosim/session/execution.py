@@ -8,7 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cosim.errors import EnvironmentFault, MissingTool, UsageError
+from cosim.capture.processes import Process
+from cosim.errors import EnvironmentFault, MissingTool
 from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
@@ -16,8 +17,9 @@ from cosim.run.plan import Plan, resolve
 from cosim.run.run_spec import RunSpec
 from cosim.session.needs import check_memory
 from cosim.session.origin import backend_of, origin
-from cosim.session.protocol import Backend, Note, Outcome, Watchers
-from cosim.trace import manifest
+from cosim.session.protocol import Backend, Note, Outcome, Session, Watchers
+from cosim.trace.folder import location
+from cosim.trace.location import Location
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch
 
@@ -79,14 +81,14 @@ def execute(
     folder: Path,
     pipeline: Pipeline,
     *,
-    trace: Path | None = None,
+    trace: Path | Location | None = None,
     watchers: Watchers | None = None,
 ) -> Outcome:
     """Run one session.
 
     :param folder: an empty folder for logs.
     :param pipeline: takes the events (:func:`load_models`).
-    :param trace: keep the events as a trace in this folder.
+    :param trace: keep the events as a trace there.
     :param watchers: who follows the session.
     :raises CosimError: when the session cannot start, or there is too little memory for it.
     """
@@ -98,10 +100,11 @@ def execute(
     pipeline.symbols = lambda: plan.symbols
     with ExitStack() as stack:
         pipeline.labels = lambda: dict(enumerate(session.labels))
+        pipeline.processes = lambda: session.processes
         if trace is None:
             session = backend.open(plan, folder, pipeline, watchers)
             return session.run()
-        keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session.labels)
+        keeper = _TraceKeeper(trace, pipeline.origin, stack, lambda: session)
         first = watchers.keep
 
         def keep(batch: EventBatch) -> None:
@@ -111,11 +114,12 @@ def execute(
         session = backend.open(plan, folder, pipeline, replace(watchers, keep=keep))
         outcome = session.run()
         if keeper.writer is not None and outcome.ending is not None:
+            keeper.name_processes()
             keeper.writer.close(outcome.ending)
     return outcome
 
 
-def capture(spec: RunSpec, folder: Path, trace: Path, watchers: Watchers) -> Outcome:
+def capture(spec: RunSpec, folder: Path, trace: Path | Location, watchers: Watchers) -> Outcome:
     """Run one session without models and keep its events; parameters as for :func:`execute`.
 
     :raises CosimError: when the session cannot start.
@@ -147,22 +151,37 @@ class _TraceKeeper:
     """Writes every batch to a trace.  The first batch makes it: without a region, no trace."""
 
     def __init__(
-        self, folder: Path, origin: Origin, stack: ExitStack, labels: Callable[[], list[str]]
+        self,
+        place: Path | Location,
+        origin: Origin,
+        stack: ExitStack,
+        session: Callable[[], Session],
     ) -> None:
-        if (folder / manifest.NAME).exists():
-            raise UsageError(f"{folder} already holds a trace; name another folder")
-        self._folder = folder
+        self._place = location(place)
+        self._place.check_unused()
         self._origin = origin
         self._stack = stack
-        self._labels = labels
+        self._session = session
         self._labelled = 0
+        self._named: dict[int, Process] = {}
         self.writer: TraceWriter | None = None
 
     def keep(self, batch: EventBatch) -> None:
         """Write ``batch``, after the labels of its marks."""
         if self.writer is None:
-            self.writer = self._stack.enter_context(TraceWriter(self._folder, self._origin))
-        for number, text in enumerate(self._labels()[self._labelled :], self._labelled):
+            self.writer = self._stack.enter_context(TraceWriter(self._place, self._origin))
+        labels = self._session().labels
+        for number, text in enumerate(labels[self._labelled :], self._labelled):
             self.writer.label(number, text)
             self._labelled += 1
+        self.name_processes()
         self.writer.write(batch)
+
+    def name_processes(self) -> None:
+        """Write which processes were found, and which have another name by now."""
+        assert self.writer is not None
+        known = self._session().processes.items() - self._named.items()
+        fresh = dict(sorted(known))
+        if fresh:
+            self.writer.name(fresh)
+            self._named |= fresh

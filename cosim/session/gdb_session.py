@@ -12,7 +12,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,9 @@ from cosim.capture.gdb.interception import Interception
 from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.layout import GuestLayout, Loop
 from cosim.capture.gdb.stepping import Stepping
+from cosim.capture.processes import Process
+from cosim.debugger import hart_memory
+from cosim.debugger.hart_memory import HartMemory
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import (
@@ -87,6 +90,7 @@ def guest_layout(plan: Plan, machine: Machine, loop: TrapLoop | None = None) -> 
         loop=None if loop is None else Loop(loop.pc, f"{loop.mode}epc"),
         cbo_block=plan.cbo_block,
         paging=plan.paging,
+        processes=plan.naming.layout,
     )
 
 
@@ -139,6 +143,7 @@ class GdbSession:
         self._began = False
         self._printed_late = False
         self._interception: Interception | None = None
+        self._hart: HartMemory | None = None
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
@@ -174,6 +179,11 @@ class GdbSession:
     def labels(self) -> list[str]:
         """Labels of the marks met, by their number in MARK events."""
         return [] if self._interception is None else self._interception.labels.names
+
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
+        return {} if self._interception is None else self._interception.processes
 
     def _run(self) -> None:
         with interrupts.allowed():
@@ -264,6 +274,8 @@ class GdbSession:
                 if interposer is not None:
                     interposer.close()
                     self._finish(machine, interposer)
+                if self._hart is not None:
+                    self._hart.close()
                 self._feeder.close()
 
     def _interpose(self, machine: Machine) -> Interposer:
@@ -273,15 +285,19 @@ class GdbSession:
         stub.start()
         if plan.live:
             self._loops = TrapLoops(machine, stub)
+        foretold = self._foretold()
+        if foretold is not None:
+            self._hart = hart_memory.find(machine.pid, stub)
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
             self._take if plan.stop_on_divergence else self._feeder.put,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
-            foretold=self._foretold(),
+            foretold=foretold,
             told=self._told_sites(),
             by_device=nothing if machine.dma is None else machine.dma.covers,
+            hart=self._hart,
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
 

@@ -330,6 +330,8 @@ class Merge:
     def _comparable(self, batch: EventBatch) -> EventBatch:
         comparable = batch.copy()
         comparable["icount"] = -1
+        # Which process owns an address space is no part of what the guest does.
+        comparable["c"][comparable["kind"] == Kind.SATP_WRITE] = 0
         if self._hardware_ad:
             comparable["b"][comparable["kind"] == Kind.PTE_WRITE] &= ~_HARDWARE_AD
             comparable["c"][comparable["kind"] == Kind.TABLE_ENTRY] &= ~_HARDWARE_AD

@@ -33,4 +33,5 @@ def origin(plan: Plan) -> Origin:
         stream=backend.stream(),
         machine=machine,
         virtual_machines=backend.sees_virtual_machines(),
+        nameless=plan.naming.nameless,
     )

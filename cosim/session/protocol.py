@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from cosim.errors import CosimError
 from cosim.run.backend_options import BackendOptions
 
 if TYPE_CHECKING:
+    from cosim.capture.processes import Process
     from cosim.machine.console import Console
     from cosim.models.pipeline import Pipeline
     from cosim.models.result import Ending, ResultDocument
@@ -118,6 +119,11 @@ class Session(Protocol):
     @property
     def labels(self) -> list[str]:
         """Labels of the marks met, by their number in MARK events."""
+        ...
+
+    @property
+    def processes(self) -> Mapping[int, Process]:
+        """The processes that own address spaces, by the number in SATP_WRITE events."""
         ...
 
 

@@ -5,7 +5,8 @@ nanosecond is one instruction of the guest, counted from the start of the region
 not know the instruction counts, it is one event.  The tracks are:
 
 - for each hart, the address space that it runs in, and its fences, page faults and marks;
-- for each address space, when a hart runs in it, and the stores to page tables made meanwhile;
+- for each address space, when a hart runs in it, and the stores to page tables made meanwhile.  If
+  the process that owns it is known, the track is one of that process, as Perfetto has them;
 - for each policy, each exit, by the kind of event that caused it, with its function;
 - counters: exits and TLB misses of each policy in windows of equal length.
 
@@ -26,8 +27,10 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
 )
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
+from cosim.capture.processes import Process
 from cosim.models.address_spaces import AddressSpaces
 from cosim.models.attribution import EVENT_NAMES, Lookup, event_codes
+from cosim.output import one_line
 from hypervisor_model.events import EventBatch, Kind, Priv, Satp
 from hypervisor_model.jit import unsigned
 
@@ -54,6 +57,7 @@ class PerfettoFile:
     :param lookup: names the addresses of the kernel; None: nothing does.
     :param without_misses: policies that do not count TLB misses.
     :param harts: of the guest.
+    :param processes: the processes, by the number in SATP_WRITE events.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class PerfettoFile:
         lookup: Lookup | None,
         without_misses: Collection[str] = (),
         harts: int = 1,
+        processes: Mapping[int, Process] | None = None,
     ) -> None:
         self._write = StreamingTraceProtoBuilder(file).write_packet
         self._policies = tuple(policies)
@@ -77,6 +82,9 @@ class PerfettoFile:
         self._labels, self._lookup = labels, lookup
         self._without_misses = without_misses
         self._spaces = AddressSpaces(harts)
+        self._processes = processes or {}
+        self._process_names = {one.pid: one.name for one in self._processes.values()}
+        self._process_tracks: dict[int, int] = {}
         self._now = 0
         self._events = 0
         self._counted = np.zeros((2, len(self._policies)), np.int64)
@@ -129,9 +137,26 @@ class PerfettoFile:
 
     def _space_track(self, space: int) -> int:
         if space not in self._space_tracks:
-            name = self._spaces.name(space)
-            self._space_tracks[space] = self._track(name, self._group_of_spaces, space)
+            owner = self._spaces.owner(space, self._processes)
+            group = self._group_of_spaces if owner is None else self._process_track(owner.pid)
+            name = one_line(self._spaces.name(space, self._processes))
+            self._space_tracks[space] = self._track(name, group, space)
         return self._space_tracks[space]
+
+    def _process_track(self, pid: int) -> int:
+        """Return the track of a process, which the viewer shows with its name and number.
+
+        A process that had several names is called after the last one.
+        """
+        if pid not in self._process_tracks:
+            self._tracks += 1
+            packet = TracePacket(trusted_packet_sequence_id=_SEQUENCE)
+            packet.track_descriptor.uuid = self._tracks
+            packet.track_descriptor.process.pid = pid
+            packet.track_descriptor.process.process_name = one_line(self._process_names[pid])
+            self._write(packet)
+            self._process_tracks[pid] = self._tracks
+        return self._process_tracks[pid]
 
     # -- events ----------------------------------------------------------------------------------
 
@@ -167,7 +192,7 @@ class PerfettoFile:
                 number = int(taken[0, policy, index])
                 self._instant(self._exits[policy], time, name, event, exits=number)
             if loads[index]:
-                self._run(hart, self._spaces.number(int(event["b"])), time)
+                self._run(hart, self._spaces.number(int(event["b"]), int(event["c"])), time)
         self._events += len(batch)
 
     def close(self) -> None:
@@ -191,7 +216,7 @@ class PerfettoFile:
         if self._running[hart] == space:
             return
         self._leave(hart, time)
-        name = self._spaces.name(space)
+        name = one_line(self._spaces.name(space, self._processes))
         for track in (self._harts[hart], self._space_track(space)):
             text = name if track == self._harts[hart] else f"hart {hart}"
             self._write(self._packet(time, track, TrackEvent.TYPE_SLICE_BEGIN, text))

@@ -8,7 +8,6 @@ event.  :data:`hypervisor_model.events.KINDS` gives their columns names that say
 from __future__ import annotations
 
 import math
-import os
 import re
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -84,6 +83,10 @@ def _expression(value: Value) -> str:
             sql = f"CASE {stored} {cases} END"
         case Form.LABEL:
             sql = f"(SELECT text FROM labels WHERE number = {stored})"
+        case Form.PROCESS:
+            sql = f"(SELECT name FROM processes WHERE number = {stored})"
+        case Form.PID:
+            sql = f"(SELECT pid FROM processes WHERE number = {stored})"
         case Form.PA:
             sql = f"CASE WHEN {stored} < {_FAULT} THEN {stored} END"
         case Form.CAUSE:
@@ -110,6 +113,7 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
 
     :raises UsageError: when the SQL is wrong or would do more than read.
     :raises TraceDamage: when a segment is damaged.
+    :raises StorageError: when object storage does not give one.
     """
     folder = ExitStack()
     connection = _connect(trace, folder)
@@ -129,6 +133,9 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     except duckdb.TransactionException as error:
         raise UsageError(_ONE_SELECT) from error
     except duckdb.Error as error:
+        lost = trace.location.lost_while_scanned(str(error))
+        if lost is not None:
+            raise lost from None
         text = str(error).splitlines()[0]
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
             tables = ", ".join(["events", *VIEWS])
@@ -145,23 +152,28 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
 def _connect(trace: TraceReader, folder: ExitStack) -> Any:
     for segment in trace.segments:
         segment.load()  # DuckDB could skip rows silently if a footer is damaged.
-    # pyarrow takes only names in UTF-8, so it gets the folder by its number.
-    numbers = {path: os.open(path, os.O_PATH) for path in {x.path.parent for x in trace.segments}}
-    for number in numbers.values():
-        folder.callback(os.close, number)
-    files = [f"/proc/self/fd/{numbers[x.path.parent]}/{x.path.name}" for x in trace.segments]
+    names = [segment.name for segment in trace.segments]
+    files, file_system = trace.location.for_scan(names, folder)
     # In a trace of an older version the columns that it lacks are null.
     columns = pa.schema([column.with_nullable(True) for column in schema.CURRENT.schema])
-    events = ds.dataset(files, schema=columns, format="parquet")
+    events = ds.dataset(files, schema=columns, format="parquet", filesystem=file_system)
     labels = pa.table(
         {
             "number": pa.array(trace.labels.keys(), pa.int64()).cast(pa.uint64(), safe=False),
             "text": pa.array(trace.labels.values(), pa.string()),
         }
     )
+    processes = pa.table(
+        {
+            "number": pa.array(trace.processes.keys(), pa.uint64()),
+            "pid": pa.array((one.pid for one in trace.processes.values()), pa.int64()),
+            "name": pa.array((one.name for one in trace.processes.values()), pa.string()),
+        }
+    )
     connection = duckdb.connect(":memory:")
     connection.register("events", events)
     connection.register("labels", labels)
+    connection.register("processes", processes)
     for name, (kind, columns) in VIEWS.items():
         connection.execute(
             f"CREATE VIEW {name} AS SELECT {columns} FROM events WHERE kind = '{kind}'"

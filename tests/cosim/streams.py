@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from hypothesis import strategies as st
 
+from cosim.capture.processes import Process
 from cosim.models.counts import EventCounter
 from cosim.models.result import Ending, Origin, ResultDocument, TranslationCounts, document
 from cosim.trace.writer import TraceWriter
@@ -52,10 +54,17 @@ def label_marks(writer: TraceWriter, batch: EventBatch) -> None:
         writer.label(number, f"mark {number}")
 
 
-def write_trace(folder: Path, batch: EventBatch, *, segment_events: int = 64) -> None:
-    """A closed trace of ``batch``."""
+def write_trace(
+    folder: Path,
+    batch: EventBatch,
+    *,
+    segment_events: int = 64,
+    processes: Mapping[int, Process] | None = None,
+) -> None:
+    """A closed trace of ``batch``, in which ``processes`` own address spaces."""
     with TraceWriter(folder, ORIGIN, segment_events=segment_events) as writer:
         label_marks(writer, batch)
+        writer.name(processes or {})
         writer.write(batch)
         writer.close(ENDING)
 

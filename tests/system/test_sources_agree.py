@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cosim.capture import marks
+from cosim.capture.processes import Process
 from cosim.machine.configuration import Timing
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import ResultDocument
@@ -45,6 +46,7 @@ class Recorded:
     log: Path
     folder: Path
     gdb: Gdb
+    _processes: dict[str, dict[int, Process]] = field(default_factory=dict)
 
     def through_gdb(self) -> tuple[EventBatch, ResultDocument]:
         return self._through(replace(self.gdb, recording=self.log))
@@ -66,9 +68,14 @@ class Recorded:
             end="end" if self.plan.end.form == "power-off" else self.plan.end.text,
             mark=self.plan.mark_at,
             mark_in_user=self.plan.mark_at == marks.USER_MARK,
+            processes=self.plan.naming.layout,
         )
         assert run.summary.missed == 0
         return run
+
+    def processes(self, backend: Backend) -> dict[int, Process]:
+        """The processes that ``backend`` has found."""
+        return self._processes[backend.name]
 
     def _through(self, backend: Backend) -> tuple[EventBatch, ResultDocument]:
         logs = self.folder / backend.name
@@ -77,6 +84,7 @@ class Recorded:
         pipeline = Pipeline(origin(resolved), {})
         batches: list[EventBatch] = []
         outcome = execute(resolved, logs, pipeline, watchers=Watchers(keep=batches.append))
+        self._processes[backend.name] = dict(pipeline.processes())
         return _finish(outcome, batches)
 
 
@@ -257,6 +265,9 @@ def test_linux(tmp_path: Path) -> None:
     through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.FENCE) > 5
     _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
+    # Which process owns an address space is in the events that are equal.
+    named = recorded.processes(Gdb())
+    assert named == recorded.processes(Plugin()) and len({one.pid for one in named.values()}) > 1
     everything = recorded.with_accesses(EVERY_ACCESS).events
     _assert_equal(_without_accesses(through_gdb), _without_accesses(everything))
     stepped = 0

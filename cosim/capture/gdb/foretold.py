@@ -15,7 +15,7 @@ from hypervisor_model.events import EVENT, EventBatch, Kind, PteOp
 
 _NAMES = EVENT.names or ()
 _PC, _A, _KIND, _SUB, _PRIV = (_NAMES.index(name) for name in ("pc", "a", "kind", "sub", "priv"))
-_ICOUNT = _NAMES.index("icount")
+_ICOUNT, _C = _NAMES.index("icount"), _NAMES.index("c")
 _PIECE = 4096
 _NOT_COMPARED = (Kind.ACCESS, Kind.PAGE_FAULT)
 
@@ -75,4 +75,7 @@ class Foretold:
 
 
 def _comparable(record: Record) -> Record:
+    if record[_KIND] == Kind.SATP_WRITE:
+        # Which process owns an address space is no part of what the guest does.
+        record = (*record[:_C], 0, *record[_C + 1 :])
     return record[:_ICOUNT] + record[_ICOUNT + 1 :]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cosim.capture.decode import CBO_BLOCK
 from cosim.capture.paging import ALWAYS_SETS_AD, Paging
+from cosim.capture.processes import ProcessLayout
 
 Range = tuple[int, int]
 """A physical range: (first address, bytes)."""
@@ -56,6 +57,8 @@ class GuestLayout:
     """The bytes that ``cbo.zero`` of this CPU clears."""
     paging: Paging = ALWAYS_SETS_AD
     """What this CPU has of the paging features that a guest can switch."""
+    processes: ProcessLayout | None = None
+    """Where the kernel keeps which process owns an address space; None if that is not known."""
 
     def holds(self, pa: int) -> bool:
         """Return True if ``pa`` lies in RAM."""

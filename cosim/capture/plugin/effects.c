@@ -3,6 +3,7 @@
 #include "access.h"
 #include "filter.h"
 #include "options.h"
+#include "processes.h"
 #include "stream.h"
 
 static int atp_register(unsigned csr, unsigned priv)
@@ -21,9 +22,15 @@ uint64_t read_atp(unsigned csr)
 static void atp_written(unsigned vcpu, const struct pending *done, uint64_t value)
 {
     int which = atp_register(done->site.detail, done->site.priv);
+    uint32_t process = 0;
+    if (which == SATP_SATP) {
+        process_leaves(harts[vcpu].satp);
+        process = process_loaded(value);
+    }
     struct event *event = emit(KIND_SATP_WRITE, &done->at);
     event->a = done->before;
     event->b = value;
+    event->c = process;
     event->sub = which;
     if (which == SATP_SATP) {
         harts[vcpu].satp = value;

@@ -2,6 +2,7 @@
 
 #include "filter.h"
 #include "options.h"
+#include "processes.h"
 #include "stream.h"
 #include "translation.h"
 
@@ -99,6 +100,7 @@ void harts_open(unsigned count)
                                       .mmu_sets_ad = mmu_sets_ad,
                                       .entry_written = entry_written});
     filter_open(options.filter, count);
+    processes_open();
 }
 
 /* QEMU keeps env.pc at the block's first instruction or a later one.  A block is shorter than a
@@ -169,9 +171,11 @@ void begin_hart(unsigned vcpu, const struct stamp *at)
     hart->begun = true;
     hart->satp = reg_read(REG_SATP);
     hart->mxr = reg_read(REG_SSTATUS) >> 19 & 1;
+    uint32_t process = process_loaded(hart->satp);
     tables_load_root(hart->satp, at);
     struct event *event = emit(KIND_SATP_WRITE, at);
     event->a = event->b = hart->satp;
+    event->c = process;
     event->flags = FLAG_STOP;
     begin_envcfg(vcpu, ENVCFG_MENVCFG, REG_MENVCFG, at);
     begin_envcfg(vcpu, ENVCFG_HENVCFG, REG_HENVCFG, at);

@@ -37,6 +37,17 @@ static bool parse_limit(const char *text, struct limit *limit)
     return false;
 }
 
+static bool parse_processes(const char *text, struct process_layout *layout)
+{
+    unsigned long long init_task;
+    int end = 0;
+    int fields = sscanf(text, "%llx:%u:%u:%u:%u:%u%n", &init_task, &layout->tasks, &layout->mm,
+                        &layout->pid, &layout->comm, &layout->pgd, &end);
+    layout->init_task = init_task;
+    layout->given = fields == 6 && text[end] == 0;
+    return layout->given;
+}
+
 static bool parse_option(const char *argument)
 {
     const char *value = strchr(argument, '=');
@@ -73,6 +84,8 @@ static bool parse_option(const char *argument)
     } else if (IS("firmware")) {
         options.firmware = strcmp(value, "on") == 0;
         return options.firmware || strcmp(value, "off") == 0;
+    } else if (IS("processes")) {
+        return parse_processes(value, &options.processes);
     } else if (IS("off")) {
         options.off_switch = strtoull(value, &end, 0);
     } else if (IS("switches")) {

@@ -14,6 +14,13 @@ struct limit {
     char label[33];
 };
 
+/* Where Linux keeps which process owns an address space: see cosim/capture/processes.py. */
+struct process_layout {
+    bool given;
+    uint64_t init_task;                  /* virtual address */
+    unsigned tasks, mm, pid, comm, pgd; /* offsets in bytes */
+};
+
 enum { ANY_PRIVILEGE = -1 };
 
 struct options {
@@ -31,6 +38,7 @@ struct options {
     uint64_t paging;   /* what these two are after reset, or always */
     bool devices;      /* whether devices may write to RAM */
     bool firmware; /* the guest runs in S-mode, and calls the firmware that runs in M-mode */
+    struct process_layout processes;
     uint64_t off_switch; /* physical address of the device that ends the machine; 0: none */
 };
 extern struct options options;

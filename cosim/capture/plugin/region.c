@@ -3,6 +3,7 @@
 #include "effects.h"
 #include "guest.h"
 #include "options.h"
+#include "processes.h"
 #include "stream.h"
 #include "tables.h"
 #include "translation.h"
@@ -66,6 +67,9 @@ static void end_region(enum end_reason reason, uint64_t instructions, const stru
     }
     struct audit audit = tables_audit();
     send_calls();
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        process_leaves(harts[hart].satp);
+    }
     uint64_t end[] = {reason,        phase == WAITING, stream_events(), instructions,
                       audit.pages,   audit.entries,    audit.differ,    audit.hardware_ad};
     stream_block(BLOCK_END, end, sizeof(end));

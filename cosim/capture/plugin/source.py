@@ -14,6 +14,7 @@ from cosim.capture.paging import ALWAYS_SETS_AD, Paging
 from cosim.capture.plugin import build, unsent
 from cosim.capture.plugin.limits import FILTER_LARGEST, FILTER_SLOTS
 from cosim.capture.plugin.stream import Place, StreamReader, Summary
+from cosim.capture.processes import Process, ProcessLayout
 from cosim.errors import MissingTool, UsageError
 from cosim.machine.configuration import OFF_SWITCH
 from hypervisor_model.events import EventBatch
@@ -47,6 +48,8 @@ class PluginSource:
     :param paging: what the CPU has of the paging features that a guest can switch.
     :param devices: True if devices may write to RAM.  Entries that changed without a store are then
         events, too (``PteOp.OTHER``).
+    :param processes: where the guest's kernel keeps which process owns an address space; None if
+        that is not known.
     :param timeout: seconds of silence after which :meth:`batches` gives up; None: never.
     :raises UsageError: when ``slots``, ``start`` or ``end`` is wrong.
     """
@@ -68,6 +71,7 @@ class PluginSource:
         cbo_block: int = CBO_BLOCK,
         paging: Paging = ALWAYS_SETS_AD,
         devices: bool = False,
+        processes: ProcessLayout | None = None,
         timeout: float | None = None,
     ) -> None:
         if slots & (slots - 1) or not 0 <= slots <= FILTER_LARGEST:
@@ -95,6 +99,8 @@ class PluginSource:
         ]
         if devices:
             self._options.append("devices=1")
+        if processes is not None:
+            self._options.append(f"processes={processes.option()}")
         if accesses == "all":
             self._options.append(f"filter={slots}")
         if mark is not None:
@@ -186,6 +192,12 @@ class PluginSource:
         """The labels of the marks so far; a MARK event's ``a`` is an index into them."""
         assert self._reader is not None
         return self._reader.labels
+
+    @property
+    def processes(self) -> dict[int, Process]:
+        """The processes so far, by the number in field ``c`` of SATP_WRITE events."""
+        assert self._reader is not None
+        return self._reader.processes
 
     @property
     def instructions(self) -> int:

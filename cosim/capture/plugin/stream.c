@@ -106,12 +106,28 @@ uint64_t stream_events(void)
     return stream.events;
 }
 
+/* The processes that were found since the last block. */
+static struct named_process named[256];
+static unsigned named_count;
+
 void stream_flush(void)
 {
     if (cosim_unsent.used > 0 && stream.fd >= 0) {
         send_block(BLOCK_EVENTS, cosim_unsent.events, cosim_unsent.used * sizeof(struct event));
     }
     cosim_unsent.used = 0;
+    if (named_count > 0 && stream.fd >= 0) {
+        send_block(BLOCK_PROCESSES, named, named_count * sizeof(*named));
+    }
+    named_count = 0;
+}
+
+void stream_process(const struct named_process *process)
+{
+    if (named_count == sizeof(named) / sizeof(*named)) {
+        stream_flush();
+    }
+    named[named_count++] = *process;
 }
 
 void stream_block(enum block_type type, const void *data, size_t length)

@@ -16,7 +16,14 @@ struct stamp {
     uint8_t hart, priv;
 };
 
-enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END, BLOCK_PLACE, BLOCK_CALLS };
+enum block_type { BLOCK_EVENTS = 1, BLOCK_LABEL, BLOCK_END, BLOCK_PLACE, BLOCK_CALLS,
+                  BLOCK_PROCESSES };
+
+/* The address space `number` belongs to a process.  A later one with the same number replaces it. */
+struct named_process {
+    uint32_t number, pid;
+    char name[16];
+};
 
 /* The sum of the 64-bit words, and the sum of that sum after each word.  It is cheaper than any
  * CRC, which took as long as filling in the events. */
@@ -42,6 +49,8 @@ void stream_open(int fd, int64_t (*instructions)(void));
 bool stream_is_open(void);
 /* Add an event of this kind; the caller fills in the rest before it adds another. */
 struct event *emit(enum kind kind, const struct stamp *at);
+/* Send the process with the next block, after the events so far. */
+void stream_process(const struct named_process *process);
 /* How many events were added so far. */
 uint64_t stream_events(void);
 void stream_flush(void);

@@ -15,6 +15,7 @@ from enum import IntEnum
 
 import numpy as np
 
+from cosim.capture.processes import Process, shown_name
 from cosim.errors import MachineError
 from hypervisor_model.events import EVENT, EventBatch
 
@@ -26,6 +27,7 @@ _VERSION = 3
 _LARGEST = 16 << 20
 _END = struct.Struct("<8Q")
 _PLACE = struct.Struct("<36Q")
+_PROCESS = struct.Struct("<II16s")
 
 
 class _Block(IntEnum):
@@ -34,6 +36,7 @@ class _Block(IntEnum):
     END = 3
     PLACE = 4
     CALLS = 5
+    PROCESSES = 6
 
 
 def checksum(*parts: bytes | bytearray) -> tuple[int, int]:
@@ -104,6 +107,8 @@ class StreamReader:
         self._sequence = 0
         self.labels: list[str] = []
         """The labels of the marks so far, by number."""
+        self.processes: dict[int, Process] = {}
+        """The processes so far, by the number in field ``c`` of SATP_WRITE events."""
         self.instructions = 0
         """How many instructions the guest had retired when the last block was sent."""
         self.summary: Summary | None = None
@@ -137,6 +142,8 @@ class StreamReader:
                 self._place(payload)
             elif kind == _Block.CALLS:
                 self.calls += np.frombuffer(payload, dtype=np.uint64).tolist()
+            elif kind == _Block.PROCESSES:
+                self._processes(payload)
             elif kind == _Block.END:
                 self._end(payload)
             else:
@@ -169,6 +176,12 @@ class StreamReader:
             self.begin = place
         else:
             self.end = place
+
+    def _processes(self, payload: bytearray) -> None:
+        if len(payload) % _PROCESS.size:
+            raise MachineError("the plugin's stream is damaged: a block with half a process")
+        for number, pid, comm in _PROCESS.iter_unpack(payload):
+            self.processes[number] = Process(pid, shown_name(comm))
 
     def _end(self, payload: bytearray) -> None:
         region, waiting, events, instructions, tables, entries, missed, hardware_ad = _END.unpack(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -11,13 +12,16 @@ from xml.etree import ElementTree
 import pytest
 
 from cosim import cli
+from cosim.capture.processes import Process
 from cosim.models.attribution import USER
 from cosim.report import from_profile
 from cosim.report.content import FlameGraph, Frame
 from cosim.report.renderers import flame
-from hypervisor_model.events import Kind, Priv, empty
+from cosim.trace.writer import TraceWriter
+from hypervisor_model.events import Fence, Kind, Priv, Satp, empty
+from hypervisor_model.isa.atp import Mode, make
 from hypervisor_model.jit import signed
-from tests.cosim.streams import result_document, write_trace
+from tests.cosim.streams import ENDING, ORIGIN, result_document, write_trace
 
 KERNEL = 0xFFFF_FFFF_8000_0000
 
@@ -84,6 +88,52 @@ def test_the_tables(capsys: pytest.CaptureFixture[str], trace: Path) -> None:
     assert re.search(r"all others +10 \(33.3 %\)", out) and "call site" not in out
     status, out, err = cosim(capsys, *words, "--count", "misses")
     assert (status, out) == (0, "") and "no policy had" in err
+
+
+def test_address_spaces_have_the_names_of_their_processes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """One root, which belongs to one process and then to another; the second's name is hostile."""
+    batch = empty(9)
+    batch["kind"], batch["priv"], batch["sub"] = Kind.FENCE, Priv.S, Fence.ALL
+    batch["icount"] = range(9)
+    batch["pc"] = signed(KERNEL)
+    batch["kind"][[0, 4, 7]], batch["sub"][[0, 4, 7]] = Kind.SATP_WRITE, Satp.SATP
+    batch["b"][[0, 4]], batch["b"][7] = signed(make(Mode.SV39, 0x8000_1000, 3)), 0
+    batch["c"][[0, 4]] = 1, 2
+    hostile = "\x1b]0;<b>\n"
+    write_trace(tmp_path / "t", batch, processes={1: Process(45, "sh"), 2: Process(46, hostile)})
+    _, out, _ = cosim(capsys, "top", tmp_path / "t", "--model", "shadow", "--json")
+    spaces = [
+        (row["process"], row["pid"], row["satp"], row["exits"]["shadow"])
+        for row in json.loads(out)["spaces"]
+    ]
+    satp = make(Mode.SV39, 0x8000_1000, 3) % (1 << 64)
+    # A write of satp happens in the address space that it leaves.
+    assert sorted(spaces, key=str) == sorted(
+        [("sh", 45, satp, 4), (hostile, 46, satp, 3), (None, None, 0, 2)], key=str
+    )
+    status, out, err = cosim(capsys, "top", tmp_path / "t", "--model", "shadow", "--by", "space")
+    assert status == 0 and "names of processes" not in err
+    shown = " ".join(out.split())
+    assert "sh (pid 45), root 0x80001000, ASID 3" in shown
+    assert "\\x1b]0;<b>\\n (pid 46), root 0x80001000" in shown and "\x1b]0" not in out
+
+
+def test_why_there_are_no_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    batch = empty(2)
+    batch["kind"], batch["priv"] = Kind.FENCE, Priv.S
+    nameless = replace(ORIGIN, nameless="it is not Linux")
+    for folder, origin in (("named", ORIGIN), ("nameless", nameless)):
+        with TraceWriter(tmp_path / folder, origin) as writer:
+            writer.write(batch)
+            writer.close(ENDING)
+    words = ("--model", "shadow", "--by")
+    _, _, err = cosim(capsys, "top", tmp_path / "nameless", *words, "space")
+    assert "address spaces have no names of processes: it is not Linux" in err
+    for folder, group in (("nameless", "function"), ("named", "space")):
+        _, _, err = cosim(capsys, "top", tmp_path / folder, *words, group)
+        assert "names of processes" not in err
 
 
 def test_what_has_no_causes_is_refused(

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.capture.processes import Process
 from cosim.models import address_spaces
 from cosim.models.address_spaces import OTHERS, AddressSpaces, space_name
 from hypervisor_model.events import EventBatch, Kind, Priv, Satp, empty
@@ -25,16 +26,17 @@ def events(seed: int, count: int, harts: int) -> EventBatch:
     batch["hart"] = random.integers(0, harts, count)
     batch["priv"] = random.choice([Priv.U, Priv.S], count)
     batch["b"] = random.choice(SATPS, count)
+    batch["c"] = random.integers(0, 3, count)
     return batch
 
 
-def naive(batch: EventBatch, harts: int) -> list[int]:
-    """The ``satp`` under which each event happened."""
-    current, found = [0] * harts, []
+def naive(batch: EventBatch, harts: int) -> list[tuple[int, int]]:
+    """The ``satp`` under which each event happened, and the number of its process."""
+    current, found = [(0, 0)] * harts, []
     for event in batch:
         found.append(current[event["hart"]])
         if event["kind"] == Kind.SATP_WRITE and event["sub"] == Satp.SATP:
-            current[event["hart"]] = unsigned(int(event["b"]))
+            current[event["hart"]] = unsigned(int(event["b"])), int(event["c"])
     return found
 
 
@@ -51,14 +53,21 @@ def test_each_event_is_in_the_space_that_its_hart_loaded_last(
     batch = events(seed, count, harts)
     spaces = AddressSpaces(harts)
     numbers = [one for piece in np.split(batch, sorted(cuts)) for one in spaces.feed(piece)]
-    satps = naive(batch, harts)
-    assert [spaces.satps[number] for number in numbers] == satps
+    expected = naive(batch, harts)
+    processes = {1: Process(7, "sh"), 2: Process(8, "ls")}
+    found = [(spaces.satps[n], spaces.owner(n, processes)) for n in numbers]
+    assert found == [(satp, processes.get(owner)) for satp, owner in expected]
     asked, whole = np.flatnonzero(np.arange(count) % 3 == 1), AddressSpaces(harts)
-    some = whole.feed(batch, asked)
-    assert [whole.satps[number] for number in some] == [satps[at] for at in asked]
-    with_user = {satp for satp, event in zip(satps, batch, strict=True) if event["priv"] == Priv.U}
-    assert {spaces.satps[n] for n in set(numbers) if spaces.has_user(n)} == with_user
-    assert {whole.satps[n] for n in range(len(whole.satps)) if whole.has_user(n)} == with_user
+    some = [(whole.satps[n], whole.owner(n, processes)) for n in whole.feed(batch, asked)]
+    assert some == [found[at] for at in asked]
+    # One number for each satp with its process.
+    assert len(set(numbers)) == len(set(expected))
+    users = batch["priv"] == Priv.U
+    of_user = {one for one, user in zip(found, users, strict=True) if user}
+    for known in (spaces, whole):
+        every = range(len(known.satps))
+        with_user = [n for n in every if known.has_user(n)]
+        assert {(known.satps[n], known.owner(n, processes)) for n in with_user} == of_user
 
 
 def test_spaces_beyond_the_last_share_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,4 +81,6 @@ def test_spaces_beyond_the_last_share_a_number(monkeypatch: pytest.MonkeyPatch) 
 
 def test_names() -> None:
     assert space_name(0) == "no translation (Bare)"
-    assert space_name(make(Mode.SV48, 0x80A3_C000, 12)) == "root 0x80a3c000, ASID 12"
+    satp = make(Mode.SV48, 0x80A3_C000, 12)
+    assert space_name(satp) == "root 0x80a3c000, ASID 12"
+    assert space_name(satp, Process(45, "sh")) == "sh (pid 45), root 0x80a3c000, ASID 12"

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.capture.processes import Process
 from cosim.errors import StorageError, TraceError
 from cosim.trace import manifest, reader, schema
 from cosim.trace.manifest import TraceDamage
@@ -325,7 +326,7 @@ def _rewritten(folder: Path, kind: str, **changes: object) -> Path:
     """A trace whose records of this kind are changed, with right checksums."""
     batch = arbitrary_batch(5, seed=7)
     batch["kind"][0] = Kind.MARK
-    write_trace(folder, batch)
+    write_trace(folder, batch, processes={1: Process(5, "sh")})
     path = folder / manifest.NAME
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     for line in lines:
@@ -363,6 +364,10 @@ for _ in range(60):
         ("label", {"number": 1 << 64}),
         ("label", {"number": [0]}),
         ("label", {"text": 5}),
+        ("process", {"number": -1}),
+        ("process", {"pid": "1"}),
+        ("process", {"pid": 1 << 31}),
+        ("process", {"name": None}),
         ("end", {"ending": None}),
         ("end", {"ending": {"complete": 1}}),
         ("end", {"ending": {"complete": True, "region": {}, "audit": {"missed_writes": "0"}}}),

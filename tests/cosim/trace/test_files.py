@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.capture.processes import Process
 from cosim.errors import ModelError, UsageError
-from cosim.trace import query, reader, schema
+from cosim.trace import describe, query, reader, schema
 from cosim.trace.reader import TraceReader
 from cosim.trace.writer import TraceWriter
-from hypervisor_model.events import EventBatch, Kind, empty
+from hypervisor_model.events import EventBatch, Kind, Satp, empty
 from tests.cosim.streams import ENDING, ORIGIN, arbitrary_batch, batches, label_marks, write_trace
 
 
@@ -45,6 +48,43 @@ def test_round_trip_is_lossless(parts: list[EventBatch], segment_events: int) ->
         assert all(segment.events <= segment_events for segment in trace.segments)
         assert (trace.origin, trace.ending, trace.cut) == (ORIGIN, ENDING, None)
         assert reader.verify(folder) == []
+
+
+def test_the_last_name_of_a_process_counts(tmp_path: Path) -> None:
+    batch = empty(4)
+    batch["kind"], batch["c"] = Kind.SATP_WRITE, [1, 2, 0, 7]
+    batch["sub"][3] = Satp.VSATP
+    with TraceWriter(tmp_path / "t", ORIGIN) as writer:
+        writer.name({1: Process(5, "sh")})
+        writer.write(batch)
+        writer.name({1: Process(5, "ls"), 2: Process(6, "\x1b[31m<b>'\n")})
+        writer.close(ENDING)
+    trace = TraceReader(tmp_path / "t")
+    assert trace.processes == {1: Process(5, "ls"), 2: Process(6, "\x1b[31m<b>'\n")}
+    assert reader.verify(tmp_path / "t") == []
+    answer = query.run(trace, "SELECT process, pid FROM satp_writes ORDER BY event")
+    assert answer.rows == [["ls", 5], ["\x1b[31m<b>'\n", 6], [None, None], [None, None]]
+    texts = [describe.details(event, {}, trace.processes) for event in batch]
+    assert texts[0].endswith("process ls (pid 5)") and "process" not in texts[2] + texts[3]
+
+
+def test_half_a_surrogate_in_a_name_is_made_text(tmp_path: Path) -> None:
+    with TraceWriter(tmp_path / "t", ORIGIN) as writer:
+        writer.name({1: Process(5, "a\ud800")})
+        writer.close(ENDING)
+    assert TraceReader(tmp_path / "t").processes == {1: Process(5, "a\\ud800")}
+
+
+def test_writing_does_not_import_pandas() -> None:
+    # Arrow imports it if it can, and a short capture would wait for it.
+    code = (
+        "import sys; from cosim.trace import schema; from hypervisor_model.events import *;"
+        "batch = empty(1); batch['kind'] = Kind.FENCE; schema.CURRENT.encode(batch, 0);"
+        "print('pandas' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert said == "False\n"
 
 
 def test_an_old_block_is_written_before_it_is_full(tmp_path: Path) -> None:

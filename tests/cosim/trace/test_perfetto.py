@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TracePacket, TrackEvent
 
 from cosim import cli
+from cosim.capture.processes import Process
 from cosim.models.address_spaces import space_name
 from cosim.trace.perfetto import WINDOWS, PerfettoFile
 from hypervisor_model.events import EventBatch, Kind, Priv, Satp, empty
@@ -259,6 +260,47 @@ def test_without_instruction_counts_time_is_the_number_of_the_event() -> None:
     times = [time for _, time, name, _ in read.instants("harts") if name in labels]
     assert times == marks
     assert "(1 ns is 1 event)" in read.names[1]
+
+
+def test_processes_are_tracks_as_perfetto_has_them() -> None:
+    batch = empty(6)
+    batch["kind"], batch["sub"] = Kind.SATP_WRITE, Satp.SATP
+    batch["icount"] = 10 * np.arange(6)
+    batch["b"] = [SATPS[0], SATPS[1], SATPS[0], SATPS[2], SATPS[0], 0]
+    batch["c"] = [1, 2, 1, 3, 4, 0]
+    names = {1: "sh", 2: "init", 3: "\x1b<ls>", 4: "next"}
+    pids = {1: 45, 2: 1, 3: 45, 4: 46}
+    processes = {number: Process(pids[number], name) for number, name in names.items()}
+    taken = np.zeros((2, 2, 6), np.int64)
+    data = exported(batch, taken, [3], processes=processes, harts=1)
+    read = ReadBack(data)
+    trace = Trace()
+    trace.ParseFromString(data)
+    tracks = [p.track_descriptor for p in trace.packet if p.HasField("track_descriptor")]
+    described = {
+        track.uuid: (track.process.pid, track.process.process_name)
+        for track in tracks
+        if track.HasField("process")
+    }
+    # The last name of a process that had two.
+    assert sorted(described.values()) == [(1, "init"), (45, "\\x1b<ls>"), (46, "next")]
+    spaces = {
+        (described[track.parent_uuid][0], track.name)
+        for track in tracks
+        if track.parent_uuid in described
+    }
+    rest = [space_name(unsigned(satp)) for satp in SATPS]
+    assert spaces == {
+        (45, f"sh (pid 45), {rest[0]}"),
+        (1, f"init (pid 1), {rest[1]}"),
+        (45, f"\\x1b<ls> (pid 45), {rest[2]}"),
+        (46, f"next (pid 46), {rest[0]}"),
+    }
+    assert [(begin, end, name) for begin, end, name in slices(read)["hart 0"]][1:4] == [
+        (0, 10, f"sh (pid 45), {rest[0]}"),
+        (10, 20, f"init (pid 1), {rest[1]}"),
+        (20, 30, f"sh (pid 45), {rest[0]}"),
+    ]
 
 
 def test_memory_does_not_grow_with_the_trace() -> None:

@@ -1,15 +1,18 @@
 /*
- * The plugin's tables and decoder without QEMU, for test_c_code.py.  An array of events replaces the
- * stream, and the hooks are the harness's own.
+ * The plugin's tables, decoder and processes without QEMU, for test_c_code.py and
+ * test_processes.py.  Arrays replace the stream, and the hooks are the harness's own.
  */
 #include "decode.h"
+#include "options.h"
+#include "processes.h"
+#include "stream.h"
 #include "tables.h"
 
 #include <stdlib.h>
 
 #define EXPORT __attribute__((visibility("default")))
 
-struct ram ram;
+struct options options;
 static struct event *events;
 static size_t used, room;
 static uint64_t loaded;
@@ -85,6 +88,55 @@ EXPORT size_t harness_take(struct event **out)
     *out = events;
     used = 0;
     return count;
+}
+
+/* -- processes -------------------------------------------------------------------------------- */
+
+enum { NAMED = 1024 };
+static struct named_process named[NAMED];
+static unsigned named_count;
+
+void stream_process(const struct named_process *process)
+{
+    if (named_count < NAMED) {
+        named[named_count++] = *process;
+    }
+}
+
+EXPORT void harness_processes(const uint8_t *bytes, uint64_t base, uint64_t size,
+                              struct process_layout layout)
+{
+    ram = (struct ram){.bytes = bytes, .base = base, .size = size};
+    options.processes = layout;
+    named_count = 0;
+    processes_open();
+}
+
+EXPORT uint32_t harness_process_loaded(uint64_t satp) { return process_loaded(satp); }
+
+EXPORT void harness_process_leaves(uint64_t satp) { process_leaves(satp); }
+
+EXPORT unsigned harness_named(struct named_process **out)
+{
+    *out = named;
+    return named_count;
+}
+
+/* What guest.c needs of QEMU, and nobody calls here. */
+struct glib_array *qemu_plugin_get_registers(void) { abort(); }
+
+int qemu_plugin_read_register(struct qemu_plugin_register *handle, struct glib_bytes *into)
+{
+    (void)handle, (void)into;
+    abort();
+}
+
+struct glib_bytes *g_byte_array_new(void) { abort(); }
+
+char *g_array_free(struct glib_array *array, int free_segment)
+{
+    (void)array, (void)free_segment;
+    abort();
 }
 
 EXPORT void harness_audit(struct audit *audit) { *audit = tables_audit(); }

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import cosim.capture.plugin
 from cosim.capture.decode import decode
 from cosim.capture.encodings import CSR_WRITES, PATTERNS, InstructionKind
 from cosim.capture.log import EventLog
-from cosim.capture.plugin import event_header
 from cosim.capture.tables import LiveTables
-from cosim.machine import tools
 from hypervisor_model import events
 from hypervisor_model.events import EVENT, EventBatch, Fence, Kind, PteOp
 from hypervisor_model.jit import signed
+from tests.cosim.capture.plugin.harness import compiled
 
 BASE = 0x8000_0000
 PAGES = 24
-SOURCE = Path(cosim.capture.plugin.__file__).parent
 OPS = (
     *("plain", "other", "load", "store", "amo", "sc", "cbo.zero", "vstore"),
     *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order", "call"),
@@ -44,22 +39,7 @@ class Audit(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
-    folder = tmp_path_factory.mktemp("harness")
-    output = folder / "harness.so"
-    (folder / event_header.NAME).write_text(event_header.header())
-    sources = [Path(__file__).with_name("harness.c"), SOURCE / "tables.c"]
-    words = [str(tools.host_compiler().path), "-std=gnu11", "-O1", "-Wall", "-Werror", "-shared"]
-    words += [
-        "-fPIC",
-        "-fvisibility=hidden",
-        f"-I{SOURCE}",
-        f"-I{folder}",
-        *map(str, sources),
-        "-o",
-        str(output),
-    ]
-    subprocess.run(words, check=True, timeout=60)
-    loaded = ctypes.CDLL(str(output))
+    loaded = compiled(tmp_path_factory.mktemp("harness"))
     loaded.harness_take.restype = ctypes.c_size_t
     yield loaded
 

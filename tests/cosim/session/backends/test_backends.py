@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.capture import marks
+from cosim.capture.processes import Process
 from cosim.commands import one_run as command
 from cosim.commands.options import run_options, spec_from
 from cosim.errors import GuestError, MissingTool, RunFileError, UsageError
@@ -79,6 +80,7 @@ class PlayedSession:
         self._pipeline = pipeline
         self._watchers = watchers
         self.labels: list[str] = []
+        self.processes: dict[int, Process] = {}
 
     def run(self) -> Outcome:
         batch = listed(1 + self._options.fences)
