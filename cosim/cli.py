@@ -21,6 +21,7 @@ from cosim.output import note, note_lines
 _COMMANDS: dict[str, str] = {
     "run": "Boot a guest, intercept its paging, feed the models, compare.",
     "capture": "Record a guest's paging events as a trace.",
+    "snapshot": "Save a booted guest in a file, from which runs can start.",
     "check": "Find the stores to page tables whose fence is missing, late or too narrow.",
     "debug": "Debug a guest's paging in gdb, forward and back.",
     "doctor": "Check what is installed, and say how to get what is missing.",

@@ -12,7 +12,7 @@ import guest
 from cosim import paths
 from cosim.errors import MissingTool, StorageError
 from cosim.machine import host_memory, process, tools
-from cosim.run.plan import TOOL_BYTES
+from cosim.run.plan import SNAPSHOT_QEMU, TOOL_BYTES
 from guest import apt, spec
 
 _SETUP = "scripts/setup"
@@ -111,6 +111,15 @@ def _qemu_features() -> list[Part]:
             "API 4" if modern else "",
             "",
             "no captures with the plugin, which run at QEMU's speed; they need QEMU 10",
+            f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
+        ),
+        Part(
+            "snapshots",
+            "ok" if emulator.version >= SNAPSHOT_QEMU else "missing",
+            False,
+            "",
+            "",
+            "no `cosim snapshot` and no --from-snapshot",
             f"{_SETUP} (QEMU 10: Debian 13, or 12 with backports)",
         ),
         Part(

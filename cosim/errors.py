@@ -19,7 +19,7 @@ outside world.  ``exit N`` is the exit status of the command.
         +-- RemoteError          the remote protocol to QEMU's stub broke
         +-- GuestError           the guest panicked, ended or hung before it did what was asked
         +-- ClusterError         a scheduler or its workers cannot be reached, or are not fit
-        +-- StorageError         a disk is full or a folder cannot be written
+        +-- StorageError         a disk is full, or a folder or object storage cannot be used
         +-- UnreadableMemory     guest memory that a question needs is not there
 """
 
@@ -88,7 +88,7 @@ class ClusterError(EnvironmentFault):
 
 
 class StorageError(EnvironmentFault):
-    """A disk is full, or a folder cannot be written."""
+    """A disk is full, a folder cannot be written, or object storage does not do what is asked."""
 
 
 class UnreadableMemory(EnvironmentFault):

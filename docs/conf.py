@@ -47,6 +47,8 @@ nitpick_ignore_regex = [
     (r"py:class", r"(cosim\.run\.plan\.)?Plan|(cosim\.models\.pipeline\.)?Pipeline"),
     (r"py:class", r"hypervisor_model\.policies\.options\.NoOptions"),
     (r"py:meth|py:data", r"_\w+|LAYOUTS"),
+    # An argument's type has the name that its module imports.
+    (r"py:class", r"Location|Output|ObjectStorage"),
     # Compiled functions, which autodoc does not see.
     (r"py:func", r"translate[12]|apply|hypervisor_model\.tlb\.fence"),
 ]

@@ -216,7 +216,7 @@ class FenceChecker:
         :raises ModelError: when it is no batch of events, or names a hart that the machine does not
             have.
         """
-        batch = own_events(batch, self.machine)
+        batch = own_events(batch, self.machine).events
         at = 0
         while at < len(batch):
             known = int(self._checker.state.sites)

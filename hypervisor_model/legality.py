@@ -60,7 +60,7 @@ from hypervisor_model.mmu import Mmu, Status, Translation
 from hypervisor_model.policies.event_fields import Event, event_at, fence_of
 from hypervisor_model.policies.hart import PAGING, is_untranslated, switched
 from hypervisor_model.policies.machine import MachineModel
-from hypervisor_model.policies.policy import own_events
+from hypervisor_model.policies.policy import OwnEvents, own_events
 from hypervisor_model.table_history import History, Query
 from hypervisor_model.walk import (
     ADUE,
@@ -219,7 +219,7 @@ class LegalityTracker:
         )
         self._events = 0
 
-    def feed(self, batch: EventBatch, answers: NDArray[np.int64]) -> None:
+    def feed(self, batch: EventBatch | OwnEvents, answers: NDArray[np.int64]) -> None:
         """Consume ``batch`` in order, and judge what each party answered to its accesses.
 
         :param batch: the batch that follows the one before.
@@ -228,7 +228,7 @@ class LegalityTracker:
         :raises ModelError: when ``batch`` is no batch of events or names a hart that the machine
             does not have, or when ``answers`` has another shape.
         """
-        batch = own_events(batch, self.machine)
+        batch = own_events(batch, self.machine).events
         if answers.shape != (len(self.parties), len(batch)) or answers.dtype != np.int64:
             raise ModelError(
                 f"answers of shape {answers.shape}, {answers.dtype}; expected int64 of "

@@ -72,14 +72,17 @@ _BUFFER = record_of("first", "sets", "ways", "first_set")
 """A buffer: the row of its first entry in ``Tlb.entries``; its sets and ways (0: there is no such
 buffer); the row of its first set in ``Tlb.trees``."""
 
-_STATE = record_of(
-    "clock", "random", "replacement", "superpages", "first_fragments", "second_fragments"
-)
+_STATE = record_of("clock", "random", "replacement", "superpages")
 """The time; the state of random replacement; the :class:`Replacement`; 1 if the first level holds
-superpages; how many entries of either level are fragments of first-stage superpages."""
+superpages."""
 
 _COUNTS = record_of("hits_data", "hits_fetch", "hits_second", "misses", "displaced")
 """Hits by buffer, misses, and guest entries displaced by the hypervisor."""
+
+_SUPERPAGES = 64
+_DIGESTS = 1024
+_FIRST_LEVEL, _SECOND_LEVEL = 1, 2
+"""Rows and columns of ``Tlb.population``."""
 
 _OLDEST = 1
 """``last_use`` of the hypervisor's entries: the clock gives guests' entries only later ones."""
@@ -186,7 +189,9 @@ class Tlb(NamedTuple):
     trees: NDArray[np.int64]
     """PLRU bits of each set."""
     population: NDArray[np.int64]
-    """Entries of each page size (index = log2)."""
+    """Entries of each page size (index = log2) in row 0.  In the rows behind, one for each level,
+    entries that are fragments of first-stage superpages: of each size, and from index
+    :data:`_SUPERPAGES` on by a digest of the superpage."""
     state: NDArray[Any]
     """One record; see :data:`_STATE`."""
     counts: NDArray[Any]
@@ -217,7 +222,7 @@ def make(config: TlbConfig | None = None) -> Tlb:
         entries=np.zeros(entries, _ENTRY),
         buffers=buffers,
         trees=np.zeros(sets_total, np.int64),
-        population=np.zeros(64, np.int64),
+        population=np.zeros((3, _SUPERPAGES + _DIGESTS), np.int64),
         state=state,
         counts=np.zeros(1, _COUNTS),
     )
@@ -247,7 +252,7 @@ def _find(tlb: Tlb, buffer: int, va: int, asid: int, vmid: int) -> int:
     for bits in PAGE_BITS:
         if bits != pte.PAGE_BITS and not _holds_superpages(tlb, buffer):
             break
-        if tlb.population[bits] == 0:
+        if tlb.population[0, bits] == 0:
             continue
         first = va >> bits << bits
         row = tlb.buffers[buffer].first + _set_of(tlb, buffer, va, bits) * ways
@@ -336,28 +341,36 @@ def _stalest(tlb: Tlb, buffer: int, index: int) -> int:
 
 
 @kernel
-def _has_fragments(tlb: Tlb, buffer: int) -> bool:
-    """Return True if the level of a buffer holds fragments of first-stage superpages."""
-    if buffer == SECOND:
-        return tlb.state[0].second_fragments != 0  # type: ignore[no-any-return]
-    return tlb.state[0].first_fragments != 0  # type: ignore[no-any-return]
+def _digest(va: int, bits: int) -> int:
+    """Return the column of ``Tlb.population`` for the superpage of an address."""
+    return _SUPERPAGES + ((va >> bits) & (_DIGESTS - 1))
+
+
+@kernel
+def _may_have_fragments(tlb: Tlb, buffer: int, va: int) -> bool:
+    """Return False if the level of a buffer holds no fragment of a superpage that has ``va``."""
+    level = _SECOND_LEVEL if buffer == SECOND else _FIRST_LEVEL
+    for bits in PAGE_BITS:
+        if tlb.population[level, bits] and tlb.population[level, _digest(va, bits)]:
+            return True
+    return False
 
 
 @kernel
 def _count_fragment(tlb: Tlb, row: int, change: int) -> None:
     """Add to the fragments of the level that a row belongs to."""
     second = tlb.buffers[SECOND]
-    if second.ways != 0 and row >= second.first:
-        tlb.state[0].second_fragments += change
-    else:
-        tlb.state[0].first_fragments += change
+    level = _SECOND_LEVEL if second.ways != 0 and row >= second.first else _FIRST_LEVEL
+    entry = tlb.entries[row]
+    tlb.population[level, entry.vs_bits] += change
+    tlb.population[level, _digest(entry.va, entry.vs_bits)] += change
 
 
 @kernel
 def _drop(tlb: Tlb, row: int) -> None:
     entry = tlb.entries[row]
     entry.last_use = 0
-    tlb.population[entry.bits] -= 1
+    tlb.population[0, entry.bits] -= 1
     if entry.vs_bits > entry.bits:
         _count_fragment(tlb, row, -1)
 
@@ -375,7 +388,7 @@ def _place(tlb: Tlb, buffer: int, va: int, bits: int, vmid: int) -> int:
         if vmid == HYPERVISOR and entry.vmid != HYPERVISOR:
             tlb.counts[0].displaced += 1
         _drop(tlb, row)
-    tlb.population[bits] += 1
+    tlb.population[0, bits] += 1
     if vmid == HYPERVISOR:
         entry.last_use = _OLDEST
     else:
@@ -532,14 +545,14 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
         if ways == 0:
             continue
         start = tlb.buffers[buffer].first
-        if not form & _FORM_VA or _has_fragments(tlb, buffer):
+        if not form & _FORM_VA or _may_have_fragments(tlb, buffer, va):
             for row in range(start, start + tlb.buffers[buffer].sets * ways):
                 if _fenced(tlb.entries[row], form, va, asid, vmid):
                     _drop(tlb, row)
             continue
-        # No entry is a fragment, so each lies in the set of its own size.
+        # None of its entries is a fragment, so each lies in the set of its own size.
         for bits in PAGE_BITS:
-            if tlb.population[bits] == 0:
+            if tlb.population[0, bits] == 0:
                 continue
             first = start + _set_of(tlb, buffer, va, bits) * ways
             for row in range(first, first + ways):

@@ -11,15 +11,19 @@ machine disturb least; the reader's is apart.
 - ``fork``: the workloads guest's stress-ng --fork from its init to power-off;
 - ``tables``: fences, ``satp`` writes, table stores, page faults and marks;
 - ``accesses.N``: ACCESS events too, with N slots in the first-level filter;
-- ``waiting``: the plugin loaded, with a region that never begins.
+- ``waiting``: the plugin loaded, with a region that never begins;
+- ``empty``: another plugin, which is told of each translated block and does nothing.
 
 Also the events and bytes of each run and the private memory that the plugin adds to QEMU at most,
 and apart from the rounds:
 
 - ``capture``: one `cosim capture` of the same run, as a user has it: wall seconds, their ratio to
-  those of the plain run, and the peak resident memory of the tool, which reads and keeps the trace.
+  those of the plain run, the processor time of the tool and of QEMU together, its ratio to that of
+  the whole plain run (a busy machine disturbs it less), and the peak resident memory of the tool,
+  which reads and keeps the trace.
 
-QEMU's own ``cache`` and ``hotpages`` plugins are measured too where the distribution ships them.
+QEMU's own ``cache``, ``execlog`` and ``hotpages`` plugins are measured too if the distribution
+ships them.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import argparse
 import contextlib
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import threading
@@ -38,16 +43,33 @@ from typing import Any
 import measured
 
 import guest
+from cosim.capture.plugin.build import API_VERSION
 from cosim.capture.plugin.source import PluginSource
 from cosim.errors import CosimError
 from cosim.machine import tools
-from cosim.machine.configuration import MachineConfig, Timing, parse_memory
+from cosim.machine.configuration import Timing
 from cosim.machine.qemu import Machine
 from cosim.output import note
+from cosim.run.plan import resolve
+from cosim.run.run_spec import RunSpec
+from cosim.session.backends.plugin import Plugin
 
 _SECONDS = 300.0
-_STOCK = ("cache", "hotpages")
+_STOCK = ("cache", "execlog", "hotpages")
 _TICK = os.sysconf("SC_CLK_TCK")
+_EMPTY = f"""
+#include <stdint.h>
+__attribute__((visibility("default"))) int qemu_plugin_version = {API_VERSION};
+void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t id, void (*f)(uint64_t id, void *tb));
+static void on_translate(uint64_t id, void *tb) {{ (void)id, (void)tb; }}
+__attribute__((visibility("default"))) int qemu_plugin_install(uint64_t id, const void *info,
+                                                               int argc, char **argv)
+{{
+    (void)info, (void)argc, (void)argv;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    return 0;
+}}
+"""
 
 
 def stock_plugins() -> dict[str, Path]:
@@ -62,10 +84,26 @@ def stock_plugins() -> dict[str, Path]:
     return found
 
 
+def empty_plugin(folder: Path) -> Path:
+    """Compile a plugin that does nothing; return its library in ``folder``."""
+    source, library = folder / "empty.c", folder / "empty.so"
+    source.write_text(_EMPTY)
+    words: list[str | Path] = [tools.host_compiler().path, "-O2", "-shared", "-fPIC"]
+    words += ["-o", library, source]
+    subprocess.run(words, check=True)
+    return library
+
+
 def processor_time(pid: int) -> float:
     """Seconds that the process has run so far, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def children_time() -> float:
+    """Seconds that the processes made from here, and ended, have run."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def private_memory(pid: int) -> int:
@@ -85,21 +123,13 @@ class Work:
     """A guest and the part of its run that counts: from ``since`` on the console to its end."""
 
     def __init__(self, name: str, run: str | None, since: str | None) -> None:
-        spec = guest.ensure(name, lambda *_: None)
+        guest.ensure(name, lambda *_: None)
+        plan = resolve(RunSpec(name=name, backend=Plugin(), guest=name, workload=run))
         self.guest = name
         self.words = () if run is None else ("--workload", run)
         self.since = since
-        append = spec.append
-        if run is not None:
-            append = append.rpartition(" cosim.run=")[0] + f" cosim.run={run}"
-        self.config = MachineConfig(
-            kernel=spec.kernel,
-            initrd=spec.initrd,
-            append=append,
-            bios=spec.bios,
-            memory=parse_memory(spec.memory),
-            cpu=tools.default_cpu(tools.qemu()),
-        )
+        self.config = plan.machine
+        self.paging = plan.paging
 
     def run(self, folder: Path, mode: str, library: Path | None = None) -> dict[str, float]:
         """One run; ``mode`` as in this file's docstring, or ``plain``, or a stock plugin's name."""
@@ -121,6 +151,7 @@ class Work:
                         slots=int(slots or 1),
                         start="mark:never" if kind == "waiting" else "boot",
                         timeout=_SECONDS,
+                        paging=self.paging,
                     )
                 )
                 arguments, descriptors = tuple(source.qemu_args()), source.pass_fds
@@ -153,6 +184,7 @@ class Work:
                 memory = max(memory, private_memory(machine.pid))
                 time.sleep(0.05)
             result["seconds"] = processor_time(machine.pid) - before
+            result["whole"] = processor_time(machine.pid)
             result["wall"] = time.monotonic() - started
             result["memory"] = memory
             machine.qmp("quit")
@@ -170,14 +202,15 @@ class Work:
         )
 
 
-def measure(work: Work, modes: list[str], rounds: int) -> dict[str, Any]:
-    """Ratios of every mode to ``plain``."""
+def measure(work: Work, modes: list[str], rounds: int, empty: Path) -> dict[str, Any]:
+    """Ratios of every mode to ``plain``; ``empty`` is the plugin that does nothing."""
     stock = stock_plugins()
+    libraries = {**stock, "empty": empty}
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for mode in [*modes, *stock]:
             with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
-                result = work.run(Path(folder), mode, stock.get(mode))
+                result = work.run(Path(folder), mode, libraries.get(mode))
             note(f"  {mode}: {result['seconds']:.2f} s")
             if mode not in best or result["seconds"] < best[mode]["seconds"]:
                 best[mode] = result
@@ -196,10 +229,14 @@ def measure(work: Work, modes: list[str], rounds: int) -> dict[str, Any]:
         if name not in stock:
             document[name] = None
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
+        before = children_time()
         seconds, memory = work.capture(Path(folder))
+        processor = children_time() - before
     document["capture"] = {
         "seconds": round(seconds, 2),
         "wall_ratio": round(seconds / plain["wall"], 2),
+        "processor_seconds": round(processor, 2),
+        "processor_ratio": round(processor / plain["whole"], 2),
         "peak_memory": memory,
     }
     return document
@@ -212,7 +249,7 @@ def main() -> None:
     parser.add_argument("--slots", default="64", help="filter sizes to measure")
     parser.add_argument("--work", default="boot,fork")
     options = parser.parse_args()
-    modes = ["plain", "waiting", "tables"]
+    modes = ["plain", "empty", "waiting", "tables"]
     modes += [f"accesses.{slots}" for slots in options.slots.split(",")]
     document: dict[str, Any] = {
         "format": "lsp-cosim-bench-capture",
@@ -220,13 +257,15 @@ def main() -> None:
         "event_bytes": 48,
     }
     try:
-        for name in options.work.split(","):
-            note(f"{name}:")
-            if name == "boot":
-                work = Work("linux", None, None)
-            else:
-                work = Work("workloads", "stress-fork:test", "Run /init as init process")
-            document[name] = measure(work, modes, options.rounds)
+        with tempfile.TemporaryDirectory(prefix="cosim-bench-") as folder:
+            empty = empty_plugin(Path(folder))
+            for name in options.work.split(","):
+                note(f"{name}:")
+                if name == "boot":
+                    work = Work("linux", None, None)
+                else:
+                    work = Work("workloads", "stress-fork:test", "Run /init as init process")
+                document[name] = measure(work, modes, options.rounds, empty)
     except CosimError as error:
         sys.exit(f"bench_capture: {error}")
     if options.json:
@@ -238,6 +277,7 @@ def main() -> None:
             if mode == "capture":
                 print(
                     f"  {mode:15} {entry['wall_ratio']:5.2f}x the wall time, "
+                    f"{entry['processor_ratio']:.2f}x the processor time, "
                     f"{entry['peak_memory'] >> 20} MiB at most"
                 )
             elif isinstance(entry, dict):

@@ -11,7 +11,11 @@ a busy machine:
 
 - ``read``: events per second of reading and decoding the Parquet files alone;
 - ``policies.NAME``: events per second of that model fed from memory;
+- ``judge``: events per second of judging the answers of all of them, and its ratio to the mean of
+  the models;
 - ``replay``: events per second of all of them from disk, and its ratio to the sum of the parts;
+- ``separate_over_together``: the time of a replay of each model alone, added up, over that of one
+  replay of all: what is gained by reading and judging once;
 - ``write``: events per second of writing the trace again, and bytes per event;
 - ``peak_memory``: resident bytes at most of a `cosim replay` process over the whole trace, and its
   ratio to that over the trace's first quarter: memory does not grow with the length;
@@ -36,6 +40,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from synthetic_guest import RAM_BASE, RAM_SIZE, SyntheticGuest
 
+from cosim.models.comparison import Comparison
 from cosim.models.model_options import DEFAULT_MODELS, make_pipeline, split_models
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
@@ -125,15 +130,27 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
     for name in models:
         fed(name)  # Compiles.
         policies[name] = best(partial(fed, name))
+    answers = []
+    for name in models:
+        policy = fresh(name)
+        answers.append([policy.feed(batch) for batch in sample])
+
+    def judge() -> None:
+        comparison = Comparison(trace.origin.machine, models)
+        for batch, *given in zip(sample, *answers, strict=True):
+            comparison.feed(batch, dict(zip(models, given, strict=True)))
+
+    judged = best(judge)
     whole = best(lambda: feed(make_pipeline(trace.origin, models)))
     read = best(lambda: sum(map(len, first(trace, events))))
 
-    def replay() -> None:
-        pipeline: Pipeline = make_pipeline(trace.origin, models)
+    def replay(names: list[str]) -> None:
+        pipeline: Pipeline = make_pipeline(trace.origin, names)
         for batch in first(trace, events):
             pipeline.feed(batch)
 
-    replayed = best(replay)
+    replayed = best(partial(replay, models))
+    separate = sum(best(partial(replay, [name])) for name in models)
     with tempfile.TemporaryDirectory(prefix="cosim-bench-") as scratch:
         part = Path(scratch)
         started = time.process_time()
@@ -155,9 +172,12 @@ def measure(folder: Path, models: list[str], *, encodings: bool) -> dict[str, An
             name: {"per_second": events / seconds, "over_read": seconds / read}
             for name, seconds in policies.items()
         },
+        "judge_per_second": events / judged,
+        "judge_over_policy": judged * len(models) / sum(policies.values()),
         "all_from_memory_per_second": events / whole,
         "replay_per_second": events / replayed,
         "replay_over_memory": replayed / whole,
+        "separate_over_together": separate / replayed,
         "peak_memory": sizes[1],
         "peak_memory_whole_over_quarter": sizes[1] / sizes[0],
     }
@@ -226,9 +246,12 @@ def show(result: dict[str, Any]) -> None:
     for name, figures in result["policies"].items():
         speed = figures["per_second"] / 1e6
         print(f"  {name:24} {speed:8.2f} M events/s, {figures['over_read']:6.1f} x reading")
+    speed, ratio = result["judge_per_second"] / 1e6, result["judge_over_policy"]
+    print(f"  judging their answers    {speed:8.2f} M events/s, {ratio:6.2f} x a policy")
     print(f"  all, from memory {result['all_from_memory_per_second'] / 1e6:8.2f} M events/s")
     ratio = result["replay_over_memory"]
     print(f"  all, replayed    {result['replay_per_second'] / 1e6:8.2f} M events/s, {ratio:.2f} x")
+    print(f"  each alone takes {result['separate_over_together']:.2f} x the time of all together")
     ratio = result["peak_memory_whole_over_quarter"]
     print(f"  peak memory {result['peak_memory'] / 1e6:.0f} MB, {ratio:.2f} x that of a quarter")
     for name, figures in result.get("encodings", {}).items():

@@ -10,32 +10,36 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
+from cosim.commands.trace_place import TracePlace
+from cosim.errors import UsageError
 from cosim.session.backends import FOR_CAPTURE
+from cosim.trace.location import Location
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  cosim capture linux -o t && cosim replay t\n"
     "  cosim capture linux --backend gdb --step 4 -o t\n"
+    "  cosim capture linux -o s3://BUCKET/linux\n"
     "  cosim capture scripts/runs/overnight.toml -o results\n"
 )
 @click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options("capture")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder for the trace."
+    "-o", "--output", required=True, type=TracePlace(), help="Folder or URI for the trace."
 )
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
-    output: Path,
+    output: Path | Location,
     logs: Path | None,
     as_json: bool,
     offline: bool,
     from_: str | None,
     **given: Any,
 ) -> int:
-    """Record the paging events of GUEST as a trace in the folder given with -o.
+    """Record the paging events of GUEST as a trace in the folder or at the URI given with -o.
 
     GUEST is a name from `cosim guest list`, or a run file (*.toml) whose runs all keep a trace.
 
@@ -49,6 +53,11 @@ def command(
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
+        if not isinstance(output, Path):
+            raise UsageError(
+                "-o: the results of a run file go into a folder; capture one guest at a time to "
+                "keep its trace in object storage"
+            )
         return do_runs(Path(guest), output, as_json=as_json, trace=True, offline=offline)
     spec = spec_from(guest, FOR_CAPTURE, **{"from": from_}, **given)
     return capture_and_print(spec, output, as_json=as_json, logs=logs, offline=offline)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cosim.run.run_spec import RunSpec
     from cosim.session.backends.plugin import Plugin
     from cosim.session.protocol import Outcome
+    from cosim.trace.location import Location
     from hypervisor_model.fences import FenceChecker
 
 _FILTER = 1
@@ -86,7 +87,7 @@ def command(
     """Find the stores to page tables whose fence is missing, late or too narrow.
 
     GUEST is a name from `cosim guest list`; leave it out with --kernel.  TRACE is a folder that
-    `cosim capture` wrote.
+    `cosim capture` wrote, or a URI such as s3://BUCKET/PREFIX.
 
     QEMU drops all translations at every fence, so a guest that forgets one runs well there and
     fails on hardware.  This command looks at every access.  It reports the store that owed a fence
@@ -98,6 +99,7 @@ def command(
     from cosim.check import suppress as suppressions
     from cosim.files import write_atomically
     from cosim.kernel.places import Places
+    from cosim.trace.locate import locate
     from cosim.trace.run_kernel import kernel_of
 
     known = [] if suppress is None else suppressions.read(suppress, document.KINDS)
@@ -105,7 +107,7 @@ def command(
     if guest is not None and of_trace:
         others = {"offline": offline or None, "logs": logs}
         _refuse_with_trace(scenario, slots, given | others, from_)
-        checked = _check_trace(Path(guest), legal)
+        checked = _check_trace(locate(guest), legal)
     else:
         spec = _spec(guest, scenario, slots, given | {"from": from_})
         checked = _check_run(spec, legal, logs, offline=offline)
@@ -137,7 +139,11 @@ def command(
 
 
 def _is_trace(text: str) -> bool:
-    """Return True if a folder is meant; a guest's name is one unless it holds a trace."""
+    """Return True if a folder or URI is meant; a guest's name is one unless it holds a trace."""
+    from cosim.trace.locate import is_uri
+
+    if is_uri(text):
+        return True
     path = Path(text)
     return (path / "_manifest.jsonl").exists() or ("/" in text and path.is_dir())
 
@@ -210,14 +216,14 @@ def _checker(origin: Origin, legal: bool, *, ordered: bool = True) -> FenceCheck
         return FenceChecker(origin.machine, legal=legal, ordered=ordered)
 
 
-def _check_trace(folder: Path, legal: bool) -> _Checked:
+def _check_trace(place: Path | Location, legal: bool) -> _Checked:
     from cosim.output import progress
     from cosim.trace.reader import TraceReader
     from hypervisor_model.events import KINDS, Kind
 
-    trace = TraceReader(folder)
+    trace = TraceReader(place)
     if trace.origin.stream.accesses == "none":
-        raise UsageError(f"{folder} has no accesses to check; capture it with the plugin")
+        raise UsageError(f"{place} has no accesses to check; capture it with the plugin")
     checker = _checker(trace.origin, legal, ordered=trace.version >= KINDS[Kind.FENCE_ORDER].since)
     with progress("check") as step:
         done = 0

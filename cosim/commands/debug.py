@@ -105,6 +105,13 @@ def _refuse_beside(option: str, others: dict[str, Any]) -> None:
             raise UsageError(f"{name} cannot be used together with {option}; leave it out")
 
 
+_ONCE = {
+    "share": "which does not hold what a guest reads from a shared folder",
+    "disk_write": "which needs the disk as it was",
+}
+"""Options of a guest that cannot run again, and the reason."""
+
+
 def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> RunSpec:
     if given.get("backend") not in (None, FOR_DEBUG):
         raise UsageError("--backend: cosim debug needs both, the plugin and gdb; leave it out")
@@ -113,6 +120,12 @@ def _spec(guest: str | None, scenario: str | None, given: dict[str, Any]) -> Run
             "--smp: cosim debug goes back in a recording, and QEMU does not record several harts; "
             "use cosim run --smp N --gdb SOCKET for a gdb beside the running guest"
         )
+    for key, why in _ONCE.items():
+        if given.get(key):
+            option = key.replace("_", "-")
+            raise UsageError(
+                f"--{option}: cosim debug goes back in a recording, {why}; leave it out"
+            )
     take_scenario(scenario, guest, given)
     # The checker needs the accesses that a larger filter leaves out.
     return spec_from(guest, FOR_DEBUG, filter=_FILTER, **given)

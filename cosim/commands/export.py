@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cosim.commands.options import machine_option
+from cosim.commands.trace_place import TracePlace
 
 if TYPE_CHECKING:
+    from cosim.trace.location import Location
     from cosim.trace.reader import TraceReader
 
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     "  cosim export t --perfetto t.pftrace\n"
     "  cosim export t --perfetto t.pftrace --model shadow,lsp\n"
 )
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("place", metavar="TRACE", type=TracePlace())
 @click.option(
     "--perfetto",
     "target",
@@ -33,9 +35,15 @@ if TYPE_CHECKING:
 @machine_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    folder: Path, target: Path, models: tuple[str, ...], machine: str | None, as_json: bool
+    place: Path | Location,
+    target: Path,
+    models: tuple[str, ...],
+    machine: str | None,
+    as_json: bool,
 ) -> None:
-    """Write the trace in DIR as a Perfetto trace, with the exits and TLB misses of each policy.
+    """Write the trace as a Perfetto trace, with the exits and TLB misses of each policy.
+
+    TRACE is a folder that `cosim capture` wrote, or a URI such as s3://BUCKET/PREFIX.
 
     Open the file with https://ui.perfetto.dev, or with a copy of that page on your own machine.
     One nanosecond of its time axis is one instruction of the guest.  A trace that gdb
@@ -47,7 +55,7 @@ def command(
     """
     from cosim.output import note, print_json
 
-    counts = _export(folder, target, models, machine)
+    counts = _export(place, target, models, machine)
     size = target.stat().st_size
     if as_json:
         print_json({"file": str(target), "bytes": size, **counts})
@@ -56,7 +64,7 @@ def command(
 
 
 def _export(
-    folder: Path, target: Path, models: tuple[str, ...], machine: str | None
+    place: Path | Location, target: Path, models: tuple[str, ...], machine: str | None
 ) -> dict[str, object]:
     from cosim.files import writing
     from cosim.models.model_options import (
@@ -72,7 +80,7 @@ def _export(
     from cosim.trace.run_kernel import symbols_of
     from hypervisor_model.policies.machine import replace_fields
 
-    trace = TraceReader(folder)
+    trace = TraceReader(place)
     origin, names = trace.origin, split_models(models) or list(DEFAULT_MODELS)
     fields = {} if machine is None else parse_machine(machine)
     with progress("loading the models (the first time compiles them: half a minute)"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from cosim.commands.trace_place import TracePlace
 from cosim.errors import UsageError
 from cosim.output import note
 from cosim.paging.physical import PhysicalMemory
@@ -16,6 +17,9 @@ from cosim.paging.sources import dumps
 from cosim.paging.space import Space
 from hypervisor_model.events import Priv
 from hypervisor_model.mmu import Status
+
+if TYPE_CHECKING:
+    from cosim.trace.location import Location
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,8 +62,8 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     ),
     click.option(
         "--trace",
-        metavar="DIR",
-        type=click.Path(path_type=Path),
+        metavar="TRACE",
+        type=TracePlace(),
         help="Trace that `cosim capture` wrote.",
     ),
     click.option(
@@ -89,7 +93,7 @@ class Asked(NamedTuple):
     ram: Path | None
     base: int | None
     core: Path | None
-    trace: Path | None
+    trace: Path | Location | None
     at: int | None
     hart: int | None
     satp: int | None

@@ -25,6 +25,7 @@ from cosim.session.execution import available, capture, execute, load_models
 from cosim.session.live_terminal import LiveTerminal
 from cosim.session.protocol import Outcome, Watchers
 from cosim.session.view import live_view
+from cosim.trace.location import Location
 
 _INTERRUPTED = 130
 _LARGE = 1 << 30
@@ -136,7 +137,7 @@ def capture_only(spec: RunSpec, folder: Path, *, offline: bool = False) -> Resul
 
 def capture_and_print(
     spec: RunSpec,
-    trace: Path,
+    trace: Path | Location,
     *,
     as_json: bool,
     logs: Path | None = None,
@@ -170,7 +171,12 @@ def run_and_print(
 
 
 def _run_and_print(
-    spec: RunSpec, *, as_json: bool, logs: Path | None, trace: Path | None, verbose: bool = False
+    spec: RunSpec,
+    *,
+    as_json: bool,
+    logs: Path | None,
+    trace: Path | Location | None,
+    verbose: bool = False,
 ) -> int:
     spec = available(spec, note_once)
     with folder_for(logs) as folder:
@@ -184,7 +190,7 @@ def _run_in(
     *,
     as_json: bool,
     keep: bool,
-    trace: Path | None,
+    trace: Path | Location | None,
     verbose: bool,
 ) -> int:
     """Run one session with its logs in ``folder``.
@@ -225,7 +231,7 @@ def _run_in(
     return int(outcome.document is not None and has_finding(outcome.document))
 
 
-def _run(spec: RunSpec, folder: Path, trace: Path | None) -> Outcome:
+def _run(spec: RunSpec, folder: Path, trace: Path | Location | None) -> Outcome:
     if trace is not None:
         with live_view() as view:
             return capture(spec, folder, trace, Watchers(view=view, note=output.note))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +21,19 @@ EDGES = """An EDGE is mark:LABEL (set by the guest's program), console:PATTERN, 
 symbol of the kernel, boot (only --from) or power-off (only --to)."""
 
 
-def run_options(command: str) -> Callable[[F], F]:
-    """Return a decorator that adds the options of ``command`` that describe a run."""
+def run_options(command: str, without: Container[str | None] = ()) -> Callable[[F], F]:
+    """Return a decorator that adds the options of ``command`` that describe a run.
+
+    :param without: names of options that the command cannot have.
+    """
 
     def decorate(function: F) -> F:
         for option in reversed([*_common(command), *_of_backends(command)]):
-            function = option(function)
+            # Click keeps them in this list until the command is made.
+            before = list(getattr(function, "__click_params__", []))
+            decorated = option(function)
+            if decorated.__click_params__[-1].name in without:
+                decorated.__click_params__ = before
         return function
 
     return decorate
@@ -63,6 +70,7 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
             help="Harts, up to 8.  Several run in real time, through the plugin, unrecorded.",
         ),
         *_devices(),
+        *_snapshot(command),
         click.option(
             "--from", "from_", metavar="EDGE", help="Where the region of interest begins."
         ),
@@ -98,6 +106,13 @@ def _common(command: str) -> list[Callable[[Any], Any]]:
             help=f"Give up after this long.  Default: 600{without}.",
         ),
     ]
+
+
+def _snapshot(command: str) -> list[Callable[[Any], Any]]:
+    if command not in ("run", "capture"):
+        return []
+    said = "Start from what `cosim snapshot` saved."
+    return [click.option("--from-snapshot", metavar="FILE", help=said)]
 
 
 def _devices() -> list[Callable[[Any], Any]]:

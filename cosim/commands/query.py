@@ -8,25 +8,29 @@ from typing import Any
 import click
 from rich.table import Table
 
+from cosim.commands.trace_place import TracePlace
 from cosim.output import note, print_json, print_table
 from cosim.trace import query
+from cosim.trace.location import Location
 from cosim.trace.reader import TraceReader
 
 
 @click.command(epilog="Views: " + ", ".join(["events", *query.VIEWS]) + ".")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("place", metavar="TRACE", type=TracePlace())
 @click.argument("sql", metavar="SQL")
 @click.option("--limit", default=1000, show_default=True, help="The most rows to show; 0 for all.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(folder: Path, sql: str, limit: int, as_json: bool) -> None:
-    """Run one SELECT over the trace in DIR, with DuckDB, read-only.
+def command(place: Path | Location, sql: str, limit: int, as_json: bool) -> None:
+    """Run one SELECT over the trace, with DuckDB, read-only.
+
+    TRACE is a folder that `cosim capture` wrote, or a URI such as s3://BUCKET/PREFIX.
 
     Addresses, entries and register values are UBIGINT, which the table shows in hexadecimal.  The
     rows come in no particular order unless you write ORDER BY event.
 
     Example: cosim query t "SELECT pc, count(*) FROM fences GROUP BY pc"
     """
-    answer = query.run(TraceReader(folder), sql, limit or None)
+    answer = query.run(TraceReader(place), sql, limit or None)
     if as_json:
         print_json({"columns": answer.columns, "rows": answer.rows, "more": answer.more})
         return

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cosim.commands.options import machine_option
+from cosim.commands.trace_place import TracePlace
 from cosim.errors import UsageError
 from cosim.models.model_options import (
     compile_models,
@@ -19,6 +20,7 @@ from cosim.models.result import has_finding
 from cosim.output import print_json, print_table, progress
 from cosim.report import from_result
 from cosim.report.renderers import terminal
+from cosim.trace.location import Location
 from cosim.trace.reader import TraceReader
 from cosim.trace.replay import replay
 
@@ -29,7 +31,7 @@ from cosim.trace.replay import replay
     "  cosim replay t --model shadow:roots=4,lsp --tlb data=64x4,second=none --json\n"
     "  cosim replay t --machine gstage_page=2M,footprint_data=0,footprint_code=0\n"
 )
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("place", metavar="TRACE", type=TracePlace())
 @click.option(
     "--model", "models", multiple=True, metavar="NAME[:K=V,..],..", help="Policies to model."
 )
@@ -38,21 +40,22 @@ from cosim.trace.replay import replay
 @click.option("-v", "--verbose", is_flag=True, help="Print every counter, not only the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    folder: Path,
+    place: Path | Location,
     models: tuple[str, ...],
     machine: str | None,
     tlb: str | None,
     verbose: bool,
     as_json: bool,
 ) -> int:
-    """Feed the trace in DIR to the models and print the same result as a live run.
+    """Feed the trace to the models and print the same result as a live run.
 
-    If the trace is cut short, what is there is replayed, and the result says so.  The exit status
+    TRACE is a folder that `cosim capture` wrote, or a URI such as s3://BUCKET/PREFIX.  If it is cut
+    short, what is there is replayed, and the result says so.  The exit status
     is 1 if a translation was illegal or the capture missed a write.
 
     The modelled machine is the one of the capture.  --machine replaces what it names.
     """
-    trace = TraceReader(folder)
+    trace = TraceReader(place)
     fields = {} if machine is None else parse_machine(machine)
     if tlb is not None:
         if "tlb" in fields:

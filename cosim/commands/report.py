@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
+from cosim.commands.trace_place import TracePlace
+from cosim.errors import UsageError
 from cosim.output import note, print_json, print_table, progress
+from cosim.trace.location import Location
 
 
 @click.command(
@@ -14,7 +17,7 @@ from cosim.output import note, print_json, print_table, progress
     "  cosim run linux --json > result.json; cosim report result.json\n"
     "  cosim report results/fork -o fork.html\n"
 )
-@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH", type=TracePlace())
 @click.option(
     "-o",
     "--output",
@@ -22,18 +25,18 @@ from cosim.output import note, print_json, print_table, progress
     help="The page (.html); by default beside PATH.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(path: Path, output: Path | None, as_json: bool) -> None:
+def command(path: Path | Location, output: Path | None, as_json: bool) -> None:
     """Make one self-contained HTML page of PATH, and print its tables.
 
     PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
-    `cosim reproduce`, or a trace, which is replayed with the default models.  By default the page
-    of a file is beside it, with the suffix .html; the page of a folder is report.html in it.  The
-    page needs no network and no script.
+    `cosim reproduce`, or a trace (its folder or URI), which is replayed with the default models.
+    By default the page of a file is beside it, with the suffix .html; the page of a folder is
+    report.html in it.  The page needs no network and no script.
     """
     from cosim.report import from_path, renderers
     from cosim.report.renderers import terminal
 
-    target = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
+    target = output or _beside(path)
     renderers.for_file(target)
     with progress("report") as step:
         report = from_path.load(path, step)
@@ -44,3 +47,9 @@ def command(path: Path, output: Path | None, as_json: bool) -> None:
         return
     print_table(terminal.render(report))
     note(f"the page: {target}")
+
+
+def _beside(path: Path | Location) -> Path:
+    if not isinstance(path, Path):
+        raise UsageError(f"{path}: say with -o where to write the page")
+    return path / "report.html" if path.is_dir() else path.with_suffix(".html")

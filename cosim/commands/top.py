@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cosim.commands.options import machine_option
+from cosim.commands.trace_place import TracePlace
 from cosim.errors import UsageError
 
 if TYPE_CHECKING:
     from cosim.models.profile import Profile
     from cosim.models.result import ResultDocument
+    from cosim.trace.location import Location
 
 _ROWS = 10
 _ALL = 1 << 30
@@ -24,7 +26,7 @@ _ALL = 1 << 30
     "  cosim top t --model shadow,lsp --by function --count exits --rows 30\n"
     "  cosim run linux --json > result.json; cosim top result.json --json\n"
 )
-@click.argument("path", metavar="TRACE|RESULT", type=click.Path(path_type=Path))
+@click.argument("path", metavar="TRACE|RESULT", type=TracePlace())
 @click.option(
     "--by",
     "groups",
@@ -48,7 +50,7 @@ _ALL = 1 << 30
 @machine_option()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
-    path: Path,
+    path: Path | Location,
     groups: tuple[str, ...],
     count: str | None,
     rows: int,
@@ -58,8 +60,8 @@ def command(
 ) -> None:
     """Show which functions, call sites and address spaces cause VM exits and TLB misses.
 
-    TRACE is a folder that `cosim capture` wrote; it is replayed.  RESULT is the JSON of `cosim run`
-    or `cosim replay`, or the folder of a run; it lists at most 20 of each.
+    TRACE is a folder that `cosim capture` wrote, or a URI; it is replayed.  RESULT is the JSON of
+    `cosim run` or `cosim replay`, or the folder of a run; it lists at most 20 of each.
 
     A call site is the instruction of an event, with its source line if the kernel's ELF file has
     DWARF.  Callers are not known: no event has the guest's stack.  An address space is a root table
@@ -100,11 +102,13 @@ def command(
             note(reason)
 
 
-def _result(path: Path, models: tuple[str, ...], machine: str | None, rows: int) -> ResultDocument:
+def _result(
+    path: Path | Location, models: tuple[str, ...], machine: str | None, rows: int
+) -> ResultDocument:
     from cosim.report.from_path import read_result
     from cosim.trace import manifest
 
-    if path.is_dir() and (path / manifest.NAME).is_file():
+    if not isinstance(path, Path) or (path / manifest.NAME).is_file():
         return _replayed(path, models, machine, rows)
     for option, value in (("--model", models), ("--machine", machine)):
         if value:
@@ -113,7 +117,7 @@ def _result(path: Path, models: tuple[str, ...], machine: str | None, rows: int)
 
 
 def _replayed(
-    path: Path, models: tuple[str, ...], machine: str | None, rows: int
+    path: Path | Location, models: tuple[str, ...], machine: str | None, rows: int
 ) -> ResultDocument:
     from cosim.models.model_options import (
         compile_models,

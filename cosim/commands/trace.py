@@ -12,16 +12,18 @@ import click
 import numpy as np
 from rich.table import Table
 
+from cosim.commands.trace_place import TracePlace
 from cosim.kernel.symbols import Symbols, what_stands_at
 from cosim.output import note, print_json, print_line, print_table
 from cosim.trace import describe, reader
+from cosim.trace.location import Location
 from cosim.trace.reader import TraceReader
 from cosim.trace.run_kernel import symbols_of
 from cosim.trace.schema import KIND_NAMES
 from hypervisor_model.events import FIELDS, Content, Field, priv_name
 from hypervisor_model.jit import unsigned
 
-_FOLDER = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+_PLACE = click.argument("place", metavar="TRACE", type=TracePlace())
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 
 
@@ -29,19 +31,21 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 def command() -> None:
     """Inspect a trace that `cosim capture` wrote.
 
+    TRACE is a folder or a URI such as s3://BUCKET/PREFIX.
+
     Example: cosim trace info t
     """
 
 
-@command.command(short_help="Show what the trace in DIR holds.")
-@_FOLDER
+@command.command(short_help="Show what the trace holds.")
+@_PLACE
 @_JSON
-def info(folder: Path, as_json: bool) -> None:
-    """Show what the trace in DIR holds, how large it is, and whether it is complete.
+def info(place: Path | Location, as_json: bool) -> None:
+    """Show what the trace holds, how large it is, and whether it is complete.
 
     Example: cosim trace info t
     """
-    trace = TraceReader(folder)
+    trace = TraceReader(place)
     kinds: dict[str, int] = {}
     for segment in trace.segments:
         for kind, count in segment.kinds.items():
@@ -98,7 +102,7 @@ def info(folder: Path, as_json: bool) -> None:
 
 
 @command.command()
-@_FOLDER
+@_PLACE
 @click.option("-n", "--count", default=20, show_default=True, help="How many events to show.")
 @click.option(
     "--kind",
@@ -108,15 +112,15 @@ def info(folder: Path, as_json: bool) -> None:
     help="Show only events of this kind; may be given several times.",
 )
 @_JSON
-def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> None:
-    """Show the first events of the trace in DIR.
+def head(place: Path | Location, count: int, kinds: tuple[str, ...], as_json: bool) -> None:
+    """Show the first events of the trace.
 
     Each pc has its symbol and its instruction if the kernel's file is still there and has not
     changed.
 
     Example: cosim trace head t -n 50 --kind pte_write --kind fence
     """
-    trace = TraceReader(folder)
+    trace = TraceReader(place)
     first = list(islice(_events(trace, kinds), max(count, 0)))
     names = symbols_of(trace.origin.guest)
     if as_json:
@@ -152,24 +156,24 @@ def head(folder: Path, count: int, kinds: tuple[str, ...], as_json: bool) -> Non
 
 
 @command.command()
-@_FOLDER
+@_PLACE
 @_JSON
-def verify(folder: Path, as_json: bool) -> int:
-    """Check every byte of the trace in DIR.
+def verify(place: Path | Location, as_json: bool) -> int:
+    """Check every byte of the trace.
 
     The exit status is 1 if something is wrong: a segment is damaged, missing or left over, the
     trace is cut, or the capture is incomplete.
 
     Example: cosim trace verify t
     """
-    findings = reader.verify(folder)
+    findings = reader.verify(place)
     if as_json:
         print_json({"ok": not findings, "findings": findings})
     else:
         for finding in findings:
             print_line(finding)
         if not findings:
-            note(f"{folder}: complete, all checksums match")
+            note(f"{place}: complete, all checksums match")
     return 1 if findings else 0
 
 

@@ -30,7 +30,7 @@ for so much, and QEMU hears nobody meanwhile.  For Linux's boot so many ticks co
 be measured."""
 
 
-def _ticks(milliseconds: int) -> list[str]:
+def ticks(milliseconds: float) -> list[str]:
     """Return the arguments for a timer inside QEMU that the guest does not see.
 
     QEMU's main loop runs only when the guest reaches the next timer.  A recording that executes
@@ -41,7 +41,7 @@ def _ticks(milliseconds: int) -> list[str]:
 
     :param milliseconds: of guest time between two ticks.
     """
-    timer = f"filter-buffer,id=ticks,netdev=nowhere,interval={1000 * milliseconds}"
+    timer = f"filter-buffer,id=ticks,netdev=nowhere,interval={1000 * milliseconds:.0f}"
     return ["-netdev", "hubport,id=nowhere,hubid=0", "-object", timer]
 
 
@@ -69,6 +69,8 @@ class MachineConfig:
     board: str = ""
     dtb: Path | None = None
     extra: tuple[str, ...] = ()
+    snapshot: Path | None = None
+    """Where the guest starts from, instead of from reset (:mod:`cosim.machine.snapshot`)."""
 
     @property
     def has_dma(self) -> bool:
@@ -119,16 +121,16 @@ class Timing:
             return []
         waits = self.typed or asynchronous
         icount = f"shift=0,sleep={'on' if waits else 'off'}"
-        ticks: list[str] = []
+        ticking: list[str] = []
         if self.mode != "icount":
             if self.log is None:
                 raise UsageError(f"timing mode {self.mode} needs a log file")
             icount += f",rr={self.mode},rrfile={option_value(self.log)}"
-            ticks = _ticks(1 if waits else _TICK)
+            ticking = ticks(1 if waits else _TICK)
         return [
             *("-icount", icount, "-seed", "1"),
             *("-rtc", "base=2024-01-01T00:00:00,clock=vm"),
-            *ticks,
+            *ticking,
         ]
 
 
@@ -162,6 +164,7 @@ def arguments(qemu: Path, config: MachineConfig, timing: Timing) -> list[str]:
         *timing.arguments(asynchronous=config.devices.asynchronous),
         *config.devices.arguments(repeats=timing.repeats),
         *config.extra,
+        *(("-incoming", "defer") if config.snapshot else ()),
     ]
 
 

@@ -73,14 +73,18 @@ class Console:
     :param line: the pipe that the guest's UART writes to.
     :param log: the file that receives everything the guest prints; None for no log.
     :param typed: the pipe that the UART reads from; None if nothing can be typed.
+    :param before: what the guest printed before the line was opened.  A dialogue can expect it.
     :raises OSError: when the log cannot be opened.
     """
 
-    def __init__(self, line: FileIO, log: Path | None, typed: FileIO | None = None) -> None:
+    def __init__(
+        self, line: FileIO, log: Path | None, typed: FileIO | None = None, before: str = ""
+    ) -> None:
         self._line = line
         self._typed = typed
         self._stream = _Stream()
-        self._tail = bytearray()
+        self._stream.pending += before.encode()
+        self._tail = bytearray(before.encode())
         self._unseen = bytearray()
         self._echo: Echo | None = None
         self._mirror: Callable[[bytes], object] | None = None

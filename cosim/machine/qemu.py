@@ -15,15 +15,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import CosimError, GuestError, MachineError, StorageError, UsageError
-from cosim.machine import dma, interrupts, overlays, process, tools, waits
+from cosim.machine import dma, interrupts, overlays, process, snapshot, stub_commands, tools, waits
 from cosim.machine.configuration import (
     RAM_BASE,
     MachineConfig,
@@ -42,8 +42,18 @@ _SHORT_SECONDS = 2.0
 _PRIVATE = 0o177
 """The umask of QEMU: what it makes is for its user alone."""
 _QUIT_SECONDS = 30.0
+_MIGRATE_SECONDS = 60.0
+"""The state of the devices is some hundred KiB."""
 
 _Part = TypeVar("_Part")
+
+
+class _Loaded(NamedTuple):
+    """What QEMU takes of a snapshot, besides RAM."""
+
+    state: BinaryIO
+    """The state of its devices."""
+    head: snapshot.Head
 
 
 def _present(part: _Part | None) -> _Part:
@@ -117,7 +127,7 @@ class Machine:
         self.name = name
         # With a stub for the user's gdb there is no other.
         self._splits = self.timing.repeats and gdb is None and self.timing.split != frozenset()
-        self._want_stub = stub or self._splits
+        self._want_stub = stub or self._splits or config.snapshot is not None
         self._hold = hold
         self._plugin_arguments = plugin_arguments
         self._pass_fds = pass_fds
@@ -150,8 +160,27 @@ class Machine:
 
     def _launch(self) -> None:
         self._ram = GuestRam(self.config.memory)
-        with tempfile.TemporaryDirectory() as names:
-            self._start(Path(names))
+        with tempfile.TemporaryDirectory() as names, self._unpacked() as state:
+            self._start(Path(names), state)
+
+    @contextlib.contextmanager
+    def _unpacked(self) -> Iterator[_Loaded | None]:
+        """Yield what QEMU takes of the snapshot, whose RAM is in place then; None without one.
+
+        :raises CosimError: when the snapshot cannot be unpacked.
+        """
+        if self.config.snapshot is None:
+            yield None
+            return
+        try:
+            state = tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115
+        except OSError as error:
+            raise StorageError(f"cannot write {self.folder}: {error.strerror}") from None
+        with state:
+            ram = _present(self._ram)
+            head = snapshot.restore(self.config.snapshot, state, ram.bytes, ram.size)
+            state.flush()
+            yield _Loaded(state, head)
 
     def _chardev(self, names: Path) -> str:
         """Make the console's lines; return the value of -chardev for them."""
@@ -168,8 +197,11 @@ class Machine:
             (names / f"console.{direction}").symlink_to(f"/proc/self/fd/{descriptor}")
         return f"pipe,id=console,path={option_value(names / 'console')}"
 
-    def _start(self, names: Path) -> None:
-        """Start QEMU; when this returns, it has opened the files in the folder ``names``."""
+    def _start(self, names: Path, loaded: _Loaded | None) -> None:
+        """Start QEMU; when this returns, it has opened the files in the folder ``names``.
+
+        :param loaded: where its guest starts from.
+        """
         ram = _present(self._ram).descriptor
         words = arguments(self.qemu, self.config, self.timing)
         words += [
@@ -202,20 +234,22 @@ class Machine:
             words += dma.arguments(self._lines.add_output("log"))
         try:
             output = _present(self._lines.pipe("console"))
-            self._console = Console(output, self.console_log, self._lines.pipe("typed"))
+            said = "" if loaded is None else loaded.head.said
+            self._console = Console(output, self.console_log, self._lines.pipe("typed"), said)
             log = self.stderr_log.open("wb")
         except OSError as error:
             raise StorageError(f"cannot write logs to {self.folder}: {error.strerror}") from None
-        said = self._lines.pipe("log")
-        if said is not None:
-            self.dma = dma.DmaWrites(said, self.stderr_log)
+        written = self._lines.pipe("log")
+        if written is not None:
+            self.dma = dma.DmaWrites(written, self.stderr_log)
+        state = [] if loaded is None else [loaded.state.fileno()]
         with log:
             try:
                 self._process = process.spawn(
                     words,
                     stdout=log,
                     stderr=log,
-                    pass_fds=[ram, *self._lines.inherited, *self._pass_fds],
+                    pass_fds=[ram, *self._lines.inherited, *state, *self._pass_fds],
                     # Whoever can write to the stub's socket can do anything to the guest.
                     umask=_PRIVATE,
                 )
@@ -227,8 +261,40 @@ class Machine:
         self._monitor = Monitor(self._lines.pair("qmp"))
         if not self._monitor.connect():
             raise self._refused()
+        if loaded is not None:
+            self._migrate("migrate-incoming", loaded.state)
+            self._command(map(str.encode, loaded.head.timers))
         if self._splits:
             self._split_waits()
+
+    def save(self, state: BinaryIO) -> None:
+        """Write the state of the devices of the machine, whose guest is stopped.
+
+        The guest cannot go on then.
+
+        :param state: a file that QEMU has inherited.
+        :raises MachineError: when QEMU cannot do it.
+        """
+        self._migrate("migrate", state)
+
+    def _migrate(self, command: str, state: BinaryIO) -> None:
+        """Write or read the state of everything but guest RAM, which we share with QEMU."""
+        shared = {"capability": "x-ignore-shared", "state": True}
+        self.qmp("migrate-set-capabilities", capabilities=[shared])
+        self.qmp(command, uri=f"file:/proc/self/fd/{state.fileno()}")
+        limit = time.monotonic() + _MIGRATE_SECONDS
+        while True:
+            found = self.qmp("query-migrate")
+            if found.get("status") == "completed":
+                return
+            if found.get("status") == "failed" or time.monotonic() > limit:
+                said = found.get("error-desc", f"it is not done within {_MIGRATE_SECONDS:g} s")
+                raise MachineError(
+                    f"QEMU cannot {'load' if 'incoming' in command else 'save'} its devices' "
+                    f"state: {said}",
+                    log=str(self.stderr_log),
+                )
+            time.sleep(0.01)
 
     def _split_waits(self) -> None:
         """Make a recording and its re-executions count alike around each ``wfi``."""
@@ -245,9 +311,16 @@ class Machine:
 
         :raises MachineError: when the stub refuses.
         """
-        if not waits.insert(self.stub, sorted(points)):
+        self._command(waits.breakpoints(sorted(points)))
+
+    def _command(self, commands: Iterable[bytes]) -> None:
+        """Give QEMU's stub ``commands`` before the guest starts.
+
+        :raises MachineError: when the stub refuses.
+        """
+        if not stub_commands.send(self.stub, commands):
             raise MachineError(
-                "QEMU's gdb stub took no breakpoint before the guest started",
+                "QEMU's gdb stub did not do what it was told before the guest started",
                 log=str(self.stderr_log),
             )
 

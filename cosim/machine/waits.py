@@ -15,9 +15,6 @@ that.
 
 from __future__ import annotations
 
-import select
-import socket
-import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -29,8 +26,6 @@ _LOW, _HIGH = 0x0073, 0x1050
 """The instruction as two halfwords."""
 ODD = _PAGE - 1
 """Where in its page a point is."""
-_SECONDS = 20.0
-_OK = b"$OK#9a"
 
 
 class Linked(NamedTuple):
@@ -85,30 +80,6 @@ def _pages(ram: NDArray[np.int64], base: int, first: int, end: int) -> set[int]:
     return {(first + 2 * int(index)) & -_PAGE for index in hits}
 
 
-def insert(line: socket.socket, addresses: Iterable[int]) -> bool:
-    """Insert breakpoints at ``addresses`` through a stub that nobody has talked to yet.
-
-    The remote protocol has its client in :mod:`cosim.debugger`, which is built on machines.  A
-    machine that is about to start needs this one request of it.
-
-    :return: False if the stub refuses one, is gone, or does not answer within 20 s.
-    """
-    limit = time.monotonic() + _SECONDS
-    for address in addresses:
-        body = b"Z0,%x,4" % address
-        try:
-            line.sendall(b"$%s#%02x" % (body, sum(body) & 0xFF))
-            answer = b""
-            while len(answer) < len(_OK):
-                if not select.select([line], [], [], max(limit - time.monotonic(), 0.0))[0]:
-                    return False
-                more = line.recv(4096)
-                if not more:
-                    return False
-                # An acknowledgement comes before the answer.
-                answer = (answer + more).lstrip(b"+")
-        except OSError:
-            return False
-        if answer != _OK:
-            return False
-    return True
+def breakpoints(addresses: Iterable[int]) -> list[bytes]:
+    """Return the commands for QEMU's stub that insert breakpoints at ``addresses``."""
+    return [b"Z0,%x,4" % address for address in addresses]

@@ -18,7 +18,7 @@ from hypervisor_model.events import FLAG_MXR, FLAG_STOP, FLAG_SUM, Access, Event
 from hypervisor_model.isa.causes import NAMES
 from hypervisor_model.jit import unsigned
 from hypervisor_model.legality import Illegal, LegalityTracker, Limits
-from hypervisor_model.policies import MachineModel
+from hypervisor_model.policies import MachineModel, OwnEvents, own_events
 
 REFERENCE = "reference"
 """The party whose answers the events carry: QEMU."""
@@ -37,17 +37,19 @@ class Comparison:
     def __init__(
         self, machine: MachineModel, policies: Sequence[str], kept: int = Limits.findings
     ) -> None:
+        self._machine = machine
         self._policies = tuple(policies)
         self._tracker = LegalityTracker(machine, (REFERENCE, *policies), Limits(findings=kept))
 
-    def feed(self, batch: EventBatch, answers: Mapping[str, NDArray[np.int64]]) -> None:
+    def feed(self, batch: EventBatch | OwnEvents, answers: Mapping[str, NDArray[np.int64]]) -> None:
         """Judge ``batch``, which follows the one before; ``answers`` are what each policy's
         ``feed`` returned for it."""
-        table = np.empty((1 + len(self._policies), len(batch)), np.int64)
-        table[0] = batch["b"]
+        own = own_events(batch, self._machine)
+        table = np.empty((1 + len(self._policies), len(own.events)), np.int64)
+        table[0] = own.events["b"]
         for row, name in enumerate(self._policies, start=1):
             table[row] = answers[name]
-        self._tracker.feed(batch, table)
+        self._tracker.feed(own, table)
 
     @property
     def illegal(self) -> int:

@@ -18,7 +18,7 @@ from cosim.models.counts import EventCounter
 from cosim.models.profile import Profiler
 from cosim.models.result import Ending, Origin, ResultDocument, document
 from hypervisor_model.events import EventBatch
-from hypervisor_model.policies import Policy
+from hypervisor_model.policies import Policy, own_events
 
 
 class Pipeline:
@@ -47,9 +47,11 @@ class Pipeline:
 
     def feed(self, batch: EventBatch) -> None:
         """Give ``batch`` to every consumer.  It follows the previous batch."""
+        own = own_events(batch, self.origin.machine)
+        answers = self._threads.map(lambda policy: policy.feed(own), self._policies.values())
         self._counter.feed(batch)
-        answers = self._threads.map(lambda policy: policy.feed(batch), self._policies.values())
-        self._comparison.feed(batch, dict(zip(self._policies, answers, strict=True)))
+        given = dict(zip(self._policies, answers, strict=True))
+        judged = self._threads.submit(self._comparison.feed, own, given)
         if self._policies:
             policies = self._policies.values()
             self._profiler.feed(
@@ -57,6 +59,7 @@ class Pipeline:
                 [policy.exits_taken for policy in policies],
                 [policy.misses_taken for policy in policies],
             )
+        judged.result()
 
     @property
     def illegal(self) -> int:

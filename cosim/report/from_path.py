@@ -16,11 +16,12 @@ from cosim.report.content import Report
 from cosim.report.figure_document import ORDER, FigureDocument
 from cosim.run.batch import RESULT
 from cosim.trace import manifest
+from cosim.trace.location import Location
 from cosim.trace.reader import TraceReader
 from cosim.trace.replay import replay
 
 
-def load(path: Path, step: Step) -> Report:
+def load(path: Path | Location, step: Step) -> Report:
     """Return the report of ``path``: a result document, a figure's document, or a folder.
 
     A folder is one of ``cosim reproduce`` (with every figure that it makes), one with a
@@ -29,6 +30,8 @@ def load(path: Path, step: Step) -> Report:
 
     :raises UsageError: when it is none of these, or a document in it is malformed.
     """
+    if not isinstance(path, Path):
+        return of_trace(path, step)
     if not path.is_dir():
         return _of_document(_read(path), path)
     if (path / RESULT).is_file():
@@ -43,7 +46,7 @@ def load(path: Path, step: Step) -> Report:
     return from_figures.build(documents, "The experiments of the LSP paper, on real guests")
 
 
-def of_trace(path: Path, step: Step) -> Report:
+def of_trace(path: Path | Location, step: Step) -> Report:
     """Replay the trace in ``path`` with the default models and return the report of the result.
 
     :raises TraceDamage: when a segment is damaged.
@@ -65,7 +68,7 @@ def read_result(path: Path) -> ResultDocument:
     return _checked(data, file)
 
 
-def _checked(data: Any, path: Path) -> ResultDocument:
+def _checked(data: Any, path: Path | Location) -> ResultDocument:
     if data.get("version") != VERSION:
         raise UsageError(f"{path}: a result of version {data.get('version')}, not {VERSION}")
     return data  # type: ignore[no-any-return]
@@ -84,7 +87,7 @@ def _figure(data: Any, path: Path) -> FigureDocument:
     raise UsageError(f"{path}: is neither a result (`cosim run --json`) nor a figure's document")
 
 
-def _of_result(data: Any, path: Path) -> Report:
+def _of_result(data: Any, path: Path | Location) -> Report:
     _checked(data, path)
     try:
         data["backend"] = backend_name(data["backend"])

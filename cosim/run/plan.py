@@ -21,7 +21,7 @@ from cosim.kernel import bootable, symbols
 from cosim.kernel.images import KernelImage, inspect_firmware, inspect_kernel
 from cosim.kernel.initrd import inspect_initrd
 from cosim.kernel.symbols import Symbols
-from cosim.machine import disk_checksums, disk_images, tools
+from cosim.machine import disk_checksums, disk_images, snapshot, tools
 from cosim.machine.configuration import (
     FLASH_BASE,
     FLASH_BYTES,
@@ -50,6 +50,8 @@ TOOL_BYTES = 512 << 20
 """About how much memory a run needs beside guest RAM: QEMU, gdb, this process, and the tables that
 its models keep.  Measured with ``linux``, both sources and all policies (480 MiB).  What a model
 reserves for the rest of guest RAM is never touched."""
+SNAPSHOT_QEMU = (8, 2)
+"""The first version of QEMU that writes a machine's state to a file by itself."""
 _CPU_PROPERTIES = ("svade", "svadu", "svpbmt", "svnapot", "svvptc", "cboz_blocksize")
 """Properties that sessions need.  All are read at once, because each question starts a QEMU."""
 _FIRMWARE = (RAM_BASE, 2 << 20)
@@ -192,9 +194,61 @@ class Plan:
                 **({"dtb": checksum(machine.dtb)} if machine.dtb else {}),
             },
             **self._describe_devices(),
+            **self._describe_snapshot(),
             **({"repeats": False} if self.live else {}),
             "arguments": arguments(self.qemu.path, machine, timing),
         }
+
+    def made_from(self) -> dict[str, str]:
+        """Return what a snapshot of the machine can be used with, by names that users know."""
+        machine = self.machine
+        bios = machine.bios
+        return {
+            "QEMU": ".".join(map(str, self.qemu.version)),
+            "kernel": checksum(self.kernel),
+            "firmware": checksum(Path(bios)) if bios not in (None, "none") else str(bios),
+            "memory": f"{machine.memory >> 10}K",
+            "cpu": machine.cpu,
+            "board": machine.board or "virt",
+            "flash": ",".join(map(checksum, machine.devices.flash)),
+            "arguments for QEMU": " ".join(machine.extra),
+        }
+
+    def check_can_save(self, what: str) -> None:
+        """Check that this machine can be saved, and started from what was saved.
+
+        :param what: what the user asked for, for the message.
+        :raises UsageError: when it cannot.
+        """
+        if self.qemu.version < SNAPSHOT_QEMU:
+            wanted = ".".join(map(str, SNAPSHOT_QEMU))
+            raise UsageError(
+                f"{what} needs QEMU {wanted} or newer, which writes its state to a file; this is "
+                f"{'.'.join(map(str, self.qemu.version))}"
+            )
+        if self.machine.devices.disks:
+            raise UsageError(f"{what}: {self.name} has a disk, and a snapshot does not hold disks")
+        if "aclint=on" in self.machine.board:
+            raise UsageError(
+                f"{what}: --board aclint=on has its timer elsewhere, and a snapshot would lose it"
+            )
+
+    def check_snapshot(self, path: Path) -> None:
+        """Check that the snapshot ``path`` can be used with this machine.
+
+        :raises UsageError: when it is of another one, or not a snapshot.
+        :raises StorageError: when it cannot be read.
+        """
+        option = self.names.option("from_snapshot")
+        self.check_can_save(option)
+        theirs, ours = snapshot.read_head(path).machine, self.made_from()
+        for name in ours:
+            if theirs.get(name) != ours[name]:
+                was, now = (_short(side.get(name, "")) for side in (theirs, ours))
+                raise UsageError(
+                    f"{option}: {path} was made with another {name} ({was}) than this run has "
+                    f"({now}); give the run the same, or make the snapshot again"
+                )
 
     def _describe_devices(self) -> dict[str, object]:
         """Return what the user added to the board; nothing if that is nothing."""
@@ -225,6 +279,16 @@ class Plan:
                 {"file": str(path), "sha256": checksum(path)} for path in devices.flash
             ]
         return found
+
+    def _describe_snapshot(self) -> dict[str, object]:
+        """Return where the guest started from; nothing if it started from reset."""
+        path = self.machine.snapshot
+        if path is None:
+            return {}
+        head = snapshot.read_head(path)
+        return {
+            "snapshot": {"file": str(path), "sha256": snapshot.checksum(path), "at": head.at},
+        }
 
 
 def resolve(spec: RunSpec) -> Plan:
@@ -281,9 +345,10 @@ def resolve(spec: RunSpec) -> Plan:
                 )
             initrd = extended(initrd, spec.initrd_add)
     with about("from"):
-        begin = region.parse(
-            spec.region_from or (known.region_from if known else "boot"), code.symbols, end=False
-        )
+        own = "boot" if known is None or spec.snapshot else known.region_from
+        begin = region.parse(spec.region_from or own, code.symbols, end=False)
+        if spec.snapshot is not None and begin.form == "boot":
+            begin = replace(begin, text="snapshot")
     with about("to"):
         end = region.parse(_end(spec, known), code.symbols, end=True)
     with about("memory"):
@@ -295,7 +360,7 @@ def resolve(spec: RunSpec) -> Plan:
         cpu = cpu or ",".join(filter(None, (default, extensions)))
         properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
     unhurried = spec.live or spec.backend.waits_for_user
-    return Plan(
+    plan = Plan(
         name=spec.guest or code.given.name,
         machine=MachineConfig(
             kernel=code.loaded,
@@ -312,6 +377,7 @@ def resolve(spec: RunSpec) -> Plan:
             board=spec.board or "",
             dtb=spec.dtb,
             extra=spec.qemu,
+            snapshot=spec.snapshot,
         ),
         kernel=code.given,
         image=image,
@@ -334,6 +400,15 @@ def resolve(spec: RunSpec) -> Plan:
         cpu_properties=properties,
         names=names,
     )
+    if spec.snapshot is not None:
+        with about("from_snapshot"):
+            plan.check_snapshot(spec.snapshot)
+    return plan
+
+
+def _short(text: str) -> str:
+    """Return ``text``, or the first digits of a checksum."""
+    return f"{text[:12]}..." if len(text) == 64 else text or "none"
 
 
 def _default_cpu(emulator: tools.Tool, bios: str | None, *, named: bool) -> str:

@@ -162,6 +162,7 @@ _CHECKS: dict[str, Check] = {
     "initrd_add": _each(device_options.addition),
     "qemu": device_options.qemu_arguments,
     "like": _like,
+    "from_snapshot": checks.file,
     "backend": checks.text,
     "from": checks.edge,
     "to": checks.edge,
@@ -181,8 +182,11 @@ _FIELDS = {
     "smp": "harts",
     "disk": "disks",
     "share": "shares",
+    "from_snapshot": "snapshot",
 }
 """Fields of RunSpec that are not called as the option is."""
+UNSAVED = ("disk", "net", "share", "smp")
+"""Options for what a snapshot does not hold: what is outside of the machine, and several harts."""
 
 
 def file_keys(backends: Backends) -> tuple[str, ...]:
@@ -289,6 +293,10 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
             "works only with a guest that cosim makes; "
             f"use {names.option('append')} or {names.option('console')} with your own kernel",
         )
+    if "from_snapshot" in fields:
+        unfit = _with_snapshot(fields, names)
+        if unfit is not None:
+            return unfit
     if fields.get("runs", 1) > 1 and fields.get("smp", 1) == 1:
         return Problem(
             "runs",
@@ -327,6 +335,33 @@ def _together(fields: Mapping[str, Any], names: Names) -> Problem | None:
         return Problem("from", f"cannot be power-off; only {names.option('to')} can")
     if fields.get("to") == "boot":
         return Problem("to", f"cannot be boot; only {names.option('from')} can")
+    return None
+
+
+def _with_snapshot(fields: Mapping[str, Any], names: Names) -> Problem | None:
+    """Return what does not go together with a snapshot; None if all does."""
+    option = names.option("from_snapshot")
+    for key in ("workload", "append", "initrd", "initrd_add", "dtb"):
+        if key in fields:
+            typed = names.option("console")
+            return Problem(
+                key, f"has no effect with {option}: the guest has booted; type into it with {typed}"
+            )
+    for key in UNSAVED:
+        if fields.get(key) not in (None, 1, "none"):
+            return Problem(key, f"cannot be used together with {option}, which does not hold it")
+    if fields.get("live"):
+        return Problem(
+            "live",
+            f"cannot be used together with {option}: a snapshot's guest takes its time from the "
+            "instructions that it executes, and a live one from this machine",
+        )
+    if fields.get("gdb"):
+        return Problem(
+            "gdb",
+            f"cannot be used together with {option}: cosim itself needs QEMU's stub, to set the "
+            "guest's timers",
+        )
     return None
 
 

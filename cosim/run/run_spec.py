@@ -47,6 +47,7 @@ _ADDITIONS = (
         "qemu",
     ),
     "like",
+    "snapshot",
 )
 """Fields that a run's document has only if they are set."""
 
@@ -97,6 +98,8 @@ class RunSpec:
     """Further words of QEMU's command line."""
     like: str | None = None
     """A preset for the options above (:mod:`cosim.run.presets`)."""
+    snapshot: Path | None = None
+    """Where the guest starts from, instead of from reset."""
     region_from: str | None = None
     """Where the region of interest begins, as ``--from`` takes it."""
     region_to: str | None = None

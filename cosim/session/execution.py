@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosim.capture.processes import Process
-from cosim.errors import EnvironmentFault, MissingTool, UsageError
+from cosim.errors import EnvironmentFault, MissingTool
 from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
@@ -18,7 +18,8 @@ from cosim.run.run_spec import RunSpec
 from cosim.session.needs import check_memory
 from cosim.session.origin import backend_of, origin
 from cosim.session.protocol import Backend, Note, Outcome, Session, Watchers
-from cosim.trace import manifest
+from cosim.trace.folder import location
+from cosim.trace.location import Location
 from cosim.trace.writer import TraceWriter
 from hypervisor_model.events import EventBatch
 
@@ -80,14 +81,14 @@ def execute(
     folder: Path,
     pipeline: Pipeline,
     *,
-    trace: Path | None = None,
+    trace: Path | Location | None = None,
     watchers: Watchers | None = None,
 ) -> Outcome:
     """Run one session.
 
     :param folder: an empty folder for logs.
     :param pipeline: takes the events (:func:`load_models`).
-    :param trace: keep the events as a trace in this folder.
+    :param trace: keep the events as a trace there.
     :param watchers: who follows the session.
     :raises CosimError: when the session cannot start, or there is too little memory for it.
     """
@@ -118,7 +119,7 @@ def execute(
     return outcome
 
 
-def capture(spec: RunSpec, folder: Path, trace: Path, watchers: Watchers) -> Outcome:
+def capture(spec: RunSpec, folder: Path, trace: Path | Location, watchers: Watchers) -> Outcome:
     """Run one session without models and keep its events; parameters as for :func:`execute`.
 
     :raises CosimError: when the session cannot start.
@@ -150,11 +151,14 @@ class _TraceKeeper:
     """Writes every batch to a trace.  The first batch makes it: without a region, no trace."""
 
     def __init__(
-        self, folder: Path, origin: Origin, stack: ExitStack, session: Callable[[], Session]
+        self,
+        place: Path | Location,
+        origin: Origin,
+        stack: ExitStack,
+        session: Callable[[], Session],
     ) -> None:
-        if (folder / manifest.NAME).exists():
-            raise UsageError(f"{folder} already holds a trace; name another folder")
-        self._folder = folder
+        self._place = location(place)
+        self._place.check_unused()
         self._origin = origin
         self._stack = stack
         self._session = session
@@ -165,7 +169,7 @@ class _TraceKeeper:
     def keep(self, batch: EventBatch) -> None:
         """Write ``batch``, after the labels of its marks."""
         if self.writer is None:
-            self.writer = self._stack.enter_context(TraceWriter(self._folder, self._origin))
+            self.writer = self._stack.enter_context(TraceWriter(self._place, self._origin))
         labels = self._session().labels
         for number, text in enumerate(labels[self._labelled :], self._labelled):
             self.writer.label(number, text)

@@ -27,6 +27,7 @@ from cosim.run.region import Edge
 from cosim.session import dialogue
 from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
+from cosim.session.read_ahead import read_ahead
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
 from cosim.session.trap_loop import TrapLoop, TrapLoops
 from cosim.session.unexplained import UnexplainedWrites
@@ -99,6 +100,7 @@ class PluginSession:
         self._end_seen = False
         self._halted = False
         self._out_of_time = False
+        self._panicked = False
         self._taking = False
         """True while the models take in events; QEMU may wait for that."""
         self._killed = False
@@ -215,7 +217,7 @@ class PluginSession:
         for thread in threads.values():
             thread.start()
         try:
-            for batch in self._source.batches():
+            for batch in read_ahead(self._source.batches()):
                 self._taking = True
                 if not self._halted:
                     self._take(batch, machine)
@@ -278,7 +280,8 @@ class PluginSession:
                 self._stop(machine.pid)
 
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
-        if not done.wait(self._plan.time_limit):
+        # The guest may have ended while its last events are still worked on.
+        if not done.wait(self._plan.time_limit) and self._source.summary is None:
             self._out_of_time = True
             self._end(machine, done)
 
@@ -305,7 +308,8 @@ class PluginSession:
     def _watch_panic(self, machine: Machine, done: threading.Event) -> None:
         """End a guest that panicked.  Without panic=-1 on its command line it waits for ever."""
         while not done.wait(_VIEW_SECONDS):
-            if has_panicked(machine):
+            if has_panicked(machine, self._loops):
+                self._panicked = True
                 self._end(machine, done)
                 return
 
@@ -373,7 +377,7 @@ class PluginSession:
         killed = "QEMU did not end when it was asked to, so its last events are missing"
         if self._out_of_time:
             return self._late(machine, began=self._events > 0, remark=f" ({killed})")
-        panic = panic_line(machine)
+        panic = panic_line(machine, stopped=self._panicked)
         how = f"the guest panicked ({panic}); " if panic else ""
         return GuestError(f"{how}{killed}", log=str(machine.console_log))
 
@@ -389,7 +393,9 @@ class PluginSession:
         machine.console.drained(0.0 if summary.region_ended else 5.0)
         if self._out_of_time:
             raise self._late(machine, began=not summary.never_started)
-        panic = None if summary.region_ended else panic_line(machine)
+        panic = None
+        if not summary.region_ended:
+            panic = panic_line(machine, stopped=self._panicked)
         how = f"the guest panicked ({panic})" if panic else "the guest ended"
         if summary.never_started:
             raise GuestError(

@@ -125,7 +125,11 @@ def record(
             with interrupts.allowed():
                 dialogue.hold(
                     *(machine.console, plan.console, note),
-                    lambda: loops.look() is not None or time.monotonic() > limit,
+                    lambda: (
+                        loops.look() is not None
+                        or has_panicked(machine, loops)
+                        or time.monotonic() > limit
+                    ),
                 )
             over = (
                 beside.region_ended
@@ -133,6 +137,7 @@ def record(
                 else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
             )
             late = not _run(machine, over, limit, show, loops)
+            panicked = not over() and has_panicked(machine, loops)
             loop = loops.look()
             last_line = machine.console.last_line()
             if loop is not None:
@@ -144,7 +149,8 @@ def record(
             else:
                 reason = machine.end_reason()
                 executed = None if reason is None else machine.replay_icount()
-                panic, more = panic_line(machine), splits.fresh(machine, split)
+                panic = panic_line(machine, stopped=panicked)
+                more = splits.fresh(machine, split)
                 recorded = Recorded(reason, late, panic, executed, last_line, None, split, more)
                 machine.quit()
         machine.console.check_log()
@@ -203,15 +209,14 @@ def _run(
     while not machine.wait(_TICK):
         interrupts.check()
         machine.check_disks()
-        last = machine.console.last_line()
-        # Without panic=-1 on its command line, a kernel that panicked waits for ever.
-        if _PANIC_END.search(last) or over():
-            return True
         if loops.look() is not None:
+            return True
+        # Without panic=-1 on its command line, a kernel that panicked waits for ever.
+        if has_panicked(machine, loops) or over():
             return True
         if time.monotonic() > limit:
             return False
-        show("recording", last)
+        show("recording", machine.console.last_line())
     return True
 
 
@@ -246,20 +251,30 @@ def needs(said: str) -> str:
     return ""
 
 
-def has_panicked(machine: Machine) -> bool:
-    """Return True if the guest said last that it panicked, and now waits for ever."""
-    return _PANIC_END.search(machine.console.last_line()) is not None
+def has_panicked(machine: Machine, loops: TrapLoops | None) -> bool:
+    """Return True if the guest said last that it panicked, and now waits for ever.
+
+    Linux says when it does.  Other kernels say that they panic, and jump to where they are.
+
+    :param loops: looks at the guest from time to time; None: nobody does.
+    """
+    last = machine.console.last_line()
+    if _PANIC_END.search(last):
+        return True
+    return loops is not None and _PANIC.search(last) is not None and loops.spins()
 
 
-def panic_line(machine: Machine) -> str | None:
+def panic_line(machine: Machine, *, stopped: bool = False) -> str | None:
     """Return what a guest that panicked said about it; None if it did not panic.
 
     ``panic=-1`` on Linux's command line turns a panic into a reset, and QEMU's ``-no-reboot`` turns
     that into an end.
+
+    :param stopped: the guest was ended because :func:`has_panicked` said so.
     """
     last = machine.console.last_line()
     reason = machine.end_reason()
-    panicked = reason == "guest-panic" or _PANIC_END.search(last) is not None
+    panicked = stopped or reason == "guest-panic" or _PANIC_END.search(last) is not None
     if not panicked and reason != "guest-reset":
         return None
     lines = machine.console_log.read_text(errors="replace").split("\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from cosim.debugger.rsp import Stub
 from cosim.machine import process
 from cosim.machine.configuration import RAM_BASE
 from cosim.machine.qemu import Machine
+from cosim.machine.waits import Linked
 from cosim.run.plan import Plan
 from hypervisor_model.isa import atp, causes, pte
 from hypervisor_model.jit import signed
@@ -26,6 +28,9 @@ _MODES = ("s", "m")
 _PARTS = ("tvec", "epc", "cause", "tval")
 _NAMES = ("pc", "satp", *(mode + part for mode in _MODES for part in _PARTS))
 _SECONDS = 0.5
+_SPIN_SECONDS = 1.0
+_SELF_JUMPS = {2: 0xA001, 4: 0x6F}
+"""``c.j 0`` and ``j 0``, by their size."""
 _GROWTH = 4096
 """Each trap adds a byte to the recording, and QEMU writes it in blocks of this size."""
 _SHARE = 0.2
@@ -103,6 +108,9 @@ class TrapLoops:
         self._pid = machine.pid
         self._peek = peek.find(machine.pid, stub, _NAMES)
         self._recording = machine.timing.log
+        self._machine = machine
+        self._pc = 0
+        self._at_pc_since = time.monotonic()
         self._seen: TrapLoop | None = None
         self._since = 0.0
         self._work = 0.0
@@ -112,11 +120,14 @@ class TrapLoops:
         if self._peek is None:
             return None
         try:
-            loop = _loop(self._peek.read())
+            registers = self._peek.read()
             work = self._worked()
         except OSError:
             return None
+        loop = _loop(registers)
         now = time.monotonic()
+        if registers["pc"] != self._pc:
+            self._pc, self._at_pc_since = registers["pc"], now
         if loop is None or loop != self._seen:
             self._seen, self._since, self._work = loop, now, work
             return None
@@ -124,6 +135,13 @@ class TrapLoops:
         # The guest may stand at its vector for another reason, but then it does not work.
         least = _GROWTH if self._recording is not None else _SHARE * seconds
         return loop if seconds >= _SECONDS and work - self._work >= least else None
+
+    def spins(self) -> bool:
+        """Return True if each :meth:`look` of the last second found the guest at the same jump to
+        itself."""
+        if time.monotonic() - self._at_pc_since < _SPIN_SECONDS:
+            return False
+        return jumps_to_itself(self._pc, self._machine.ram_words(), self._machine.config.linked)
 
     def _worked(self) -> float:
         """Return the size of the recording in bytes; without one, QEMU's CPU time in seconds.
@@ -133,6 +151,23 @@ class TrapLoops:
         if self._recording is not None:
             return self._recording.stat().st_size
         return process.cpu_ticks(self._pid) / os.sysconf("SC_CLK_TCK")
+
+
+def jumps_to_itself(pc: int, ram: NDArray[np.int64], linked: Sequence[Linked]) -> bool:
+    """Return True if the instruction at ``pc`` is a jump to ``pc``.
+
+    :param ram: guest RAM as int64 words.
+    :param linked: where the kernel runs, beside its physical addresses.
+    """
+    content = ram.view(np.uint8)
+    for at in (pc, *(pc - part.virtual + part.start for part in linked)):
+        first = at - RAM_BASE
+        for size, jump in _SELF_JUMPS.items():
+            if 0 <= first <= len(content) - size:
+                found = int.from_bytes(content[first : first + size].tobytes(), "little")
+                if found == jump:
+                    return True
+    return False
 
 
 def _loop(registers: dict[str, int]) -> TrapLoop | None:

@@ -18,10 +18,12 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -44,7 +46,7 @@ _LEFT_FREE = 1 << 30
 """Memory of this machine that local workers leave to the command and to others (ours)."""
 _TRIES = 4
 """How often a task is started, if the worker that does it is lost each time."""
-_ANSWER = 20.0
+_ANSWER = 10.0
 """Seconds in which a scheduler must answer."""
 _FIRST_WORKER = 60.0
 """Seconds in which a scheduler that is there must have a worker."""
@@ -126,6 +128,9 @@ def _unfit(answer: Any, folder: Path, code: str) -> str | None:
     """Return why a worker that gave ``answer`` cannot do the sweep, or None."""
     if isinstance(answer, ImportError):
         return f"does not have this version of the tool ({answer}); install the same one there"
+    if isinstance(answer, Exception) and "ModuleNotFoundError" in str(answer):
+        # Dask gives the error of an argument that it cannot read as text.
+        return "does not have the tool; install the same version there"
     if not isinstance(answer, Greeting):
         return f"does not answer as it must ({answer!r}); install the same version of the tool"
     if answer.code != code:
@@ -275,18 +280,35 @@ def _local(count: int | None) -> Any:
     left = None if found is None else max(found.size - _LEFT_FREE, found.size // 2)
     workers = count or len(os.sched_getaffinity(0))
     try:
-        return LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=left // workers if left else 0,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            worker_dashboard_address=None,
-            silence_logs=logging.CRITICAL,
-        )
+        with _kept_from_workers():
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=True,
+                memory_limit=left // workers if left else 0,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
     except (OSError, RuntimeError, TimeoutError) as error:
         raise ClusterError(f"local workers cannot start: {_first_line(error)}") from error
+
+
+@contextmanager
+def _kept_from_workers() -> Iterator[None]:
+    """Keep a terminal's signals from the workers that are started in this context, and after it.
+
+    A terminal sends Ctrl-C to the workers, too, but it is the command that ends them.  Threads that
+    start here, and the processes that these start, inherit the mask.
+    """
+    # It would start with the first worker, and unblock SIGINT then.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _first_line(error: BaseException) -> str:

@@ -30,6 +30,11 @@ from cosim.sweep.worker import Failure, tool_version
 FORMAT = "lsp-cosim-sweep"
 VERSION = 1
 
+_START = 5.0
+"""Seconds in which workers start and load the models' code."""
+_MEASURED = 20_000_000
+"""Events times models after which the rate of a sweep says something: before, starting counts."""
+
 Note = Callable[[str], None]
 
 
@@ -137,7 +142,7 @@ def sweep(
         except CosimError as error:
             state["status"] = f"failed: {error}"
             kept = outcome.done_already + outcome.done
-            if isinstance(error, ClusterError) and outcome.workers:
+            if isinstance(error, ClusterError) and outcome.tasks_done:
                 raise ClusterError(
                     f"{error}; {kept:,} of {outcome.rows:,} rows are done and kept; the same "
                     "command does the others"
@@ -177,7 +182,7 @@ def expected_seconds(work: int, workers: int) -> float | None:
     :param work: events times models.
     """
     rate = _rates().get(socket.gethostname())
-    return work / rate / workers if rate else None
+    return _START + work / rate / workers if rate else None
 
 
 def _plan(
@@ -324,9 +329,9 @@ def _work(
             fit=models_that_fit(size.memory),
         )
         outcome.tasks, outcome.workers = len(plan.tasks), size.tasks
-        _announce(plan, cluster, size.tasks, how.note)
         used = [(one.facts.path, one.facts.sha256) for one in plan.traces]
         cluster.check(folder.resolve(), used, code)
+        _announce(plan, cluster, size.tasks, how.note)
         started = time.monotonic()
         with show("sweep") as step:
             for finished in work_off(cluster, plan.tasks):
@@ -358,8 +363,8 @@ def _announce(plan: TaskPlan, cluster: Cluster, workers: int, note: Note) -> Non
     if seconds is not None:
         took = f"about {duration(seconds)}"
     note(
-        f"sweep: {len(plan.traces)} traces, {plan.rows:,} rows, {plan.done:,} done already; "
-        f"{len(plan.tasks):,} tasks for {workers} workers of {cluster.where}: {took}"
+        f"sweep: traces: {len(plan.traces)}; rows: {plan.rows:,}, {plan.done:,} done already; "
+        f"tasks: {len(plan.tasks):,}; workers: {workers}, of {cluster.where}; {took}"
     )
     if cluster.dashboard:
         note(f"dashboard: {cluster.dashboard}")
@@ -406,7 +411,7 @@ def _rates() -> dict[str, float]:
 
 def _record(outcome: Outcome) -> None:
     """Remember how fast a worker was here; the next sweep says from it how long it will take."""
-    if not outcome.work or outcome.seconds < 5:
+    if outcome.work < _MEASURED:
         return
     rates = _rates()
     rates[socket.gethostname()] = outcome.work / outcome.seconds / outcome.workers

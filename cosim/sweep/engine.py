@@ -6,10 +6,12 @@ fails by itself is reported, and the others go on.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +62,8 @@ def work_off(
                 if task is None:
                     left = False
                     break
-                future = cluster.client.submit(run, task, key=task.name, pure=False)
+                with _scheduler(cluster):
+                    future = cluster.client.submit(run, task, key=task.name, pure=False)
                 running[future.key] = task, future
                 future.add_done_callback(ended.put)
             if not running:
@@ -75,7 +78,9 @@ def work_off(
                     raise ClusterError(f"{cluster.where} has no workers any more") from None
                 continue
             task, _ = running.pop(future.key)
-            yield Finished(task, _report(cluster, task, future))
+            with _scheduler(cluster):
+                report = _report(cluster, task, future)
+            yield Finished(task, report)
             future.release()
     finally:
         if running:
@@ -91,9 +96,19 @@ def _workers(cluster: Cluster) -> int:
     """
     if cluster.client.status != "running":
         raise ClusterError(f"{cluster.where} is gone")
-    try:
+    with _scheduler(cluster):
         return sum(cluster.client.nthreads().values())
-    except (OSError, TimeoutError):
+
+
+@contextlib.contextmanager
+def _scheduler(cluster: Cluster) -> Iterator[None]:
+    """Report an error of the connection to the scheduler as one of ours.
+
+    :raises ClusterError: when the scheduler does not answer in this context.
+    """
+    try:
+        yield
+    except (OSError, TimeoutError, CancelledError, asyncio.CancelledError):
         raise ClusterError(f"{cluster.where} is gone") from None
 
 

@@ -71,7 +71,8 @@ def feed(trace: TraceReader, replays: Sequence[Replay]) -> FedTogether:
     names = {index: str(index) for index in models}
     judge = Comparison(origin.machine, list(names.values()), kept=1)
     seconds = dict.fromkeys(models, 0.0)
-    for batch in trace.batches():
+    for events in trace.batches():
+        batch = policies.own_events(events, origin.machine)
         answers = {}
         for index, policy in list(models.items()):
             started = time.perf_counter()
@@ -84,9 +85,9 @@ def feed(trace: TraceReader, replays: Sequence[Replay]) -> FedTogether:
         for index, name in names.items():
             if index not in models:
                 # A party must answer; what this one is counted is not asked for.
-                answers[name] = np.ascontiguousarray(batch["b"])
+                answers[name] = np.ascontiguousarray(events["b"])
         judge.feed(batch, answers)
-        together.events += len(batch)
+        together.events += len(events)
     counts = judge.counts()
     for index, policy in models.items():
         together.results[index] = Fed(

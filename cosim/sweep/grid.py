@@ -69,8 +69,16 @@ def configuration(
         policy,
         {name: value for name, _, value in pairs},
         machine,
-        cost_table(costs).to_json(),
+        _floats(cost_table(costs).to_json()),
     )
+
+
+def _floats(costs: Json) -> Json:
+    """Return ``costs`` with floating point numbers only: 1000 and 1000.0 are the same cost."""
+    return {
+        key: _floats(value) if isinstance(value, dict) else value if key == "name" else float(value)
+        for key, value in costs.items()
+    }
 
 
 def _word(value: Any) -> str:

@@ -31,16 +31,14 @@ from __future__ import annotations
 
 import json
 import zlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from cosim.errors import TraceError
-from cosim.files import read_regular
+from cosim.trace.location import MANIFEST, Location
 from cosim.trace.schema import LAYOUTS, VERSION
 
 FORMAT = "lsp-cosim-trace"
-NAME = "_manifest.jsonl"
-"""Readers of a folder of Parquet files ignore names that begin with an underscore."""
+NAME = MANIFEST
 
 Record = dict[str, Any]
 
@@ -67,20 +65,21 @@ def to_line(record: Record) -> bytes:
     return _canonical({**record, "crc32": _crc(record)}) + b"\n"
 
 
-def read(folder: Path) -> Lines:
-    """Return the checked records of the trace in ``folder``.
+def read(location: Location) -> Lines:
+    """Return the checked records of the trace at ``location``.
 
     A crash leaves a last line that is torn or damaged.  It is left out, and the trace counts as
     cut.
 
     :raises TraceError: when there is no trace of a version that this tool reads.
     :raises TraceDamage: when a line before the last one is damaged.
+    :raises StorageError: when object storage does not give it.
     """
-    path = folder / NAME
+    path = location.shown(NAME)
     try:
-        data = read_regular(path, _LARGEST)
+        data = location.read(NAME, _LARGEST)
     except (FileNotFoundError, NotADirectoryError):
-        raise TraceError(_no_trace(folder)) from None
+        raise TraceError(location.why_no_trace()) from None
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror}") from error
     lines = data.split(b"\n")
@@ -134,7 +133,7 @@ def _is_deeper(value: Any, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(part, levels - 1) for part in parts)
 
 
-def _check_header(path: Path, record: Record) -> None:
+def _check_header(path: str, record: Record) -> None:
     if record["record"] != "header" or record.get("format") != FORMAT:
         raise TraceError(f"{path}: not the manifest of a cosim trace")
     version = record.get("version")
@@ -146,13 +145,3 @@ def _check_header(path: Path, record: Record) -> None:
             f"{path}: trace version {version}, but this tool reads up to {VERSION}; "
             "update the tool that reads it"
         )
-
-
-def _no_trace(folder: Path) -> str:
-    if not folder.exists():
-        return f"{folder}: no such folder"
-    if not folder.is_dir():
-        return f"{folder}: is a file; a trace is the folder that `cosim capture -o DIR` wrote"
-    if any(folder.glob("*.parquet")):
-        return f"{folder}: holds Parquet files but no {NAME}: not a trace of cosim"
-    return f"{folder}: holds no {NAME}: not a trace; `cosim capture GUEST -o DIR` writes one"

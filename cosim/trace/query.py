@@ -8,7 +8,6 @@ event.  :data:`hypervisor_model.events.KINDS` gives their columns names that say
 from __future__ import annotations
 
 import math
-import os
 import re
 from contextlib import ExitStack
 from typing import Any, NamedTuple
@@ -114,6 +113,7 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
 
     :raises UsageError: when the SQL is wrong or would do more than read.
     :raises TraceDamage: when a segment is damaged.
+    :raises StorageError: when object storage does not give one.
     """
     folder = ExitStack()
     connection = _connect(trace, folder)
@@ -133,6 +133,9 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     except duckdb.TransactionException as error:
         raise UsageError(_ONE_SELECT) from error
     except duckdb.Error as error:
+        lost = trace.location.lost_while_scanned(str(error))
+        if lost is not None:
+            raise lost from None
         text = str(error).splitlines()[0]
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
             tables = ", ".join(["events", *VIEWS])
@@ -149,14 +152,11 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
 def _connect(trace: TraceReader, folder: ExitStack) -> Any:
     for segment in trace.segments:
         segment.load()  # DuckDB could skip rows silently if a footer is damaged.
-    # pyarrow takes only names in UTF-8, so it gets the folder by its number.
-    numbers = {path: os.open(path, os.O_PATH) for path in {x.path.parent for x in trace.segments}}
-    for number in numbers.values():
-        folder.callback(os.close, number)
-    files = [f"/proc/self/fd/{numbers[x.path.parent]}/{x.path.name}" for x in trace.segments]
+    names = [segment.name for segment in trace.segments]
+    files, file_system = trace.location.for_scan(names, folder)
     # In a trace of an older version the columns that it lacks are null.
     columns = pa.schema([column.with_nullable(True) for column in schema.CURRENT.schema])
-    events = ds.dataset(files, schema=columns, format="parquet")
+    events = ds.dataset(files, schema=columns, format="parquet", filesystem=file_system)
     labels = pa.table(
         {
             "number": pa.array(trace.labels.keys(), pa.int64()).cast(pa.uint64(), safe=False),

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from cosim.capture.processes import LARGEST_PID, Process
 from cosim.errors import TraceError
-from cosim.files import read_regular
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
+from cosim.trace.folder import location
+from cosim.trace.location import Location
 from cosim.trace.manifest import TraceDamage
 from hypervisor_model.errors import ModelError
 from hypervisor_model.events import EventBatch, Kind
@@ -30,7 +31,9 @@ _MOST_BYTES = 1 << 30
 class Segment:
     """One Parquet file of a trace, as its line in the manifest describes it."""
 
-    path: Path
+    location: Location
+    """Where its trace is."""
+    name: str
     layout: schema.Layout
     """The layout of the trace's version."""
     first: int
@@ -42,21 +45,27 @@ class Segment:
     first_icount: int | None
     last_icount: int | None
 
+    @property
+    def shown(self) -> str:
+        """Where it is, for messages."""
+        return self.location.shown(self.name)
+
     def load(self) -> bytes:
         """Return the file's bytes.
 
         :raises TraceDamage: when they are not those that were written.
+        :raises StorageError: when object storage does not give them.
         """
         try:
-            data = read_regular(self.path, max(self.size, _MOST_BYTES))
+            data = self.location.read(self.name, max(self.size, _MOST_BYTES))
         except FileNotFoundError:
-            raise TraceDamage(f"{self.path}: this segment is missing") from None
+            raise TraceDamage(f"{self.shown}: this segment is missing") from None
         except OSError as error:
-            raise TraceDamage(f"{self.path}: cannot be read: {error.strerror}") from error
+            raise TraceDamage(f"{self.shown}: cannot be read: {error.strerror}") from error
         if hashlib.sha256(data).hexdigest() != self.sha256:
             what = f"{len(data)} bytes instead of {self.size}"
             raise TraceDamage(
-                f"{self.path}: this segment is damaged "
+                f"{self.shown}: this segment is damaged "
                 f"({what if len(data) != self.size else 'its checksum differs'})"
             )
         return data
@@ -65,28 +74,30 @@ class Segment:
         """Return the events.
 
         :raises TraceDamage: when the file is not what the manifest says.
+        :raises StorageError: when object storage does not give it.
         """
         data = self.load()
         try:
             batch = self.layout.decode(data, self.first, self.events)
         except ValueError as error:
-            raise TraceDamage(f"{self.path}: {error}") from error
+            raise TraceDamage(f"{self.shown}: {error}") from error
         return batch
 
 
 class TraceReader:
-    """A trace on disk: what it says of itself, and its events.
+    """A stored trace: what it says of itself, and its events.
 
     Opening reads only the manifest.
 
-    :param folder: the folder of the trace.
-    :raises TraceError: when ``folder`` holds no trace of a version that this tool reads.
+    :param place: the folder of the trace, or where :func:`cosim.trace.locate.locate` found it.
+    :raises TraceError: when there is no trace of a version that this tool reads.
     :raises TraceDamage: when its manifest is damaged.
+    :raises StorageError: when object storage does not give it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        lines = manifest.read(folder)
+    def __init__(self, place: Path | Location) -> None:
+        self.location = location(place)
+        lines = manifest.read(self.location)
         header = lines.records[0]
         self.version: int = header["version"]
         self.written_by: str
@@ -112,7 +123,7 @@ class TraceReader:
                     case "end":
                         ending = Ending.from_json(record["ending"])
         except (AttributeError, KeyError, TypeError, ValueError, ModelError) as error:
-            path = folder / manifest.NAME
+            path = self.location.shown(manifest.NAME)
             raise TraceError(f"{path}: a record is not of this format ({error})") from error
         self.ending: Ending = ending or Ending.incomplete(f"the trace is cut: {lines.cut}")
         """How the capture ended; for a cut trace an incomplete ending that says so."""
@@ -133,6 +144,7 @@ class TraceReader:
         """Yield the events in order, one segment at a time.
 
         :raises TraceDamage: when it comes to a damaged segment.
+        :raises StorageError: when object storage does not give one.
         """
         for segment in self.segments:
             yield segment.read()
@@ -147,7 +159,8 @@ class TraceReader:
         for kind in kinds:
             _number(kinds, kind)
         return Segment(
-            path=self.folder / name,
+            location=self.location,
+            name=name,
             layout=schema.LAYOUTS[self.version],
             first=self.events,
             events=_number(record, "events"),
@@ -194,13 +207,14 @@ def _count(record: Mapping[str, Any], key: str) -> int | None:
     return None if record[key] is None else _number(record, key)
 
 
-def verify(folder: Path) -> list[str]:
-    """Return what is wrong with the trace in ``folder``, one line for each finding.
+def verify(place: Path | Location) -> list[str]:
+    """Return what is wrong with the trace at ``place``, one line for each finding.
 
     :raises TraceError: when it is no trace of a version that this tool reads.
+    :raises StorageError: when object storage does not give it.
     """
     try:
-        reader = TraceReader(folder)
+        reader = TraceReader(place)
     except TraceDamage as error:
         return [str(error)]
     findings: list[str] = []
@@ -211,17 +225,18 @@ def verify(folder: Path) -> list[str]:
             findings.append(str(error))
             continue
         if schema.count_kinds(batch) != segment.kinds:
-            findings.append(f"{segment.path}: the counts by kind are not those of the manifest")
+            findings.append(f"{segment.shown}: the counts by kind are not those of the manifest")
         unnamed = set(batch["a"][batch["kind"] == Kind.MARK].tolist()) - set(reader.labels)
         if unnamed:
-            findings.append(f"{segment.path}: mark {min(unnamed)} has no label in the manifest")
-    listed = {segment.path for segment in reader.segments}
-    for path in sorted(folder.glob("*events-*.parquet*")):
-        if path not in listed:
-            shown = path if path.name.isprintable() else repr(str(path))
+            findings.append(f"{segment.shown}: mark {min(unnamed)} has no label in the manifest")
+    listed = {segment.name for segment in reader.segments}
+    for name in reader.location.segments():
+        if name not in listed:
+            path = reader.location.shown(name)
+            shown = path if name.isprintable() else repr(path)
             findings.append(f"{shown}: left over from an interrupted writer, not part of the trace")
     if reader.cut:
-        findings.append(f"{folder}: the trace is cut: {reader.cut}")
+        findings.append(f"{reader.location}: the trace is cut: {reader.cut}")
     elif not reader.ending.complete:
-        findings.append(f"{folder}: the capture is incomplete: {reader.ending.reason}")
+        findings.append(f"{reader.location}: the capture is incomplete: {reader.ending.reason}")
     return findings

@@ -26,7 +26,7 @@ the size; zstd level 6 saves a fifth at half the speed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,12 +92,14 @@ class Layout:
         :raises ModelError: when a record is not one that ``events.py`` defines (an unknown kind, a
             count below -1): a trace must give back what it got.
         """
-        columns = {NUMBER: pa.array(np.arange(first, first + len(batch)))}
+        columns = {NUMBER: _array(np.arange(first, first + len(batch)))}
         for field in self._all:
             values = np.ascontiguousarray(batch[field.name])
             if field in self.fields:
                 columns[field.name] = self._encoded(field, values)
-        table = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        table = pa.Table.from_arrays(
+            [columns[name] for name in self.schema.names], schema=self.schema
+        )
         small = [f.name for f in self.fields if f.content in (Content.NUMBER, Content.KIND)]
         counts = [f.name for f in self.fields if f.content is Content.COUNT]
         wide = [f.name for f in self.fields if f.content is Content.WORD]
@@ -174,9 +176,9 @@ class Layout:
                     raise ModelError(
                         f"an event has a negative {field.name}; only -1 (unknown) is allowed"
                     )
-                return pa.array(values, mask=values == -1)
+                return _array(values, values != -1)
             case Content.WORD:
-                return pa.array(values.view(np.uint64))
+                return _array(values.view(np.uint64))
             case Content.KIND:
                 unknown = set(np.unique(values).tolist()) - set(self._kinds)
                 if unknown:
@@ -185,10 +187,10 @@ class Layout:
                     )
                 codes = np.zeros(256, dtype=np.int8)
                 codes[list(self._kinds)] = np.arange(len(self._kinds))
-                names = pa.array(list(self._kinds.values()))
-                return pa.DictionaryArray.from_arrays(pa.array(codes[values]), names)
+                names = _texts(self._kinds.values())
+                return pa.DictionaryArray.from_arrays(_array(codes[values]), names)
             case _:
-                return pa.array(values)
+                return _array(values)
 
     def _decoded(self, field: Field, column: Any) -> Any:
         match field.content:
@@ -208,6 +210,29 @@ class Layout:
                 return np.array(known, dtype=np.uint8)[column.indices.to_numpy()]
             case _:
                 return column.to_numpy()
+
+
+def _array(values: Any, known: Any = None) -> Any:
+    """Return ``values`` as an Arrow array, without a copy.
+
+    ``pa.array`` would import pandas if it is installed, and a short capture would wait for it.
+
+    :param known: which values are not null; None: all.
+    """
+    valid = None
+    if known is not None and not known.all():
+        valid = pa.py_buffer(np.packbits(known, bitorder="little"))
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)])
+
+
+def _texts(texts: Collection[str]) -> Any:
+    """Return ``texts`` as an Arrow array."""
+    encoded = [text.encode() for text in texts]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    return pa.StringArray.from_buffers(
+        len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))
+    )
 
 
 def _column_field(field: Field) -> Any:

@@ -1,16 +1,17 @@
 """Writing a trace so that what was written can be read, whatever happens to the writer.
 
 Events collect in one block of fixed size.  A full block, or one that has waited too long, becomes a
-Parquet file.  The file is written under a temporary name, flushed to the device, and renamed; only
-then the manifest gets its line.  So at every moment the manifest lists exactly the whole segments.
+Parquet file.  In a folder, the file is written under a temporary name, flushed to the device, and
+renamed; object storage takes it whole or not at all.  Only then the manifest gets its line.  So at
+every moment the manifest lists exactly the whole segments.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,9 +22,10 @@ import numpy as np
 
 from cosim.capture.processes import Process
 from cosim.errors import CosimError, StorageError, UsageError
-from cosim.files import write_atomically
 from cosim.models.result import Ending, Origin
 from cosim.trace import manifest, schema
+from cosim.trace.folder import location
+from cosim.trace.location import Location, Output
 from hypervisor_model.events import EVENT, EventBatch
 
 SEGMENT_EVENTS = 1 << 18
@@ -34,30 +36,31 @@ FLUSH_SECONDS = 10.0
 
 
 class TraceWriter:
-    """Writes one trace into a folder.
+    """Writes one trace.
 
     Use it as a context manager.  Before you leave the block, call :meth:`close` with the ending of
     the run.  If an exception leaves the block, what was written so far is kept, and the end record
     says why the trace is incomplete.
 
-    :param folder: made if it does not exist; must not hold a trace.
+    :param place: a folder, made if it does not exist, or what :func:`cosim.trace.locate.locate`
+        found; must not hold a trace.
     :param origin: what is captured.
     :param segment_events: events in a full segment.
     :param flush_seconds: a block older than this is written even if it is not full.
-    :raises UsageError: when the folder holds a trace.
+    :raises UsageError: when there is a trace.
     :raises StorageError: when it cannot be written.  If :meth:`write` raises it, the trace is
         readable up to its last whole segment.
     """
 
     def __init__(
         self,
-        folder: Path,
+        place: Path | Location,
         origin: Origin,
         *,
         segment_events: int = SEGMENT_EVENTS,
         flush_seconds: float = FLUSH_SECONDS,
     ) -> None:
-        self.folder = folder
+        self.location = location(place)
         self.events = 0
         """Events accepted so far, including those still in the block."""
         self._block: EventBatch = np.zeros(segment_events, dtype=EVENT)
@@ -67,7 +70,7 @@ class TraceWriter:
         self._segments = 0
         self._labels: dict[int, str] = {}
         self._failure: str | None = None
-        self._manifest = self._create(folder)
+        self._output = self._begin()
         try:
             self._append(
                 {
@@ -79,12 +82,8 @@ class TraceWriter:
                     "origin": origin.to_json(),
                 }
             )
-            _sync_folder(folder)
-        except BaseException as error:
-            self._manifest.close()
-            (folder / manifest.NAME).unlink()
-            if isinstance(error, OSError):
-                raise _storage(folder, error) from error
+        except BaseException:
+            self._output.discard()
             raise
 
     def write(self, batch: EventBatch) -> None:
@@ -115,7 +114,7 @@ class TraceWriter:
         self._check_usable()
         if self._labels.setdefault(number, text) != text:
             raise UsageError(f"mark {number} is {self._labels[number]!r} already, not {text!r}")
-        self._append({"record": "label", "number": number, "text": text})
+        self._append({"record": "label", "number": number, "text": text}, now=False)
 
     def name(self, processes: Mapping[int, Process]) -> None:
         """Say which process each number in SATP_WRITE events means; the last call counts."""
@@ -124,7 +123,8 @@ class TraceWriter:
             *(
                 {"record": "process", "number": number, **process._asdict()}
                 for number, process in processes.items()
-            )
+            ),
+            now=False,
         )
 
     def flush(self) -> None:
@@ -156,7 +156,7 @@ class TraceWriter:
         """Write what is left and the end record; the writer then takes nothing more."""
         self.flush()
         self._append({"record": "end", "ending": ending.to_json()})
-        self._manifest.close()
+        self._output.close()
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +167,7 @@ class TraceWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._manifest.closed:
+        if self._output.closed:
             return
         reason = self._failure or _reason(error)
         try:
@@ -180,82 +180,45 @@ class TraceWriter:
             if error is None:
                 raise
         finally:
-            self._manifest.close()
+            self._output.close()
 
-    def _create(self, folder: Path) -> _Appender:
+    def _begin(self) -> Output:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.glob("*events-*.parquet*")):
-                raise FileExistsError
-            return _Appender(folder / manifest.NAME)
-        except (FileExistsError, NotADirectoryError):
-            raise UsageError(
-                f"{folder}: holds a trace already or is a file; name a new folder"
-            ) from None
+            return self.location.begin()
         except OSError as error:
-            raise _storage(folder, error) from error
+            raise self._storage(error) from error
 
     def _store(self, name: str, data: bytes) -> None:
+        with self._noting_failure():
+            self._output.store(name, data)
+
+    def _append(self, *records: manifest.Record, now: bool = True) -> None:
+        with self._noting_failure():
+            self._output.append(b"".join(map(manifest.to_line, records)), now=now)
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
         try:
-            write_atomically(self.folder / name, data)
-            _sync_folder(self.folder)
+            yield
         except StorageError as error:
-            raise self._fail(error.__cause__ or error) from error
+            self._failure = str(error)
+            raise
         except OSError as error:
-            raise self._fail(error) from error
+            failure = self._storage(error)
+            self._failure = str(failure)
+            raise failure from error
 
-    def _append(self, *records: manifest.Record) -> None:
-        try:
-            self._manifest.append(b"".join(map(manifest.to_line, records)))
-        except OSError as error:
-            raise self._fail(error) from error
-
-    def _fail(self, error: BaseException) -> StorageError:
-        failure = _storage(self.folder, error)
-        self._failure = str(failure)
-        return failure
+    def _storage(self, error: OSError) -> StorageError:
+        return StorageError(
+            f"{self.location}: the trace cannot be written ({error.strerror}); "
+            "free space, or name a folder on another disk"
+        )
 
     def _check_usable(self) -> None:
         if self._failure is not None:
             raise StorageError(self._failure)
-        if self._manifest.closed:
-            raise UsageError(f"{self.folder}: the trace is closed")
-
-
-class _Appender:
-    """A file of lines: a line is on the device whole, or not in the file at all."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        self._length = 0
-
-    @property
-    def closed(self) -> bool:
-        return self._fd < 0
-
-    def append(self, line: bytes) -> None:
-        try:
-            done = 0
-            while done < len(line):
-                done += os.pwrite(self._fd, line[done:], self._length + done)
-            os.fsync(self._fd)
-        except OSError:
-            os.ftruncate(self._fd, self._length)
-            raise
-        self._length += len(line)
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def _storage(folder: Path, error: BaseException) -> StorageError:
-    why = error.strerror if isinstance(error, OSError) else error
-    return StorageError(
-        f"{folder}: the trace cannot be written ({why}); "
-        "free space, or name a folder on another disk"
-    )
+        if self._output.closed:
+            raise UsageError(f"{self.location}: the trace is closed")
 
 
 def _reason(error: BaseException | None) -> str:
@@ -264,11 +227,3 @@ def _reason(error: BaseException | None) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

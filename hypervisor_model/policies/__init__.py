@@ -27,10 +27,12 @@ from hypervisor_model.policies.policy import (
     POLICIES,
     Accesses,
     Colour,
+    OwnEvents,
     Policy,
     PolicyResult,
     Stream,
     make,
+    own_events,
     register,
 )
 
@@ -40,12 +42,14 @@ __all__ = [
     "Colour",
     "MachineModel",
     "OptionDoc",
+    "OwnEvents",
     "Policy",
     "PolicyResult",
     "Stream",
     "documentation",
     "make",
     "option",
+    "own_events",
     "register",
     "replace_fields",
 ]

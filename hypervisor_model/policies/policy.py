@@ -146,7 +146,7 @@ class Policy(ABC):
         self.misses_taken: NDArray[np.int64] = np.zeros(0, np.int64)
         """The TLB misses of each event of the last batch; only an ACCESS has any."""
 
-    def feed(self, batch: EventBatch) -> NDArray[np.int64]:
+    def feed(self, batch: EventBatch | OwnEvents) -> NDArray[np.int64]:
         """Consume ``batch`` in order.
 
         Returns one int64 an event: for an ACCESS the policy's effective translation (a PA, or
@@ -156,12 +156,12 @@ class Policy(ABC):
             not have.
         """
         own = own_events(batch, self.machine)
-        self._left_out |= own is not batch and show_virtual_machine(batch)
-        answers = np.zeros((3, len(batch)), np.int64)
+        self._left_out |= own.lacks_virtual_machine
+        answers = np.zeros((3, len(own.events)), np.int64)
         at = 0
-        while at < len(batch):
-            at = self._consume(own, at, answers)
-            if at < len(batch):
+        while at < len(own.events):
+            at = self._consume(own.events, at, answers)
+            if at < len(own.events):
                 self._grow()
         translations, self.exits_taken, self.misses_taken = answers
         return translations
@@ -333,13 +333,31 @@ def _of_own_only(result: PolicyResult) -> PolicyResult:
     return replace(result, reasons=reasons)
 
 
-def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
-    """``batch`` itself, or a copy in which marks, which concern no model, stand for what the
-    guest's own virtual machines do.  Refuses what a kernel must not see.
+class OwnEvents(NamedTuple):
+    """A batch without what the guest's own virtual machines do, fit for kernels.
+
+    If several models consume a batch, :func:`own_events` need not look at it again for each.
+    """
+
+    events: EventBatch
+    harts: int
+    """All events are of harts below this number."""
+    lacks_virtual_machine: bool
+    """True if events were left out that prove that the guest has a virtual machine."""
+
+
+def own_events(batch: EventBatch | OwnEvents, machine: MachineModel) -> OwnEvents:
+    """Return ``batch``, or a copy in which marks, which concern no model, stand for what the
+    guest's own virtual machines do.  Refuse what a kernel must not see.
 
     :raises ModelError: when it is not a batch of events, names a hart that the machine does not
         have, or writes a ``satp`` that no register can hold.
     """
+    if isinstance(batch, OwnEvents):
+        if batch.harts == machine.harts:
+            return batch
+        again = own_events(batch.events, machine)
+        return again._replace(lacks_virtual_machine=batch.lacks_virtual_machine)
     if batch.dtype != EVENT or batch.ndim != 1:
         raise ModelError("not a one-dimensional array of hypervisor_model.events.EVENT")
     small = small_fields(batch)
@@ -354,8 +372,9 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
             f"a remote fence of hart {named.bit_length() - 1 + machine.harts}, but the machine has "
             f"{machine.harts}; set `harts` of the machine"
         )
-    virtual = of_virtual_machines(small)
+    virtual, lacks = of_virtual_machines(small), False
     if virtual.any():
+        lacks = show_virtual_machine(batch)
         batch = batch.copy()
         batch["kind"][virtual] = Kind.MARK
         small["kind"][virtual] = Kind.MARK
@@ -365,4 +384,4 @@ def own_events(batch: EventBatch, machine: MachineModel) -> EventBatch:
             raise ModelError(
                 f"satp {unsigned(value):#x} has a reserved MODE, which no register holds"
             )
-    return batch
+    return OwnEvents(batch, machine.harts, lacks)

@@ -110,6 +110,10 @@ def test_a_filter_of_no_accesses(capsys: pytest.CaptureFixture[str]) -> None:
             ["run", "micro", "--live", "--expect", "a", "--send", "b"],
             "--expect cannot be used together with --live; there you type yourself",
         ),
+        (
+            ["run", "micro", "--from-snapshot", "nothing.snap"],
+            "--from-snapshot ",
+        ),
         (["run", "micro", "--time-limit", "0"], "--time-limit is 0.0, not a number of seconds"),
     ],
 )
@@ -117,6 +121,38 @@ def test_what_is_wrong_is_named_as_it_is_typed(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _refused(capsys, *words).startswith(f"cosim: {said}")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--workload", "all"],
+            "--workload has no effect with --from-snapshot: the guest has booted",
+        ),
+        (["--append", "a"], "--append has no effect with --from-snapshot: the guest has booted"),
+        (["--net", "user"], "--net cannot be used together with --from-snapshot, which does not"),
+        (["--smp", "2"], "--smp cannot be used together with --from-snapshot, which does not hold"),
+        (["--live"], "--live cannot be used together with --from-snapshot: a snapshot's guest"),
+        (
+            ["--backend", "plugin", "--gdb", "x"],
+            "--gdb cannot be used together with --from-snapshot",
+        ),
+    ],
+)
+def test_what_a_snapshot_does_not_go_with(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "guest.snap"
+    file.touch()
+    given = ["run", "micro", "--from-snapshot", str(file), *words]
+    assert _refused(capsys, *given).startswith(f"cosim: {said}")
+
+
+@pytest.mark.parametrize("place", ["boot", "power-off"])
+def test_where_no_snapshot_can_be_made(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, "snapshot", "micro", "-o", "micro.snap", "--at", place)
+    assert said == f"cosim: --at cannot be {place}: name a place in between\n"
 
 
 def test_a_folder_of_results_for_a_guest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,16 +13,21 @@ from tests.system.cosim_process import Command, Home, run
 pytestmark = pytest.mark.system
 
 
-def test_a_panic_ends_the_run_at_once(tmp_path: Path) -> None:
-    kernel = bare_kernel.build("panic", tmp_path, bare_kernel.M_MODE)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("panic", "Kernel panic - not syncing: no init"),
+        ("panic_spins", "panic: could not find virtio disk; give it a disk with --disk"),
+    ],
+)
+def test_a_panic_ends_the_run_at_once(name: str, said: str, tmp_path: Path) -> None:
+    kernel = bare_kernel.build(name, tmp_path, bare_kernel.M_MODE)
     words = ["capture", "--kernel", str(kernel), "--bios", "none", "--memory", "128M"]
-    words += ["--backend", "plugin", "--from", "boot", "--time-limit", "40"]
+    words += ["--backend", "plugin", "--from", "boot", "--time-limit", "100"]
     home = Home(tmp_path / "home")
     ended = run([*words, "-o", str(tmp_path / "t")], home.environment())
     assert ended.status == 3, ended.stdout + ended.stderr
-    assert ended.line.startswith("the guest panicked: Kernel panic - not syncing: no init"), (
-        ended.stderr
-    )
+    assert ended.line.startswith(f"the guest panicked: {said}"), ended.stderr
     # The console's log says why; the recording is of no use any more.
     assert home.sessions() and home.leftovers() == []
 

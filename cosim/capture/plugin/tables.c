@@ -8,12 +8,15 @@ enum { NO_ROOT = -1 };
 struct page {
     uint32_t links[MAX_LEVELS]; /* what reaches it, by the level it is linked at */
     int root_level;
+    unsigned unset; /* entries in which an MMU may set A or D */
     uint64_t copy[ENTRIES]; /* its entries as events have shown them */
     struct page *next;      /* among the dropped ones */
 };
 
 static uint8_t *live_map;
 static struct page **pages; /* index: page number within RAM */
+/* Pages whose `unset` is not 0, a bit for each page of RAM. */
+static uint64_t *unset_map;
 /* Dropped pages that may still be looked at: a table that leads to itself is dropped while its own
  * links are followed. */
 static struct page *dropped;
@@ -30,7 +33,8 @@ void tables_open(struct tables_hooks given)
     size_t count = ram.size >> PAGE_BITS;
     live_map = calloc(count, 1);
     pages = calloc(count, sizeof(*pages));
-    if (!live_map || !pages) {
+    unset_map = calloc(count / 64 + 1, sizeof(*unset_map));
+    if (!live_map || !pages || !unset_map) {
         abort();
     }
     hooks = given;
@@ -57,6 +61,19 @@ static unsigned levels_of(const struct page *page)
     return levels;
 }
 
+/* Return true if an MMU may set A or D in the entry. */
+static bool is_unset(uint64_t entry)
+{
+    return pte_is_leaf(entry) && (entry & (PTE_A | PTE_D)) != (PTE_A | PTE_D);
+}
+
+static void note_unset(size_t page, unsigned count)
+{
+    uint64_t bit = 1ull << page % 64;
+    pages[page]->unset = count;
+    unset_map[page / 64] = count ? unset_map[page / 64] | bit : unset_map[page / 64] & ~bit;
+}
+
 static struct page *read_page(uint64_t pa, int level, bool root, const struct stamp *at)
 {
     struct page *page = calloc(1, sizeof(*page));
@@ -72,13 +89,16 @@ static struct page *read_page(uint64_t pa, int level, bool root, const struct st
     event->a = pa;
     event->b = level;
     event->sub = root;
+    unsigned unset = 0;
     for (int i = 0; i < ENTRIES; i++) {
         if (page->copy[i]) {
             event = emit(KIND_TABLE_ENTRY, at);
             event->a = pa + 8 * i;
             event->c = page->copy[i];
         }
+        unset += is_unset(page->copy[i]);
     }
+    note_unset(number(pa), unset);
     return page;
 }
 
@@ -114,6 +134,7 @@ static void drop_link(uint64_t pa, int level, const struct stamp *at)
     /* A table that links to itself may have been dropped by one of its own links. */
     if (pages[number(pa)] == page && levels_of(page) == 0) {
         emit(KIND_TABLE_DROP, at)->a = pa;
+        note_unset(number(pa), 0);
         pages[number(pa)] = NULL;
         live_map[number(pa)] = 0;
         page->next = dropped;
@@ -223,6 +244,7 @@ static void entry_written(uint64_t entry_pa, uint64_t pa, unsigned size, enum pt
     event->size = size < SIZE_MORE ? size : SIZE_MORE;
     event->flags = cont ? FLAG_CONT : 0;
     page->copy[i] = new;
+    note_unset(number(page_pa), page->unset - is_unset(old) + is_unset(new));
     /* A and D change no translation. */
     if (op != PTE_OP_HARDWARE_AD) {
         hooks.entry_written(entry_pa, levels_of(page), old);
@@ -297,26 +319,44 @@ static void note_found(size_t at, uint64_t entry)
     found[at] = entry;
 }
 
+/* Return the number of the first live page from `page` on; with `unset`, of those in which an MMU may
+ * set A or D.  If there is none, return the number of pages in RAM. */
+static size_t next_page(size_t page, bool unset)
+{
+    size_t count = ram.size >> PAGE_BITS;
+    while (page < count) {
+        uint64_t eight;
+        if (unset) {
+            uint64_t left = unset_map[page / 64] >> page % 64;
+            if (left) {
+                return page + __builtin_ctzll(left);
+            }
+            page = (page / 64 + 1) * 64;
+        } else if (page % 8 == 0 && page + 8 <= count &&
+                   (memcpy(&eight, &live_map[page], 8), eight == 0)) {
+            page += 8;
+        } else if (live_map[page]) {
+            return page;
+        } else {
+            page++;
+        }
+    }
+    return count;
+}
+
 /* Fill `found` with the entries that differ from their copies, by address: those that the MMU may
- * have changed, or the others.  Return how many there are. */
+ * have changed, or the others.  Return how many there are.  Guests fence often, so the former are
+ * looked for only where they can be. */
 static size_t find_changed(bool by_mmu)
 {
     bool sets_ad = hooks.mmu_sets_ad && hooks.mmu_sets_ad();
-    size_t count = 0;
+    size_t count = 0, end = ram.size >> PAGE_BITS;
     if (by_mmu && !sets_ad) {
         return 0;
     }
-    for (size_t i = 0; i < ram.size >> PAGE_BITS; i++) {
-        uint64_t eight;
-        if (i % 8 == 0 && i + 8 <= ram.size >> PAGE_BITS) {
-            memcpy(&eight, &live_map[i], 8);
-            if (eight == 0) {
-                i += 7;
-                continue;
-            }
-        }
+    for (size_t i = next_page(0, by_mmu); i < end; i = next_page(i + 1, by_mmu)) {
         const uint64_t *now = (const uint64_t *)(ram.bytes + (i << PAGE_BITS));
-        if (!live_map[i] || memcmp(now, pages[i]->copy, PAGE) == 0) {
+        if (memcmp(now, pages[i]->copy, PAGE) == 0) {
             continue;
         }
         for (int e = 0; e < ENTRIES; e++) {

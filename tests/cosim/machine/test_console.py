@@ -48,6 +48,16 @@ def test_a_pattern_is_seen_once(line: Line) -> None:
     _close(console, line)
 
 
+def test_a_dialogue_can_expect_what_was_printed_before(line: Line) -> None:
+    console = Console(line[0], None, before="guest# ")
+    assert not console.seen("guest# ")
+    assert console.last_line() == "guest# "
+    assert console.expect("guest# ", 5) == "guest# "
+    line[1].write(b"guest# ")
+    assert console.expect("guest# ", 5) == "guest# "
+    _close(console, line)
+
+
 def test_a_pattern_in_two_pieces(line: Line) -> None:
     console = Console(line[0], None)
     line[1].write(b"log")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-
 import numpy as np
 
-from cosim.debugger.rsp import frame
 from cosim.machine import waits
 from cosim.machine.waits import Linked
 
@@ -41,30 +37,5 @@ def test_a_page_has_a_point_wherever_it_runs() -> None:
     assert waits.points([BASE + 0x2000], [kernel]) == {BASE + 0x2FFF, 0xFFFF_FFFF_8000_1FFF}
 
 
-def _stub(line: socket.socket, answers: list[bytes], heard: list[bytes]) -> None:
-    for answer in answers:
-        heard.append(line.recv(100))
-        line.sendall(answer)
-    line.close()
-
-
-def _insert(*answers: bytes) -> tuple[bool, list[bytes]]:
-    ours, theirs = socket.socketpair()
-    heard: list[bytes] = []
-    thread = threading.Thread(target=_stub, args=(theirs, list(answers), heard))
-    thread.start()
-    with ours:
-        done = waits.insert(ours, [0xFFF, 0x1FFF])
-    thread.join()
-    return done, heard
-
-
-def test_points_are_inserted_one_after_the_other() -> None:
-    done, heard = _insert(b"+$OK#9a", b"+$OK#9a")
-    assert done
-    assert heard == [frame(b"Z0,fff,4"), frame(b"Z0,1fff,4")]
-
-
-def test_a_refusal_or_an_end_is_reported() -> None:
-    assert not _insert(b"+$E22#a9")[0]
-    assert not _insert(b"+$OK#9a")[0]
+def test_a_point_is_a_breakpoint() -> None:
+    assert waits.breakpoints([0xFFF, 0x1FFF]) == [b"Z0,fff,4", b"Z0,1fff,4"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cosim.machine.configuration import RAM_BASE
-from cosim.session.trap_loop import _NAMES, TrapLoop, _loop
+from cosim.machine.waits import Linked
+from cosim.session.trap_loop import _NAMES, TrapLoop, _loop, jumps_to_itself
 from hypervisor_model.isa import causes, pte
 
 _VECTOR = RAM_BASE + 0x1074
@@ -63,3 +64,16 @@ def test_whether_the_tables_leave_a_and_d_to_the_hardware(
     assert TrapLoop("s", _VECTOR, cause, _VECTOR, _SATP)._needs_hardware(ram) is hardware
     # Nothing is mapped there.
     assert not TrapLoop("s", _VECTOR, cause, 0, _SATP)._needs_hardware(ram)
+
+
+def test_a_jump_to_itself_is_found_where_the_kernel_runs() -> None:
+    ram = np.zeros(512, dtype=np.int64)
+    content = ram.view(np.uint8)
+    content[0x102:0x104] = (0x01, 0xA0)  # c.j 0
+    content[0x204:0x208] = (0x6F, 0, 0, 0)  # j 0
+    high = Linked(RAM_BASE, 4096, 0xFFFF_FFFF_8000_0000)
+    assert jumps_to_itself(RAM_BASE + 0x102, ram, ())
+    assert jumps_to_itself(0xFFFF_FFFF_8000_0204, ram, (high,))
+    assert not jumps_to_itself(0xFFFF_FFFF_8000_0204, ram, ())
+    for pc in (RAM_BASE + 0x100, RAM_BASE + 0x104, RAM_BASE + 4094, RAM_BASE + 4096, 0):
+        assert not jumps_to_itself(pc, ram, (high,))

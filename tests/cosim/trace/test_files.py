@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,18 @@ def test_half_a_surrogate_in_a_name_is_made_text(tmp_path: Path) -> None:
         writer.name({1: Process(5, "a\ud800")})
         writer.close(ENDING)
     assert TraceReader(tmp_path / "t").processes == {1: Process(5, "a\\ud800")}
+
+
+def test_writing_does_not_import_pandas() -> None:
+    # Arrow imports it if it can, and a short capture would wait for it.
+    code = (
+        "import sys; from cosim.trace import schema; from hypervisor_model.events import *;"
+        "batch = empty(1); batch['kind'] = Kind.FENCE; schema.CURRENT.encode(batch, 0);"
+        "print('pandas' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code]
+    said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert said == "False\n"
 
 
 def test_an_old_block_is_written_before_it_is_full(tmp_path: Path) -> None:

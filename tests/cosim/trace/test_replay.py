@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from cosim.errors import UsageError
 from cosim.models import model_options
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Ending, Origin
-from cosim.trace.manifest import NAME
+from cosim.trace.manifest import NAME, TraceDamage
+from cosim.trace.replay import read_ahead
 from cosim.trace.writer import TraceWriter
-from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.events import EventBatch, Kind, empty
 from hypervisor_model.policies import MachineModel, Stream, make
 from hypervisor_model.policies.machine import MODELLED
 from hypervisor_model.tlb import TlbConfig
@@ -320,3 +322,18 @@ def test_a_pipeline_knows_the_exits_so_far(stream: EventBatch) -> None:
     document = pipeline.document(ENDING)
     assert pipeline.exits()["shadow"] == document["policies"]["shadow"]["exits"]["total"]
     assert pipeline.illegal == 0
+
+
+def test_batches_that_are_read_ahead_come_in_order_and_their_errors_in_their_place() -> None:
+    def batches(count: int) -> Iterator[EventBatch]:
+        for number in range(count):
+            yield empty(number)
+        raise TraceDamage("the next segment is damaged")
+
+    seen = []
+    with pytest.raises(TraceDamage):
+        for batch in read_ahead(batches(5)):
+            seen.append(len(batch))
+    assert seen == [0, 1, 2, 3, 4]
+    assert next(read_ahead(iter([empty(7)]))).shape == (7,), "one that is given up half-way ends"
+    assert list(read_ahead(iter([]))) == []

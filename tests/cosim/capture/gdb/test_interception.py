@@ -115,7 +115,12 @@ class Run:
         )
         self.stub = fake.connect()
         self.interception = Interception(
-            self.stub, self.layout, self.batches.append, stepping=stepping, told=told
+            self.stub,
+            self.layout,
+            self.batches.append,
+            stepping=stepping,
+            told=told,
+            hart=fake,
         )
 
     def begin(self) -> Run:

@@ -1,0 +1,175 @@
+"""Sweeps with real workers: killed ones, a scheduler that is there, faults, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sweep_kills
+from bench_replay import synthetic
+from click.testing import CliRunner
+from distributed import LocalCluster
+
+from cosim.cli import cosim
+from cosim.errors import ClusterError, UsageError
+from cosim.run import batch
+from cosim.sweep import cluster, conduct, engine, result_files, worker
+from cosim.sweep.task_plan import Task
+from cosim.sweep.worker import TaskReport, run_task
+from tests.system.cosim_process import Command, Home
+
+pytestmark = pytest.mark.system
+
+TASKS = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small trace and a sweep file of 20 tasks over it."""
+    made = tmp_path_factory.mktemp("sweep")
+    synthetic(made / "made", 20_000)
+    sweep_kills.write_file(made, TASKS, ["native"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """The address of a scheduler with one worker, both in this process."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
+        dashboard_address=None, worker_dashboard_address=None,
+    ) as local:  # fmt: skip
+        yield local.scheduler_address
+
+
+def sweep(folder: Path, output: str, *words: str) -> Any:
+    """Run the command in this process; return its exit status, or raise its error."""
+    given = ["sweep", str(folder / "kills.toml"), "-o", str(folder / output), *words]
+    return CliRunner().invoke(cosim, given, standalone_mode=False, catch_exceptions=False)
+
+
+def dying_at(folder: Path, *counts: int) -> Callable[[Task], TaskReport]:
+    """Return what runs a task, and kills its own worker once at each of these counts of results.
+
+    Every other worker dies after it has written its rows, before it could say so.
+    """
+    folder.mkdir()
+    for count in counts:
+        (folder / f"die-{count}").touch()
+
+    def run(task: Task) -> TaskReport:
+        there = len(list((folder / "results").glob("*.parquet")))
+        for number, count in enumerate(counts):
+            try:
+                if there >= count:
+                    (folder / f"die-{count}").unlink()
+                    if number % 2:
+                        run_task(task)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            except FileNotFoundError:
+                continue
+        return run_task(task)
+
+    # A worker gets it by value, as it cannot import this module.
+    return run
+
+
+def test_workers_that_die_change_nothing(
+    folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sweep(folder, "calm", "--scheduler", scheduler).return_value == 0
+    run = dying_at(folder / "stormy", 3, 11)
+    monkeypatch.setattr(conduct, "work_off", partial(engine.work_off, run=run))
+    stormy = sweep(folder, "stormy")
+    assert stormy.return_value == 0, stormy.output
+    assert not list((folder / "stormy").glob("die-*"))
+    calm = sweep_kills.table(folder / "calm")
+    assert len(calm) == TASKS
+    assert sweep_kills.table(folder / "stormy") == calm
+
+
+def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(folder: Path, tmp_path: Path) -> None:
+    home = Home(tmp_path, plugin=False)
+    # Far more tasks than are done before it is interrupted.
+    (tmp_path / "made").symlink_to(folder / "made")
+    file = sweep_kills.write_file(tmp_path, 3000, ["native"])
+    results = tmp_path / "out" / "results"
+    words = ["sweep", str(file), "-o", str(tmp_path / "out")]
+    with Command(words, home.environment()) as command:
+        command.until(lambda: any(results.glob("*.parquet")), "the first task has ended")
+        command.send(signal.SIGINT)
+        ended = command.end()
+        command.assert_gone()
+    assert (ended.status, ended.stderr.splitlines()[-1]) == (130, "cosim: interrupted")
+    looked = CliRunner().invoke(cosim, [*words, "--dry-run", "--json"], standalone_mode=False)
+    done = len(list(results.glob("*.parquet")))
+    assert json.loads(looked.output)["done_already"] == done > 0
+    assert json.loads((tmp_path / "out" / "sweep.json").read_text())["status"] == "interrupted"
+
+
+def test_there_is_nothing_left_to_do(folder: Path) -> None:
+    """No worker is started for that."""
+    done = sweep(folder, "calm")
+    assert f"{TASKS} of {TASKS} rows are there, 0 of them new" in done.output
+
+
+def test_a_worker_that_is_not_fit_is_named_before_anything_starts(
+    folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "code_version", lambda: "f" * 32)
+    with pytest.raises(ClusterError, match=r"worker tcp://\S+ has another version of the tool"):
+        sweep(folder, "unfit", "--scheduler", scheduler)
+    monkeypatch.undo()
+
+    def unseen(path: str) -> None:
+        raise UsageError(f"{path}: no such folder")
+
+    monkeypatch.setattr(worker, "open_trace", unseen)
+    with pytest.raises(ClusterError, match=r"cannot use a trace: \S+/made: no such folder"):
+        sweep(folder, "unfit", "--scheduler", scheduler)
+    assert not list((folder / "unfit" / "results").iterdir())
+
+
+def test_a_failed_task_leaves_the_others_alone(
+    folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    first = result_files.write_rows
+
+    def once(place: Path, name: str, rows: Any) -> None:
+        monkeypatch.setattr(worker, "write_rows", first)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(worker, "write_rows", once)
+    done = sweep(folder, "hurt", "--scheduler", scheduler)
+    assert done.return_value == 3
+    assert f"{TASKS - 1} of {TASKS} rows are there" in done.output
+    (log,) = (folder / "hurt" / "failures").iterdir()
+    assert "No space left on device" in log.read_text()
+    again = sweep(folder, "hurt", "--scheduler", scheduler)
+    assert again.return_value == 0
+    assert f"{TASKS} of {TASKS} rows are there, 1 of them new" in again.output
+
+
+def test_faults_before_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_ANSWER", 1.0)
+    with pytest.raises(ClusterError, match="no scheduler of Dask answers there"):
+        sweep(folder, "none", "--scheduler", "tcp://127.0.0.1:1")
+    with batch.sole(folder / "calm"), pytest.raises(UsageError, match="another cosim process"):
+        sweep(folder, "calm")
+
+
+def test_a_trace_that_changed_under_its_name_is_refused(folder: Path) -> None:
+    (folder / "made").rename(folder / "kept")
+    synthetic(folder / "made", 30_000)
+    try:
+        with pytest.raises(UsageError, match="is not the trace made that the sweep"):
+            sweep(folder, "calm")
+    finally:
+        (folder / "made").rename(folder / "other")
+        (folder / "kept").rename(folder / "made")
