@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import socket
 import subprocess
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import IO
 
 REGION = "us-east-1"
+_SERVES = re.compile(rb"\[http://([0-9.:]+)/\]")
 
 
 class S3Server:
@@ -47,27 +52,30 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     """A server that ends with the context; a folder in ``folder`` is a bucket."""
     program = Path(str(files("rclone_api"))) / "bin" / "rclone"
     key, secret = f"KEY{secrets.token_hex(8)}", f"SECRET{secrets.token_hex(16)}"
-    with subprocess.Popen(
-        [
-            *(str(program), "serve", "s3", "--config", "/dev/null", "--addr", "127.0.0.1:0"),
-            *("--auth-key", f"{key},{secret}", "--dir-cache-time", "0s"),
-            str(folder),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
+    # A file and no pipe: nothing has to read it to its end.
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [
+                *(str(program), "serve", "s3", "--config", "/dev/null", "--addr", "127.0.0.1:0"),
+                *("--auth-key", f"{key},{secret}", "--dir-cache-time", "0s"),
+                str(folder),
+            ],
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        ) as process,
+    ):
         try:
-            for line in process.stderr:
-                found = re.search(r"\[http://([0-9.:]+)/\]", line)
-                if found:
-                    break
-            else:
-                raise AssertionError("the S3 server did not start")
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            yield S3Server(folder, found[1], key, secret)
+            while (found := _SERVES.search(_said(log))) is None:
+                assert process.poll() is None, "the S3 server did not start"
+                time.sleep(0.02)
+            yield S3Server(folder, found[1].decode(), key, secret)
         finally:
             process.kill()
+
+
+def _said(log: IO[bytes]) -> bytes:
+    return os.pread(log.fileno(), 1 << 16, 0)
 
 
 class Wire:

@@ -73,6 +73,8 @@ class _Known:
     comm: bytes = b""
     left: bool = False
     """True if a hart has left the address space, so its name stands."""
+    over: bool = False
+    """True if the task has got another number since."""
 
 
 class Processes:
@@ -109,7 +111,7 @@ class Processes:
             return 0
         root = int(_root(satp))
         number = self._by_root.get(root, 0)
-        if not number or not self._is_same(satp, number) or not self._owns(satp, number, root):
+        if not (number and self._is_same(satp, number) and self._owns(satp, number, root)):
             number = self._search(satp, root)
         if number:
             number = self._named(satp, number)
@@ -131,9 +133,11 @@ class Processes:
             self._known[number - 1].left = True
 
     def _is_same(self, satp: int, number: int) -> bool:
-        """Return True if the task is still the one that had the number."""
+        """Return True if the task is still the one that had the number, and has no later one."""
         assert self._layout is not None
         known = self._known[number - 1]
+        if known.over:
+            return False
         pid = self._read(satp, known.task + self._layout.pid, 4)
         return pid is not None and int.from_bytes(pid, "little") == known.pid
 
@@ -161,10 +165,19 @@ class Processes:
                 pid = int.from_bytes(self._read(satp, task + layout.pid, 4) or b"", "little")
                 if not 0 < pid <= LARGEST_PID:
                     break
-                self._known.append(_Known(task, pid))
-                return len(self._known)
+                return self._add(_Known(task, pid))
             link = self._word(satp, link)
         return 0
+
+    def _add(self, fresh: _Known) -> int:
+        """Return the number of ``fresh``, the latest of its task."""
+        for known in reversed(self._known):
+            # A task that execs may come back to a root that it had before.
+            if (known.task, known.pid) == (fresh.task, fresh.pid):
+                known.over = True
+                break
+        self._known.append(fresh)
+        return len(self._known)
 
     def _named(self, satp: int, number: int) -> int:
         """Read the name of the process; return the number, or a new one if its name stands."""
@@ -175,8 +188,7 @@ class Processes:
             return number
         if known.left:
             known = _Known(known.task, known.pid)
-            self._known.append(known)
-            number = len(self._known)
+            number = self._add(known)
         known.comm = comm
         return number
 

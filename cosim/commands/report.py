@@ -9,6 +9,7 @@ import click
 from cosim.commands.trace_place import TracePlace
 from cosim.errors import UsageError
 from cosim.output import note, print_json, print_table, progress
+from cosim.sweep.state_file import is_sweep
 from cosim.trace.location import Location
 
 
@@ -28,18 +29,23 @@ from cosim.trace.location import Location
 def command(path: Path | Location, output: Path | None, as_json: bool) -> None:
     """Make one self-contained HTML page of PATH, and print its tables.
 
-    PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run or of
-    `cosim reproduce`, or a trace (its folder or URI), which is replayed with the default models.
+    PATH is a result (the JSON of `cosim run` or `cosim replay`), the folder of a run, of
+    `cosim reproduce` or of `cosim sweep`, or a trace (its folder or URI), which is replayed with
+    the default models.
     By default the page of a file is beside it, with the suffix .html; the page of a folder is
     report.html in it.  The page needs no network and no script.
     """
     from cosim.report import from_path, renderers
     from cosim.report.renderers import terminal
+    from cosim.sweep import sweep_report
 
     target = output or _beside(path)
     renderers.for_file(target)
     with progress("report") as step:
-        report = from_path.load(path, step)
+        if isinstance(path, Path) and is_sweep(path):
+            report = sweep_report.build(path)
+        else:
+            report = from_path.load(path, step)
     size = renderers.write(report, target)
     if as_json:
         sections = [section.slug for section in report.sections]

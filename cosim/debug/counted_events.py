@@ -8,14 +8,15 @@ the count of an event is a lower bound until the re-execution has been there
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Kind
+from cosim.capture.processes import Process
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, EventBatch, Kind, Satp
 from hypervisor_model.jit import unsigned
 
 
@@ -35,10 +36,20 @@ class Timeline:
     :param events: as the plugin told them.
     :param before: instructions before the region that QEMU counts and that did not retire.
     :param calls: how many instructions had retired at each such instruction since.
+    :param processes: the processes, by the number in SATP_WRITE events.
     """
 
-    def __init__(self, events: EventBatch, before: int, calls: Sequence[int]) -> None:
+    def __init__(
+        self,
+        events: EventBatch,
+        before: int,
+        calls: Sequence[int],
+        processes: Mapping[int, Process] | None = None,
+    ) -> None:
         self.events = events
+        self.processes = processes or {}
+        loads = (events["kind"] == int(Kind.SATP_WRITE)) & (events["sub"] == int(Satp.SATP))
+        self._loads = np.flatnonzero(loads)
         icount = np.asarray(events["icount"], np.int64)
         further = np.searchsorted(np.asarray(calls, np.int64), icount, side="right")
         self._counts: NDArray[np.int64] = icount + before + further
@@ -66,6 +77,15 @@ class Timeline:
         # An instruction that faults does not count.  Its handler begins at the same count.
         here = [unsigned(int(pc)) == now.pc for pc in self.events["pc"][first:last]]
         return first + here.index(True) if True in here else last
+
+    def process(self, event: int) -> Process | None:
+        """Return the process that owns the address space loaded before ``event``.
+
+        None if it is not known.  A recorded guest has one hart.
+        """
+        before = int(np.searchsorted(self._loads, event, side="left"))
+        last = self.events[self._loads[before - 1]] if before else None
+        return None if last is None else self.processes.get(int(last["c"]))
 
     def select(self, kinds: Sequence[Kind], subs: Sequence[int] | None = None) -> NDArray[np.int64]:
         """Return the numbers of the events of these kinds that the guest's own instructions made.

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from cosim.capture.processes import Process
 from cosim.debug.analysis import Analysis
 from cosim.debug.counted_events import Place, Timeline, following
 from cosim.debug.gdb_line import Aim, GdbLine
@@ -168,6 +169,14 @@ class Debuggee:
                 "`cosim debug --kernel FILE`"
             )
         return self._recording
+
+    def process(self) -> Process | None:
+        """Return the process that owns the address space that the guest runs in.
+
+        None if it is not known, as without a recorded run.
+        """
+        recording = self._recording
+        return None if recording is None else recording.timeline.process(recording.happened)
 
     @property
     def shares_ram(self) -> bool:

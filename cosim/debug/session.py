@@ -65,7 +65,7 @@ def debug_recorded(
     recorded, heard = _record(plan, log, folder, note)
     begin, end = heard.begin, heard.end
     before = 0 if begin is None else begin.instructions - begin.retired
-    timeline = Timeline(heard.events(), before, heard.calls)
+    timeline = Timeline(heard.events(), before, heard.calls, heard.processes)
     first = None if begin is None else Place(begin.instructions, begin.pc)
     last = None
     if end is not None:

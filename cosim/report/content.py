@@ -8,6 +8,7 @@ shows one.  Neither knows the other, so that a further output is one new file in
         Paragraphs              sentences
         Table                   rows of cells
         PlotGroup               plots, which also give their numbers as tables
+        HeatMap                 a table whose numbers are shaded by size
         FlameGraph              what one count consists of
         Listing                 lines that must stay as they are
         Notes                   short remarks, one a line
@@ -98,6 +99,20 @@ class Table(Part):
             self.rule_before,
             detail=self.detail,
         )
+
+
+@dataclass(frozen=True)
+class HeatMap(Part):
+    """A table over two parameters; an output that can do so shades its numbers by their size."""
+
+    table: Table
+
+    def share(self, cell: Cell) -> float | None:
+        """Return where the number of ``cell`` lies between the smallest (0) and the largest (1)."""
+        values = [c.value for row in self.table.rows for c in row[1:] if c.value is not None]
+        if cell.value is None or min(values) == max(values):
+            return None
+        return (cell.value - min(values)) / (max(values) - min(values))
 
 
 @dataclass(frozen=True)

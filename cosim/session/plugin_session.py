@@ -154,7 +154,8 @@ class PluginSession:
     @property
     def processes(self) -> Mapping[int, Process]:
         """The processes that own address spaces, by the number in SATP_WRITE events."""
-        return self._source.processes
+        # Another thread may read ahead.
+        return dict(self._source.processes)
 
     def _run(self) -> None:
         plan = self._plan

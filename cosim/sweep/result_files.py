@@ -28,13 +28,13 @@ import pyarrow.parquet as pq
 from cosim.errors import StorageError
 from cosim.files import write_atomically, writing
 from cosim.sweep.row_schema import SCHEMA, Row
+from cosim.sweep.state_file import NAME as STATE
 
 RESULTS = "results"
 SUPERSEDED = "superseded"
 FAILURES = "failures"
 CAPTURES = "captures"
 SCRATCH = "scratch"
-STATE = "sweep.json"
 
 
 def write_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ _COMMON = ("event", "icount", "hart", "priv", "pc")
 """The columns that each view begins with."""
 
 
-_ONE_SELECT = "the query must be one SELECT; a trace is read-only"
+_ONE_SELECT = "the query must be one SELECT; the data are read-only"
 _HEXADECIMAL = re.compile(rb"0[xX]([0-9a-fA-F]+)\b")
 
 
@@ -116,8 +117,32 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     :raises StorageError: when object storage does not give one.
     """
     folder = ExitStack()
-    connection = _connect(trace, folder)
     try:
+        connection = _connect(trace, folder)
+        return select(connection, sql, limit, ["events", *VIEWS])
+    except UsageError as error:
+        lost = trace.location.lost_while_scanned(str(error.__cause__ or ""))
+        if lost is not None:
+            raise lost from None
+        raise
+    finally:
+        folder.close()
+
+
+def select(connection: Any, sql: str, limit: int | None, views: Sequence[str]) -> Rows:
+    """Return the answer of one SELECT, at most ``limit`` rows of it, and close the connection.
+
+    :param connection: of DuckDB, with nothing in reach but what a query may read.
+    :param views: the names of what can be read, for messages.
+    :raises UsageError: when the SQL is wrong or would do more than read.
+    """
+    try:
+        for setting in (
+            "python_enable_replacements = false",
+            "enable_external_access = false",
+            "lock_configuration = true",
+        ):
+            connection.execute(f"SET {setting}")
         statements = connection.extract_statements(_decimal(sql))
         if len(statements) != 1 or statements[0].type not in (
             duckdb.StatementType.SELECT,
@@ -133,17 +158,12 @@ def run(trace: TraceReader, sql: str, limit: int | None = None) -> Rows:
     except duckdb.TransactionException as error:
         raise UsageError(_ONE_SELECT) from error
     except duckdb.Error as error:
-        lost = trace.location.lost_while_scanned(str(error))
-        if lost is not None:
-            raise lost from None
         text = str(error).splitlines()[0]
         if isinstance(error, duckdb.ParserException | duckdb.CatalogException):
-            tables = ", ".join(["events", *VIEWS])
-            raise UsageError(f"{text} (views: {tables})") from error
+            raise UsageError(f"{text} (views: {', '.join(views)})") from error
         raise UsageError(text) from error
     finally:
         connection.close()
-        folder.close()
     shown = rows if limit is None else rows[:limit]
     plain = [[_plain(value) for value in row] for row in shown]
     return Rows(columns, addresses, plain, more=len(rows) > len(shown))
@@ -178,12 +198,6 @@ def _connect(trace: TraceReader, folder: ExitStack) -> Any:
         connection.execute(
             f"CREATE VIEW {name} AS SELECT {columns} FROM events WHERE kind = '{kind}'"
         )
-    for setting in (
-        "python_enable_replacements = false",
-        "enable_external_access = false",
-        "lock_configuration = true",
-    ):
-        connection.execute(f"SET {setting}")
     return connection
 
 

@@ -18,6 +18,7 @@ from cosim.cli import cosim
 from cosim.debug.commands import COMMANDS
 from cosim.paths import SOURCE
 from tests.cosim.streams import arbitrary_batch, write_trace
+from tests.cosim.sweep.made_rows import folder_of, made
 
 _DOCUMENTS = sorted(
     file
@@ -102,7 +103,11 @@ _SUMMARIES = [line for _, line in _lines() if _is_a_summary(line)]
 
 @pytest.fixture
 def with_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a trace in `DIR` and `t`, as documents and help texts call it."""
+    """A working folder with a trace in `DIR` and `t`, as documents and help texts call it.
+
+    A sweep is in `tlbs`.
+    """
+    folder_of(tmp_path / "tlbs", list(made()))
     for name in ("DIR", "t"):
         write_trace(tmp_path / name, arbitrary_batch(200, seed=1))
     monkeypatch.chdir(tmp_path)

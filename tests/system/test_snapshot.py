@@ -2,86 +2,98 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cosim import cli
+from cosim.machine import snapshot
+from cosim.run.backend_options import BackendOptions
+from cosim.run.run_spec import Exchange, RunSpec
+from cosim.session.backends.both import Both
+from cosim.session.backends.plugin import Plugin
+from cosim.session.execution import capture
+from cosim.session.protocol import Watchers
 from cosim.trace.reader import TraceReader
-from hypervisor_model.events import EVENT, Kind
+from hypervisor_model.events import Kind
 from tests.system import bare_kernel
-from tests.system.cosim_process import Ended, Home, run
 
 pytestmark = pytest.mark.system
 
 USAGE = 2
-MACHINE = ("--bios", "none", "--memory", "32M")
-DIALOGUE = ("--expect", "ready> ", "--send", "x")
 
 
 @dataclass(frozen=True)
 class Saved:
     """A kernel, and a snapshot of it."""
 
-    home: Home
     kernel: Path
     file: Path
 
-    def cosim(self, command: str, *options: str | Path) -> Ended:
-        return run([command, "--kernel", self.kernel, *MACHINE, *options], self.home.environment())
+    def machine(self, memory: str = "32M") -> list[str]:
+        """The options of its machine."""
+        return ["--kernel", str(self.kernel), "--bios", "none", "--memory", memory]
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("snapshot")
     kernel = bare_kernel.build("snapshot", folder, bare_kernel.M_MODE)
-    made = Saved(Home(folder / "home"), kernel, folder / "kernel.snap")
-    ended = made.cosim("snapshot", "--at", "waiting", "-o", made.file, "--json")
-    assert ended.status == 0, ended.stderr
-    assert ended.document["bytes"] == made.file.stat().st_size
-    # Both timers were to come.
-    assert sum(command[0] in "PM" for command in ended.document["timers"]) == 2
+    made = Saved(kernel, folder / "kernel.snap")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setenv("COSIM_CACHE", str(folder / "cache"))
+        cli.main(["snapshot", *made.machine(), "--at", "waiting", "-o", str(made.file)])
+    assert ended.value.code == 0
+    assert not list((folder / "cache").glob("sessions/*"))
+    # Both timers were still to come.
+    assert len([one for one in snapshot.read_head(made.file).timers if one[0] in "PM"]) == 2
     return made
 
 
-def _captured(saved: Saved, folder: Path, *where: str | Path) -> tuple[list[object], int]:
-    """The events without their counts of instructions, and the instructions of the region."""
-    ended = saved.cosim(
-        "capture",
-        *(*where, "--backend", "plugin", *DIALOGUE, "--json", "-o", folder / "trace"),
-        *("--logs", folder / "logs"),
+def _captured(
+    saved: Saved, folder: Path, backend: BackendOptions, **where: Any
+) -> tuple[dict[str, Any], list[dict[str, int]]]:
+    """The document, and the events without their counts of instructions."""
+    spec = RunSpec(
+        name="snapshot",
+        backend=backend,
+        kernel=saved.kernel,
+        bios="none",
+        memory="32M",
+        console=(Exchange("ready> ", "x"),),
     )
-    assert ended.status == 0, ended.stderr
-    assert ended.stderr == ""
-    (log,) = (folder / "logs").glob("*.console.log")
-    assert log.read_text().endswith("x")
+    folder.mkdir()
+    outcome = capture(replace(spec, **where), folder, folder / "trace", Watchers())
+    assert outcome.error is None and outcome.document is not None
+    for log in folder.glob("*.console.log"):
+        assert log.read_text().endswith("x")
     events = np.concatenate(list(TraceReader(folder / "trace").batches()))
-    fields = [name for name in EVENT.names or () if name != "icount"]
-    return events[fields].tolist(), ended.document["region"]["instructions"]
+    fields = [name for name in events.dtype.names or () if name != "icount"]
+    return dict(outcome.document), [dict(zip(fields, one, strict=True)) for one in events[fields]]
 
 
 def test_the_guest_goes_on_as_if_it_had_not_been_saved(saved: Saved, tmp_path: Path) -> None:
-    whole, executed = _captured(saved, tmp_path / "whole", "--from", "waiting")
-    again, executed_again = _captured(saved, tmp_path / "again", "--from-snapshot", saved.file)
-    assert sum(event[4] == Kind.FENCE for event in whole) == 4  # type: ignore[index]
+    _, whole = _captured(saved, tmp_path / "whole", Plugin(), region_from="waiting")
+    document, again = _captured(saved, tmp_path / "again", Plugin(), snapshot=saved.file)
+    assert [event["kind"] for event in whole].count(Kind.FENCE) == 4
     assert again == whole
-    assert executed and executed_again
+    start = document["guest"]["snapshot"]
+    assert start == {
+        "file": str(saved.file),
+        "sha256": snapshot.checksum(saved.file),
+        "at": "waiting",
+    }
 
 
-def test_both_sources_see_the_same_events(saved: Saved) -> None:
-    ended = saved.cosim(
-        "run", "--from-snapshot", saved.file, *DIALOGUE, "--model", "native", "--json"
-    )
-    assert ended.status == 0, ended.stderr
-    document = ended.document
+def test_both_sources_see_the_same_events(saved: Saved, tmp_path: Path) -> None:
+    document, _ = _captured(saved, tmp_path / "both", Both(), snapshot=saved.file)
     assert document["events"]["fence"]["all"] == 4
     # The fences, and what satp holds at the beginning.
     assert document["agreement"]["events"] == 5
     assert document["agreement"]["difference"] is None
-    assert document["guest"]["snapshot"]["at"] == "waiting"
-    assert len(document["guest"]["snapshot"]["sha256"]) == 64
 
 
 @pytest.mark.parametrize(
@@ -100,19 +112,19 @@ def test_another_machine_and_a_cut_file_are_refused(
     file: str,
     memory: str,
     said: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name, value in saved.home.environment().items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path))
     path = saved.file.with_name(file)
     if not path.exists():
         path.write_bytes(saved.file.read_bytes()[:-5])
+    words = ["capture", *saved.machine(memory), "--backend", "gdb", "-o", str(tmp_path / "trace")]
     with pytest.raises(SystemExit) as ended:
-        words = ["run", "--kernel", str(saved.kernel), "--bios", "none", "--memory", memory]
-        cli.main([*words, "--model", "native", "--from-snapshot", str(path)])
+        cli.main([*words, "--from-snapshot", str(path)])
     line = capsys.readouterr().err
     assert ended.value.code == USAGE
     assert line.count("\n") == 1
     assert f"{path} {said}" in line
-    assert saved.home.leftovers() == []
+    assert not (tmp_path / "trace").exists()

@@ -126,9 +126,10 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     instruction, code_at = seen
     kind = instruction.kind
     pc, behind = _word(event.pc), _word(event.pc + instruction.length)
-    plain = Plain(event.pc, event.priv, instruction, code_at, pc, behind)
     if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
-        return plain if points.is_break(event.pc) else None
+        if not points.is_break(event.pc):
+            return None
+        return Plain(event.pc, event.priv, instruction, code_at, pc, behind)
     if event.kind != Kind.PTE_WRITE or instruction.base is None:
         return None
     if kind is not InstructionKind.STORE and kind is not InstructionKind.AMO:
@@ -140,7 +141,8 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
     register = _WORD * instruction.base
-    return plain._replace(
+    return Plain(
+        *(event.pc, event.priv, instruction, code_at, pc, behind),
         step=ready(b"z2,%x,1000" % watch, b"vCont;s"),
         onward=ready(b"Z2,%x,1000" % watch, CONTINUE),
         watch=watch,

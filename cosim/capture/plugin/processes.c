@@ -14,6 +14,7 @@ struct process {
     uint32_t pid;
     char comm[sizeof(((struct named_process *)NULL)->name)];
     bool left; /* a hart has left the address space, so its name stands */
+    bool over; /* the task has got another number since */
 };
 
 static struct process *found; /* the one with number n is n - 1 */
@@ -75,6 +76,13 @@ static uint32_t add(uint64_t task, uint32_t pid)
         found = realloc(found, room * sizeof(*found));
         if (!found) {
             abort();
+        }
+    }
+    /* A task that execs may come back to a root that it had before. */
+    for (uint32_t i = count; i-- > 0;) {
+        if (found[i].task == task && found[i].pid == pid) {
+            found[i].over = true;
+            break;
         }
     }
     found[count] = (struct process){.task = task, .pid = pid};
@@ -139,7 +147,7 @@ uint32_t process_loaded(uint64_t satp)
         return 0;
     }
     uint64_t root = atp_root(satp);
-    if (!*number || !is_same(satp, *number) ||
+    if (!*number || found[*number - 1].over || !is_same(satp, *number) ||
         root_of(satp, found[*number - 1].task) != root) {
         *number = search(satp, root);
     }
@@ -152,7 +160,8 @@ uint32_t process_loaded(uint64_t satp)
 void process_leaves(uint64_t satp)
 {
     uint32_t *number = place_of(satp);
-    if (!number || !*number || found[*number - 1].left || !is_same(satp, *number)) {
+    if (!number || !*number || found[*number - 1].left || found[*number - 1].over ||
+        !is_same(satp, *number)) {
         return;
     }
     uint64_t task = found[*number - 1].task, mm;

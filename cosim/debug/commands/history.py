@@ -186,7 +186,8 @@ def rule(recording: Recording, kind: str) -> StopRule:
         return StopRule(numbers, lambda n: f"fence: {describe.details(events[n], {})}")
     if kind == "satp":
         numbers = timeline.select([Kind.SATP_WRITE])
-        return StopRule(numbers, lambda n: f"satp write: {describe.details(events[n], {})}")
+        named = timeline.processes
+        return StopRule(numbers, lambda n: f"satp write: {describe.details(events[n], {}, named)}")
     rows: dict[int, str] = {}
     note = ""
     if kind == "finding":

@@ -70,6 +70,8 @@ def maps(
 ) -> Answer:
     """List the mapped ranges; neighbours that are mapped alike are one.
 
+    In a recorded Linux, the last line names the process that owns them.
+
     Example: paging maps --user --has w
     """
     if diff and since is not None:
@@ -93,9 +95,13 @@ def maps(
         lines = rendering.changes_lines(old, scan, found)
         return Answer("\n".join(lines), rendering.changes_document(scan, found))
     ranges = ranges_of(scan, wanted, coarse=coarse)
-    return Answer(
-        "\n".join(rendering.maps_lines(scan, ranges)), rendering.maps_document(scan, ranges)
-    )
+    lines, document = rendering.maps_lines(scan, ranges), rendering.maps_document(scan, ranges)
+    own = satp is None and not (mode or "").startswith("V")
+    owner = debuggee.process() if own else None
+    if owner is not None:
+        lines.append(f"of the process {owner.name} (pid {owner.pid})")
+        document |= {"process": owner.name, "pid": owner.pid}
+    return Answer("\n".join(lines), document)
 
 
 _THIS_STOP, _LAST_STOP = "this stop", "last stop"

@@ -18,7 +18,7 @@ from markupsafe import Markup, escape
 
 from cosim.output import safe
 from cosim.report import number_text, plot_tables
-from cosim.report.content import Bars, Lines, Part, PlotGroup, Report, Table
+from cosim.report.content import Bars, Cell, HeatMap, Lines, Part, PlotGroup, Report, Table
 from cosim.report.renderers import flame, plots
 from cosim.report.renderers.plots import NARROW, WIDE
 from cosim.report.series_looks import Look, looks, palette, policy_label
@@ -49,6 +49,7 @@ def render(report: Report) -> str:
     environment.globals["legend"] = _legend
     environment.globals["refuse"] = _refuse
     environment.globals["has_room_beside"] = _has_room_beside
+    environment.globals["shade"] = _shade
     environment.globals["drawings"] = _drawings
     environment.globals["flame"] = lambda graph, name: Markup(flame.svg(graph, name))
     style = Markup(_colours() + loader.get_source(environment, "page.css")[0])
@@ -76,6 +77,14 @@ def _runs(parts: Sequence[Part]) -> Iterator[tuple[str, list[Part]]]:
 
 def _refuse(kind: str) -> None:
     raise TypeError(f"the page cannot show {kind}")
+
+
+def _shade(heat: HeatMap | None, cell: Cell) -> Markup:
+    """Return the attributes of a table's field that is shaded by the size of its number."""
+    share = None if heat is None else heat.share(cell)
+    if share is None:
+        return Markup("")
+    return Markup(' class="heat" style="--share: {:.3f}"').format(share)
 
 
 def _parted(table: Table) -> list[Table]:

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 
 from cosim.output import WIDTH, as_text, one_line
 from cosim.report import plot_tables
-from cosim.report.content import Listing, Notes, Paragraphs, Part, PlotGroup, Report, Table
+from cosim.report.content import HeatMap, Listing, Notes, Paragraphs, Part, PlotGroup, Report, Table
 
 _NAME_WIDTH, _CELL_WIDTH = 40, 24
 """The widest that the first (of :data:`WIDTH`) and any other column can be."""
@@ -69,6 +69,11 @@ def _(part: Notes) -> Iterator[RenderableType]:
 @_show.register
 def _(part: Table) -> Iterator[RenderableType]:
     yield Fitted(part) if any(part.columns) else _facts(part)
+
+
+@_show.register
+def _(part: HeatMap) -> Iterator[RenderableType]:
+    yield Fitted(part.table)
 
 
 @_show.register

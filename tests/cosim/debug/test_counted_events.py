@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from cosim.capture.processes import Process
 from cosim.debug.counted_events import Place, Timeline, following
-from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Kind, empty
+from hypervisor_model.events import FLAG_CONT, FLAG_STOP, Kind, Satp, empty
 
 PCS = (0x100, 0x104, 0x108, 0x108, 0x200)
 
@@ -53,3 +54,13 @@ def test_only_the_guests_own_instructions_are_selected() -> None:
 def test_neighbours() -> None:
     numbers = np.array([3, 5, 9])
     assert [following(numbers, n) for n in (0, 3, 4, 9, 10)] == [3, 3, 5, 9, None]
+
+
+def test_the_process_is_that_of_the_last_root_loaded_before() -> None:
+    events = empty(5)
+    events["kind"] = [Kind.FENCE, *[Kind.SATP_WRITE] * 4]
+    events["sub"][3] = Satp.VSATP
+    events["c"] = [0, 1, 2, 1, 0]
+    line = Timeline(events, 0, [], {1: Process(45, "sh"), 2: Process(46, "ls")})
+    found = [None if one is None else one.name for one in map(line.process, range(6))]
+    assert found == [None, None, "sh", "ls", "ls", None]

@@ -50,6 +50,14 @@ def test_every_example_is_right(path: Path) -> None:
     assert all(run.guest or run.kernel for run in loaded.runs)
 
 
+def test_a_run_starts_from_a_snapshot_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "init.snap").touch()
+    text = 'guest = "linux"\nfrom_snapshot = "init.snap"\n'
+    assert load(tmp_path, text)["file"].snapshot == tmp_path / "init.snap"
+    with pytest.raises(RunFileError, match=r":3: workload: has no effect with from_snapshot"):
+        load(tmp_path, text + 'workload = "ls"\n')
+
+
 def test_there_are_examples() -> None:
     assert len(EXAMPLES) >= 4
 
