@@ -129,7 +129,7 @@ def _cost(key: str, value: Any) -> float:
 def row_key(trace: str, machine: Json, one: Configuration, code: str) -> str:
     """Return what identifies a row: equal keys have equal counts.
 
-    :param trace: the checksum of the trace.
+    :param trace: the name and the checksum of the trace.
     :param machine: the whole machine of the models over that trace, as JSON.
     :param code: the digest of the models' code.
     """

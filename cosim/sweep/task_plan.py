@@ -100,7 +100,8 @@ class SweptTrace:
     def key(self, one: Configuration, code: str) -> str:
         """Return the key of the row of ``one`` over this trace."""
         machine = replace_fields(self.machine, one.machine).to_json()
-        return row_key(self.facts.sha256, machine, one, code)
+        # Two names may be given to equal traces.
+        return row_key(f"{self.facts.name} {self.facts.sha256}", machine, one, code)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,189 @@
+"""A sweep from its file to its table, with captures and workers that are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_replay import synthetic
+
+from cosim.errors import ClusterError, GuestError, UsageError
+from cosim.models.result import ResultDocument, TranslationCounts
+from cosim.run.run_spec import RunSpec
+from cosim.session.backends import BACKENDS, FOR_CAPTURE
+from cosim.sweep import conduct, sweep_file, worker
+from cosim.sweep.cluster import Size, Wish
+from cosim.sweep.conduct import Conducting, Outcome, sweep
+from cosim.sweep.engine import Finished
+from cosim.sweep.feeding import Fed, FedTogether, Replay
+from cosim.sweep.worker import run_task
+from cosim.trace.reader import TraceReader
+from hypervisor_model import policies
+
+FILE = """
+[[run]]
+name = "a"
+guest = "micro"
+[[run]]
+name = "b"
+guest = "micro"
+workload = "scenario=map"
+[sweep]
+models = ["native", "lsp"]
+[sweep.matrix]
+costs.exit = [1, 2]
+"""
+
+
+class FakeCluster:
+    """Two workers that are none."""
+
+    where = "the fake cluster"
+    dashboard = None
+
+    def size(self) -> Size:
+        return Size(2, 4 << 30)
+
+    def check(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    @contextmanager
+    def opened(*_: object) -> Iterator[FakeCluster]:
+        yield FakeCluster()
+
+    def work_off(_: object, tasks: Any) -> Iterator[Finished]:
+        for task in tasks:
+            yield Finished(task, run_task(task))
+
+    def feed(trace: TraceReader, replays: list[Replay]) -> FedTogether:
+        fed = FedTogether(trace.events)
+        none = TranslationCounts(compared=0, fresh=0, stale_legal=0, illegal=0, undecided=0)
+        for index, one in enumerate(replays):
+            made = policies.make(one.model, trace.origin.machine, trace.origin.stream)
+            fed.results[index] = Fed(made.machine, made.result().to_json(), none, 0.0)
+        return fed
+
+    # Models that count nothing need no compiling.
+    monkeypatch.setattr(conduct, "compile_models", lambda *_: None)
+    monkeypatch.setattr(worker, "feed", feed)
+    monkeypatch.setattr(conduct, "opened", opened)
+    monkeypatch.setattr(conduct, "work_off", work_off)
+    monkeypatch.setenv("COSIM_CACHE", str(tmp_path / "cache"))
+    synthetic(tmp_path / "made", 3_000)
+    (tmp_path / "s.toml").write_text(FILE)
+    return tmp_path
+
+
+class Captures:
+    """Captures that are made in no time."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = failing
+        self.done: list[str] = []
+        self.notes: list[str] = []
+
+    def how(self) -> Conducting:
+        return Conducting(Wish(), self.execute, self.notes.append)
+
+    def execute(self, spec: RunSpec, folder: Path) -> ResultDocument:
+        self.done.append(spec.name)
+        if spec.name in self.failing:
+            raise GuestError("the guest panicked")
+        synthetic(folder / "trace", 3_000 if spec.name == "a" else 4_000)
+        document: ResultDocument = {"translations": {}, "audit": None}  # type: ignore[typeddict-item]
+        return document
+
+
+def go(home: Path, captures: Captures) -> Outcome:
+    asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
+    return sweep(asked, home / "out", captures.how(), conduct.silent)
+
+
+def state(home: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((home / "out" / "sweep.json").read_text())
+    return document
+
+
+def test_a_second_invocation_has_nothing_to_do(home: Path) -> None:
+    first = go(home, Captures())
+    assert (first.rows, first.done, first.missing, first.exit_status) == (8, 8, 0, 0)
+    again = Captures()
+    second = go(home, again)
+    assert (second.rows, second.done_already, second.done) == (8, 8, 0)
+    assert again.done == []
+    assert state(home)["status"] == "done"
+    assert state(home)["traces"].keys() == {"a", "b"}
+
+
+def test_a_larger_matrix_adds_what_is_missing(home: Path) -> None:
+    go(home, Captures())
+    (home / "s.toml").write_text(FILE.replace("[1, 2]", "[1, 2, 3]"))
+    more = go(home, Captures())
+    assert (more.rows, more.done_already, more.done) == (12, 8, 4)
+
+
+def test_a_capture_that_fails_leaves_the_other_traces(home: Path) -> None:
+    captures = Captures("b")
+    outcome = go(home, captures)
+    assert (outcome.rows, outcome.done, outcome.exit_status) == (4, 4, 3)
+    assert any("capture b failed: the guest panicked" in note for note in captures.notes)
+    repaired = go(home, Captures())
+    assert (repaired.rows, repaired.done_already, repaired.done) == (8, 4, 4)
+
+
+def test_another_capture_under_the_same_name_is_refused(home: Path) -> None:
+    go(home, Captures())
+    (home / "s.toml").write_text(FILE.replace("scenario=map", "scenario=fault"))
+    captures = Captures()
+    with pytest.raises(UsageError, match="holds a sweep over another capture named b"):
+        go(home, captures)
+    assert captures.done == []
+
+
+def test_an_interrupted_sweep_says_so_and_goes_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after(error: BaseException) -> Any:
+        def work_off(_: object, tasks: Any) -> Iterator[Finished]:
+            yield Finished(tasks[0], run_task(tasks[0]))
+            raise error
+
+        return work_off
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conduct, "work_off", after(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            go(home, Captures())
+    assert state(home)["status"] == "interrupted"
+    with monkeypatch.context() as patch:
+        patch.setattr(conduct, "work_off", after(ClusterError("the scheduler is gone")))
+        with pytest.raises(ClusterError, match=r"gone; 4 of 8 rows are done and kept; the same"):
+            go(home, Captures())
+    outcome = go(home, Captures())
+    assert (outcome.done_already, outcome.missing) == (4, 0)
+
+
+def test_a_dry_run_changes_nothing(home: Path) -> None:
+    asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
+    plan, missing = conduct.look(asked, home / "out", Wish())
+    assert (plan.rows, missing) == (0, ["a", "b"])
+    assert not (home / "out").exists()
+    go(home, Captures())
+    plan, missing = conduct.look(asked, home / "out", Wish())
+    assert (plan.rows, plan.done, plan.tasks, missing) == (8, 8, (), [])
+
+
+def test_the_rate_of_long_sweeps_is_remembered(home: Path) -> None:
+    assert conduct.expected_seconds(1000, 2) is None
+    go(home, Captures())
+    # Far too few events to tell.
+    assert conduct.expected_seconds(1000, 2) is None
+    conduct._record(Outcome(home, 1, 0, work=100_000_000, seconds=10.0, workers=2))
+    assert conduct.expected_seconds(100_000_000, 4) == pytest.approx(5 + 5)
