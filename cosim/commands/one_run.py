@@ -107,6 +107,14 @@ def document(spec: RunSpec, folder: Path, *, offline: bool = False) -> ResultDoc
     plan = resolve(available(spec, note_once))
     trace = folder / "trace" if spec.trace else None
     outcome = _repeated(plan, folder, spec.runs, trace)
+    return _of_batch(outcome, spec, folder)
+
+
+def _of_batch(outcome: Outcome, spec: RunSpec, folder: Path) -> ResultDocument:
+    """Return the result of one session of a batch, and say if its workload failed.
+
+    :raises CosimError: when something cut the session short.
+    """
     if outcome.error is not None:
         raise outcome.error
     assert outcome.document is not None
@@ -122,17 +130,11 @@ def capture_only(spec: RunSpec, folder: Path, *, offline: bool = False) -> Resul
     :param offline: fail if the guest has to be made first.
     :raises CosimError: when something cut the session short.
     """
-    make_guest(spec, offline=offline)
+    prepare(spec, offline=offline)
     with live_view() as view:
         watchers = Watchers(view=view, note=output.note)
         outcome = capture(available(spec, note_once), folder, folder / "trace", watchers)
-    if outcome.error is not None:
-        raise outcome.error
-    assert outcome.document is not None
-    failed = workload.failure(folder)
-    if failed is not None:
-        output.note(f"cosim: {spec.name}: {failed}")
-    return outcome.document
+    return _of_batch(outcome, spec, folder)
 
 
 def capture_and_print(

@@ -259,7 +259,7 @@ class _Loader:
 
 
 def _axes_of(model: str, varied: Axes) -> Axes:
-    """Return the axes that concern ``model``: options only of its own policy."""
+    """Return the axes that concern ``model``: options only of its policy."""
     policy = model.partition(":")[0]
     return {
         keys: leaf for keys, leaf in varied.items() if keys[0] != "options" or keys[1] == policy
