@@ -31,6 +31,8 @@ from cosim.sweep.cases import COUNTERS, Case, Parameter, Value, names
 
 _MATTERS = 0.01
 """A parameter that explains less of a count's differences gets no curve and no heat map (ours)."""
+_HARDLY = 0.01
+"""A count that moves by a smaller share of itself hardly moves (ours)."""
 _EFFECT = (
     "Each number is the share of the differences in a count that the parameter alone explains, "
     "within each trace (the correlation ratio of an analysis of variance). What is missing from "
@@ -86,27 +88,39 @@ def _warnings(state: dict[str, Any]) -> Iterator[str]:
 
 def _sentences(rows: Sequence[Case], varied: Sequence[Parameter]) -> str:
     """Say which parameter matters most for which count."""
-    lines = []
-    for key, noun in COUNTERS.items():
-        found = [
-            (share, parameter.name, policy)
-            for policy in names(one.policy for one in rows)
-            for parameter in varied
-            if (share := _effect(rows, policy, parameter, key)) is not None and share >= _MATTERS
-        ]
-        strongest: dict[str, tuple[float, str]] = {}
-        for share, name, policy in found:
-            strongest[policy] = max(strongest.get(policy, (0.0, "")), (share, name))
-        groups: dict[str, list[str]] = {}
-        for policy, (share, name) in strongest.items():
-            groups.setdefault(name, []).append(f"{policy} {number_text.percent(share, 0)}")
-        said = "; ".join(f"{name} ({', '.join(who)})" for name, who in groups.items())
-        lines.append(
-            f"{noun[0].upper()}{noun[1:]} move most with {said}."
-            if said
-            else f"{noun[0].upper()}{noun[1:]} move with no parameter, or are not known."
-        )
-    return "\n".join(lines)
+    return "\n".join(_sentence(rows, varied, key) for key in COUNTERS)
+
+
+def _sentence(rows: Sequence[Case], varied: Sequence[Parameter], key: str) -> str:
+    strongest: dict[str, list[str]] = {}
+    steady = []
+    for policy in names(one.policy for one in rows):
+        width = _width(rows, policy, key)
+        if width is None:
+            continue
+        shares = {one.name: _effect(rows, policy, one, key) or 0 for one in varied}
+        name = max(shares, key=lambda one: shares[one], default="")
+        if width < _HARDLY or shares.get(name, 0) < _MATTERS:
+            steady.append(policy)
+        else:
+            share = number_text.percent(shares[name], 0)
+            strongest.setdefault(name, []).append(f"{policy} {share}")
+    noun = COUNTERS[key][0].upper() + COUNTERS[key][1:]
+    said = "; ".join(f"{name} ({', '.join(who)})" for name, who in strongest.items())
+    if not said:
+        return f"{noun} hardly move." if steady else f"{noun} are not known."
+    still = f" Those of {', '.join(steady)} hardly move." if steady else ""
+    return f"{noun} move most with {said}.{still}"
+
+
+def _width(rows: Sequence[Case], policy: str, key: str) -> float | None:
+    """Return how far a count moves within a trace, as a share of its largest value there."""
+    widths = []
+    for _, name, members in cases.groups(rows):
+        known = [number for one in members if (number := one.counts[key]) is not None]
+        if name == policy and known:
+            widths.append((max(known) - min(known)) / (max(known) or 1))
+    return max(widths, default=None)
 
 
 def _effect(rows: Sequence[Case], policy: str, parameter: Parameter, key: str) -> float | None:
