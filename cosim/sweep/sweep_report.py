@@ -26,7 +26,7 @@ from cosim.report.content import (
     Series,
     Table,
 )
-from cosim.sweep import cases, effects, result_files
+from cosim.sweep import cases, result_files, sensitivity
 from cosim.sweep.cases import COUNTERS, Case, Parameter, Value, names
 
 _MATTERS = 0.01
@@ -125,7 +125,7 @@ def _width(rows: Sequence[Case], policy: str, key: str) -> float | None:
 
 def _effect(rows: Sequence[Case], policy: str, parameter: Parameter, key: str) -> float | None:
     mine = [one for one in rows if one.policy == policy and parameter.name in one.settings]
-    return effects.effect(mine, parameter, effects.counter(key))
+    return sensitivity.effect(mine, parameter, sensitivity.counter(key))
 
 
 def _ranges(rows: Sequence[Case]) -> Iterator[Part]:
@@ -222,7 +222,7 @@ def _curve(rows: Sequence[Case], trace: str, policy: str, parameter: Parameter, 
         for one in rows
         if (one.trace, one.policy) == (trace, policy) and parameter.name in one.settings
     ]
-    points = effects.curve(mine, parameter, effects.counter(key))
+    points = sensitivity.curve(mine, parameter, sensitivity.counter(key))
     return Series(policy, tuple((value.number or 0.0, y) for value, y in points))
 
 
@@ -238,7 +238,7 @@ def _heat_maps(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Se
             for trace in names(one.trace for one in rows):
                 mine = [one for one in rows if (one.trace, one.policy) == (trace, policy)]
                 down, across = down_across
-                found = effects.grid(mine, down, across, effects.counter(key))
+                found = sensitivity.grid(mine, down, across, sensitivity.counter(key))
                 if not found:
                     continue
                 caption = f"{noun[0].upper()}{noun[1:]} of {policy}, {one_line(trace)}"
@@ -272,7 +272,7 @@ def _break_evens(rows: Sequence[Case]) -> Iterator[Section]:
     pairs = list(combinations(_hypervisors(rows), 2))
     for trace in names(one.trace for one in rows):
         for one, other in pairs:
-            duels = effects.duels(rows, one, other, trace)
+            duels = sensitivity.duels(rows, one, other, trace)
             if not duels:
                 continue
             summary.append(_duel_row(trace, one, other, duels))
@@ -316,7 +316,9 @@ def _hypervisors(rows: Sequence[Case]) -> Sequence[str]:
     return [name for name in names(one.policy for one in rows) if can_exit(first[name].result)]
 
 
-def _duel_row(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -> tuple[Cell, ...]:
+def _duel_row(
+    trace: str, one: str, other: str, duels: Sequence[sensitivity.Duel]
+) -> tuple[Cell, ...]:
     costs = [duel.cost for duel in duels if duel.cost is not None]
     always = {
         name: sum(duel.cheaper == name for duel in duels if duel.cost is None)
@@ -333,7 +335,9 @@ def _duel_row(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -
     )
 
 
-def _duel_map(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -> HeatMap | None:
+def _duel_map(
+    trace: str, one: str, other: str, duels: Sequence[sensitivity.Duel]
+) -> HeatMap | None:
     """Return the map over the two parameters that move the break-even cost most."""
     values: dict[str, set[Value]] = {}
     for duel in duels:
@@ -344,7 +348,7 @@ def _duel_map(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -
         for name, found in values.items()
         if len(found) > 1
     ]
-    shares = {parameter: effects.duel_effect(duels, parameter) for parameter in varied}
+    shares = {parameter: sensitivity.duel_effect(duels, parameter) for parameter in varied}
     if len(varied) < 2 or not any(shares.values()):
         return None
     down, across = sorted(varied, key=lambda parameter: -shares[parameter])[:2]
@@ -357,7 +361,7 @@ def _duel_map(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -
                 if (duel.settings[down.name], duel.settings[across.name]) == (y, x)
             ]
             if here:
-                text, cost = effects.break_even_at(here)
+                text, cost = sensitivity.break_even_at(here)
                 cells[y, x] = Cell(text) if cost is None else Cell(_brief(cost), cost)
     caption = f"{one} and {other}, {one_line(trace)}: median break-even cost of an exit"
     return _heat_map(caption, down, across, cells)
@@ -365,18 +369,20 @@ def _duel_map(trace: str, one: str, other: str, duels: Sequence[effects.Duel]) -
 
 def _fronts(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Section]:
     """Yield the configurations that no other beats in both exits and page-walk references."""
-    exits, references = effects.counter("exits"), effects.counter("walk_refs")
+    exits, references = sensitivity.counter("exits"), sensitivity.counter("walk_refs")
     plots, tables, data = [], [], []
     rivals = _hypervisors(rows)
     shown = [one for one in varied if not one.name.startswith("costs.")]
     for trace in names(one.trace for one in rows):
         mine = [one for one in rows if one.trace == trace and one.policy in rivals]
-        best = effects.front(mine, exits, references)
+        best = sensitivity.front(mine, exits, references)
         if not best:
             continue
         series = []
         for policy in names(one.policy for one in mine):
-            own = effects.front([one for one in mine if one.policy == policy], exits, references)
+            own = sensitivity.front(
+                [one for one in mine if one.policy == policy], exits, references
+            )
             points = tuple((one.counts["exits"] or 0, one.counts["walk_refs"]) for one in own)
             if points:
                 series.append(Series(policy, points))

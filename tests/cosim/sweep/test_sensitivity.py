@@ -7,9 +7,9 @@ from statistics import fmean, median
 
 import pytest
 
-from cosim.sweep import effects
+from cosim.sweep import sensitivity
 from cosim.sweep.cases import Case, Parameter, parameters, read
-from cosim.sweep.effects import counter
+from cosim.sweep.sensitivity import counter
 from hypervisor_model.costs import CostTable
 from hypervisor_model.exits import Exit
 from tests.cosim.sweep.made_rows import CACHES, WAYS, counts_of, folder_of, made
@@ -38,9 +38,9 @@ def test_an_effect_is_the_correlation_ratio(cases: list[Case]) -> None:
     by_cache = sum(3 * (fmean(cells[w, c] for w in WAYS) - mean) ** 2 for c in CACHES)
     for policy in ("native", "nested", "lsp"):
         mine, references = of(cases, policy), counter("walk_refs")
-        tlb = effects.effect(mine, parameter(cases, "machine.tlb.data"), references)
-        cache = effects.effect(mine, parameter(cases, "machine.walk_cache_ways"), references)
-        cost = effects.effect(mine, parameter(cases, "costs.exit"), references)
+        tlb = sensitivity.effect(mine, parameter(cases, "machine.tlb.data"), references)
+        cache = sensitivity.effect(mine, parameter(cases, "machine.walk_cache_ways"), references)
+        cost = sensitivity.effect(mine, parameter(cases, "costs.exit"), references)
         assert tlb == pytest.approx(by_ways / whole)
         assert cache == pytest.approx(by_cache / whole)
         assert cost == pytest.approx(0, abs=1e-12)
@@ -48,8 +48,8 @@ def test_an_effect_is_the_correlation_ratio(cases: list[Case]) -> None:
 
 def test_what_never_differs_has_no_effect(cases: list[Case]) -> None:
     tlb = parameter(cases, "machine.tlb.data")
-    assert effects.effect(of(cases, "lsp"), tlb, counter("exits")) is None
-    assert effects.effect(of(cases, "native"), tlb, counter("exits")) is None
+    assert sensitivity.effect(of(cases, "lsp"), tlb, counter("exits")) is None
+    assert sensitivity.effect(of(cases, "native"), tlb, counter("exits")) is None
 
 
 def test_a_curve_compares_only_what_is_known_at_every_value(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_curve_compares_only_what_is_known_at_every_value(tmp_path: Path) -> N
             row["walk_refs"] = None
     cases = read(folder_of(tmp_path / "s", rows))
     tlb = parameter(cases, "machine.tlb.data")
-    points = effects.curve(of(cases, "lsp", "small"), tlb, counter("walk_refs"))
+    points = sensitivity.curve(of(cases, "lsp", "small"), tlb, counter("walk_refs"))
     # Without the cache every value is known; with it one is missing, so none of it counts.
     assert [y for _, y in points] == [counts_of("lsp", 10, ways, 0)[1] for ways in WAYS]
 
@@ -68,20 +68,20 @@ def test_a_curve_of_nothing_known_has_gaps(tmp_path: Path) -> None:
     rows = [{**row, "tlb_misses": None} for row in made()]
     cases = read(folder_of(tmp_path / "s", rows))
     tlb = parameter(cases, "machine.tlb.data")
-    points = effects.curve(of(cases, "lsp", "small"), tlb, counter("tlb_misses"))
+    points = sensitivity.curve(of(cases, "lsp", "small"), tlb, counter("tlb_misses"))
     assert [y for _, y in points] == [None, None, None]
 
 
 def test_a_grid_has_the_mean_of_each_pair(cases: list[Case]) -> None:
     tlb, cache = (parameter(cases, f"machine.{name}") for name in ("tlb.data", "walk_cache_ways"))
-    grid = effects.grid(of(cases, "nested", "large"), tlb, cache, counter("walk_refs"))
+    grid = sensitivity.grid(of(cases, "nested", "large"), tlb, cache, counter("walk_refs"))
     assert {(int(y.number or 0) // 64, x.number): value for (y, x), value in grid.items()} == {
         (ways, way): counts_of("nested", 1000, ways, way)[1] for ways in WAYS for way in CACHES
     }
 
 
 def test_the_break_even_cost_is_where_both_cost_the_same(cases: list[Case]) -> None:
-    duels = effects.duels(cases, "lsp", "nested", "large")
+    duels = sensitivity.duels(cases, "lsp", "nested", "large")
     assert len(duels) == 6  # The cost of an exit plays no part.
     handling = 30 * 1000 * CostTable().handling[Exit.SATP_WRITE]
     for duel in duels:
@@ -95,21 +95,21 @@ def test_the_break_even_cost_is_where_both_cost_the_same(cases: list[Case]) -> N
             assert (duel.cost, duel.cheaper) == (None, "nested")
     known = [duel.cost for duel in duels if duel.cost is not None]
     assert known
-    assert effects.break_even_at(duels) == ("", median(known))
+    assert sensitivity.break_even_at(duels) == ("", median(known))
 
 
 def test_policies_that_never_exit_have_no_break_even_cost(cases: list[Case]) -> None:
     cheap = [one for one in cases if one.policy == "native"]
     again = [Case(c.trace, "twin", c.settings, c.counts, c.document, c.costs) for c in cheap]
-    duels = effects.duels([*cheap, *again], "native", "twin", "small")
+    duels = sensitivity.duels([*cheap, *again], "native", "twin", "small")
     assert [(duel.cost, duel.cheaper) for duel in duels] == [(None, None)] * 6
-    assert effects.break_even_at(duels) == ("none", None)
+    assert sensitivity.break_even_at(duels) == ("none", None)
 
 
 def test_the_front_holds_what_nothing_beats(cases: list[Case]) -> None:
     exits, references = counter("exits"), counter("walk_refs")
     rivals = [one for one in cases if one.trace == "large" and one.policy != "native"]
-    front = effects.front(rivals, exits, references)
+    front = sensitivity.front(rivals, exits, references)
     assert [one.policy for one in front] == ["nested", "lsp"]
     for one in front:
         a = one.counts
