@@ -43,6 +43,8 @@ _CONTROLS = re.compile(
     "\\u2028\\u2029\\ud800-\\udfff]"
 )
 _SHORT = {"\t": "\\t", "\r": "\\r"}
+_SECRET = re.compile(r"([a-z][a-z0-9+.-]*:/{1,2})[^\s@/]*:\S+@", re.IGNORECASE)
+"""A key and a secret in a URI, also in one that became a path, with one slash."""
 
 
 def safe(text: str) -> str:
@@ -56,6 +58,17 @@ def safe(text: str) -> str:
 def one_line(text: str) -> str:
     """Return :func:`safe` text in one line: line feeds, too, are shown as ``\\n``."""
     return safe(text).replace("\n", "\\n")
+
+
+def without_secrets(text: str) -> str:
+    """Return ``text`` with ``...`` in place of a user and password in a URI.
+
+    A message may repeat what the user typed, and a URI may have been typed in a wrong place.
+
+    >>> without_secrets("s3://KEY:SECRET@bucket/boot: no such file")
+    's3://...@bucket/boot: no such file'
+    """
+    return _SECRET.sub(r"\1...@", text)
 
 
 def as_text(text: str, style: str = "") -> Text:
@@ -220,12 +233,12 @@ def print_line(text: str = "") -> None:
 
 def note(text: str) -> None:
     """Write one line for the user to stderr."""
-    messages.print(text)
+    messages.print(without_secrets(text))
 
 
 def note_lines(text: str) -> None:
     """Write several lines for the user to stderr."""
-    messages.print(as_text(text))
+    messages.print(as_text(without_secrets(text)))
 
 
 def note_in_raw_mode(text: str, *, fresh: bool = True) -> None:

@@ -8,6 +8,7 @@ starts: the guest executes nothing for it, and a recording repeats it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cosim.errors import MachineError
@@ -17,6 +18,7 @@ _STIMECMP, _VSTIMECMP, _TIME = 0x14D, 0x24D, 0xC01
 _MTIMECMP, _MTIME = 0x0200_4000, 0x0200_BFF8
 """Physical addresses on QEMU's ``virt`` board."""
 _PHYSICAL, _VIRTUAL = b"Qqemu.PhyMemMode:1", b"Qqemu.PhyMemMode:0"
+_COMMAND = re.compile(r"P[0-9a-f]{1,8}=[0-9a-f]{16}|M2004000,8:[0-9a-f]{16}|Qqemu\.PhyMemMode:[01]")
 
 
 def questions(sstatus: int) -> list[bytes]:
@@ -57,6 +59,14 @@ def commands(sstatus: int, answers: Sequence[bytes]) -> list[str]:
         set_it = f"M{_MTIMECMP:x},8:{_hex(mtimecmp)}"
         found += [_PHYSICAL.decode(), set_it, _VIRTUAL.decode()]
     return found
+
+
+def is_command(text: str) -> bool:
+    """Return True if ``text`` is a packet that :func:`commands` can have made.
+
+    The packets of a snapshot come from a file, and QEMU's stub also takes such as write files.
+    """
+    return _COMMAND.fullmatch(text) is not None
 
 
 def _number(sstatus: int, csr: int) -> int:

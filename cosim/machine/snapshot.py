@@ -19,6 +19,7 @@ import zstandard
 
 from cosim import files
 from cosim.errors import StorageError, UsageError
+from cosim.machine import guest_timers
 
 _MAGIC = b"lsp-cosim snapshot 1\n"
 _MOST_HEAD = 1 << 20
@@ -155,7 +156,7 @@ def _head(file: BinaryIO, path: Path) -> Head:
     line = file.readline(_MOST_HEAD)
     try:
         found = json.loads(line)
-        return Head(
+        head = Head(
             machine={str(key): str(value) for key, value in found["machine"].items()},
             at=str(found["at"]),
             pc=int(found["pc"]),
@@ -164,8 +165,11 @@ def _head(file: BinaryIO, path: Path) -> Head:
             state_bytes=int(found["state_bytes"]),
             ram=tuple((int(first), int(size)) for first, size in found["ram"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise _damaged(path) from None
+    if head.state_bytes < 0 or not all(map(guest_timers.is_command, head.timers)):
+        raise _damaged(path)
+    return head
 
 
 def _damaged(path: Path) -> UsageError:

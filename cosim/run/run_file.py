@@ -105,7 +105,7 @@ def load_document(
     try:
         return _Loader(path, text, backends, default).load(document)
     except RecursionError:
-        raise _too_deep(path) from None
+        raise too_deep(path) from None
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -125,7 +125,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise RunFileError(f"{path}: not valid TOML: {error}") from error
     except RecursionError:
-        raise _too_deep(path) from None
+        raise too_deep(path) from None
 
 
 def folder_of_results(path: Path, text: str, document: dict[str, Any]) -> Path:
@@ -139,7 +139,8 @@ def folder_of_results(path: Path, text: str, document: dict[str, Any]) -> Path:
     return Path(output)
 
 
-def _too_deep(path: Path) -> RunFileError:
+def too_deep(path: Path) -> RunFileError:
+    """Return the error about a file whose tables are nested too deep."""
     return RunFileError(f"{path}: its tables or arrays are nested too deep")
 
 

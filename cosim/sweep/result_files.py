@@ -17,6 +17,7 @@ sees whole files only, at any time.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cosim.errors import StorageError
+from cosim.errors import StorageError, UsageError
 from cosim.files import write_atomically, writing
 from cosim.sweep.row_schema import SCHEMA, Row
 from cosim.sweep.state_file import NAME as STATE
+from cosim.sweep.state_file import is_sweep
 
 RESULTS = "results"
 SUPERSEDED = "superseded"
@@ -53,8 +55,16 @@ def prepare(folder: Path) -> None:
 
     Call it while no other invocation uses the folder.
 
+    :raises UsageError: when a folder is there that no sweep has made: its files would be removed.
     :raises StorageError: when ``folder`` cannot be written.
     """
+    if not is_sweep(folder):
+        for name in (RESULTS, SUPERSEDED, FAILURES, SCRATCH):
+            if os.path.lexists(folder / name) and not _empty(folder / name):
+                raise UsageError(
+                    f"{folder}: is not the folder of a sweep, but has something named {name}; name "
+                    "another folder with -o"
+                )
     try:
         shutil.rmtree(folder / FAILURES, ignore_errors=True)
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)
@@ -64,6 +74,13 @@ def prepare(folder: Path) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _empty(folder: Path) -> bool:
+    try:
+        return next(folder.iterdir(), None) is None
+    except OSError:
+        return False
 
 
 def known_keys(folder: Path, code: str) -> set[str]:

@@ -103,7 +103,10 @@ def load(path: Path, backends: Backends, default: str) -> SweepFile:
     :raises RunFileError: when something is wrong; it names line and key of the first fault.
     """
     text, document = run_file.read(path)
-    return _Loader(path, text).load(document, backends, default)
+    try:
+        return _Loader(path, text).load(document, backends, default)
+    except RecursionError:
+        raise run_file.too_deep(path) from None
 
 
 class _Loader:
@@ -122,8 +125,9 @@ class _Loader:
         for key in table:
             if key not in _KEYS:
                 self._refuse(("sweep", key), f"unknown key; known: {', '.join(_KEYS)}")
+        varied = rest.get("matrix")
         for key in _OF_MODELS:
-            if key in rest or key in rest.get("matrix", {}):
+            if key in rest or (isinstance(varied, dict) and key in varied):
                 place = (key,) if key in rest else ("matrix", key)
                 self._refuse(place, "belongs in [sweep]: a capture has no models")
         output = run_file.folder_of_results(self._path, self._text, rest)
@@ -228,6 +232,14 @@ class _Loader:
     def _build(self, model: str, found: Mapping[Keys, Leaf], place: Place) -> Configuration:
         parts: dict[str, dict[str, Any]] = {"machine": {}, "costs": {}, "options": {}}
         for keys, leaf in found.items():
+            if len(keys) == 1:
+                if leaf.value != {}:
+                    self._refuse(leaf.place, f"is {leaf.value!r}, not a table")
+                continue
+            for length in range(2, len(keys)):
+                above = found.get(keys[:length])
+                if above is not None and not isinstance(above.value, dict):
+                    self._refuse(above.place, f"is {above.value!r}, not a table")
             if keys[0] == "machine" and keys[1] not in MODELLED:
                 self._refuse(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
             if keys[0] == "options":

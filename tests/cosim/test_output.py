@@ -318,3 +318,31 @@ def test_a_window_that_is_closed_interrupts() -> None:
     os.close(master)
     _, ended = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(ended) == 130
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sweep", "s3://KEY:sec/ret@bucket/t?region=x"],
+        ["trace", "info", "s3:/KEY:secret@bucket/t"],
+        ["trace", "info", "nowhere", "s3://KEY:secret@bucket/t"],
+        ["run", "s3://KEY:secret@bucket/t"],
+    ],
+)
+def test_a_uri_in_a_wrong_place_shows_no_secret(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert "...@bucket/t" in said
+    assert "KEY" not in said and "ret" not in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s3://bucket/a: no such thing, ask a@b.c", "tcp://h:8786: gone", "x: y@z", "a:/b/c:d@e"],
+)
+def test_what_is_no_secret_is_shown(text: str) -> None:
+    assert output.without_secrets(text) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -109,3 +110,21 @@ def test_a_snapshot_that_cannot_be_finished_leaves_the_old_one(file: Path) -> No
         snapshot.write(file, too_much, io.BytesIO(STATE), Gone())
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pc", float("inf")),
+        ("state_bytes", -5),
+        ("machine", "DEEP"),
+        ("timers", ["qRcmd,71756974"]),
+        ("timers", ["P18f=3412000000000000#00"]),
+    ],
+)
+def test_a_head_that_no_snapshot_has_is_refused(file: Path, key: str, value: object) -> None:
+    magic, head, rest = file.read_bytes().split(b"\n", 2)
+    line = json.dumps({**json.loads(head), key: value}).replace('"DEEP"', "[" * 100_000)
+    file.write_bytes(b"\n".join((magic, line.encode(), rest)))
+    with pytest.raises(UsageError, match="is damaged; make it again with `cosim snapshot`"):
+        snapshot.read_head(file)

@@ -187,3 +187,15 @@ def test_the_rate_of_long_sweeps_is_remembered(home: Path) -> None:
     assert conduct.expected_seconds(1000, 2) is None
     conduct._record(Outcome(home, 1, 0, work=100_000_000, seconds=10.0, workers=2))
     assert conduct.expected_seconds(100_000_000, 4) == pytest.approx(5 + 5)
+
+
+@pytest.mark.parametrize("name", ["scratch", "failures", "results"])
+def test_a_folder_of_the_users_is_left_alone(home: Path, name: str) -> None:
+    """`-o ~` must not remove ~/scratch."""
+    kept = home / "mine" / name / "thesis.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("all of it")
+    asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
+    with pytest.raises(UsageError, match=f"is not the folder of a sweep, but has .* named {name};"):
+        sweep(asked, home / "mine", Captures().how(), conduct.silent)
+    assert kept.read_text() == "all of it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,31 @@ def test_the_example_has_at_least_500_configurations_of_two_traces() -> None:
     asked = sweep_file.load(SOURCE / "scripts" / "runs" / "sweep.toml", BACKENDS, FOR_CAPTURE)
     assert len(asked.configurations) >= 500
     assert asked.names == ["micro", "linux"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('matrix = 5\n[sweep]\nmodels = ["native"]\n' + TRACE, "1: matrix: must be a table"),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.machine]\ntlb = 5\n'
+            "[sweep.matrix]\nmachine.tlb.data = [[16, 2]]\n",
+            "6: sweep.machine.tlb: is 5, not a table",
+        ),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.matrix]\nmachine = [1]\n',
+            "6: sweep.matrix.machine: is 1, not a table",
+        ),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.matrix]\ncosts = [{{exit = 1}}, 7]\n',
+            "6: sweep.matrix.costs: is 7, not a table",
+        ),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.matrix]\nx{".a" * 3000} = [1]\n',
+            "its tables or arrays are nested too deep",
+        ),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(RunFileError, match=re.escape(said)):
+        load(tmp_path, text)
