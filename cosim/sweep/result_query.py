@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from cosim.errors import UsageError
 from cosim.sweep.result_files import RESULTS
@@ -25,6 +27,11 @@ def run(folder: Path, sql: str, limit: int | None = None) -> Rows:
     files = sorted(str(file) for file in (folder / RESULTS).glob("*.parquet"))
     if not files:
         raise UsageError(f"{folder}: the sweep has no results yet")
+    for file in files:
+        try:
+            pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(f"{file}: is damaged ({error}); remove it and sweep again") from error
     connection = duckdb.connect(":memory:")
     connection.register(TABLE, ds.dataset(files, schema=SCHEMA, format="parquet"))
     return select(connection, sql, limit, [TABLE])

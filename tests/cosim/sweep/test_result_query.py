@@ -47,6 +47,14 @@ def test_no_results_yet(tmp_path: Path) -> None:
         run(tmp_path, "SELECT 1")
 
 
+@pytest.mark.parametrize("content", [b"", b"PAR1 cut"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = folder_of(tmp_path / "s", list(made()))
+    (folder / "results" / "c.parquet").write_bytes(content)
+    with pytest.raises(UsageError, match=r"c\.parquet: is damaged"):
+        run(folder, "SELECT count(*) FROM results")
+
+
 def test_the_command_takes_the_folder_of_a_sweep(folder: Path) -> None:
     sql = "SELECT count(*) AS n FROM results"
     done = CliRunner().invoke(cosim, ["query", str(folder), sql, "--json"])

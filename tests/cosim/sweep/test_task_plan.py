@@ -199,6 +199,7 @@ def test_files_of_other_code_are_set_aside(tmp_path: Path, task: Task) -> None:
 
 def test_what_an_interrupted_sweep_left_is_removed(tmp_path: Path) -> None:
     result_files.prepare(tmp_path)
+    result_files.write_state(tmp_path, {})
     left = [tmp_path / "results" / ".x.parquet.12.part", tmp_path / "failures" / "x.log"]
     for path in left:
         path.touch()
