@@ -10,10 +10,26 @@ import click
 
 from cosim.errors import UsageError
 from cosim.output import note, print_json, print_line, progress
+from cosim.trace.locate import is_uri
 
 if TYPE_CHECKING:
     from cosim.sweep.cluster import Wish
     from cosim.sweep.sweep_file import SweepFile
+
+
+def _on_a_disk(_context: click.Context, _option: click.Parameter, text: str | None) -> Path | None:
+    """Return the folder that ``text`` names; None if there is no text.
+
+    :raises UsageError: when it is a URI, or there is something else than a folder.
+    """
+    if text is None:
+        return None
+    if is_uri(text):
+        raise UsageError("-o: a sweep needs a folder; only its traces can be in object storage")
+    folder = Path(text)
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"-o: {folder} is no folder; name another one")
+    return folder
 
 
 @click.command(
@@ -24,7 +40,7 @@ if TYPE_CHECKING:
     "  cosim sweep scripts/runs/sweep.toml --scheduler tcp://head:8786 -o /shared/results\n"
 )
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the sweep.")
+@click.option("-o", "--output", metavar="FOLDER", callback=_on_a_disk, help="Folder of the sweep.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; do nothing.")
 @click.option("--workers", metavar="N", type=click.IntRange(1, 1000), help="Processes to start.")
 @click.option("--scheduler", metavar="ADDRESS", help="Use the workers of this Dask scheduler.")
