@@ -126,10 +126,9 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     instruction, code_at = seen
     kind = instruction.kind
     pc, behind = _word(event.pc), _word(event.pc + instruction.length)
+    plain = Plain(event.pc, event.priv, instruction, code_at, pc, behind)
     if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
-        if not points.is_break(event.pc):
-            return None
-        return Plain(event.pc, event.priv, instruction, code_at, pc, behind)
+        return plain if points.is_break(event.pc) else None
     if event.kind != Kind.PTE_WRITE or instruction.base is None:
         return None
     if kind is not InstructionKind.STORE and kind is not InstructionKind.AMO:
@@ -141,8 +140,7 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
     register = _WORD * instruction.base
-    return Plain(
-        *(event.pc, event.priv, instruction, code_at, pc, behind),
+    return plain._replace(
         step=ready(b"z2,%x,1000" % watch, b"vCont;s"),
         onward=ready(b"Z2,%x,1000" % watch, CONTINUE),
         watch=watch,

@@ -14,10 +14,8 @@ from cosim.capture.gdb.aliases import Aliases
 from cosim.capture.gdb.layout import GuestLayout, Range
 from cosim.capture.tables import Leaf
 from hypervisor_model.isa import pte
-from hypervisor_model.jit import plain
 
 _PAGE = pte.PAGE
-_target = plain(pte.target)
 
 
 class GuestText:
@@ -42,7 +40,7 @@ class GuestText:
     def learn(self, leaf: Leaf, entry: int) -> set[int]:
         """Take in a leaf; return the virtual addresses of the sites that it makes reachable."""
         _, va, level = leaf
-        first = _target(entry)
+        first = int(pte.target(entry))
         found: set[int] = set()
         if va in self._rewritten:
             found = self._scan_again(self._rewritten.pop(va))
