@@ -137,49 +137,40 @@ class Line:
             self.cpu += now - self._counted[1]
         self._counted = thread, now
 
-    def total(self) -> dict[str, float]:
-        """Return the counts of all stops so far."""
+    def per_stop(self, stops: int) -> dict[str, float]:
+        """Return the counts of one stop of ``stops``."""
         return {
-            "round_trips": self.round_trips,
-            "packets_sent": self.sent,
-            "packets_received": self.received,
-            "bytes_sent": self.bytes_sent,
-            "bytes_received": self.bytes_received,
-            "waiting_us": 1e6 * self.waited,
-            "between_us": 1e6 * self.held_up,
-            "cpu_us": 1e6 * self.cpu,
+            "round_trips": round(self.round_trips / stops, 2),
+            "packets_sent": round(self.sent / stops, 2),
+            "packets_received": round(self.received / stops, 2),
+            "bytes_sent": round(self.bytes_sent / stops),
+            "bytes_received": round(self.bytes_received / stops),
+            "waiting_us": round(1e6 * self.waited / stops),
+            "between_us": round(1e6 * self.held_up / stops),
+            "cpu_us": round(1e6 * self.cpu / stops),
         }
 
 
 def counted(run: Callable[[], Rate]) -> dict[str, float]:
     """Return what one stop of ``run`` costs."""
-    begin, end = Interception.begin, Interception.end
-    ended: list[dict[str, float]] = []
+    begin = Interception.begin
 
     def begin_and_restart(self: Interception) -> None:
         begin(self)
         assert Line.last is not None
         Line.last.restart()
 
-    def end_counted(self: Interception, *, alive: bool) -> None:
-        # What the end of a region costs is not a stop's.
-        assert Line.last is not None
-        ended.append(Line.last.total())
-        end(self, alive=alive)
-
     def stub(line: socket.socket) -> Stub:
         return Stub(Line(line))  # type: ignore[arg-type]
 
     with (
         patch.object(Interception, "begin", begin_and_restart),
-        patch.object(Interception, "end", end_counted),
         patch.object(gdb_session, "Stub", stub),
         patch.dict(globals(), {"connect": stub}),
     ):
         rate = run()
     assert Line.last is not None
-    total = ended[0] if ended else Line.last.total()
-    return {name: round(value / rate.stops, 2) for name, value in total.items()}
+    return Line.last.per_stop(rate.stops)
 
 
 connect = Stub

@@ -20,7 +20,6 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from cosim.errors import RemoteError
 
@@ -100,30 +99,6 @@ def frame(payload: bytes) -> bytes:
 @lru_cache(maxsize=4096)
 def _frames(payloads: tuple[bytes, ...]) -> bytes:
     return b"".join(map(frame, payloads))
-
-
-class Ready(NamedTuple):
-    """Requests that were made ready before they are sent: the last resumes the guest."""
-
-    payloads: tuple[bytes, ...]
-    """All but the last are answered ``OK``."""
-    framed: bytes
-
-
-@lru_cache(maxsize=4096)
-def ready(*payloads: bytes) -> Ready:
-    """Make requests ready for :meth:`Stub.go`."""
-    return Ready(payloads, _frames(payloads))
-
-
-@lru_cache(maxsize=4096)
-def _until(granted: int, stop: bytes) -> bytes:
-    """Return the bytes that the stub sends until the guest stops.
-
-    :param granted: how many requests it answers ``OK`` before the one that resumes the guest.
-    :param stop: the payload of its stop reply.
-    """
-    return (b"+" + frame(b"OK")) * granted + b"+" + frame(stop)
 
 
 def _unpack(body: bytes) -> bytes:
@@ -301,38 +276,6 @@ class Stub:
     def resume(self, payload: bytes) -> None:
         """Let the guest run: ``vCont;c`` or ``vCont;s``."""
         self._send(frame(payload), (payload,))
-
-    def go(self, requests: Ready) -> None:
-        """Let the guest run with requests that are ready."""
-        if self._deferred or self._log.enabled:
-            *granted, payload = requests.payloads
-            self.defer(*granted)
-            self.resume(payload)
-        else:
-            self._owed += len(requests.payloads) - 1
-            self._write(requests.framed)
-
-    def comes(self, stop: bytes) -> bool:
-        """Return True if the running guest stops soon, and the stub says just what is expected.
-
-        Its bytes are read at once then, and none are decoded.  If it says anything else, or
-        nothing yet, :meth:`stop` tells what comes.
-
-        :param stop: the payload of the stop reply.
-        """
-        if self._packets or self._log.enabled:
-            return False
-        expected = _until(self._owed, stop)
-        try:
-            data = self._line.recv(len(expected), socket.MSG_WAITALL)
-        except OSError:
-            # None came in time, or none will.
-            return False
-        if data == expected:
-            self._owed = 0
-            return True
-        self._packets.extend(self._decoder.feed(data))
-        return False
 
     def stop(self, timeout: float) -> StopReply | None:
         """Wait for the running guest to stop; return None after ``timeout`` seconds.

@@ -25,8 +25,6 @@ from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.layout import GuestLayout, Loop
 from cosim.capture.gdb.stepping import Stepping
 from cosim.capture.processes import Process
-from cosim.debugger import hart_memory
-from cosim.debugger.hart_memory import HartMemory
 from cosim.debugger.mi import GdbMi
 from cosim.debugger.rsp import Stub
 from cosim.errors import (
@@ -143,7 +141,6 @@ class GdbSession:
         self._began = False
         self._printed_late = False
         self._interception: Interception | None = None
-        self._hart: HartMemory | None = None
         self._instructions: int | None = None
         self._first_instruction: int | None = None
         self._recorded: Recorded | None = None
@@ -274,8 +271,6 @@ class GdbSession:
                 if interposer is not None:
                     interposer.close()
                     self._finish(machine, interposer)
-                if self._hart is not None:
-                    self._hart.close()
                 self._feeder.close()
 
     def _interpose(self, machine: Machine) -> Interposer:
@@ -285,19 +280,15 @@ class GdbSession:
         stub.start()
         if plan.live:
             self._loops = TrapLoops(machine, stub)
-        foretold = self._foretold()
-        if foretold is not None:
-            self._hart = hart_memory.find(machine.pid, stub)
         self._interception = Interception(
             stub,
             guest_layout(plan, machine, loop),
             self._take if plan.stop_on_divergence else self._feeder.put,
             stepping=Stepping(after=self._options.step, all=self._options.step_all),
             one_by_one=plan.stop_on_divergence,
-            foretold=foretold,
+            foretold=self._foretold(),
             told=self._told_sites(),
             by_device=nothing if machine.dma is None else machine.dma.covers,
-            hart=self._hart,
         )
         return Interposer(stub, self._interception, self._folder / "gdb.sock")
 

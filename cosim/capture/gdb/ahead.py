@@ -1,25 +1,24 @@
 """Stops that were foretold (:mod:`cosim.capture.gdb.foretold`) and are *plain*.
 
-A plain stop is at a fence, or at a store to one entry of a table, and moves no stop point.  QEMU is
-asked for nothing then: x0..x31, pc and the privilege are read from its memory
-(:mod:`cosim.debugger.hart_memory`).  They must be those of a guest that is about to execute what
-was foretold.  That it was executed is shown by RAM for a store, and by pc for a fence.  Then the
-guest goes on at once, and the event is written while it runs.
+A plain stop is at a fence, or at a store to one entry of a table, and moves no stop point.  Only
+x0..x31, pc and the privilege are asked then.  They must be those of a guest that is about to
+execute what was foretold.  That it was executed is shown by RAM for a store, and by pc for a fence.
+Then the guest goes on at once, and the event is written while it runs.
 
-What is compared with the registers is prepared while the guest runs, too: it stands still for as
-few instructions of ours as possible.  If the guest shows anything else, the stop is not plain.
+What is compared with the guest's answers is prepared while the guest runs, too: it stands still for
+as few instructions of ours as possible.  If the guest shows anything else, the stop is not plain.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from cosim.capture.decode import Instruction
 from cosim.capture.encodings import InstructionKind
 from cosim.capture.gdb.foretold import Next
+from cosim.capture.gdb.stopped_guest import PlainState
 from cosim.capture.tables import PlainEntry
-from cosim.debugger.hart_memory import Places
-from cosim.debugger.rsp import Ready, ready
 from hypervisor_model.events import Kind, Priv, PteOp
 from hypervisor_model.isa import pte
 
@@ -27,8 +26,6 @@ SAMPLED_EVERY = 16
 """One foretold stop in so many is asked for satp and for translations, too."""
 _MASK = (1 << 64) - 1
 _WORD = 8
-CONTINUE = b"vCont;c"
-_STEP, _ONWARD = ready(b"vCont;s"), ready(CONTINUE)
 
 
 class Plain(NamedTuple):
@@ -39,40 +36,36 @@ class Plain(NamedTuple):
     instruction: Instruction
     code_at: int
     """The physical address of the instruction."""
-    pc_word: bytes
-    """pc as it is in memory."""
-    behind_word: bytes
-    """The address behind the instruction, as it is in memory."""
-    step: Ready = _STEP
-    """Steps the instruction, without the watchpoint in its way."""
-    onward: Ready = _ONWARD
-    """Puts the watchpoint back, and lets the guest run."""
+    pc_sent: bytes
+    """pc as the stub sends it."""
     watch: int | None = None
     """The page whose watchpoint stops the guest; None for a fence."""
     pa: int = 0
     """Where a store writes."""
-    base_at: slice = slice(0, _WORD)
-    """Where the register with the address of a store is in memory; x0 for a fence."""
-    base_word: bytes = bytes(_WORD)
-    """What it must hold, as it is in memory."""
+    base_at: slice = slice(0)
+    """Where the answer to ``g`` has the register with the address of a store."""
+    base_sent: bytes = b""
+    """That register as the stub sends it."""
     entry: PlainEntry | None = None
     """The entry that a store writes."""
+
+    @property
+    def behind(self) -> int:
+        """The address behind the instruction."""
+        return self.pc + self.instruction.length
 
     @property
     def op(self) -> PteOp:
         """What kind of store it is."""
         return PteOp.AMO if self.instruction.kind is InstructionKind.AMO else PteOp.STORE
 
-    def stands(self, data: bytes, places: Places) -> bool:
-        """Return True if the registers are those of a guest that is about to execute this.
-
-        :param data: QEMU's memory from x0 on.
-        """
+    def stands(self, state: PlainState) -> bool:
+        """Return True if ``state`` is that of a guest which is about to execute this."""
+        general = state.general
         return (
-            data[places.pc] == self.pc_word
-            and data[self.base_at] == self.base_word
-            and data[places.priv] == self.priv
-            and (places.virt is None or not data[places.virt])
+            general[_PC_AT] == self.pc_sent
+            and general[self.base_at] == self.base_sent
+            and state.priv == self.priv
         )
 
     def __str__(self) -> str:
@@ -84,8 +77,8 @@ class Stepped(NamedTuple):
     """A plain stop whose step is done."""
 
     plain: Plain
-    before: bytes
-    """QEMU's memory with the registers before the step."""
+    state: PlainState
+    """The guest before the step."""
     new: int = 0
     """What a store has left in the entry, an int64."""
 
@@ -125,8 +118,7 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
         return None
     instruction, code_at = seen
     kind = instruction.kind
-    pc, behind = _word(event.pc), _word(event.pc + instruction.length)
-    plain = Plain(event.pc, event.priv, instruction, code_at, pc, behind)
+    plain = Plain(event.pc, event.priv, instruction, code_at, _sent(event.pc))
     if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
         return plain if points.is_break(event.pc) else None
     if event.kind != Kind.PTE_WRITE or instruction.base is None:
@@ -139,17 +131,22 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     if watch is None or entry is None or pa % _WORD + instruction.size > _WORD:
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
-    register = _WORD * instruction.base
     return plain._replace(
-        step=ready(b"z2,%x,1000" % watch, b"vCont;s"),
-        onward=ready(b"Z2,%x,1000" % watch, CONTINUE),
         watch=watch,
         pa=pa,
-        base_at=slice(register, register + _WORD),
-        base_word=_word(base),
+        base_at=_at(instruction.base),
+        base_sent=_sent(base),
         entry=entry,
     )
 
 
-def _word(value: int) -> bytes:
-    return (value & _MASK).to_bytes(_WORD, "little")
+def _at(register: int) -> slice:
+    return slice(16 * register, 16 * register + 16)
+
+
+_PC_AT = _at(32)
+
+
+@lru_cache(maxsize=4096)
+def _sent(value: int) -> bytes:
+    return value.to_bytes(8, "little").hex().encode()

@@ -87,14 +87,13 @@ class Coverage:
         tables = self._tables
         if not (tables.added or tables.dropped or tables.leaves or tables.satp != self._satp):
             return
-        bare = self._bare
-        if bare is None or tables.satp != self._satp:
-            self._satp, bare = tables.satp, self._without_paging()
+        self._satp = tables.satp
         moved: list[Range] = []
         for leaf, entry in tables.leaves:
             moved += self._writable.learn(leaf, entry)
             self._add_sites(self._text.learn(leaf, entry))
         tables.leaves.clear()
+        bare = self._without_paging()
         pages = {page for page in tables.added if page in tables}
         pages |= self._tables_in(moved)
         for page in tables.dropped:

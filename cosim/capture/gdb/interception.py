@@ -29,10 +29,11 @@ from cosim.capture.gdb.foretold import Foretold, Next
 from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stepping import Countdown, Stepping
 from cosim.capture.gdb.stop_points import StopPoints
-from cosim.capture.gdb.stopped_guest import Hart, HartState, StoppedGuest
+from cosim.capture.gdb.stopped_guest import HartState, StoppedGuest
 from cosim.capture.log import EventLog
 from cosim.capture.processes import Process
 from cosim.capture.tables import LiveTables
+from cosim.debugger.registers import parse_general
 from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import GuestError
 from hypervisor_model.events import EventBatch, Kind, Priv
@@ -63,7 +64,6 @@ class Interception:
     :param told: where the guest is known to fence or to write ``satp``.  A guest may load such code
         without any sign of it.  An address that was not found as well counts as a late site.
     :param by_device: returns True if a device has written to the entry at an address.
-    :param hart: reads some registers without the stub, if that is possible.
     :raises RemoteError: when the stub refuses, is gone or does not answer; each method raises it.
     """
 
@@ -78,23 +78,14 @@ class Interception:
         foretold: Foretold | None = None,
         told: Collection[int] = (),
         by_device: Callable[[int], bool] = nothing,
-        hart: Hart | None = None,
     ) -> None:
-        self._guest = StoppedGuest(stub, hart)
+        self._guest = StoppedGuest(stub)
         self._mark_at = layout.mark_at
         self._loop = layout.loop
         self._sink = sink
         self._foretold = foretold
         self._pending: Stop | ahead.Stepped | None = None
         self._prepared: ahead.Plain | None = None
-        self._went_on = False
-        """True if the guest runs behind the plain stop that was executed last."""
-        self._likely: StopReply | None = None
-        """What the stub will say at the stop that is prepared."""
-        self._stepped = b""
-        """What it has said of the last step."""
-        self._replies: dict[int | None, StopReply] = {}
-        """What it has said before, by the page whose watchpoint stopped the guest."""
         self._foretold_stops = 0
         self._one_by_one = one_by_one
         self._log = EventLog()
@@ -248,23 +239,20 @@ class Interception:
         else:
             self._settle(payload)
 
-    def execute_foretold(self, reply: StopReply, *, go_on: bool = False) -> bool:
+    def execute_foretold(self, reply: StopReply) -> bool:
         """Execute the instruction of a stop whose event is foretold.
 
         All requests go out at once: the registers, the translations, the step.  What comes back is
         handled like that of :meth:`execute`, also if it is not what was foretold.  Most stops are
-        plain (:mod:`cosim.capture.gdb.ahead`), so nothing is asked.
+        plain (:mod:`cosim.capture.gdb.ahead`), so less is asked.
 
         :param reply: what QEMU said; the guest is where it stopped.
-        :param go_on: let the guest run behind a plain stop.
         :return: False if nothing was done: this stop must be handled with care.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         plain, self._prepared = self._prepared, None
         if plain is not None and plain.watch == reply.watch:
-            if self._likely is None:
-                self._replies[reply.watch] = reply
-            return self._execute_plain(plain, go_on=go_on)
+            return self._execute_plain(plain)
         event = self._to_come()
         if event is None or not self._fits(event, reply):
             return False
@@ -297,12 +285,10 @@ class Interception:
             again; and the last stop, or None if the guest runs.
         """
         for _ in range(_IN_ONE_GO):
-            self._went_on = False
-            if self.halted or not self.execute_foretold(stop, go_on=True):
+            if self.halted or not self.execute_foretold(stop):
                 return False, stop
-            if not self._went_on:
-                self.resume(ahead.CONTINUE)
-            following = self._arrive()
+            self.resume(b"vCont;c")
+            following = self._guest.wait(_SOON_SECONDS)
             if following is None:
                 return True, None
             stop = following
@@ -310,66 +296,36 @@ class Interception:
                 break
         return True, stop
 
-    def _arrive(self) -> StopReply | None:
-        """Return the next stop if it comes soon, else None."""
-        likely = self._likely
-        if self._prepared is not None and likely is not None and self._guest.stops_so(likely.raw):
-            return likely
-        return self._guest.wait(_SOON_SECONDS)
-
-    def _execute_plain(self, plain: ahead.Plain, *, go_on: bool) -> bool:
-        """Execute a stop that should be plain; return False if nothing was done.
-
-        Between its packets QEMU waits for us, so what can wait until the guest runs does.
-        """
-        guest, places = self._guest, self._guest.places
-        before = guest.peek()
-        if before is None or places is None or not plain.stands(before, places):
-            return False
-        guest.run(plain.step)
+    def _execute_plain(self, plain: ahead.Plain) -> bool:
+        """Execute a stop that should be plain; return False if nothing was done."""
+        guest, watch = self._guest, plain.watch
+        guest.start_plain(watch)
         self._log.pc, self._log.priv = plain.pc, plain.priv
         logged = len(self._log)
-        if plain.watch is None:
+        if watch is None:
             # A fence writes no table, so the tables can be compared while QEMU executes it.
             self._auditor.check_tables()
-            if len(self._log) > logged:
-                self._coverage.update()
         same = self._classifier.holds(plain.instruction, plain.code_at)
-        if not guest.stops_so(self._stepped):
-            stop = guest.finish_step()
-            if stop.watch is not None:
-                # A further watchpoint has stopped the instruction before it did anything.
-                guest.restore(plain.watch)
-                return False
-            self._stepped = stop.raw
+        state = guest.plain_state(watch)
+        if guest.finish_step().watch is not None:
+            # A further watchpoint has stopped the instruction before it did anything.
+            return False
         new: int | None = 0
-        if not same:
+        if not (same and plain.stands(state)):
             new = None
         elif plain.entry is not None:
             new = self._tables.plain_store(plain.entry)
-        else:
-            after = guest.peek()
-            if after is None or after[places.pc] != plain.behind_word:
-                # The step has taken an interrupt instead.
-                new = None
         if new is None:
-            guest.restore(plain.watch)
-            state = guest.state_after(before, unsigned(self._tables.satp))
-            self._take_in_stepped(plain.pc, state, {}, logged)
+            before = guest.state_after(state, unsigned(self._tables.satp))
+            self._take_in_stepped(plain.pc, before, {}, logged)
             return True
-        # No text is rewritten, or the stop would not be plain.
-        self._went_on = go_on and not self._points.changed
-        if self._went_on:
-            guest.run(plain.onward)
         self.stops += 1
         self.pc = plain.pc
-        self._came(logged)
-        stepped = ahead.Stepped(plain, before, new)
-        if self._went_on:
-            self._take_in_plain(stepped)
-            self._prepare()
-        else:
-            self._pending = stepped
+        self._pending = ahead.Stepped(plain, state, new)
+        if watch is None:
+            # What the kernel has patched needs its points before the guest goes on.
+            self._coverage.scan_again()
+            self._came(logged)
         return True
 
     def _take_in_stepped(
@@ -430,41 +386,38 @@ class Interception:
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        if isinstance(pending, ahead.Stepped):
-            self._guest.restore(pending.plain.watch)
+        plain = pending.plain if isinstance(pending, ahead.Stepped) else None
+        stored = plain is not None and plain.watch is not None
         if payload is not None:
             self._points.sync()
-            if isinstance(pending, Stop):
-                self._guest.resume(payload, asking="pc")
-            else:
+            if stored:
                 self._guest.go(payload)
+            else:
+                self._guest.resume(payload, asking="pc")
         logged = len(self._log)
         if isinstance(pending, Stop):
             # It may be a later stop's by now.
             self._log.pc, self._log.priv = pending.pc, pending.state.priv
             if self._came_to(pending.behind, payload):
                 self._take_in(effects.completed(pending), scanned=True)
-            self._came(logged)
         else:
-            self._take_in_plain(pending)
+            plain = pending.plain
+            self._log.pc, self._log.priv = plain.pc, plain.priv
+            if stored:
+                size = plain.instruction.size
+                self._tables.plain_store_done(plain.pa, size, plain.op, pending.new)
+                self._coverage.update()
+            else:
+                general = parse_general(pending.state.general)
+                sub, va, asid = plain.instruction.fence_operands(general)
+                if not self._came_to(plain.behind, payload):
+                    return
+                self._log.add(Kind.FENCE, va, asid, sub=sub)
+            self._auditor.note(plain)
+            self._countdown.renew()
+        self._came(logged)
         if payload is not None:
             self._prepare()
-
-    def _take_in_plain(self, stepped: ahead.Stepped) -> None:
-        """Write the event of a plain stop."""
-        plain, logged = stepped.plain, len(self._log)
-        self._log.pc, self._log.priv = plain.pc, plain.priv
-        if plain.watch is not None:
-            size = plain.instruction.size
-            self._tables.plain_store_done(plain.pa, size, plain.op, stepped.new)
-            self._coverage.update()
-        else:
-            general = self._guest.peeked(stepped.before).general
-            sub, va, asid = plain.instruction.fence_operands(general)
-            self._log.add(Kind.FENCE, va, asid, sub=sub)
-        self._auditor.note(plain)
-        self._countdown.renew()
-        self._came(logged)
 
     def _came_to(self, behind: int, payload: bytes | None) -> bool:
         """Return True if a fence was executed: its step may have taken an interrupt instead.
@@ -477,11 +430,9 @@ class Interception:
     def _prepare(self) -> None:
         """Make ready for the next stop, while the guest runs."""
         self._foretold_stops += 1
-        event = self._to_come() if self._guest.peeks else None
+        event = self._to_come()
         if event is not None and self._foretold_stops % ahead.SAMPLED_EVERY:
-            plain = ahead.prepare(event, self._classifier, self._coverage, self._tables)
-            self._prepared = plain
-            self._likely = None if plain is None else self._replies.get(plain.watch)
+            self._prepared = ahead.prepare(event, self._classifier, self._coverage, self._tables)
 
     def _came(self, logged: int) -> None:
         if self._foretold is not None and len(self._log) > logged:

@@ -80,14 +80,9 @@ class StopPoints:
         self.breaks = PointSet(b"0", b"4")
         self.watches = PointSet(b"2", b"1000")
 
-    @property
-    def changed(self) -> bool:
-        """True if :meth:`sync` may have something to send."""
-        return bool(self.breaks.changed or self.watches.changed)
-
     def sync(self) -> None:
         """Insert and remove points with the next request, until QEMU has what is wanted."""
-        if self.changed:
+        if self.breaks.changed or self.watches.changed:
             self._stub.defer(*self.breaks.requests(), *self.watches.requests())
 
     def own(self, reply: StopReply | None, pc: int) -> bool:

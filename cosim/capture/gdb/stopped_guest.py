@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from cosim.capture.encodings import ATP_NAMES
-from cosim.debugger.hart_memory import PeekedState, Places
 from cosim.debugger.registers import parse_general, parse_value, read_description
-from cosim.debugger.rsp import Ready, StopReply, Stub
+from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import RemoteError
 from hypervisor_model.events import Priv
 
@@ -61,33 +61,36 @@ class HartState(NamedTuple):
         return bool(self.priv & Priv.VIRT)
 
 
-class Hart(Protocol):
-    """The registers of the stopped guest, read without the stub."""
+class PlainState(NamedTuple):
+    """What a plain stop is asked for, as the stub has sent it.  Most of it is never looked at."""
+
+    general: bytes
+    """The answer to ``g``."""
+    privilege: bytes
 
     @property
-    def places(self) -> Places:
-        """Where they are in what :meth:`read` returns."""
+    def priv(self) -> int:
+        """As :class:`hypervisor_model.events.Priv`."""
+        return _privilege(self.privilege)
 
-    def read(self) -> bytes | None:
-        """Return what holds them; None if that is not possible."""
+
+@lru_cache(maxsize=64)
+def _privilege(answer: bytes) -> int:
+    return parse_value(answer) & 7
 
 
 class StoppedGuest:
     """The guest behind a stub.
 
     :param stub: QEMU's stub; the guest must be stopped.
-    :param hart: reads some registers without the stub, if that is possible.
     :raises RemoteError: when the stub refuses, is gone or does not answer, in every method.
     """
 
-    def __init__(self, stub: Stub, hart: Hart | None = None) -> None:
+    def __init__(self, stub: Stub) -> None:
         self._stub = stub
-        self._hart = hart
-        self._peeked: bytes | None = None
-        self.places = None if hart is None else hart.places
-        """Where the registers are in what :meth:`peek` returns."""
         self._numbers = read_description(stub)
         self._state = [b"g", *(self._numbers.read(name) for name in ("priv", "sstatus", "satp"))]
+        self._plain = [*self._state[:2], b"vCont;s"]
 
     def state(self) -> HartState:
         """Return the registers that each stop begins with, in one round trip."""
@@ -132,18 +135,6 @@ class StoppedGuest:
     def read_general(self) -> list[int]:
         """Return x0..x31 and pc."""
         return parse_general(self._stub.request(b"g"))
-
-    @property
-    def peeks(self) -> bool:
-        """True if :meth:`peek` may return registers."""
-        return self._hart is not None
-
-    def peek(self) -> bytes | None:
-        """Return what holds x0..x31, pc and the privilege; None if that is not possible.
-
-        QEMU is asked for nothing.
-        """
-        return None if self._hart is None else self._hart.read()
 
     def code(self, va: int, *, physical: bool = False) -> bytes:
         """Return the 4 bytes at ``va``, or 2 if no more are mapped, or none.
@@ -190,56 +181,51 @@ class StoppedGuest:
         """
         stub = self._stub
         questions = (stub.monitor(f"gva2gpa {va:#x}") for va in translate)
-        self._peeked = self.peek()
         stub.post(*self._state, *questions, b"vCont;s")
 
     def registers_ahead(self) -> list[bytes]:
         """Return the answers of the registers, as they were before the instruction."""
-        answers = self._stub.answers(len(self._state))
-        data, self._peeked = self._peeked, None
-        if data is not None:
-            state = self.peeked(data)
-            if (state.general, state.priv) != (
-                parse_general(answers[0]),
-                parse_value(answers[1]) & 7,
-            ):
-                # What QEMU's memory holds there are no longer the registers.
-                self._hart = None
-        return answers
+        return self._stub.answers(len(self._state))
 
     def state_ahead(self, answers: Sequence[bytes]) -> HartState:
         """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
         return self._state_of(answers)
 
-    def peeked(self, data: bytes) -> PeekedState:
-        """Return the registers that :meth:`peek` has found in ``data``."""
-        assert self.places is not None
-        return PeekedState(data, self.places)
+    def start_plain(self, watch: int | None) -> None:
+        """Ask for what a :class:`PlainState` has, then step.
 
-    def run(self, requests: Ready) -> None:
-        """Let the guest run, or step, with requests that are ready."""
-        self._stub.go(requests)
+        :meth:`plain_state` and :meth:`finish_step` must follow.
 
-    def stops_so(self, stop: bytes) -> bool:
-        """Return True if the stub says ``stop`` next, and that soon.
-
-        If not, :meth:`wait` or :meth:`finish_step` tells what it says.
+        :param watch: the page whose watchpoint is taken out for the step.  It comes back with the
+            next request.
         """
-        return self._stub.comes(stop)
+        if watch is None:
+            self._stub.post(*self._plain)
+        else:
+            lift, restore = _lifted(watch)
+            self._stub.post(lift, *self._plain)
+            self._stub.defer(restore)
 
-    def restore(self, watch: int | None) -> None:
-        """Put the watchpoint of a page back with the next request; None: there is none."""
-        if watch is not None:
-            self._stub.defer(b"Z2,%x,1000" % watch)
+    def plain_state(self, watch: int | None) -> PlainState:
+        """Return what :meth:`start_plain` has asked for.
 
-    def state_after(self, before: bytes, satp: int) -> HartState:
+        :raises RemoteError: when the watchpoint cannot be taken out.
+        """
+        if watch is None:
+            return PlainState(*self._stub.answers(2))
+        lifted, general, privilege = self._stub.answers(3)
+        if lifted != b"OK":
+            raise RemoteError(f"QEMU's stub refused to take a watchpoint out: {lifted!r}")
+        return PlainState(general, privilege)
+
+    def state_after(self, before: PlainState, satp: int) -> HartState:
         """Return the state before a step that was no write of a register.
 
-        :param before: what :meth:`peek` has returned then.
+        :param before: the part of it that was read then.
         :param satp: what it held.
         """
-        state = self.peeked(before)
-        return HartState(state.general, state.priv, self.read("sstatus"), satp)
+        general = parse_general(before.general)
+        return HartState(general, before.priv, self.read("sstatus"), satp)
 
     def wait(self, timeout: float) -> StopReply | None:
         """Wait until the running guest stops; return None after ``timeout`` seconds."""
@@ -286,3 +272,9 @@ def _physical(answer: str) -> int | None:
     """Return the PA in the answer to ``gva2gpa``; None if QEMU says that nothing is mapped."""
     words = answer.split()
     return int(words[1], 16) if words[:1] == ["gpa:"] else None
+
+
+@lru_cache(maxsize=4096)
+def _lifted(page: int) -> tuple[bytes, bytes]:
+    """Return the packets that take the watchpoint of ``page`` out, and put it back."""
+    return b"z2,%x,1000" % page, b"Z2,%x,1000" % page

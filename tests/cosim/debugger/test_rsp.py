@@ -11,15 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.debugger.registers import parse_general, parse_value, read_description
-from cosim.debugger.rsp import (
-    INTERRUPT,
-    Decoder,
-    Stub,
-    frame,
-    parse_stop,
-    readable,
-    ready,
-)
+from cosim.debugger.rsp import INTERRUPT, Decoder, Stub, frame, parse_stop, readable
 from cosim.errors import RemoteError
 
 
@@ -87,54 +79,6 @@ def test_deferred_requests_go_along_and_must_be_granted() -> None:
     stub.defer(b"Z9,9,9")
     with pytest.raises(RemoteError, match="refused a request: E22"):
         stub.request(b"g")
-
-
-def test_a_stop_that_is_expected_is_not_decoded() -> None:
-    ours, theirs = socket.socketpair()
-    stub = Stub(ours)
-    requests = ready(b"z2,1000,1000", b"vCont;s")
-
-    def comes(answer: bytes) -> bool:
-        stub.go(requests)
-        asked = theirs.recv(4096)
-        assert asked == frame(b"z2,1000,1000") + frame(b"vCont;s")
-        theirs.sendall(answer)
-        return stub.comes(b"T05thread:01;")
-
-    granted = b"+" + frame(b"OK") + b"+"
-    assert comes(granted + frame(b"T05thread:01;"))
-    assert comes(granted + frame(b"T05thread:01;"))
-    # Another stop, which is longer or shorter, is the next one.
-    for other in (b"T05thread:01;watch:1000;", b"W00"):
-        assert not comes(granted + frame(other))
-        assert stub.stop(1.0) == parse_stop(other)
-    # A request that was refused is noticed.
-    assert not comes(b"+" + frame(b"E22") + b"+" + frame(b"T05thread:01;"))
-    with pytest.raises(RemoteError, match="refused a request: E22"):
-        stub.stop(1.0)
-
-
-def test_a_stop_that_is_late_or_never_comes() -> None:
-    ours, theirs = socket.socketpair()
-    stub = Stub(ours)
-    stub.go(ready(b"vCont;c"))
-    theirs.sendall(b"+")
-    assert not stub.comes(b"T05thread:01;")
-    theirs.sendall(frame(b"T05thread:01;"))
-    assert stub.stop(1.0) == parse_stop(b"T05thread:01;")
-    stub.go(ready(b"vCont;c"))
-    theirs.close()
-    assert not stub.comes(b"T05thread:01;")
-    end = stub.stop(1.0)
-    assert end is not None and end.ended
-
-
-def test_requests_that_are_ready_wait_for_those_that_are_deferred() -> None:
-    stub = _answering({b"Z0,1,4": [b"OK"], b"z2,1,1": [b"OK"], b"vCont;s": [b"T05"]})
-    stub.defer(b"Z0,1,4")
-    stub.go(ready(b"z2,1,1", b"vCont;s"))
-    stop = stub.stop(1.0)
-    assert stop is not None and stop.signal == 5
 
 
 def test_a_silent_stub_and_a_closed_line_are_errors() -> None:

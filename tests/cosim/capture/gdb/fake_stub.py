@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.debugger.hart_memory import Places
 from cosim.debugger.rsp import INTERRUPT, Decoder, Stub, frame
 
 BASE = 0x8000_0000
@@ -34,7 +33,6 @@ _CSRS = (
 _FIRST_CSR = 100
 _ROOTS = ("satp", "hgatp")
 MPRV, TVM = 1 << 17, 1 << 20
-PLACES = Places(pc=slice(8 * _PC, 8 * _PC + 8), priv=8 * _PC + 8, virt=8 * _PC + 16)
 
 
 @dataclass(frozen=True)
@@ -85,19 +83,12 @@ class FakeStub:
         self.watches: set[int] = set()
         self.answered: list[bytes] = []
         self._physical = False
-        self.places = PLACES
 
     def connect(self) -> Stub:
         """Serve the guest from a thread, until the line closes; return a client of it."""
         ours, theirs = socket.socketpair()
         threading.Thread(target=self._serve, args=(theirs,), daemon=True).start()
         return Stub(ours)
-
-    def read(self) -> bytes | None:
-        """Return the registers as QEMU's memory has them."""
-        priv = self.csrs["priv"]
-        words = [*self.general, priv & 3, priv >> 2]
-        return b"".join(word.to_bytes(8, "little") for word in words)
 
     # -- memory ---------------------------------------------------------------------------------
 
@@ -177,7 +168,6 @@ class FakeStub:
             while data := line.recv(65536):
                 for payload in decoder.feed(data):
                     self.answered.append(payload)
-                    line.sendall(b"+")
                     for answer in self._answers(payload):
                         line.sendall(frame(answer))
 

@@ -115,12 +115,7 @@ class Run:
         )
         self.stub = fake.connect()
         self.interception = Interception(
-            self.stub,
-            self.layout,
-            self.batches.append,
-            stepping=stepping,
-            told=told,
-            hart=fake,
+            self.stub, self.layout, self.batches.append, stepping=stepping, told=told
         )
 
     def begin(self) -> Run:
