@@ -550,7 +550,7 @@ def invalidate(tlb: Tlb, form: int, va: int, asid: int, vmid: int) -> None:
                 if _fenced(tlb.entries[row], form, va, asid, vmid):
                     _drop(tlb, row)
             continue
-        # None of its entries is a fragment, so each lies in the set of its own size.
+        # No entry here is a part of a larger page, so the size of its page selects its set.
         for bits in PAGE_BITS:
             if tlb.population[0, bits] == 0:
                 continue

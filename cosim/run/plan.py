@@ -236,7 +236,7 @@ class Plan:
     def check_snapshot(self, path: Path) -> None:
         """Check that the snapshot ``path`` can be used with this machine.
 
-        :raises UsageError: when it is of another one, or not a snapshot.
+        :raises UsageError: when the file is no snapshot, or one of another machine.
         :raises StorageError: when it cannot be read.
         """
         option = self.names.option("from_snapshot")
