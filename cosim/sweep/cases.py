@@ -13,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.dataset as ds
 
-from cosim.errors import UsageError
-from cosim.sweep.result_files import RESULTS
+from cosim.sweep.result_files import files_of
 from cosim.sweep.row_schema import SCHEMA
 from hypervisor_model.costs import CostTable
 from hypervisor_model.exits import Exit
@@ -106,14 +104,7 @@ def read(folder: Path) -> list[Case]:
 
     :raises UsageError: when there are none, or a file of results is damaged.
     """
-    files = sorted(str(file) for file in (folder / RESULTS).glob("*.parquet"))
-    if not files:
-        raise UsageError(f"{folder}: the sweep has no results yet")
-    try:
-        # A missing column is null, and a column of another type is an error.
-        rows = ds.dataset(files, schema=SCHEMA, format="parquet").to_table(columns=_READ)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{folder}: a file of results is damaged ({error})") from error
+    rows = ds.dataset(files_of(folder), schema=SCHEMA, format="parquet").to_table(columns=_READ)
     cases = [_case(row) for row in rows.to_pylist()]
     # Files come in the order of their names, which says nothing.
     return sorted(cases, key=lambda case: (case.trace, case.policy, _order(case.settings)))

@@ -83,6 +83,22 @@ def _empty(folder: Path) -> bool:
         return False
 
 
+def files_of(folder: Path) -> list[str]:
+    """Return the files of results that are there now, by name; each is whole.
+
+    :raises UsageError: when there are none, or one is damaged.
+    """
+    files = sorted(str(file) for file in (folder / RESULTS).glob("*.parquet"))
+    if not files:
+        raise UsageError(f"{folder}: the sweep has no results yet")
+    for file in files:
+        try:
+            pq.read_schema(file)
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(f"{file}: is damaged ({error}); remove it and sweep again") from error
+    return files
+
+
 def known_keys(folder: Path, code: str) -> set[str]:
     """Return the keys of the rows that are there, made by the models' code with digest ``code``."""
     keys: set[str] = set()

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
-from cosim.errors import UsageError
-from cosim.sweep.result_files import RESULTS
+from cosim.sweep.result_files import files_of
 from cosim.sweep.row_schema import SCHEMA
 from cosim.trace.query import Rows, select
 
@@ -24,14 +21,7 @@ def run(folder: Path, sql: str, limit: int | None = None) -> Rows:
     :param folder: of the sweep.
     :raises UsageError: when there are no results yet, the SQL is wrong or would do more than read.
     """
-    files = sorted(str(file) for file in (folder / RESULTS).glob("*.parquet"))
-    if not files:
-        raise UsageError(f"{folder}: the sweep has no results yet")
-    for file in files:
-        try:
-            pq.read_schema(file)
-        except (OSError, pa.ArrowException) as error:
-            raise UsageError(f"{file}: is damaged ({error}); remove it and sweep again") from error
+    files = files_of(folder)
     connection = duckdb.connect(":memory:")
     connection.register(TABLE, ds.dataset(files, schema=SCHEMA, format="parquet"))
     return select(connection, sql, limit, [TABLE])

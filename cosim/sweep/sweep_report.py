@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from statistics import median
@@ -33,6 +33,8 @@ _MATTERS = 0.01
 """A parameter that explains less of a count's differences gets no curve and no heat map (ours)."""
 _HARDLY = 0.01
 """A count that moves by a smaller share of itself hardly moves (ours)."""
+Shares = Mapping[tuple[str, str, str], float | None]
+"""How much of a count's differences a parameter explains, by policy, parameter and count."""
 _EFFECT = (
     "Each number is the share of the differences in a count that the parameter alone explains, "
     "within each trace (the correlation ratio of an analysis of variance). What is missing from "
@@ -47,17 +49,18 @@ def build(folder: Path) -> Report:
     """
     rows = cases.read(folder)
     varied = cases.parameters(rows)
+    shares = _all_shares(rows, varied)
     state = result_files.read_state(folder)
     sections = [
-        *_effects(rows, varied),
-        *_curves(rows, varied),
-        *_heat_maps(rows, varied),
+        *_effects(rows, varied, shares),
+        *_curves(rows, varied, shares),
+        *_heat_maps(rows, varied, shares),
         *_break_evens(rows),
         *_fronts(rows, varied),
     ]
     title = f"Sweep {one_line(folder.resolve().name)}"
     lead = _lead(rows, varied)
-    answer = (Paragraphs(_sentences(rows, varied)), *_ranges(rows))
+    answer = (Paragraphs(_sentences(rows, varied, shares)), *_ranges(rows))
     return Report(title, lead, tuple(sections), tuple(_warnings(state)), answer)
 
 
@@ -86,24 +89,24 @@ def _warnings(state: dict[str, Any]) -> Iterator[str]:
         yield f"{missing:,} rows are missing; type the command of the sweep again."
 
 
-def _sentences(rows: Sequence[Case], varied: Sequence[Parameter]) -> str:
+def _sentences(rows: Sequence[Case], varied: Sequence[Parameter], shares: Shares) -> str:
     """Say which parameter matters most for which count."""
-    return "\n".join(_sentence(rows, varied, key) for key in COUNTERS)
+    return "\n".join(_sentence(rows, varied, shares, key) for key in COUNTERS)
 
 
-def _sentence(rows: Sequence[Case], varied: Sequence[Parameter], key: str) -> str:
+def _sentence(rows: Sequence[Case], varied: Sequence[Parameter], shares: Shares, key: str) -> str:
     strongest: dict[str, list[str]] = {}
     steady = []
     for policy in names(one.policy for one in rows):
         width = _width(rows, policy, key)
         if width is None:
             continue
-        shares = {one.name: _effect(rows, policy, one, key) or 0 for one in varied}
-        name = max(shares, key=lambda one: shares[one], default="")
-        if width < _HARDLY or shares.get(name, 0) < _MATTERS:
+        mine = {one.name: shares[policy, one.name, key] or 0 for one in varied}
+        name = max(mine, key=lambda one: mine[one], default="")
+        if width < _HARDLY or mine.get(name, 0) < _MATTERS:
             steady.append(policy)
         else:
-            share = number_text.percent(shares[name], 0)
+            share = number_text.percent(mine[name], 0)
             strongest.setdefault(name, []).append(f"{policy} {share}")
     noun = COUNTERS[key][0].upper() + COUNTERS[key][1:]
     said = "; ".join(f"{name} ({', '.join(who)})" for name, who in strongest.items())
@@ -123,9 +126,15 @@ def _width(rows: Sequence[Case], policy: str, key: str) -> float | None:
     return max(widths, default=None)
 
 
-def _effect(rows: Sequence[Case], policy: str, parameter: Parameter, key: str) -> float | None:
-    mine = [one for one in rows if one.policy == policy and parameter.name in one.settings]
-    return sensitivity.effect(mine, parameter, sensitivity.counter(key))
+def _all_shares(rows: Sequence[Case], varied: Sequence[Parameter]) -> Shares:
+    found: dict[tuple[str, str, str], float | None] = {}
+    for policy in names(one.policy for one in rows):
+        for parameter in varied:
+            mine = [one for one in rows if one.policy == policy and parameter.name in one.settings]
+            for key in COUNTERS:
+                share = sensitivity.effect(mine, parameter, sensitivity.counter(key))
+                found[policy, parameter.name, key] = share
+    return found
 
 
 def _ranges(rows: Sequence[Case]) -> Iterator[Part]:
@@ -153,13 +162,15 @@ def _brief(value: float) -> str:
     return number_text.scaled(value) if value >= 1e6 else number_text.number(round(value))
 
 
-def _effects(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Section]:
+def _effects(
+    rows: Sequence[Case], varied: Sequence[Parameter], shares: Shares
+) -> Iterator[Section]:
     policies = names(one.policy for one in rows)
     parts: list[Part] = [Paragraphs(_EFFECT)]
     data: dict[str, Any] = {}
     for key, noun in COUNTERS.items():
         table = {
-            parameter.name: {policy: _effect(rows, policy, parameter, key) for policy in policies}
+            parameter.name: {policy: shares[policy, parameter.name, key] for policy in policies}
             for parameter in varied
         }
         kept = {name: row for name, row in table.items() if any(row.values())}
@@ -182,14 +193,18 @@ def _share(value: float) -> str:
     return number_text.percent(value, 1) if value >= 0.0005 or value == 0 else "<0.1 %"
 
 
-def _curves(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Section]:
+def _curves(rows: Sequence[Case], varied: Sequence[Parameter], shares: Shares) -> Iterator[Section]:
     """Yield a plot for each numeric parameter and count that it moves, one panel a trace."""
     figures: list[Part] = []
     for parameter in varied:
         if not parameter.numeric:
             continue
         for key, noun in COUNTERS.items():
-            policies = _moved(rows, parameter, key)
+            policies = [
+                policy
+                for policy in names(one.policy for one in rows)
+                if (shares[policy, parameter.name, key] or 0) >= _MATTERS
+            ]
             if not policies:
                 continue
             plots = []
@@ -207,15 +222,6 @@ def _curves(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Secti
         yield Section("curves", "Counts against one parameter", parts, detail=True)
 
 
-def _moved(rows: Sequence[Case], parameter: Parameter, key: str) -> list[str]:
-    """Return the policies whose count the parameter moves."""
-    shares = {
-        policy: _effect(rows, policy, parameter, key)
-        for policy in names(one.policy for one in rows)
-    }
-    return [policy for policy, share in shares.items() if share is not None and share >= _MATTERS]
-
-
 def _curve(rows: Sequence[Case], trace: str, policy: str, parameter: Parameter, key: str) -> Series:
     mine = [
         one
@@ -226,14 +232,16 @@ def _curve(rows: Sequence[Case], trace: str, policy: str, parameter: Parameter, 
     return Series(policy, tuple((value.number or 0.0, y) for value, y in points))
 
 
-def _heat_maps(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Section]:
+def _heat_maps(
+    rows: Sequence[Case], varied: Sequence[Parameter], shares: Shares
+) -> Iterator[Section]:
     """Yield a map for each policy and count over the two parameters that move it most."""
     maps: list[Part] = []
     for key, noun in COUNTERS.items():
         for policy in names(one.policy for one in rows):
-            shares = {one: _effect(rows, policy, one, key) or 0 for one in varied}
-            down_across = sorted(shares, key=lambda one: -shares[one])[:2]
-            if len(down_across) < 2 or shares[down_across[1]] < _MATTERS:
+            moves = {one: shares[policy, one.name, key] or 0 for one in varied}
+            down_across = sorted(moves, key=lambda one: -moves[one])[:2]
+            if len(down_across) < 2 or moves[down_across[1]] < _MATTERS:
                 continue
             for trace in names(one.trace for one in rows):
                 mine = [one for one in rows if (one.trace, one.policy) == (trace, policy)]
