@@ -319,7 +319,7 @@ def _work(
     _compile(asked, traces)
     scratch = folder.resolve() / SCRATCH
     scratch.mkdir(exist_ok=True)
-    with opened(_wish(how.wish, asked), scratch) as cluster:
+    with opened(_wish(how.wish, asked), scratch, how.note) as cluster:
         size = cluster.size()
         plan = _plan(
             asked,
