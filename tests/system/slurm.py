@@ -97,6 +97,9 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             partition=PARTITION,
         )
     )
+    if _version() >= 23:
+        # It would use cgroups otherwise, which only root may do.  Older versions do not know this.
+        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
     environment = {**os.environ, "SLURM_CONF": str(configuration)}
     found = Slurm(folder, environment)
     with contextlib.ExitStack() as stack:
@@ -125,9 +128,7 @@ def _daemon(
     stack: contextlib.ExitStack, words: Sequence[str], made: Slurm
 ) -> subprocess.Popen[bytes]:
     """Start a daemon, which ends with ``stack``."""
-    # An ordinary user has no /usr/sbin in PATH.
-    program = shutil.which(words[0], path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None, f"{words[0]} is missing; run scripts/setup --tests"
+    program = _program(words[0])
     with (made.folder / f"{words[0]}.out").open("wb") as log:
         daemon = subprocess.Popen(
             [program, *words[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -144,6 +145,20 @@ def _daemon(
 
     stack.callback(end)
     return daemon
+
+
+def _program(name: str) -> str:
+    # An ordinary user has no /usr/sbin in PATH.
+    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
+    assert program is not None, f"{name} is missing; run scripts/setup --tests"
+    return program
+
+
+def _version() -> int:
+    """Return the first number of SLURM's version, which is its year."""
+    words = [_program("slurmctld"), "-V"]
+    text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return int(text.split()[-1].partition(".")[0])
 
 
 def _ready(made: Slurm) -> bool:
