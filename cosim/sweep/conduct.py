@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -317,9 +318,10 @@ def _work(
 ) -> None:
     """Do all tasks, and keep ``outcome`` up to date."""
     _compile(asked, traces)
-    scratch = folder.resolve() / SCRATCH
-    scratch.mkdir(exist_ok=True)
-    with opened(_wish(how.wish, asked), scratch, how.note) as cluster:
+    with (
+        _scratch(folder) as scratch,
+        opened(_wish(how.wish, asked), scratch, how.note) as cluster,
+    ):
         size = cluster.size()
         plan = _plan(
             asked,
@@ -351,6 +353,17 @@ def _work(
                 _tell(step, outcome, plan)
         outcome.seconds = time.monotonic() - started
         _record(outcome)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder for files of the cluster, which is removed afterwards."""
+    scratch = folder.resolve() / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _wish(wish: Wish, asked: SweepFile) -> Wish:

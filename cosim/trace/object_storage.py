@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import pyarrow.fs as fs
 
@@ -212,8 +212,11 @@ def _parse(uri: str) -> _Parts:
             raise UsageError(f"{shown}: {name!r} is no option of {start} URIs; they have {known}")
     if options.get("scheme", "https") not in ("http", "https"):
         raise UsageError(f"{shown}: the option scheme is http or https")
-    if "@" in options.get("endpoint_override", ""):
+    endpoint = options.get("endpoint_override", "")
+    if "@" in endpoint:
         raise UsageError(f"{shown}: endpoint_override is HOST:PORT, without a user")
+    if not _has_port(urlsplit(f"//{endpoint}")):
+        raise UsageError(f"{shown}: endpoint_override is HOST:PORT, with a port in 1..65535")
     names = [part for part in prefix.split("/") if part]
     decoded = [None if text is None else unquote(text) for text in (user, password)]
     return _Parts(scheme, bucket, "/".join(names), decoded[0], decoded[1], options)
@@ -262,7 +265,17 @@ def _endpoint(environment: Mapping[str, str]) -> dict[str, str]:
     url = urlsplit(given)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
         raise UsageError("AWS_ENDPOINT_URL: is not http://HOST:PORT or https://HOST:PORT")
+    if not _has_port(url):
+        raise UsageError("AWS_ENDPOINT_URL: its port is not a number in 1..65535")
     return {"scheme": url.scheme, "endpoint_override": url.netloc + url.path.rstrip("/")}
+
+
+def _has_port(url: SplitResult) -> bool:
+    """Return True if ``url`` has a port that exists, or none, which means the scheme's own."""
+    try:
+        return url.port is None or url.port > 0
+    except ValueError:
+        return False
 
 
 _CODE = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))? during (\w+) operation")

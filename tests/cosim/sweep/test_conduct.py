@@ -120,6 +120,7 @@ def test_a_second_invocation_has_nothing_to_do(home: Path) -> None:
     assert again.done == []
     assert state(home)["status"] == "done"
     assert state(home)["traces"].keys() == {"a", "b"}
+    assert not (home / "out" / "scratch").exists()
 
 
 def test_a_larger_matrix_adds_what_is_missing(home: Path) -> None:
