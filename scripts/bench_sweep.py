@@ -119,7 +119,7 @@ def swept(
             cluster.client.run(run_task, tasks[0])
         there = sum(cluster.client.run(time.process_time).values())
         wall, processor = time.monotonic(), time.process_time()
-        for finished in work_off(cluster, tasks, **({"run": run} if run else {})):
+        for finished in work_off(cluster, tasks, run or run_task):
             if finished.report.failures:
                 raise SystemExit(f"bench_sweep: {finished.report.failures[0].why}")
         elapsed = time.monotonic() - wall

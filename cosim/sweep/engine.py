@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,15 +43,19 @@ def work_off(
     cluster: Cluster,
     tasks: Sequence[Task],
     run: Callable[[Task], TaskReport] = run_task,
+    *,
+    given_up: Container[str] = (),
 ) -> Iterator[Finished]:
     """Yield each task when it has ended, in no order.
 
     :param run: does one task, on a worker.
+    :param given_up: names of traces whose tasks are not started any more.  The caller may
+        add to it.
     :raises ClusterError: when the scheduler or all workers are gone.
     """
     ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     running: dict[str, tuple[Task, Future[Any]]] = {}
-    waiting = iter(tasks)
+    waiting = (task for task in tasks if task.trace.name not in given_up)
     window = _AHEAD * cluster.size().tasks
     alone_since: float | None = None
     look = time.monotonic() + _TICK
