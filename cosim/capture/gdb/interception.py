@@ -42,6 +42,8 @@ from hypervisor_model.jit import unsigned
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
+_RAN_ON_SECONDS = 0.25
+"""As `_BATCH_SECONDS`, if the guest runs on without a stop."""
 _IN_ONE_GO = 16
 """After this many foretold stops, other work gets its turn."""
 _SOON_SECONDS = 0.02
@@ -194,10 +196,14 @@ class Interception:
         if len(self._log):
             self._sink(self._log.take())
 
-    def idle(self) -> None:
-        """Let the models work if there is enough for them; called while the guest runs."""
+    def idle(self, *, ran_on: bool = False) -> None:
+        """Let the models work if there is enough for them; called while the guest runs.
+
+        :param ran_on: the guest has run for a while, and no stop may come for long.
+        """
+        seconds = _RAN_ON_SECONDS if ran_on else _BATCH_SECONDS
         if len(self._log) >= _BATCH or (
-            len(self._log) and time.monotonic() - self._last_batch > _BATCH_SECONDS
+            len(self._log) and time.monotonic() - self._last_batch > seconds
         ):
             self.flush()
 
