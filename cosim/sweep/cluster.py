@@ -31,7 +31,7 @@ from uuid import uuid4
 from cosim.errors import ClusterError, MissingTool, UsageError
 from cosim.machine import host_memory, interrupts
 from cosim.sweep import job_queue
-from cosim.sweep.job_queue import WORKER_SETTINGS, JobQueue, library
+from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue, library
 from cosim.sweep.worker import Greeting, greet
 
 if TYPE_CHECKING:
@@ -210,6 +210,10 @@ def _prepare(scratch: Path) -> None:
             "temporary-directory": str(scratch),
             "distributed.scheduler.allowed-failures": _TRIES - 1,
             **WORKER_SETTINGS,
+            **{
+                f"distributed.nanny.pre-spawn-environ.{name}": value
+                for name, value in WORKER_ENVIRONMENT.items()
+            },
             "distributed.comm.timeouts.connect": f"{_ANSWER:.0f}s",
             "distributed.logging": {"distributed": "critical"},
         }
