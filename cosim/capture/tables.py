@@ -438,7 +438,7 @@ class LiveTables:
                     self._remove(_target(old), level - 1)
             if _is_leaf(new):
                 self._leaf_written(new, level)
-            if any(_is_kernel_leaf(e) or self._opens_table(e, level) for e in (old, new)):
+            if self._is_followed(old, level) or self._is_followed(new, level):
                 self._note_leaf(page, live, level, index)
 
     def _link(self, page: int, level: int, bases: set[int]) -> None:
@@ -480,11 +480,19 @@ class LiveTables:
         """Return True if a leaf lets user mode, or S-mode with SUM, write to a live table."""
         if entry & _USER_WRITABLE != _USER_WRITABLE:
             return False
+        return bool(self._mapped_pages(entry, level))
+
+    def _is_followed(self, entry: int, level: int) -> bool:
+        """Return True if a source needs to know of a leaf."""
+        return _is_kernel_leaf(entry) or self._opens_table(entry, level)
+
+    def _mapped_pages(self, entry: int, level: int) -> list[int]:
+        """Return the live pages that a leaf maps."""
         size = 1 << _level_bits(level)
         first = _target(entry) & -size
         if size == _PAGE:
-            return first in self._pages
-        return any(first <= page < first + size for page in self._pages)
+            return [first] if first in self._pages else []
+        return [page for page in self._pages if first <= page < first + size]
 
     def _retire_for_store(self, page: int, entries: range, small: bool) -> None:
         """Retire a root that the store shows to be none (rule 5 a, b, d); before its event."""
@@ -509,13 +517,8 @@ class LiveTables:
         """Retire the roots that a user leaf maps now (rule 5 c)."""
         if not entry & pte.U:
             return
-        size = 1 << _level_bits(level)
-        first = _target(entry) & -size
-        roots = [
-            page
-            for page, live in self._pages.items()
-            if live.root_level is not None and first <= page < first + size
-        ]
+        pages = self._mapped_pages(entry, level)
+        roots = [page for page in pages if self._pages[page].root_level is not None]
         for page in sorted(roots):
             if not self._loaded(page):
                 self._retire(page)

@@ -118,9 +118,10 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
         return None
     instruction, code_at = seen
     kind = instruction.kind
-    plain = Plain(event.pc, event.priv, instruction, code_at, _sent(event.pc))
+    pc_sent = _sent(event.pc)
     if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
-        return plain if points.is_break(event.pc) else None
+        fence = Plain(event.pc, event.priv, instruction, code_at, pc_sent)
+        return fence if points.is_break(event.pc) else None
     if event.kind != Kind.PTE_WRITE or instruction.base is None:
         return None
     if kind is not InstructionKind.STORE and kind is not InstructionKind.AMO:
@@ -131,12 +132,9 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     if watch is None or entry is None or pa % _WORD + instruction.size > _WORD:
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
-    return plain._replace(
-        watch=watch,
-        pa=pa,
-        base_at=_at(instruction.base),
-        base_sent=_sent(base),
-        entry=entry,
+    at = _at(instruction.base)
+    return Plain(
+        *(event.pc, event.priv, instruction, code_at, pc_sent, watch, pa, at, _sent(base), entry)
     )
 
 

@@ -15,7 +15,7 @@ from hypervisor_model.events import EVENT, EventBatch, Kind, PteOp
 
 _NAMES = EVENT.names or ()
 _PC, _A, _KIND, _SUB, _PRIV = (_NAMES.index(name) for name in ("pc", "a", "kind", "sub", "priv"))
-_ICOUNT, _C = _NAMES.index("icount"), _NAMES.index("c")
+_C = _NAMES.index("c")
 _PIECE = 4096
 _NOT_COMPARED = (Kind.ACCESS, Kind.PAGE_FAULT)
 
@@ -61,21 +61,26 @@ class Foretold:
             by_mmu = record[_KIND] == Kind.PTE_WRITE and record[_SUB] == PteOp.HARDWARE_AD
             if self.lost or by_mmu or record[_KIND] in _NOT_COMPARED:
                 continue
-            foretold, self._next = self._record(self._at), None
-            self.lost = foretold is None or _comparable(foretold) != _comparable(record)
+            self._next = None
+            self.lost = self._record(self._at) != _comparable(record)
             self._at += 1
 
     def _record(self, at: int) -> Record | None:
+        """Return what must come at ``at``, as :func:`_comparable` shows it; None at the end."""
         if not self._first <= at < self._first + len(self._piece):
             if at >= len(self._stream):
                 return None
             self._first = at
-            self._piece = records(self._stream[at : at + _PIECE])
+            piece = self._stream[at : at + _PIECE].copy()
+            piece["icount"] = -1
+            piece["c"][piece["kind"] == Kind.SATP_WRITE] = 0
+            self._piece = records(piece)
         return self._piece[at - self._first]
 
 
 def _comparable(record: Record) -> Record:
+    """Return what a stream must have for ``record``, which has no instruction count (-1)."""
     if record[_KIND] == Kind.SATP_WRITE:
         # Which process owns an address space is no part of what the guest does.
-        record = (*record[:_C], 0, *record[_C + 1 :])
-    return record[:_ICOUNT] + record[_ICOUNT + 1 :]
+        return (*record[:_C], 0, *record[_C + 1 :])
+    return record
