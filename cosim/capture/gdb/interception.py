@@ -310,18 +310,22 @@ class Interception:
         self._log.pc, self._log.priv = plain.pc, plain.priv
         logged = len(self._log)
         if watch is None:
-            # A fence writes no table, so the tables can be compared while QEMU executes it.
+            # A fence writes nothing, so tables and text can be looked at while QEMU executes it.
+            # What the kernel has patched needs its points before the guest goes on.
             self._auditor.check_tables()
+            self._coverage.scan_again()
+            self._came(logged)
+            logged = len(self._log)
         same = self._classifier.holds(plain.instruction, plain.code_at)
         state = guest.plain_state(watch)
+        # QEMU still steps: from its answer on, the guest waits for each line of this.
+        stands = same and plain.stands(state)
         if guest.finish_step().watch is not None:
             # A further watchpoint has stopped the instruction before it did anything.
             return False
-        new: int | None = 0
-        if not (same and plain.stands(state)):
-            new = None
-        elif plain.entry is not None:
-            new = self._tables.plain_store(plain.entry)
+        new: int | None = None
+        if stands:
+            new = 0 if plain.entry is None else self._tables.plain_store(plain.entry)
         if new is None:
             before = guest.state_after(state, unsigned(self._tables.satp))
             self._take_in_stepped(plain.pc, before, {}, logged)
@@ -329,10 +333,6 @@ class Interception:
         self.stops += 1
         self.pc = plain.pc
         self._pending = ahead.Stepped(plain, state, new)
-        if watch is None:
-            # What the kernel has patched needs its points before the guest goes on.
-            self._coverage.scan_again()
-            self._came(logged)
         return True
 
     def _take_in_stepped(
