@@ -20,6 +20,7 @@ outside world.  ``exit N`` is the exit status of the command.
         +-- GuestError           the guest panicked, ended or hung before it did what was asked
         +-- ClusterError         a scheduler or its workers cannot be reached, or are not fit
         +-- StorageError         a disk is full, or a folder or object storage cannot be used
+        |   +-- StorageSilent    object storage does not answer; it may do so later
         +-- UnreadableMemory     guest memory that a question needs is not there
 """
 
@@ -41,6 +42,7 @@ __all__ = [
     "RemoteError",
     "RunFileError",
     "StorageError",
+    "StorageSilent",
     "TraceError",
     "UnreadableMemory",
     "UsageError",
@@ -89,6 +91,10 @@ class ClusterError(EnvironmentFault):
 
 class StorageError(EnvironmentFault):
     """A disk is full, a folder cannot be written, or object storage does not do what is asked."""
+
+
+class StorageSilent(StorageError):
+    """Object storage cannot be reached, or says that it cannot serve now: it may do so later."""
 
 
 class UnreadableMemory(EnvironmentFault):

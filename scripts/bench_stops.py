@@ -12,7 +12,10 @@ On one recording of one guest, over one region, in one run:
 Prints stops per second of each, the median over some rounds of (b)/(a), which is what interception
 costs, and where each stop's time goes: what is sent and received, how long QEMU is waited for, how
 long QEMU waits for us between an answer and the next request, and the CPU time of the thread that
-handles stops.  These are counted in separate runs, because counting takes time.
+handles stops.  These are counted in separate runs, because counting takes time, up to the guest's
+end.  The time of (a), (b) and (b') is also split, as the stub's line shows it: from the region's
+begin to its first stop, from there to its last stop, and from there to the guest's end.  Each part
+is the median over the rounds.
 
 What is compared: (a) and (b) re-execute the same recording over the same region, stop at the same
 instructions with the same points, and step each of them once.  Not the same: (b) also pays for gdb
@@ -36,6 +39,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 from unittest.mock import patch
 
 from cosim.capture import marks
@@ -44,7 +49,7 @@ from cosim.capture.gdb.interposer import Interposer
 from cosim.capture.gdb.stopped_guest import HartState
 from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.debugger.mi import GdbMi
-from cosim.debugger.rsp import Stub
+from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import GdbError
 from cosim.machine import tools
 from cosim.machine.configuration import Timing
@@ -64,7 +69,72 @@ WORKLOADS = {
     "linux": "cosim-mark begin; busybox true; busybox true; cosim-mark end",
     "micro": "scenario=lsp-bench pages=64 ops={ops} share=50",
 }
-_PC = 32
+_TRAPPED = 5
+"""The signal of a stop at a point."""
+
+
+class Split(NamedTuple):
+    """Where the seconds of a region went."""
+
+    start: float
+    """Up to its first stop."""
+    stops: float
+    """From there to its last stop."""
+    end: float
+    """From there to the guest's end."""
+
+
+class TimedStub(Stub):
+    """Notes when the guest has stopped."""
+
+    last: TimedStub | None = None
+    """The one made last."""
+
+    def __init__(self, line: socket.socket) -> None:
+        super().__init__(line)
+        TimedStub.last = self
+        self.restart()
+
+    def restart(self) -> None:
+        """Note from here on."""
+        self._began = time.monotonic()
+        self._first = self._last = self._ended = self._began
+
+    @property
+    def split(self) -> Split:
+        """Where the time went since :meth:`restart`."""
+        return Split(self._first - self._began, self._last - self._first, self._ended - self._last)
+
+    def stop(self, timeout: float) -> StopReply | None:
+        """Wait as :meth:`Stub.stop` does."""
+        reply = super().stop(timeout)
+        if reply is not None:
+            before, self._ended = self._ended, time.monotonic()
+            if reply.signal == _TRAPPED:
+                self._last = self._ended
+                if before == self._began:
+                    self._first = self._last
+        return reply
+
+
+class CountedStub(TimedStub):
+    """Also counts what passes, up to the guest's end."""
+
+    def __init__(self, line: socket.socket) -> None:
+        super().__init__(Line(line))  # type: ignore[arg-type]
+
+    def restart(self) -> None:
+        """Note and count from here on."""
+        super().restart()
+        assert Line.last is not None
+        Line.last.restart()
+
+    def stop(self, timeout: float) -> StopReply | None:
+        """Wait as :meth:`Stub.stop` does."""
+        reply = super().stop(timeout)
+        assert Line.last is not None
+        Line.last.over |= reply is not None and reply.ended
+        return reply
 
 
 @dataclass
@@ -73,6 +143,7 @@ class Rate:
 
     stops: int
     seconds: float
+    split: Split | None = None
 
     @property
     def per_second(self) -> float:
@@ -101,6 +172,7 @@ class Line:
 
     def restart(self) -> None:
         """Count from here on."""
+        self.over = False
         self.sent = self.received = self.bytes_sent = self.bytes_received = 0
         self.round_trips, self._asked = 0, False
         self.waited = self.held_up = self.cpu = 0.0
@@ -108,6 +180,8 @@ class Line:
         self._counted: tuple[int, float] | None = None
 
     def send(self, data: bytes, flags: int = 0) -> int:
+        if self.over:
+            return self._line.send(data, flags)
         self._count_cpu()
         if not self._asked and self._answered:
             self.held_up += time.monotonic() - self._answered
@@ -118,6 +192,8 @@ class Line:
         return done
 
     def recv(self, size: int, flags: int = 0) -> bytes:
+        if self.over:
+            return self._line.recv(size, flags)
         self._count_cpu()
         started = time.monotonic()
         try:
@@ -153,32 +229,18 @@ class Line:
 
 def counted(run: Callable[[], Rate]) -> dict[str, float]:
     """Return what one stop of ``run`` costs."""
-    begin = Interception.begin
-
-    def begin_and_restart(self: Interception) -> None:
-        begin(self)
-        assert Line.last is not None
-        Line.last.restart()
-
-    def stub(line: socket.socket) -> Stub:
-        return Stub(Line(line))  # type: ignore[arg-type]
-
-    with (
-        patch.object(Interception, "begin", begin_and_restart),
-        patch.object(gdb_session, "Stub", stub),
-        patch.dict(globals(), {"connect": stub}),
-    ):
+    with patch.dict(globals(), {"connect": CountedStub}):
         rate = run()
     assert Line.last is not None
     return Line.last.per_stop(rate.stops)
 
 
-connect = Stub
+connect = TimedStub
 """Makes the client of a stub; :func:`counted` takes another."""
 
 
 @contextmanager
-def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, Interception]]:
+def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[TimedStub, Interception]]:
     """Stop the re-execution where the region begins, with a session's points inserted."""
     with Machine(
         resolved.qemu.path,
@@ -205,6 +267,7 @@ def at_region(resolved: Plan, log: Path, folder: Path) -> Iterator[tuple[Stub, I
             stub.resume(b"vCont;s")
             stub.stop(20)
         interception.begin()
+        stub.restart()
         yield stub, interception
 
 
@@ -228,7 +291,7 @@ def bare(resolved: Plan, log: Path, folder: Path, wanted: dict[int, Points]) -> 
             stub.resume(b"vCont;c" if stops else b"vCont;s")
             stop = stub.stop(120)
             if stop is None or stop.signal != 5:
-                return Rate(stops, time.monotonic() - started)
+                return Rate(stops, time.monotonic() - started, stub.split)
             stops += 1
             if stops == 1 or stop.watch is None:
                 if stops > 1:
@@ -269,11 +332,30 @@ def ours(resolved: Plan, log: Path, folder: Path, before: int, heard: Heard | No
     """(b) if ``heard`` is given, else (b'); ``before`` of the session's stops do not count."""
     backend = Gdb(recording=log) if heard is None else Both(recording=log, heard=heard)
     again = replace(resolved, backend=backend)
-    outcome = execute(again, folder, load_models(again))
+    begin = Interception.begin
+
+    def begin_and_restart(self: Interception) -> None:
+        begin(self)
+        assert TimedStub.last is not None
+        TimedStub.last.restart()
+
+    with (
+        patch.object(Interception, "begin", begin_and_restart),
+        patch.object(gdb_session, "Stub", connect),
+    ):
+        outcome = execute(again, folder, load_models(again))
     if outcome.document is None or outcome.error is not None:
         sys.exit(f"bench_stops: the session failed: {outcome.error}")
     region = outcome.document["region"]
-    return Rate(region["stops"] - before, region["seconds"])
+    assert TimedStub.last is not None
+    return Rate(region["stops"] - before, region["seconds"], TimedStub.last.split)
+
+
+def middle_split(rates: list[Rate]) -> dict[str, float]:
+    """Return the median of each part of the split, in milliseconds."""
+    splits = [rate.split for rate in rates if rate.split is not None]
+    parts = zip(Split._fields, zip(*splits, strict=True), strict=True)
+    return {name: round(1000 * median(values), 1) for name, values in parts}
 
 
 def gdb_alone(resolved: Plan, log: Path, folder: Path, seconds: float) -> Rate:
@@ -339,7 +421,7 @@ def main() -> None:
 
         # In turns, so that what else the machine does falls on both alike.
         before, wanted = watched(resolved, log, fresh())
-        pairs = []
+        pairs: list[tuple[Rate, Rate]] = []
         for _ in range(options.rounds):
             session_rate = ours(resolved, log, fresh(), before, heard)
             pairs.append((bare(resolved, log, fresh(), wanted), session_rate))
@@ -350,6 +432,11 @@ def main() -> None:
             "alone": counted(lambda: ours(resolved, log, fresh(), before)),
         }
         alone = gdb_alone(resolved, log, fresh(), options.gdb_seconds)
+    splits = {
+        "bare": middle_split([rate for rate, _ in pairs]),
+        "session": middle_split([rate for _, rate in pairs]),
+        "alone": middle_split([without]),
+    }
     pairs.sort(key=lambda pair: pair[1].per_second / pair[0].per_second)
     middle, session_middle = pairs[len(pairs) // 2]
     figures = {
@@ -365,7 +452,13 @@ def main() -> None:
         "gdb_to_bare": round(alone.per_second / middle.per_second, 4),
     }
     if options.json:
-        shown = {"guest": options.guest, "ratios": ratios, **figures, "per_stop": per_stop}
+        shown = {
+            "guest": options.guest,
+            "ratios": ratios,
+            **figures,
+            "split_ms": splits,
+            "per_stop": per_stop,
+        }
         print(json.dumps(shown, indent=2))
         return
     print(f"guest {options.guest}, one recording, from mark:begin to power-off")
@@ -378,6 +471,9 @@ def main() -> None:
         f"  session/bare {ratios['session_to_bare']} (median of {ratios['session_to_bare_all']})"
         f"   alone/bare {ratios['alone_to_bare']}   gdb/bare {ratios['gdb_to_bare']}"
     )
+    print("  ms:      " + "".join(f"{name:>18}" for name in Split._fields))
+    for name, parts in splits.items():
+        print(f"  {name:9}" + "".join(f"{value:>18,.1f}" for value in parts.values()))
     print("  one stop:" + "".join(f"{name.replace('_', ' '):>18}" for name in per_stop["bare"]))
     for name, row in per_stop.items():
         print(f"  {name:9}" + "".join(f"{value:>18,}" for value in row.values()))

@@ -113,13 +113,13 @@ def swept(
 ) -> tuple[Spent, float]:
     """``tasks`` as a sweep does them, or with ``run`` instead; the command's processor seconds."""
     result_files.prepare(folder)
-    with opened(Wish(workers=workers), folder) as cluster:
+    with opened(Wish(workers=workers), folder, note) as cluster:
         if run is None:
             # Loads what a worker needs, as the bare replays do.
             cluster.client.run(run_task, tasks[0])
         there = sum(cluster.client.run(time.process_time).values())
         wall, processor = time.monotonic(), time.process_time()
-        for finished in work_off(cluster, tasks, **({"run": run} if run else {})):
+        for finished in work_off(cluster, tasks, run or run_task):
             if finished.report.failures:
                 raise SystemExit(f"bench_sweep: {finished.report.failures[0].why}")
         elapsed = time.monotonic() - wall
@@ -199,7 +199,7 @@ def idle(folder: Path) -> dict[str, float]:
     note("idle workers")
     result_files.prepare(folder)
     workers = WORKERS[-1]
-    with opened(Wish(workers=workers), folder) as cluster:
+    with opened(Wish(workers=workers), folder, note) as cluster:
         there = sum(cluster.client.run(time.process_time).values())
         own, started = time.process_time(), time.monotonic()
         time.sleep(IDLE)

@@ -82,8 +82,7 @@ class Wire:
     """Passes on what goes between clients and a server, and counts it."""
 
     def __init__(self, server: str) -> None:
-        host, _, port = server.rpartition(":")
-        self._server = (host, int(port))
+        self._server: tuple[str, int] | None = _endpoint(server)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
         self._ends: list[socket.socket] = []
@@ -102,6 +101,14 @@ class Wire:
             # This wakes the thread that accepts.
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+        self._break_all()
+
+    def lead_to(self, server: S3Server | None) -> None:
+        """Break all connections, and lead to ``server`` from now on; None: to nobody."""
+        self._server = _endpoint(server.address) if server else None
+        self._break_all()
+
+    def _break_all(self) -> None:
         for end in self._ends:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -113,6 +120,9 @@ class Wire:
             except OSError:
                 return
             self.connections += 1
+            if self._server is None:
+                client.close()
+                continue
             server = socket.create_connection(self._server)
             self._ends += [client, server]
             for pair in ((client, server, False), (server, client, True)):
@@ -137,6 +147,11 @@ class Wire:
             return False
         self.cut_connections -= 1
         return True
+
+
+def _endpoint(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
 
 
 @contextmanager

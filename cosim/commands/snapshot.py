@@ -12,12 +12,24 @@ import click
 
 from cosim.commands.completion import guest_or_file
 from cosim.commands.options import run_options, spec_from
+from cosim.errors import UsageError
 from cosim.session.backends import FOR_DEBUG
+from cosim.trace.locate import is_uri
 
 _NOT_SAVED = {"disk", "disk_write", "disk_limit", "net", "share", "smp"}
 """Options for what a snapshot does not hold."""
 _OF_REGIONS = {"from_", "to", "machine", "expect", "send", "backend"}
 """Options for what a run does after it."""
+
+
+def _file(_context: click.Context, _option: click.Parameter, text: str) -> Path:
+    """Return the path that ``text`` names.
+
+    :raises UsageError: when it is a URI.
+    """
+    if is_uri(text):
+        raise UsageError("-o: a snapshot is a file of this machine; only traces can be at a URI")
+    return Path(text)
 
 
 @click.command(
@@ -36,7 +48,7 @@ _OF_REGIONS = {"from_", "to", "machine", "expect", "send", "backend"}
     help="Where to save it: mark:LABEL, console:PATTERN, an address or a symbol of the kernel.",
 )
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
+    "-o", "--output", metavar="FILE", required=True, callback=_file, help="The file to write."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
@@ -53,7 +65,6 @@ def command(
     """
     from cosim.commands.logs import folder_for
     from cosim.commands.one_run import make_guest
-    from cosim.errors import UsageError
     from cosim.output import print_json, print_table
     from cosim.run.plan import DEFAULT_TIME_LIMIT, about, resolve
     from cosim.run.region import parse

@@ -87,6 +87,8 @@ def command(
     )
     if outcome.failures:
         print_line(f"{len(outcome.failures)} failures; logs: {folder}/failures")
+    if outcome.missing:
+        print_line(f"{outcome.missing:,} rows are missing; the same command tries them again")
     print_line(f"results: {folder}/results/*.parquet")
     return outcome.exit_status
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -11,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from cosim.errors import UsageError
+from cosim.machine import interrupts
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
 from hypervisor_model import events, policies, precompile
@@ -170,7 +173,25 @@ def _compile_side_by_side(models: Sequence[str]) -> None:
     if len(cold) > 1:
         # -P: a folder that happens to be called as a package here is not the package.
         command = [sys.executable, "-P", "-m", precompile.__name__, *cold]
-        nowhere = subprocess.DEVNULL
         # It cannot be started if this user may not execute the interpreter, for example.
         with contextlib.suppress(OSError):
-            subprocess.run(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, check=False)
+            _run_alone(command)
+
+
+def _run_alone(command: Sequence[str]) -> None:
+    """Run ``command`` without our terminal; an interruption ends it and its processes, too.
+
+    :raises OSError: when it cannot be started.
+    """
+    nowhere = subprocess.DEVNULL
+    with interrupts.deferred():
+        started = subprocess.Popen(
+            command, stdin=nowhere, stdout=nowhere, stderr=nowhere, process_group=0
+        )
+        try:
+            with interrupts.allowed():
+                started.wait()
+        except BaseException:
+            os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+            raise

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cosim.trace.locate import is_uri
+
 Check = Callable[[Any, Path], Any]
 
 LABEL_BYTES = 32
@@ -48,6 +50,8 @@ def file(value: Any, folder: Path) -> Path:
     :raises ValueError: when there is no such file.
     """
     path = folder / text(value, folder)
+    if is_uri(value):
+        raise ValueError("is a URI; only traces can be at one, so name a file of this machine")
     if not exists(path, Path.is_file):
         raise ValueError(f"names {path}, which is not a file")
     return path

@@ -402,6 +402,14 @@ class BothSources(GdbSession):
                 return
             super()._take(piece)
 
+    def _feed_ahead(self) -> bool:
+        # A guest may run for long without a stop, and the models need as long for its accesses.
+        piece = None if self._merge is None else self._merge.ahead()
+        if piece is None:
+            return False
+        super()._take(piece)
+        return True
+
     def _feed_rest(self) -> None:
         """Give the models what gdb did not come to."""
         if self._merge is None or self._interception is None or not self._began:

@@ -17,10 +17,15 @@ class Feeder:
 
     :param take: takes a batch.  What it raises is raised by the next call here, once; what is put
         behind that is dropped.
+    :param ahead: does a piece of work that need not wait for the next batch, in the same thread,
+        and returns False if there is none.  It is called when no batch waits.
     """
 
-    def __init__(self, take: Callable[[EventBatch], None]) -> None:
+    def __init__(
+        self, take: Callable[[EventBatch], None], ahead: Callable[[], bool] = lambda: False
+    ) -> None:
         self._take = take
+        self._ahead = ahead
         self._queue: queue.Queue[EventBatch | None] = queue.Queue(_WAITING)
         self._problem: BaseException | None = None
         self._failed = False
@@ -44,6 +49,8 @@ class Feeder:
             if not self._failed:
                 try:
                     self._take(batch)
+                    while self._queue.empty() and self._ahead():
+                        pass
                 except BaseException as problem:
                     self._problem, self._failed = problem, True
 

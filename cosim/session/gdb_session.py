@@ -57,7 +57,7 @@ from cosim.session.recording import (
     record,
 )
 from cosim.session.standstill import Standstill
-from cosim.session.trap_loop import TrapLoop, TrapLoops
+from cosim.session.trap_loop import TrapLoop, TrapLoops, again
 from hypervisor_model.events import EventBatch
 
 _TICK = 0.25
@@ -157,7 +157,7 @@ class GdbSession:
         self._told = False
         """True if the user was told that gdb takes long, or need not be."""
         self._region_seconds: float | None = None
-        self._feeder = Feeder(lambda batch: self._take(batch))
+        self._feeder = Feeder(lambda batch: self._take(batch), lambda: self._feed_ahead())
 
     def run(self) -> Outcome:
         """Do all of it (:meth:`cosim.session.protocol.Session.run`)."""
@@ -359,13 +359,13 @@ class GdbSession:
         if not reached and plan.end.form != "power-off":
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the region's end ({plan.edge(end=True)})"
-                f"{self._last_line(machine)}",
+                f"{self._again(machine)}{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         if not reached and self._recorded is not None and self._recorded.late:
             raise GuestError(
                 f"{self._end_of_guest(machine)} before the guest powered off"
-                f"{self._last_line(machine)}",
+                f"{self._again(machine)}{self._last_line(machine)}",
                 log=str(machine.console_log),
             )
         if not reached and self._recorded is not None:
@@ -488,15 +488,28 @@ class GdbSession:
             log=str(machine.stderr_log),
         )
 
+    def _again(self, machine: Machine) -> str:
+        """Return what a message adds about the trap that the guest takes again and again."""
+        recorded = self._recorded
+        if recorded is not None:
+            return recorded.trap
+        return again(self._loops, self._plan, machine.ram_words())
+
     def _out_of_time(self, machine: Machine, gdb: GdbMi) -> None:
         gdb.interrupt()
         place = "an unknown place"
         if gdb.wait_stop(5) is not None:
             self._instructions = self._icount(machine)
             place = self._plan.symbols.describe(gdb.registers(["pc"])["pc"])
+        if self._recorded is not None and self._recorded.loop is not None:
+            raise GuestError(
+                f"{self._recorded.trap}; {self._time_limit:g} s passed before gdb came there, at "
+                f"{place}",
+                log=str(machine.console_log),
+            )
         raise GuestError(
             f"{self._time_limit:g} s passed and {self._plan.edge(end=self._began)} was not "
-            f"reached; the guest is at {place}{self._last_line(machine)}; "
+            f"reached; the guest is at {place}{self._again(machine)}{self._last_line(machine)}; "
             f"raise {self._plan.names.option('time_limit')} or choose another edge",
             log=str(machine.console_log),
         )
@@ -545,6 +558,10 @@ class GdbSession:
         if self._diverged:
             assert self._interception is not None
             self._interception.halted = True
+
+    def _feed_ahead(self) -> bool:
+        """Give the models a piece that no further stop changes; return False if there is none."""
+        return False
 
     @property
     def _diverged(self) -> bool:

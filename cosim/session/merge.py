@@ -212,6 +212,18 @@ class Merge:
             rest["flags"][rest["kind"] == Kind.ACCESS] |= FLAG_STOP
             self._held.append(rest)
 
+    def ahead(self) -> EventBatch | None:
+        """Return the next large piece of the stream before the event that gdb should see next.
+
+        Nothing that gdb may still see there changes it.  None if there is no large piece.
+        """
+        end = self._emitted + _CHUNK
+        if end > self._next_place():
+            return None
+        piece = np.array(self._stream[self._emitted : end])
+        self._emitted = end
+        return piece
+
     def finish(self, *, at_end: bool, late_sites: Collection[int]) -> Iterator[EventBatch]:
         """Yield the rest of the plugin's events: gdb did not come to them.
 

@@ -29,7 +29,7 @@ from cosim.session.past_times import PastTimes
 from cosim.session.protocol import STOPPED, Outcome, Progress, QemuCounts, Watchers, ended_by
 from cosim.session.read_ahead import read_ahead
 from cosim.session.recording import has_panicked, last_words, needs, panic_line
-from cosim.session.trap_loop import TrapLoop, TrapLoops
+from cosim.session.trap_loop import TrapLoop, TrapLoops, again
 from cosim.session.unexplained import UnexplainedWrites
 from hypervisor_model.events import EventBatch
 
@@ -367,9 +367,10 @@ class PluginSession:
 
     def _late(self, machine: Machine, *, began: bool, remark: str = "") -> GuestError:
         plan = self._plan
+        trap = again(self._loops, plan, machine.ram_words())
         return GuestError(
             f"{plan.time_limit:g} s passed and {plan.edge(end=began)} was not reached; the guest "
-            f"is running{remark}; {last_words(machine.console.last_line())}; raise "
+            f"is running{remark}{trap}; {last_words(machine.console.last_line())}; raise "
             f"{plan.names.option('time_limit')} or choose another edge",
             log=str(machine.console_log),
         )

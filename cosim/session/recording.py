@@ -20,7 +20,7 @@ from cosim.run.plan import Plan
 from cosim.session import dialogue
 from cosim.session.protocol import Note
 from cosim.session.splits import Splits
-from cosim.session.trap_loop import TrapLoop, TrapLoops
+from cosim.session.trap_loop import TrapLoop, TrapLoops, again
 
 _TICK = 0.25
 _PANIC = re.compile(r"Kernel panic|panicked at|\bpanic: |\bPANIC\b")
@@ -51,6 +51,9 @@ class Recorded:
     """What the guest printed last."""
     loop: TrapLoop | None = None
     """Where the guest traps without end; QEMU was killed then, and its recording completed."""
+    trap: str = ""
+    """What a message says about that loop, or adds about a trap that the guest took again and again
+    when the time limit cut the recording."""
     split: frozenset[int] = frozenset()
     """What a re-execution must split as well (:attr:`Timing.split`)."""
     unsplit: frozenset[int] = frozenset()
@@ -145,13 +148,17 @@ def record(
                     beside.before_kill(machine)
                 machine.kill()
                 more = splits.at(loop.pc, machine, split)
-                recorded = Recorded(None, False, None, None, last_line, loop, split, more)
+                trap = loop.describe(plan, machine.ram_words())
+                recorded = Recorded(*(None, False, None, None, last_line, loop, trap, split, more))
             else:
                 reason = machine.end_reason()
                 executed = None if reason is None else machine.replay_icount()
                 panic = panic_line(machine, stopped=panicked)
                 more = splits.fresh(machine, split)
-                recorded = Recorded(reason, late, panic, executed, last_line, None, split, more)
+                trap = again(loops, plan, machine.ram_words()) if late else ""
+                recorded = Recorded(
+                    *(reason, late, panic, executed, last_line, None, trap, split, more)
+                )
                 machine.quit()
         machine.console.check_log()
     _check_whole(log, folder)

@@ -15,11 +15,11 @@ kubernetes     ``KubeCluster`` of dask-kubernetes, with ``name``, ``image``, ``n
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -30,18 +30,14 @@ from uuid import uuid4
 
 from cosim.errors import ClusterError, MissingTool, UsageError
 from cosim.machine import host_memory, interrupts
+from cosim.sweep import job_queue
+from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue, library
 from cosim.sweep.worker import Greeting, greet
 
 if TYPE_CHECKING:
     from distributed import Client
 
-_JOB_QUEUES = {
-    "slurm": "SLURMCluster",
-    "pbs": "PBSCluster",
-    "lsf": "LSFCluster",
-    "sge": "SGECluster",
-}
-KINDS = ("local", *_JOB_QUEUES, "kubernetes")
+KINDS = ("local", *job_queue.CLASSES, "kubernetes")
 _LEFT_FREE = 1 << 30
 """Memory of this machine that local workers leave to the command and to others (ours)."""
 _TRIES = 4
@@ -79,11 +75,13 @@ class Cluster:
 
     :param client: of Dask.
     :param where: names the scheduler in messages.
+    :param jobs: of a batch system, if the workers are its.
     """
 
-    def __init__(self, client: Client, where: str) -> None:
+    def __init__(self, client: Client, where: str, jobs: JobQueue | None = None) -> None:
         self.client = client
         self.where = where
+        self.jobs = jobs
 
     @property
     def dashboard(self) -> str | None:
@@ -91,9 +89,11 @@ class Cluster:
         return self.client.dashboard_link if find_spec("bokeh") else None
 
     def size(self) -> Size:
-        """Return how much the workers that are there do at a time."""
+        """Return how much the workers do at a time, with those that a batch system still owes."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         threads = sum(worker["nthreads"] for worker in workers)
+        if self.jobs is not None:
+            threads = max(threads, self.jobs.tasks)
         limits = [
             worker["memory_limit"] // max(1, worker["nthreads"])
             for worker in workers
@@ -162,26 +162,25 @@ def check_table(table: Mapping[str, Any]) -> None:
         if unknown:
             raise UsageError(f"[cluster]: {unknown[0]} has no effect on this machine's workers")
     elif kind == "kubernetes":
-        _library("dask_kubernetes.operator", "dask-kubernetes", kind)
+        _check_kubernetes(table)
     else:
-        _library("dask_jobqueue", "dask-jobqueue", kind)
+        job_queue.check_table(kind, table)
 
 
-def _library(module: str, package: str, kind: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingTool(
-            f"[cluster]: kind = {kind!r} needs {package}, which is not installed ({error}); "
-            f"type `pip install {package}`"
-        ) from None
+def _check_kubernetes(table: Mapping[str, Any]) -> None:
+    cluster = library("dask_kubernetes.operator", "dask-kubernetes", "kubernetes").KubeCluster
+    keys = inspect.signature(cluster).parameters.keys() - {"loop", "asynchronous", "kwargs"}
+    unknown = sorted(table.keys() - keys - {"kind", "workers"})
+    if unknown:
+        raise UsageError(f"[cluster]: {unknown[0]} is no key of KubeCluster")
 
 
 @contextmanager
-def opened(wish: Wish, scratch: Path) -> Iterator[Cluster]:
+def opened(wish: Wish, scratch: Path, note: Callable[[str], None]) -> Iterator[Cluster]:
     """Yield a connection to the workers; workers that were started for it end with the context.
 
-    :param scratch: a folder for files of local workers, which is there.
+    :param scratch: a folder for files of local workers, which is there, in that of the sweep.
+    :param note: writes a line for the user.
     :raises MissingTool: when Dask, or a library of the batch system, is not installed.
     :raises ClusterError: when the scheduler cannot be reached, or has no workers.
     """
@@ -189,7 +188,7 @@ def opened(wish: Wish, scratch: Path) -> Iterator[Cluster]:
     with ExitStack() as stack:
         # What has started is closed, however the rest of the start ends.
         with interrupts.deferred():
-            cluster = _start(stack, wish)
+            cluster = _start(stack, wish, scratch.parent, note)
         yield cluster
         stack.callback(interrupts.check)
         with interrupts.deferred():
@@ -210,14 +209,11 @@ def _prepare(scratch: Path) -> None:
         {
             "temporary-directory": str(scratch),
             "distributed.scheduler.allowed-failures": _TRIES - 1,
-            # Rows are written, not kept, so there is nothing to spill.  A worker that goes over
-            # its limit is ended, and its task is tried again.
-            "distributed.worker.memory.target": False,
-            "distributed.worker.memory.spill": False,
-            "distributed.worker.memory.pause": False,
-            "distributed.worker.memory.terminate": 0.95,
-            # Nobody looks at it, and it takes 1.5 % of a processor in each worker.
-            "distributed.worker.profile.enabled": False,
+            **WORKER_SETTINGS,
+            **{
+                f"distributed.nanny.pre-spawn-environ.{name}": value
+                for name, value in WORKER_ENVIRONMENT.items()
+            },
             "distributed.comm.timeouts.connect": f"{_ANSWER:.0f}s",
             "distributed.logging": {"distributed": "critical"},
         }
@@ -227,12 +223,14 @@ def _prepare(scratch: Path) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _start(stack: ExitStack, wish: Wish) -> Cluster:
+def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], None]) -> Cluster:
     from distributed import Client
 
     table = dict(wish.table or {})
     kind = table.pop("kind", "local")
     count = table.pop("workers", None)
+    wanted = wish.workers or count or 1
+    jobs: JobQueue | None = None
     if wish.scheduler is not None:
         address = wish.scheduler
         where = f"the scheduler at {address}"
@@ -257,22 +255,37 @@ def _start(stack: ExitStack, wish: Wish) -> Cluster:
         started: Any = _local(wish.workers or count)
         where = "the local cluster"
     elif kind == "kubernetes":
-        started = _library("dask_kubernetes.operator", "dask-kubernetes", kind).KubeCluster(**table)
+        started = _kubernetes(table)
         where = "the cluster on Kubernetes"
     else:
-        library = _library("dask_jobqueue", "dask-jobqueue", kind)
-        started = getattr(library, _JOB_QUEUES[kind])(**{"cores": 1, "processes": 1, **table})
+        jobs = JobQueue(kind, table, wanted, folder, note)
+        started = jobs.dask
         where = f"the cluster of {kind}"
     stack.callback(started.close)
-    if kind != "local":
-        started.scale(wish.workers or count or 1)
     client = Client(started, set_as_default=False)
     stack.callback(client.close)
-    if kind != "local":
-        # A batch system may let its jobs wait for hours.
+    if jobs is not None:
+        jobs.start(client)
+    elif kind == "kubernetes":
+        started.scale(wanted)
+        # A worker may wait for hours until there is a place for it.
         with interrupts.allowed():
             client.wait_for_workers(1)
-    return Cluster(client, where)
+    return Cluster(client, where, jobs)
+
+
+def _kubernetes(table: Mapping[str, Any]) -> Any:
+    cluster = library("dask_kubernetes.operator", "dask-kubernetes", "kubernetes").KubeCluster
+    try:
+        # Without this the library tries to reach Kubernetes once more when Python ends.
+        library("kr8s", "dask-kubernetes", "kubernetes").api().version()
+        return cluster(**{"quiet": True, **table})
+    except Exception as error:
+        # The library has no common class for its errors, nor have those below it.
+        raise ClusterError(
+            f"[cluster]: Kubernetes cannot be used: {_first_line(error)}; check with kubectl that "
+            "its operator for Dask is there"
+        ) from error
 
 
 def _local(count: int | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from cosim.run import batch
 from cosim.run.batch import Execute, RunOutcome
 from cosim.sweep import result_files, task_plan
 from cosim.sweep.cluster import Cluster, Wish, check_table, opened
-from cosim.sweep.engine import work_off
+from cosim.sweep.engine import Finished, work_off
 from cosim.sweep.result_files import CAPTURES, FAILURES, SCRATCH
 from cosim.sweep.sweep_file import SweepFile
 from cosim.sweep.task_plan import SweptTrace, TaskPlan, make_plan, models_that_fit
@@ -33,7 +34,10 @@ VERSION = 1
 _START = 5.0
 """Seconds in which workers start and load the models' code."""
 _SHOWN = 10
-"""Failures that are reported while the sweep goes on."""
+"""Reasons for failures that are reported while the sweep goes on."""
+_IN_A_ROW = 3
+"""Tasks over one trace that fail because of it, one after the other, before the others are left
+(ours)."""
 _MEASURED = 20_000_000
 """Events times models after which the rate of a sweep says something: before, starting counts."""
 
@@ -57,6 +61,8 @@ class Outcome:
     """Events times models that this invocation has fed."""
     workers: int = 0
     failures: list[Failure] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    """Traces whose last tasks were not started, because the ones before them failed."""
     captures: list[RunOutcome] = field(default_factory=list)
 
     @property
@@ -87,6 +93,7 @@ class Outcome:
             "failures": [
                 {"what": one.what, "why": one.why, "rows": one.rows} for one in self.failures
             ],
+            "traces_given_up": self.given_up,
             "captures": [one.to_json() for one in self.captures],
         }
 
@@ -317,9 +324,10 @@ def _work(
 ) -> None:
     """Do all tasks, and keep ``outcome`` up to date."""
     _compile(asked, traces)
-    scratch = folder.resolve() / SCRATCH
-    scratch.mkdir(exist_ok=True)
-    with opened(_wish(how.wish, asked), scratch) as cluster:
+    with (
+        _scratch(folder) as scratch,
+        opened(_wish(how.wish, asked), scratch, how.note) as cluster,
+    ):
         size = cluster.size()
         plan = _plan(
             asked,
@@ -336,21 +344,27 @@ def _work(
         _announce(plan, cluster, size.tasks, how.note)
         started = time.monotonic()
         with show("sweep") as step:
-            for finished in work_off(cluster, plan.tasks):
+            failures = _Failures(folder, outcome, how.note)
+            for finished in work_off(cluster, plan.tasks, given_up=outcome.given_up):
                 outcome.tasks_done += 1
                 outcome.done += finished.report.rows
                 outcome.work += finished.report.work
                 outcome.seconds = time.monotonic() - started
-                for failure in finished.report.failures:
-                    outcome.failures.append(failure)
-                    path = _keep_failure(folder, finished.task.name, failure, how.note)
-                    if len(outcome.failures) <= _SHOWN:
-                        how.note(f"cosim: {failure.what}: {failure.why} (log: {path})")
-                    elif len(outcome.failures) == _SHOWN + 1:
-                        how.note(f"cosim: further failures are only in {path.parent}")
+                failures.take(finished)
                 _tell(step, outcome, plan)
         outcome.seconds = time.monotonic() - started
         _record(outcome)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder for files of the cluster, which is removed afterwards."""
+    scratch = folder.resolve() / SCRATCH
+    scratch.mkdir(exist_ok=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _wish(wish: Wish, asked: SweepFile) -> Wish:
@@ -391,6 +405,43 @@ def _tell(step: Step, outcome: Outcome, plan: TaskPlan) -> None:
     if outcome.failures:
         text += f", {len(outcome.failures)} failures"
     step(outcome.done, plan.rows - plan.done, text)
+
+
+class _Failures:
+    """Keeps the failures of tasks, says each reason once, and gives up a trace that is lost."""
+
+    def __init__(self, folder: Path, outcome: Outcome, note: Note) -> None:
+        self._folder = folder
+        self._outcome = outcome
+        self._note = note
+        self._said: set[str] = set()
+        self._row: dict[str, int] = {}
+
+    def take(self, finished: Finished) -> None:
+        """Note how a task ended."""
+        task, failures = finished.task, finished.report.failures
+        for failure in failures:
+            self._outcome.failures.append(failure)
+            path = _keep_failure(self._folder, task.name, failure, self._note)
+            self._say(failure, path)
+        name = task.trace.name
+        lost = any(failure.shared for failure in failures)
+        self._row[name] = self._row.get(name, 0) + 1 if lost else 0
+        if self._row[name] == _IN_A_ROW and name not in self._outcome.given_up:
+            self._outcome.given_up.append(name)
+            self._note(
+                f"cosim: {name}: {_IN_A_ROW} tasks in a row failed because of the trace or a disk; "
+                "its other tasks are not started. The same command tries them again"
+            )
+
+    def _say(self, failure: Failure, path: Path) -> None:
+        if failure.why in self._said:
+            return
+        self._said.add(failure.why)
+        if len(self._said) <= _SHOWN:
+            self._note(f"cosim: {failure.what}: {failure.why} (log: {path})")
+        elif len(self._said) == _SHOWN + 1:
+            self._note(f"cosim: further failures are only in {path.parent}")
 
 
 def _keep_failure(folder: Path, name: str, failure: Failure, note: Note) -> Path:

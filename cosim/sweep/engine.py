@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _AHEAD = 2
 """Tasks given out for each one that runs: so many that no worker waits for the next."""
 _TICK = 0.5
-"""Seconds after which the cluster is looked at if no task ends."""
+"""Seconds between two looks at the cluster."""
 _NO_WORKERS = 120.0
 """Seconds without any worker after which the sweep ends."""
 
@@ -43,17 +43,23 @@ def work_off(
     cluster: Cluster,
     tasks: Sequence[Task],
     run: Callable[[Task], TaskReport] = run_task,
+    *,
+    given_up: Container[str] = (),
 ) -> Iterator[Finished]:
     """Yield each task when it has ended, in no order.
 
     :param run: does one task, on a worker.
+    :param given_up: names of traces whose tasks are not started any more.  The caller may
+        add to it.
     :raises ClusterError: when the scheduler or all workers are gone.
     """
     ended: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
     running: dict[str, tuple[Task, Future[Any]]] = {}
-    waiting = iter(tasks)
+    waiting = (task for task in tasks if task.trace.name not in given_up)
     window = _AHEAD * cluster.size().tasks
     alone_since: float | None = None
+    look = time.monotonic() + _TICK
+    finished = 0
     left = True
     try:
         while True:
@@ -68,15 +74,21 @@ def work_off(
                 future.add_done_callback(ended.put)
             if not running:
                 return
-            try:
-                future = ended.get(timeout=_TICK)
-            except queue.Empty:
+            if time.monotonic() >= look:
+                look = time.monotonic() + _TICK
                 there = _workers(cluster)
                 window = _AHEAD * max(1, there)
                 alone_since = None if there else alone_since or time.monotonic()
-                if alone_since and time.monotonic() - alone_since > _NO_WORKERS:
-                    raise ClusterError(f"{cluster.where} has no workers any more") from None
+                if cluster.jobs is not None:
+                    # New jobs may wait for hours.
+                    cluster.jobs.renew(finished)
+                elif alone_since and time.monotonic() - alone_since > _NO_WORKERS:
+                    raise ClusterError(f"{cluster.where} has no workers any more")
+            try:
+                future = ended.get(timeout=_TICK)
+            except queue.Empty:
                 continue
+            finished += 1
             task, _ = running.pop(future.key)
             with _scheduler(cluster):
                 report = _report(cluster, task, future)

@@ -13,14 +13,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain, repeat
 from pathlib import Path
 
-from cosim.errors import CosimError, EnvironmentFault, TraceError
+from cosim.errors import CosimError, EnvironmentFault, StorageError, StorageSilent, TraceError
 from cosim.sweep.feeding import feed
 from cosim.sweep.result_files import write_rows
 from cosim.sweep.row_schema import row
 from cosim.sweep.task_plan import Task, code_version, open_trace, trace_checksum
 from cosim.trace.locate import locate
+
+_OUTAGE = 60.0
+"""Seconds for which a task waits for object storage that does not answer (ours)."""
+_PAUSES = (1.0, 2.0, 5.0, 10.0)
+"""Seconds between its attempts (ours); the last one repeats."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,8 @@ class Failure:
     """The traceback."""
     rows: int
     """How many rows are missing for it."""
+    shared: bool = False
+    """True if the trace or a disk is to blame: other tasks will most likely meet the same."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +101,32 @@ def run_task(task: Task) -> TaskReport:
     """
     started = time.perf_counter()
     try:
-        return _run(task, started)
+        return _insist(task, started)
     except Exception as error:
         failure = _failure(task.trace.name, error, task.rows)
         return TaskReport(0, 0, time.perf_counter() - started, (failure,))
+
+
+def _insist(task: Task, started: float) -> TaskReport:
+    """Do ``task``, and begin again if object storage goes away for a while.
+
+    :raises StorageSilent: when it stays away.
+    """
+    until = None
+    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        try:
+            return _run(task, started)
+        except StorageSilent:
+            now = time.monotonic()
+            until = until or now + _OUTAGE
+            if now + pause > until:
+                raise
+            _sleep(pause)
+    raise AssertionError("it repeats for ever")
+
+
+def _sleep(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def _run(task: Task, started: float) -> TaskReport:
@@ -138,6 +168,7 @@ def _run(task: Task, started: float) -> TaskReport:
 def _failure(what: str, error: BaseException, rows: int) -> Failure:
     text = "".join(traceback.format_exception(error))
     if isinstance(error, CosimError):
-        return Failure(what, str(error), error.exit_status, text, rows)
+        shared = isinstance(error, StorageError | TraceError)
+        return Failure(what, str(error), error.exit_status, text, rows, shared)
     why = f"{type(error).__name__}: {error}".partition("\n")[0]
     return Failure(what, why, 3, text, rows)

@@ -17,11 +17,12 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+import pyarrow as pa
 import pyarrow.fs as fs
 
-from cosim.errors import StorageError, UsageError
+from cosim.errors import StorageError, StorageSilent, UsageError
 from cosim.trace.location import MANIFEST, SEGMENTS, Output
 
 CONNECT_SECONDS = 5
@@ -95,9 +96,9 @@ class ObjectStorage:
 
     def lost_while_scanned(self, text: str) -> StorageError | None:
         """Return what the error ``text`` of a scan says of the storage, if it is about that."""
-        if _CODE.search(text) is None:
+        if _CODE.search(text) is None and _GOOGLE.search(text) is None:
             return None
-        return StorageError(f"{self._name}: cannot be read: {_why(text)}")
+        return _failure(self._name, "read", text)
 
     def why_no_trace(self) -> str:
         """Say why there is no trace, if its manifest is not there."""
@@ -212,8 +213,11 @@ def _parse(uri: str) -> _Parts:
             raise UsageError(f"{shown}: {name!r} is no option of {start} URIs; they have {known}")
     if options.get("scheme", "https") not in ("http", "https"):
         raise UsageError(f"{shown}: the option scheme is http or https")
-    if "@" in options.get("endpoint_override", ""):
+    endpoint = options.get("endpoint_override", "")
+    if "@" in endpoint:
         raise UsageError(f"{shown}: endpoint_override is HOST:PORT, without a user")
+    if not _has_port(urlsplit(f"//{endpoint}")):
+        raise UsageError(f"{shown}: endpoint_override is HOST:PORT, with a port in 1..65535")
     names = [part for part in prefix.split("/") if part]
     decoded = [None if text is None else unquote(text) for text in (user, password)]
     return _Parts(scheme, bucket, "/".join(names), decoded[0], decoded[1], options)
@@ -262,7 +266,17 @@ def _endpoint(environment: Mapping[str, str]) -> dict[str, str]:
     url = urlsplit(given)
     if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
         raise UsageError("AWS_ENDPOINT_URL: is not http://HOST:PORT or https://HOST:PORT")
+    if not _has_port(url):
+        raise UsageError("AWS_ENDPOINT_URL: its port is not a number in 1..65535")
     return {"scheme": url.scheme, "endpoint_override": url.netloc + url.path.rstrip("/")}
+
+
+def _has_port(url: SplitResult) -> bool:
+    """Return True if ``url`` has a port that exists, or none, which means the scheme's own."""
+    try:
+        return url.port is None or url.port > 0
+    except ValueError:
+        return False
 
 
 _CODE = re.compile(r"AWS Error ([A-Z_]+)(?: \(HTTP status (\d+)\))? during (\w+) operation")
@@ -275,6 +289,20 @@ _RIGHTS = {
     "MISSING_AUTHENTICATION_TOKEN",
     "SIGNATURE_DOES_NOT_MATCH",
     "UNRECOGNIZED_CLIENT",
+}
+
+
+_GOOGLE = re.compile(r"google::cloud::Status\(([A-Z_]+)")
+_LATER = {
+    *("NETWORK_CONNECTION", "SERVICE_UNAVAILABLE", "SLOW_DOWN", "REQUEST_TIMEOUT", "THROTTLING"),
+    *("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"),
+}
+"""What a server says, or is said of it, that need not be so a minute later."""
+_CURL = re.compile(r"(?:curlCode: |CURL error \[)(\d+)")
+_CURL_ERRORS = {
+    "6": "its host is not known",
+    "7": "nobody answers there",
+    "28": "no answer in time",
 }
 
 
@@ -291,13 +319,31 @@ def _explained(where: str, done: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
-        why = _why(str(error))
-        raise StorageError(f"{where}: cannot be {done}: {why}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise _failure(where, done, str(error)) from None
+
+
+def _failure(where: str, done: str, text: str) -> StorageError:
+    """Return the error for what pyarrow says in ``text``."""
+    kind = StorageSilent if _passes(text) else StorageError
+    return kind(f"{where}: cannot be {done}: {_why(text)}")
+
+
+def _passes(text: str) -> bool:
+    """Return True if the same request may succeed later."""
+    google = _GOOGLE.search(text)
+    if google:
+        return google[1] in _LATER and not _lacks_token(text)
+    found = _CODE.search(text)
+    code, status = (found[1], found[2]) if found else (None, None)
+    return code in _LATER or "curlCode" in text or (status or "").startswith("5")
 
 
 def _why(text: str) -> str:
     """Return what a failure of the storage means and what to do about it."""
+    google = _GOOGLE.search(text)
+    if google:
+        return _why_google(google[1], text)
     found = _CODE.search(text)
     code, status, operation = found.groups() if found else (None, None, None)
     said = f"{code}{f', HTTP status {status}' if status else ''} at {operation}" if code else ""
@@ -310,22 +356,30 @@ def _why(text: str) -> str:
         return f"no right to do that, or no valid key ({said}); {_advice(os.environ)}"
     if said:
         return f"the storage answers with an error ({said}); try again, or look in its log"
-    if "PermissionDenied" in text or "Unauthenticated" in text or "credential" in text.lower():
-        return (
-            "no right to do that, or no credentials; check GOOGLE_APPLICATION_CREDENTIALS or "
-            "`gcloud auth application-default login`"
-        )
     return "the storage does not answer as it should; check the network and the endpoint"
 
 
+def _lacks_token(text: str) -> bool:
+    """Return True if Google's library found no credentials, or could not use them."""
+    return "OAuth2" in text or "credential" in text.lower()
+
+
+def _why_google(code: str, text: str) -> str:
+    """Return what a failure of Google's storage means and what to do about it."""
+    if code in ("PERMISSION_DENIED", "UNAUTHENTICATED") or _lacks_token(text):
+        return (
+            f"no right to do that, or no credentials ({code}); check "
+            "GOOGLE_APPLICATION_CREDENTIALS or `gcloud auth application-default login`"
+        )
+    if code in _LATER:
+        reason = _network(text) if "CURL error" in text else f"it cannot be reached ({code})"
+        return f"{reason}; check the network and the endpoint, and try again"
+    return f"the storage answers with an error ({code}); try again, or look in its log"
+
+
 def _network(text: str) -> str:
-    if "curlCode: 6," in text:
-        return "its host is not known"
-    if "curlCode: 7," in text:
-        return "nobody answers there"
-    if "curlCode: 28," in text:
-        return "no answer in time"
-    return "the connection was lost"
+    found = _CURL.search(text)
+    return _CURL_ERRORS.get(found[1] if found else "", "the connection was lost")
 
 
 def _advice(environment: Mapping[str, str]) -> str:

@@ -125,6 +125,10 @@ def replace_fields(machine: MachineModel, data: Mapping[str, Any]) -> MachineMod
     return replace(machine, **changes)
 
 
+_KINDS = {int: "a whole number", bool: "true or false", str: "a text"}
+"""What the type of a field is called in messages."""
+
+
 def _field(machine: MachineModel, key: str, value: Any) -> Any:
     known = {f.name: type(getattr(machine, f.name)) for f in fields(machine)}
     if key not in known:
@@ -137,7 +141,7 @@ def _field(machine: MachineModel, key: str, value: Any) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"machine: {key} cannot be {value!r}") from error
     if type(value) is not known[key]:
-        raise ModelError(f"machine: {key} cannot be {value!r}, it is a {known[key].__name__}")
+        raise ModelError(f"machine: {key} cannot be {value!r}, it is {_KINDS[known[key]]}")
     return value
 
 
@@ -166,7 +170,7 @@ def _tlb_field(key: str, value: Any) -> Any:
         kind = bool if key == "superpages" else int
         if type(value) is kind:
             return value
-        wants = kind.__name__
+        wants = _KINDS[kind]
     else:
         if value is None and key != "data":
             return None

@@ -184,7 +184,9 @@ def test_what_ties_guests_to_the_tool_is_installed(box: Sandbox) -> None:
 def test_tests_need_more(box: Sandbox) -> None:
     status, _, calls = box.run("--tests")
     assert status == 0
-    assert _calls(calls, "apt-get")[-1].endswith(" cpio chromium")
+    assert _calls(calls, "apt-get")[-1].endswith(
+        " cpio chromium slurmctld slurmd slurm-client munge"
+    )
 
 
 def test_a_qemu_below_7_2_counts_as_missing(box: Sandbox) -> None:

@@ -141,20 +141,29 @@ def before_step(stop: Stop, registers: Registers) -> int:
     return registers.read(CSR_NAMES[inst.csr]) if inst.kind in CSR_WRITES else 0
 
 
-def after_step(stop: Stop, old_atp: int, registers: Registers, tables: Tables) -> Executed:
+def after_step(
+    stop: Stop,
+    old_atp: int,
+    registers: Registers,
+    tables: Tables,
+    virtual: Sequence[tuple[int, int]] = (),
+) -> Executed:
     """Find out what the step did.
 
     :param stop: the stop before the step, translated.
     :param old_atp: the answer of :func:`before_step`.
+    :param virtual: what ``hsv`` was to store (:mod:`cosim.capture.gdb.virtual_stores`).
     """
     inst = stop.instruction
-    fetches, operands, writes = stop.fetches, stop.operands, _table_writes(stop, tables)
+    fetches, operands = stop.fetches, stop.operands
+    writes = _table_writes(stop, virtual, tables)
     after = _after(stop, writes, registers, tables)
     trap = _trap(stop, after[_PC], registers)
     fault = None
     if trap is not None:
         operands, writes = [], []
-        if not trap.interrupt and trap.cause in FAULTING:
+        # A fault of M-mode's own (hsv, MPRV) goes to M-mode.  The plugin has it as no event either.
+        if not trap.interrupt and trap.cause in FAULTING and stop.priv != Priv.M:
             fault = _fault(stop, trap, registers)
         if trap.cause in (causes.FETCH_PAGE_FAULT, causes.FETCH_ACCESS_FAULT):
             fetches = []
@@ -168,10 +177,13 @@ def completed(stop: Stop) -> Executed:
     return Executed(stop, None, None, stop.fetches, stop.operands, [], 0)
 
 
-def _table_writes(stop: Stop, tables: Tables) -> list[tuple[int, int]]:
+def _table_writes(
+    stop: Stop, virtual: Sequence[tuple[int, int]], tables: Tables
+) -> list[tuple[int, int]]:
     if stop.instruction.kind not in _OPS:
         return []
     written = [(operand.pa, operand.size) for operand in stop.operands if operand.pa is not None]
+    written += virtual
     return written if any(pa & -pte.PAGE in tables for pa, _ in written) else []
 
 

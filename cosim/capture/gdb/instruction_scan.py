@@ -1,4 +1,5 @@
-"""Finds fences, what orders them, and writes of ``satp`` and ``menvcfg`` in RAM."""
+"""Finds what needs a breakpoint in RAM: fences, what orders them, writes of ``satp`` and
+``menvcfg``, and ``hsv``."""
 
 from __future__ import annotations
 
@@ -7,7 +8,11 @@ from numpy.typing import NDArray
 
 from cosim.capture.encodings import CSR_WRITES, INTERCEPTED, PATTERNS
 
-_ROWS = [row for row in PATTERNS if row.kind in INTERCEPTED and row.length == 4]
+_ROWS = [
+    row
+    for row in PATTERNS
+    if (row.kind in INTERCEPTED or row.layout == "guest_store") and row.length == 4
+]
 
 
 def _common_bits() -> tuple[int, int]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
-from cosim.capture.gdb import ahead, effects, pmp, samples
+from cosim.capture.gdb import ahead, effects, pmp, samples, virtual_stores
 from cosim.capture.gdb.audit import Audit, Auditor, nothing
 from cosim.capture.gdb.classify import Classifier, Stop
 from cosim.capture.gdb.coverage import Coverage
@@ -42,6 +42,8 @@ from hypervisor_model.jit import unsigned
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
+_RAN_ON_SECONDS = 0.25
+"""As `_BATCH_SECONDS`, if the guest runs on without a stop."""
 _IN_ONE_GO = 16
 """After this many foretold stops, other work gets its turn."""
 _SOON_SECONDS = 0.02
@@ -80,6 +82,7 @@ class Interception:
         by_device: Callable[[int], bool] = nothing,
     ) -> None:
         self._guest = StoppedGuest(stub)
+        self._layout = layout
         self._mark_at = layout.mark_at
         self._loop = layout.loop
         self._sink = sink
@@ -194,10 +197,14 @@ class Interception:
         if len(self._log):
             self._sink(self._log.take())
 
-    def idle(self) -> None:
-        """Let the models work if there is enough for them; called while the guest runs."""
+    def idle(self, *, ran_on: bool = False) -> None:
+        """Let the models work if there is enough for them; called while the guest runs.
+
+        :param ran_on: the guest has run for a while, and no stop may come for long.
+        """
+        seconds = _RAN_ON_SECONDS if ran_on else _BATCH_SECONDS
         if len(self._log) >= _BATCH or (
-            len(self._log) and time.monotonic() - self._last_batch > _BATCH_SECONDS
+            len(self._log) and time.monotonic() - self._last_batch > seconds
         ):
             self.flush()
 
@@ -498,6 +505,7 @@ class Interception:
         """Step the instruction, with the translations of what it touches as they were before."""
         guest, kind = self._guest, stop.instruction.kind
         old_atp = effects.before_step(stop, guest)
+        virtual = virtual_stores.written(stop, guest, self._layout.ram, self._layout.base)
         # A vector store may touch any page: its registers do not say which.
         touched = None if kind is InstructionKind.VECTOR_STORE else stop.pages
         asked = stop.asked
@@ -517,7 +525,7 @@ class Interception:
             watch = guest.step().watch
         self._coverage.reveal(hidden)
         self._classifier.remember(stop)
-        executed = effects.after_step(stop, old_atp, guest, self._tables)
+        executed = effects.after_step(stop, old_atp, guest, self._tables, virtual)
         return executed._replace(unforeseen=unforeseen)
 
     def _skip_firmware(self, stop: Stop) -> None:

@@ -249,6 +249,8 @@ class _Client:
         while True:
             ready = {stub} if waited else {at for at, _ in self._ready.poll(_POLL_SECONDS * 1000)}
             waited = False
+            if not ready:
+                self._interception.idle(ran_on=True)
             if stub in ready:
                 stop = self._stub.stop(0)
                 if stop is not None:

@@ -51,3 +51,38 @@ def test_a_failure_is_raised_where_the_batches_come_from() -> None:
     feeder.close()
     # Nothing behind it is taken: a trace must not go on with a gap.
     assert taken == [0, 1]
+
+
+def test_other_work_is_done_while_no_batch_waits() -> None:
+    done: list[str] = []
+    all_done = threading.Event()
+
+    def ahead() -> bool:
+        if len(done) >= 4:
+            all_done.set()
+            return False
+        done.append("ahead")
+        return True
+
+    feeder = Feeder(lambda batch: done.append(f"batch {batch['a'][0]}"), ahead)
+    first, second = batches(2)
+    feeder.put(first)
+    assert all_done.wait(60)
+    feeder.put(second)
+    feeder.close()
+    # Not before the first batch: the region has not begun then.
+    assert done == ["batch 0", *["ahead"] * 3, "batch 1"]
+
+
+def test_a_failure_of_other_work_is_raised_too() -> None:
+    called = threading.Event()
+
+    def ahead() -> bool:
+        called.set()
+        raise StorageError("disk full")
+
+    feeder = Feeder(lambda batch: None, ahead)
+    feeder.put(batches(1)[0])
+    assert called.wait(60)
+    with pytest.raises(StorageError, match="disk full"):
+        feeder.close()

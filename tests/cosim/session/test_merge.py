@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.session import merge as merge_module
 from cosim.session.merge import Merge
 from hypervisor_model.events import (
     FLAG_STOP,
@@ -120,6 +123,33 @@ def test_samples_stand_before_the_next_common_event(
         following = following[following["a"] < 1000]
         expected = stream[positions[place] :] if place < len(positions) else stream[:0]
         assert len(following) == len(expected) and (following == expected).all()
+
+
+@settings(deadline=None)
+@given(streams(), CUTS, st.data())
+def test_what_comes_ahead_changes_nothing(
+    stream: EventBatch, cuts: list[int], data: st.DataObject
+) -> None:
+    seen = as_gdb(stream)
+    at = sorted(data.draw(st.lists(st.integers(0, len(seen)), max_size=8)))
+    samples = joined([sample(1000 + number) for number in range(len(at))])
+    batches = cut(np.insert(seen, at, samples), cuts)
+    _, expected = run(stream, batches)
+    out: list[EventBatch] = []
+    with mock.patch.object(merge_module, "_CHUNK", 2):
+        merge = Merge(stream)
+        for batch in batches:
+            out += merge.take(batch)
+            while (piece := merge.ahead()) is not None:
+                out.append(piece)
+            # No event that gdb has still to see, and all but a small piece before it.
+            shown = as_gdb(joined(out))
+            assert (shown["flags"] & FLAG_STOP == 0).sum() == merge.reached
+            there = np.flatnonzero(~np.isin(stream["kind"], (Kind.ACCESS, Kind.PAGE_FAULT)))
+            end = there[merge.reached] if merge.reached < len(there) else len(stream)
+            assert end - (joined(out)["a"] < 1000).sum() < 2
+        out += merge.finish(at_end=True, late_sites=())
+    assert (joined(out) == expected).all() and len(joined(out)) == len(expected)
 
 
 @settings(deadline=None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from bench_replay import synthetic
 
-from cosim.errors import ClusterError, GuestError, UsageError
+from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, UsageError
 from cosim.models.result import ResultDocument, TranslationCounts
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
@@ -58,9 +59,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def opened(*_: object) -> Iterator[FakeCluster]:
         yield FakeCluster()
 
-    def work_off(_: object, tasks: Any) -> Iterator[Finished]:
+    def work_off(_: object, tasks: Any, *, given_up: Any) -> Iterator[Finished]:
         for task in tasks:
-            yield Finished(task, run_task(task))
+            if task.trace.name not in given_up:
+                yield Finished(task, run_task(task))
 
     def feed(trace: TraceReader, replays: list[Replay]) -> FedTogether:
         fed = FedTogether(trace.events)
@@ -120,6 +122,7 @@ def test_a_second_invocation_has_nothing_to_do(home: Path) -> None:
     assert again.done == []
     assert state(home)["status"] == "done"
     assert state(home)["traces"].keys() == {"a", "b"}
+    assert not (home / "out" / "scratch").exists()
 
 
 def test_a_larger_matrix_adds_what_is_missing(home: Path) -> None:
@@ -151,7 +154,7 @@ def test_an_interrupted_sweep_says_so_and_goes_on(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def after(error: BaseException) -> Any:
-        def work_off(_: object, tasks: Any) -> Iterator[Finished]:
+        def work_off(_: object, tasks: Any, **_given: object) -> Iterator[Finished]:
             yield Finished(tasks[0], run_task(tasks[0]))
             raise error
 
@@ -199,3 +202,80 @@ def test_a_folder_of_the_users_is_left_alone(home: Path, name: str) -> None:
     with pytest.raises(UsageError, match=f"is not the folder of a sweep, but has .* named {name};"):
         sweep(asked, home / "mine", Captures().how(), conduct.silent)
     assert kept.read_text() == "all of it"
+
+
+MANY = FILE.replace(
+    "[sweep.matrix]", "per_task = 1\n[sweep.matrix]\nmachine.footprint_data = [0, 1, 2, 3]"
+)
+
+
+def feeding(monkeypatch: pytest.MonkeyPatch, check: Any) -> None:
+    """Let ``check`` look at each trace before it is fed."""
+    whole: Callable[..., FedTogether] = vars(worker)["feed"]
+
+    def feed(trace: TraceReader, replays: Any) -> FedTogether:
+        check(trace)
+        return whole(trace, replays)
+
+    monkeypatch.setattr(worker, "feed", feed)
+
+
+def test_a_trace_that_is_lost_is_given_up_and_its_reason_said_once(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(trace: TraceReader) -> None:
+        if "/captures/b/" in str(trace.location):
+            raise StorageError("b: no right to do that")
+
+    (home / "s.toml").write_text(MANY)
+    captures = Captures()
+    with monkeypatch.context() as patch:
+        feeding(patch, check)
+        outcome = go(home, captures)
+    # Each task makes the rows of two cost tables.
+    assert (outcome.rows, outcome.done, outcome.missing, outcome.exit_status) == (32, 16, 16, 3)
+    assert (len(outcome.failures), outcome.given_up) == (3, ["b"])
+    said = [note for note in captures.notes if note.startswith("cosim: b")]
+    assert len(said) == 2 and "no right to do that (log: " in said[0]
+    assert "3 tasks in a row failed because of the trace or a disk; its other tasks" in said[1]
+    again = go(home, Captures())
+    assert (again.done_already, again.done, again.missing) == (16, 16, 0)
+
+
+def test_one_configuration_that_fails_does_not_cost_the_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    (home / "s.toml").write_text(MANY)
+    captures = Captures()
+    feeding(monkeypatch, check)
+    outcome = go(home, captures)
+    assert (len(outcome.failures), outcome.given_up) == (16, [])
+    assert len([note for note in captures.notes if "ZeroDivisionError: a bug" in note]) == 1
+
+
+@pytest.mark.parametrize(("outages", "status"), [(3, 0), (9, 3)])
+def test_a_task_waits_for_storage_that_does_not_answer(
+    home: Path, monkeypatch: pytest.MonkeyPatch, outages: int, status: int
+) -> None:
+    left = outages
+    now = 1000.0
+
+    def check(_: object) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            raise StorageSilent("nobody answers there")
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(worker, "_sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    feeding(monkeypatch, check)
+    outcome = go(home, Captures())
+    assert outcome.exit_status == status
+    assert now - 1000 == {3: 1 + 2 + 5, 9: 1 + 2 + 5 + 10 * 5}[outages]

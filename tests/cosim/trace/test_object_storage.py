@@ -233,6 +233,9 @@ def test_a_key_in_the_uri_is_used_and_never_shown(
         ("s3://user:hidden@b/t#x", "has a #"),
         ("s3://b/t?scheme=hidden", "the option scheme is http or https"),
         ("s3://b/t?endpoint_override=a:hidden@host", "without a user"),
+        ("s3://b/t?endpoint_override=h:99999", r"endpoint_override is HOST:PORT, with a port in 1"),
+        ("s3://b/t?endpoint_override=h:hidden", r"endpoint_override is HOST:PORT, with a port in "),
+        ("s3://b/t?endpoint_override=h:0", r"endpoint_override is HOST:PORT, with a port in 1"),
         ("gs://user:hidden@b/t", "takes no key"),
         ("file://host/t", "write file:///PATH"),
     ],
@@ -241,3 +244,12 @@ def test_uris_that_cannot_be_used(uri: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         locate(uri)
     assert "hidden" not in str(caught.value) and "hid[den" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", ["99999", "hidden", "0"])
+def test_an_endpoint_with_a_port_that_cannot_be(port: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://host:{port}")
+    with pytest.raises(
+        UsageError, match=r"^AWS_ENDPOINT_URL: its port is not a number in 1..65535"
+    ):
+        locate("s3://b/t")

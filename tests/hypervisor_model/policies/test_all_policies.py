@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 
 import numpy as np
@@ -121,6 +122,22 @@ def test_machines_pass_through_json() -> None:
 def test_impossible_machines_are_refused(field: str, value: object) -> None:
     with pytest.raises(ModelError, match=r"^machine: .*" + field.partition("_")[0]):
         MachineModel.from_json({field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields_", "says"),
+    [
+        ({"harts": "2"}, "harts cannot be '2', it is a whole number"),
+        ({"svadu": 1}, "svadu cannot be 1, it is true or false"),
+        ({"setup": 1}, "setup cannot be 1, it is a text"),
+        ({"tlb": {"seed": 1.5}}, "tlb.seed cannot be 1.5, it is a whole number"),
+    ],
+)
+def test_a_value_of_another_type_is_told_what_it_should_be(
+    fields_: dict[str, object], says: str
+) -> None:
+    with pytest.raises(ModelError, match=f"^machine: {re.escape(says)}$"):
+        MachineModel.from_json(fields_)
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)

@@ -14,12 +14,13 @@ from cosim.capture.gdb.layout import GuestLayout
 from cosim.capture.gdb.stopped_guest import HartState
 from cosim.capture.log import EventLog
 from cosim.capture.tables import LiveTables
-from hypervisor_model.events import Access, Kind
+from hypervisor_model.events import Access, Kind, Priv
 from hypervisor_model.isa import causes
 
 BASE = 0x8000_0000
 PC, TABLE = BASE + 0x100, BASE + 0x1000
 SD, SC_D, CSRW_SATP, JUMP = 0x00B5_3023, 0x18B5_362F, 0x1805_1073, 0x0000_006F
+HSV_D = 0x6EB5_4073
 INTERRUPT = 1 << 63
 
 
@@ -47,10 +48,10 @@ def _layout() -> GuestLayout:
     return GuestLayout(ram, BASE, extents=lambda: [(BASE, ram.nbytes)], mark_at=0)
 
 
-def _stop(word: int, layout: GuestLayout, a0: int = TABLE) -> Stop:
+def _stop(word: int, layout: GuestLayout, a0: int = TABLE, priv: int = Priv.S) -> Stop:
     general = [0] * 33
     general[10], general[32] = a0, PC
-    stop = Classifier(HandSet(word, {}), layout).classify(HartState(general, 1, 0, 0))
+    stop = Classifier(HandSet(word, {}), layout).classify(HartState(general, priv, 0, 0))
     return stop.translated(stop.asked, [part.va for part in stop.asked])
 
 
@@ -108,6 +109,29 @@ def test_a_page_fault_has_its_address_from_the_mode_that_took_it() -> None:
     assert done.fault == Fault(0x1234, causes.STORE_PAGE_FAULT, 1)
     assert [part.kind for part in done.fetches] == [Access.FETCH]
     assert done.operands == []
+
+
+def test_a_fault_of_m_mode_itself_is_no_page_fault_of_the_guest() -> None:
+    layout = _layout()
+    taken = {"pc": BASE, "sepc": 0, "mepc": PC, "mcause": causes.STORE_PAGE_FAULT, "mtvec": BASE}
+    registers = HandSet(HSV_D, taken)
+    tables = LiveTables(layout.ram, BASE, EventLog())
+    stop = _stop(HSV_D, layout, priv=Priv.M)
+    done = effects.after_step(stop, 0, registers, tables, [(TABLE, 8)])
+    assert done.trap == Trap(causes.STORE_PAGE_FAULT, True)
+    assert done.fault is None and done.writes == []
+
+
+@pytest.mark.parametrize(("pa", "writes"), [(TABLE, [(TABLE, 8)]), (BASE, [])])
+def test_an_hsv_stores_where_the_virtual_machine_leads(
+    pa: int, writes: list[tuple[int, int]]
+) -> None:
+    layout = _layout()
+    tables = LiveTables(layout.ram, BASE, EventLog())
+    tables.start(8 << 60 | TABLE >> 12)
+    stop = _stop(HSV_D, layout, a0=0x5000)
+    done = effects.after_step(stop, 0, HandSet(HSV_D, {"pc": PC + 4}), tables, [(pa, 8)])
+    assert done.writes == writes and done.intercepted == bool(writes)
 
 
 @pytest.mark.parametrize(("rd", "writes"), [(0, [(TABLE, 8)]), (1, [])])

@@ -1,0 +1,177 @@
+"""The jobs of a batch system: tables that are wrong, refusals, and jobs that end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cosim.errors import ClusterError, MissingTool, UsageError
+from cosim.sweep import cluster, job_queue
+from cosim.sweep.job_queue import JobQueue, reason
+
+_SUBMIT = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "sge": "qsub"}
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the commands of all batch systems, the only one in PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in (*_SUBMIT.values(), "squeue"):
+        (folder / name).write_text("#!/bin/sh\nexit 1\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", _SUBMIT)
+def test_a_table_for_each_kind_is_accepted(kind: str, commands: Path) -> None:
+    table = {"kind": kind, "workers": 20, "queue": "short", "cores": 2, "memory": "8GB"}
+    table |= {"walltime": "02:00", "log_directory": "/nowhere", "scheduler_options": {}}
+    table |= {"job_script_prologue": ["module load python"], "interface": "ib0"}
+    cluster.check_table(table)
+
+
+@pytest.mark.parametrize("kind", _SUBMIT)
+def test_a_wrong_table_is_named_before_a_job_is_submitted(kind: str, commands: Path) -> None:
+    with pytest.raises(UsageError, match=re.escape("[cluster]: memory is missing")):
+        cluster.check_table({"kind": kind})
+    with pytest.raises(UsageError, match=r"^\[cluster\]: qeue is no key of \w+Cluster$"):
+        cluster.check_table({"kind": kind, "memory": "1GB", "qeue": "short"})
+    with pytest.raises(UsageError, match=r"^\[cluster\]: [^\n]*lots"):
+        cluster.check_table({"kind": kind, "memory": "lots"})
+
+
+@pytest.mark.parametrize(("kind", "command"), _SUBMIT.items())
+def test_a_machine_that_cannot_submit_jobs_is_named(
+    kind: str, command: str, commands: Path
+) -> None:
+    (commands / command).unlink()
+    with pytest.raises(MissingTool, match=f"needs the command {command}, which is not in PATH"):
+        cluster.check_table({"kind": kind, "memory": "1GB"})
+
+
+def test_no_encryption_is_not_silent(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_queue, "find_spec", lambda name: None)
+    with pytest.raises(MissingTool, match="pip install cryptography"):
+        cluster.check_table({"kind": "slurm", "memory": "1GB"})
+    cluster.check_table({"kind": "slurm", "memory": "1GB", "security": False})
+
+
+def test_the_import_of_a_library_changes_no_signal(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "changes_signals.py").write_text(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = signal.getsignal(signal.SIGINT)
+    job_queue.library("changes_signals", "any", "slurm")
+    assert signal.getsignal(signal.SIGINT) is before
+    with pytest.raises(MissingTool, match="pip install any"):
+        job_queue.library("is_not_there", "any", "slurm")
+
+
+def test_what_a_command_said_is_the_reason() -> None:
+    text = "Command exited with non-zero exit code.\nstdout:\n\nstderr:\nqsub: no\n qsub: why\n\n"
+    assert reason(RuntimeError(text)) == "qsub: no; qsub: why"
+    assert reason(FileNotFoundError(2, "No such file", "qsub")) == "[Errno 2] No such file: 'qsub'"
+
+
+class Jobs:
+    """The library's cluster, made up: jobs by name, and how often new ones were asked for."""
+
+    def __init__(self) -> None:
+        self.worker_spec: dict[str, None] = {}
+        self.workers: dict[str, SimpleNamespace] = {}
+        self.submitted = 0
+        self.refusal = ""
+        """Why further jobs are refused."""
+
+    def scale(self, count: int) -> None:
+        for name in map(str, range(count)):
+            self.worker_spec[name] = None
+            if name not in self.workers:
+                self.submitted += 1
+                number = None if self.refusal else str(self.submitted)
+                self.workers[name] = SimpleNamespace(job_id=number, refusal=self.refusal, close=_no)
+
+    def sync(self, call: Callable[..., Any], *arguments: object) -> None:
+        with pytest.raises(StopIteration):
+            call(*arguments).send(None)
+
+
+async def _no() -> None:
+    pass
+
+
+@pytest.fixture
+def jobs(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    """Jobs of a SLURM whose queue is the file ``queue``."""
+    monkeypatch.setattr(job_queue, "_LOOK", 0.0)
+    (commands / "squeue").write_text(f'#!/bin/sh\nread -r all <{tmp_path / "queue"}; echo "$all"\n')
+    return Jobs()
+
+
+def queue_of(jobs: Jobs, tmp_path: Path, count: int, notes: list[str]) -> JobQueue:
+    made = JobQueue.__new__(JobQueue)
+    made.dask = jobs
+    made.logs = str(tmp_path / "logs")
+    vars(made).update(
+        _kind="slurm", _count=count, _note=notes.append, _noted=False, _next_look=0.0,
+        _finished=0, _ended=0,
+    )  # fmt: skip
+    return made
+
+
+def listed(tmp_path: Path, *numbers: int) -> None:
+    (tmp_path / "queue").write_text(" ".join(map(str, numbers)) + "\n")
+
+
+def test_a_job_that_is_not_in_the_queue_any_more_is_replaced(jobs: Jobs, tmp_path: Path) -> None:
+    queue = queue_of(jobs, tmp_path, 3, [])
+    listed(tmp_path, 1, 2, 3)
+    queue.renew(0)
+    assert jobs.submitted == 3
+    listed(tmp_path, 1, 3)
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["1", "3", "4"]
+    # If the queue cannot be seen, nothing is known of the jobs.
+    (tmp_path / "queue").unlink()
+    (tmp_path / "bin/squeue").write_text("#!/bin/sh\nexit 1\n")
+    queue.renew(0)
+    assert jobs.submitted == 4
+
+
+def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
+    jobs: Jobs, tmp_path: Path
+) -> None:
+    queue = queue_of(jobs, tmp_path, 2, [])
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/dask-worker-1.err").write_text("first\nbash: /no/python: not found\n\n")
+    listed(tmp_path)
+    for finished in range(20):
+        queue.renew(finished)
+    queue.renew(19)
+    with pytest.raises(ClusterError, match=r"6 jobs have ended .*: bash: /no/python: not found"):
+        queue.renew(19)
+
+
+def test_refused_jobs_are_tried_again_one_at_a_time(jobs: Jobs, tmp_path: Path) -> None:
+    notes: list[str] = []
+    queue = queue_of(jobs, tmp_path, 2, notes)
+    listed(tmp_path, 1, 2)
+    queue.renew(0)
+    queue = queue_of(jobs, tmp_path, 5, notes)
+    jobs.refusal = "the limit is two"
+    queue.renew(0)
+    queue.renew(0)
+    assert notes == ["cosim: 3 of 5 jobs were refused: the limit is two"]
+    assert jobs.submitted == 5 + 2
+    jobs.workers.clear()
+    with pytest.raises(ClusterError, match="slurm accepts no job: the limit is two"):
+        queue.renew(0)
