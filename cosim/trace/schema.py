@@ -21,7 +21,7 @@ Encodings were chosen by measurement (``scripts/bench_replay.py --encodings`` re
 ``event`` and ``icount`` as deltas, small columns by dictionary, the rest plain, zstd level 3, and
 each column of a segment as one page.  A boot of Linux with accesses takes 1.7 bytes per event.  In
 pages of 20,000 rows, which are Arrow's default, with zstd level 1 it took 2.3, took as long to
-write, and 1.2 times as long to read.  zstd level 6 saves another eighth, and writing takes 1.4
+write, and 1.1 times as long to read.  zstd level 6 saves another eighth, and writing takes 1.4
 times as long.  Row groups of 65,536 events are larger and no faster.
 """
 
@@ -145,9 +145,7 @@ class Layout:
             if count is not None and rows != count:
                 raise ValueError(f"holds {rows} events, not {count}")
             self._check_schema(file.schema_arrow)
-            same = _same_in_all_rows(file.metadata, self.fields)
-            read = [name for name in self.schema.names if name not in same]
-            table = file.read(read, use_threads=False)
+            table = file.read(use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"not readable as Parquet ({str(error).splitlines()[0]})") from error
         numbers = _whole(table.column(NUMBER)).to_numpy()
@@ -161,9 +159,8 @@ class Layout:
         columns = {
             field.name: self._decoded(field, _whole(table.column(field.name)))
             for field in self.fields
-            if field.name not in same
         }
-        return self._records(rows, columns, {**unknown, **same})
+        return self._records(rows, columns, unknown)
 
     def _check_schema(self, schema: Any) -> None:
         stored = (schema.metadata or {}).get(METADATA_KEY)
@@ -176,11 +173,18 @@ class Layout:
             raise ValueError(f"its columns are not those of version {self.version}")
 
     def _records(
-        self, rows: int, columns: Mapping[str, NDArray[Any]], same: Mapping[str, int]
+        self, rows: int, columns: Mapping[str, NDArray[Any]], unknown: Mapping[str, int]
     ) -> EventBatch:
         """Return records from the values of some fields, and the one value of each other."""
+        # Most guests have one hart and call for no remote fences, so many a small field is the same
+        # in all rows.  To find that takes far less time than to put it into each record.
+        same = {
+            name: values[0]
+            for name, values in columns.items()
+            if rows and values.itemsize < 8 and values.min() == values.max()
+        }
         template = np.zeros(1, self._event)
-        for name, value in same.items():
+        for name, value in {**unknown, **same}.items():
             template[name] = value
         batch: EventBatch = np.empty(rows, self._event)
         words = batch.view(np.int64).reshape(rows, self._event.itemsize // 8)
@@ -191,6 +195,8 @@ class Layout:
         small: list[tuple[NDArray[Any], NDArray[Any]]] = []
         places: Mapping[str, Any] = self._event.fields or {}
         for name, values in columns.items():
+            if name in same:
+                continue
             kind, offset = places[name][:2]
             word, place = divmod(offset, 8)
             if kind.itemsize == 8:
@@ -249,29 +255,6 @@ class Layout:
                 return np.array(known, dtype=np.uint8).take(column.indices.to_numpy())
             case _:
                 return column.to_numpy()
-
-
-def _same_in_all_rows(metadata: Any, fields: Sequence[Field]) -> dict[str, int]:
-    """Return the value of each small number that has only one, by the statistics of the file.
-
-    Such a column need not be read.  Most guests have one hart and call for no remote fences.
-
-    :param fields: in the order of the columns, which come after that of the number.
-    """
-    same: dict[str, int] = {}
-    if metadata.num_row_groups != 1:
-        return same
-    group = metadata.row_group(0)
-    for at, field in enumerate(fields, start=1):
-        if field.content is not Content.NUMBER:
-            continue
-        known = group.column(at).statistics
-        if known is None or not known.has_min_max or known.min != known.max:
-            continue
-        # A file of somebody else may claim a value that the column cannot hold.
-        if 0 <= known.min <= np.iinfo(field.type).max:
-            same[field.name] = known.min
-    return same
 
 
 def _whole(column: Any) -> Any:

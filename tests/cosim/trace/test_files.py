@@ -151,6 +151,19 @@ def test_columns_with_one_value(events: int, written: dict[str, Any]) -> None:
     assert again.tobytes() == batch.tobytes()
 
 
+@pytest.mark.parametrize("kind", [0, 63])
+def test_a_footer_with_a_wrong_type_is_refused(kind: int) -> None:
+    # pyarrow ends the process if it is asked for the statistics of such a column.
+    batch = arbitrary_batch(20, seed=6)
+    batch["hart"] = 3
+    data = bytearray(schema.CURRENT.encode(batch, 0))
+    path = data.index(b"\x19\x18\x04hart")  # A list of one text, as Thrift writes it.
+    at = data.rindex(b"\x15\x02\x19", 0, path) + 1  # The type INT32, in front of the encodings.
+    data[at] = 2 * kind
+    with pytest.raises(ValueError, match="not readable as Parquet"):
+        schema.CURRENT.decode(bytes(data), 0, 20)
+
+
 def test_each_column_is_one_page() -> None:
     def size(events: int) -> int:
         batch = empty(events)
