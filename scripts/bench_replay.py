@@ -203,7 +203,7 @@ def compare_encodings(batch: EventBatch) -> dict[str, dict[str, float]]:
     ]
     results = {}
     for name, (dictionary, encoding) in variants.items():
-        for codec, level in (("zstd", 1), ("zstd", 6), ("snappy", None)):
+        for codec, level in (("zstd", 1), ("zstd", 3), ("zstd", 6), ("snappy", None)):
             files: list[bytes] = []
 
             def write(
@@ -223,6 +223,8 @@ def compare_encodings(batch: EventBatch) -> dict[str, dict[str, float]]:
                         compression_level=level,
                         use_dictionary=dictionary,
                         column_encoding=encoding,
+                        max_rows_per_page=SEGMENT_EVENTS,
+                        data_page_size=1 << 24,
                     )
                     files.append(sink.getvalue())
 

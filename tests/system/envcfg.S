@@ -1,10 +1,12 @@
-/* A kernel whose M-mode switches paging features: ADUE on and off again, then PBMTE.
+/* A kernel whose M-mode switches paging features: ADUE on and off again, also that of virtual
+ * machines (henvcfg), then PBMTE.
  *
  * Virtual page 5 is mapped without A and D, page 6 without D, page 7 with memory type NC (PBMT=1).
  * M-mode returns with MPP=S and comes back by an ecall, whose a7 says what to do next. */
         .include "m_mode.inc"
         .globl  leaf, page
 
+        .equ    HENVCFG_AT, 0x60a       /* the assembler wants an extension for its name */
         .equ    KERNEL, 0xcf
         .equ    ADUE, 1 << 61
         .equ    PBMTE, 1 << 62
@@ -16,6 +18,10 @@
         li      t2, \flags
         or      t1, t1, t2
         sd      t1, \index * 8(t0)
+        .endm
+
+        .macro HENVCFG op, bits
+        MENVCFG \op + 3, \bits
         .endm
 
         .macro MENVCFG op, bits
@@ -67,6 +73,8 @@ supervisor:
         sd      t0, 0(s0)               /* D here, too */
         ld      t0, 0(s2)               /* still faults */
         sfence.vma
+        HENVCFG 1, ADUE
+        HENVCFG 0, ADUE
         MENVCFG 0, ADUE
         sfence.vma
         ld      t0, 0(s0)               /* A is set by now */
@@ -96,9 +104,16 @@ machine_trap:
         addi    t1, t1, 4
         csrw    mepc, t1
         beqz    a7, 1f
+        addi    t1, a7, -3
+        beqz    t1, 2f
+        bgtz    t1, 3f
         csrs    menvcfg, a6
         mret
 1:      csrc    menvcfg, a6
+        mret
+2:      csrc    HENVCFG_AT, a6
+        mret
+3:      csrs    HENVCFG_AT, a6
         mret
 off:    li      t0, 0x100000
         li      t1, 0x5555

@@ -1,7 +1,8 @@
 /* A kernel (S-mode, 0x80200000, on OpenSBI) whose one leaf maps RAM writable and executable.
  *
  * In the region it writes a routine into memory, which loads a second root and fences, and calls
- * it: neither was in any text that could be known.  Then it stores to that root. */
+ * it: neither was in any text that could be known.  A fence that it writes beside is never executed.
+ * Then it stores to that root. */
         .include "bare_kernel.inc"
 
 _start: MAP_RAM first
@@ -13,6 +14,8 @@ _start: MAP_RAM first
         sw      t0, 0(s0)
         li      t0, 0x12000073          /* sfence.vma */
         sw      t0, 4(s0)
+        la      t1, unused
+        sw      t0, 0(t1)
         li      t0, 0x00008067          /* ret */
         sw      t0, 8(s0)
         fence.i
@@ -33,3 +36,4 @@ _start: MAP_RAM first
 first:  .skip   4096
 second: .skip   4096
 routine: .skip  4096
+unused: .skip   4096

@@ -56,15 +56,19 @@ def test_both_backends_see_the_switches_and_what_the_mmu_sets(tmp_path: Path) ->
 
     switched = through_plugin.of(Kind.ENVCFG_WRITE)
     both = ENVCFG_ADUE | ENVCFG_PBMTE
-    assert {(event["sub"], event["c"]) for event in switched} == {(Envcfg.MENVCFG, both)}
+    assert {event["c"] for event in switched} == {both}
     # QEMU's CPU has PBMTE on after reset if it has Svpbmt, and ADUE off if it has Svade.
-    values = [(event["a"] & both, event["b"] & both, event["flags"]) for event in switched]
-    assert values == [
-        (0, 0, FLAG_STOP),
-        (0, ENVCFG_ADUE, 0),
-        (ENVCFG_ADUE, 0, 0),
-        (0, ENVCFG_PBMTE, 0),
-        (ENVCFG_PBMTE, 0, 0),
+    # henvcfg is for virtual machines of the guest; it is told and not counted among the four.
+    assert [
+        (event["sub"], event["a"] & both, event["b"] & both, event["flags"]) for event in switched
+    ] == [
+        (Envcfg.MENVCFG, 0, 0, FLAG_STOP),
+        (Envcfg.MENVCFG, 0, ENVCFG_ADUE, 0),
+        (Envcfg.HENVCFG, 0, ENVCFG_ADUE, 0),
+        (Envcfg.HENVCFG, ENVCFG_ADUE, 0, 0),
+        (Envcfg.MENVCFG, ENVCFG_ADUE, 0, 0),
+        (Envcfg.MENVCFG, 0, ENVCFG_PBMTE, 0),
+        (Envcfg.MENVCFG, ENVCFG_PBMTE, 0, 0),
     ]
 
     leaf, page = (symbols.load(kernel).address(name) for name in ("leaf", "page"))

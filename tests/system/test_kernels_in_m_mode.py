@@ -34,8 +34,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     return Home(tmp_path_factory.mktemp("home"))
 
 
-def _capture(name: str, backend: str, folder: Path, home: Home) -> dict[str, Any]:
-    return _capture_file(bare_kernel.build(name, folder, bare_kernel.M_MODE), backend, folder, home)
+def _capture(
+    name: str, backend: str, folder: Path, home: Home, begin: str = "boot"
+) -> dict[str, Any]:
+    kernel = bare_kernel.build(name, folder, bare_kernel.M_MODE)
+    return _capture_file(kernel, backend, folder, home, begin)
 
 
 def _capture_file(
@@ -51,8 +54,12 @@ def _capture_file(
 
 
 @pytest.mark.parametrize("backend", _BACKENDS)
-def test_the_fence_behind_a_wait_is_seen(backend: str, tmp_path: Path, home: Home) -> None:
-    document = _capture("waits", backend, tmp_path, home)
+@pytest.mark.parametrize("begin", ["boot", "wait"])
+def test_the_fence_behind_a_wait_is_seen(
+    begin: str, backend: str, tmp_path: Path, home: Home
+) -> None:
+    """If the region begins at a `wfi`, gdb steps over it."""
+    document = _capture("waits", backend, tmp_path, home, begin)
     assert document["events"]["fence"] == {"va": 0, "va_asid": 0, "asid": 0, "all": 1}
 
 

@@ -52,6 +52,18 @@ def test_stepping_counts_what_it_sees(home: Home) -> None:
     assert lsp["at_least"] >= lsp["shadow_fill"] + lsp["fence_fast"]
 
 
+def test_a_guest_that_sleeps_is_followed(home: Home) -> None:
+    """The page of `dump_stack` also holds a `wfi`, at which an idle hart waits."""
+    words = ["run", "linux", "--backend", "gdb", "--model", "native", "--json"]
+    words += ["--workload", "cosim-mark a; sleep 1", "--from", "mark:a", "--to", "dump_stack"]
+    ended = run(words, home.environment())
+    # It is never called, so the guest goes on to its end.
+    assert ended.status == 3
+    assert "the guest powered off before the region's end (--to dump_stack)" in ended.line
+    assert ended.document["events"]["fence"]["va_asid"] > 0
+    assert ended.document["audit"]["missed_writes"] == 0
+
+
 def test_a_fetch_that_faults_is_stepped(tmp_path: Path) -> None:
     home = Home(tmp_path / "home", "micro")
     words = ["run", "micro", "--workload", "scenario=fault,user", "--step-all", "--json"]

@@ -11,7 +11,7 @@ again:  ld t0, 0(s1)
         li t1, 1000000
         add t0, t0, t1
         sd t0, 0(s0)
-        wfi
+wait:   wfi
         li t0, -1
         sd t0, 0(s0)
         addi s2, s2, -1

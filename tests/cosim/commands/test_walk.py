@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,10 @@ def test_usage_errors(walk: Command, image: Path, arguments: list[object], reaso
 
 
 def test_images_that_cannot_be_used(walk: Command, image: Path, tmp_path: Path) -> None:
-    for ram, base in ((tmp_path / "none", BASE), (image, BASE + 8)):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    hostile = [(tmp_path / name, BASE) for name in ("none", "fifo", "endless")]
+    for ram, base in (*hostile, (image, BASE + 8)):
         status, _, err = walk("--ram", ram, "--base", base, "--satp", 0, 0)
         assert status == 2
         assert len(err.splitlines()) == 1

@@ -13,6 +13,8 @@ import duckdb
 import numpy as np
 import pandas
 import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +134,44 @@ def test_what_a_trace_cannot_hold_is_refused(field: str, value: int) -> None:
     batch[field][2] = value
     with pytest.raises(ModelError):
         schema.CURRENT.encode(batch, 0)
+
+
+@pytest.mark.parametrize(
+    "written", [{}, {"row_group_size": 7}, {"write_statistics": False}, {"max_rows_per_page": 3}]
+)
+@pytest.mark.parametrize("events", [0, 1, 20])
+def test_columns_with_one_value(events: int, written: dict[str, Any]) -> None:
+    batch = arbitrary_batch(20, seed=6)[:events]
+    batch["hart"], batch["priv"], batch["harts"] = 3, 0, 0xFFFF
+    data = schema.CURRENT.encode(batch, 5)
+    assert schema.CURRENT.decode(data, 5, events).tobytes() == batch.tobytes()
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(data)), sink, **written)
+    again = schema.CURRENT.decode(sink.getvalue().to_pybytes(), 5, events)
+    assert again.tobytes() == batch.tobytes()
+
+
+@pytest.mark.parametrize("kind", [0, 63])
+def test_a_footer_with_a_wrong_type_is_refused(kind: int) -> None:
+    # pyarrow ends the process if it is asked for the statistics of such a column.
+    batch = arbitrary_batch(20, seed=6)
+    batch["hart"] = 3
+    data = bytearray(schema.CURRENT.encode(batch, 0))
+    path = data.index(b"\x19\x18\x04hart")  # A list of one text, as Thrift writes it.
+    at = data.rindex(b"\x15\x02\x19", 0, path) + 1  # The type INT32, in front of the encodings.
+    data[at] = 2 * kind
+    with pytest.raises(ValueError, match="not readable as Parquet"):
+        schema.CURRENT.decode(bytes(data), 0, 20)
+
+
+def test_each_column_is_one_page() -> None:
+    def size(events: int) -> int:
+        batch = empty(events)
+        batch["kind"] = Kind.ACCESS
+        return len(schema.CURRENT.encode(batch, 0))
+
+    # What is the same in all rows takes a page or two each column, however many rows there are.
+    assert size(200_000) < 1.2 * size(1000)
 
 
 def test_other_tools_read_the_segments(tmp_path: Path) -> None:
