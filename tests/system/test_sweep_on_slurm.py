@@ -68,7 +68,7 @@ def without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
             check=lambda *_: None,
         )
 
-    def work_off(_: object, tasks: Sequence[Task]) -> Iterator[Finished]:
+    def work_off(_: object, tasks: Sequence[Task], **_more: object) -> Iterator[Finished]:
         for task in tasks:
             yield Finished(task, run_task(task))
 
