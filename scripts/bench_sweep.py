@@ -69,8 +69,8 @@ class Spent(NamedTuple):
 def plan(folder: Path, trace: Path, tasks: int, models: Sequence[str]) -> tuple[Task, ...]:
     """Tasks as a sweep has them: each has all ``models`` on one machine, and one cost table."""
     configurations = [
-        configuration(model, {}, {"footprint_data": size}, {})
-        for size in range(tasks)
+        configuration(model, {}, {"footprint_data": one % 1000, "footprint_code": one // 1000}, {})
+        for one in range(tasks)
         for model in models
     ]
     made = make_plan(

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from cosim.errors import ClusterError, MissingTool, UsageError
+from cosim.errors import ClusterError, MissingTool, StorageError, UsageError
 from cosim.machine import host_memory, interrupts
 from cosim.sweep import job_queue
 from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue, library
@@ -108,9 +108,13 @@ class Cluster:
         :param traces: place and checksum of each.
         :param code: the digest of the models' code.
         :raises ClusterError: when one cannot; the message says which, and why.
+        :raises StorageError: when ``folder`` cannot be written.
         """
         token = folder / f".token-{uuid4().hex}"
-        token.touch()
+        try:
+            token.touch()
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
         try:
             answers = self.client.run(greet, str(token), list(traces), on_error="return")
         except (OSError, TimeoutError) as error:

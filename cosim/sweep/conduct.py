@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from cosim.run.batch import Execute, RunOutcome
 from cosim.sweep import result_files, task_plan
 from cosim.sweep.cluster import Cluster, Wish, check_table, opened
 from cosim.sweep.engine import Finished, work_off
-from cosim.sweep.result_files import CAPTURES, FAILURES, SCRATCH
+from cosim.sweep.result_files import CAPTURES, FAILURES
 from cosim.sweep.sweep_file import SweepFile
 from cosim.sweep.task_plan import SweptTrace, TaskPlan, make_plan, models_that_fit
 from cosim.sweep.worker import Failure, tool_version
@@ -160,9 +159,18 @@ def sweep(
         else:
             state["status"] = "done" if not outcome.missing else "failed"
         finally:
-            state["outcome"] = outcome.to_json()
-            result_files.write_state(folder, state)
+            _write_outcome(folder, state, outcome, how.note)
     return outcome
+
+
+def _write_outcome(folder: Path, state: dict[str, Any], outcome: Outcome, note: Note) -> None:
+    """Write how the sweep went.  That this fails must not hide how it went."""
+    state["outcome"] = outcome.to_json()
+    try:
+        result_files.write_state(folder, state)
+    except StorageError as error:
+        note(f"cosim: {error}")
+        outcome.failures.append(Failure("the sweep", str(error), error.exit_status, "", 0))
 
 
 def look(asked: SweepFile, folder: Path, wish: Wish) -> tuple[TaskPlan, list[str]]:
@@ -325,7 +333,7 @@ def _work(
     """Do all tasks, and keep ``outcome`` up to date."""
     _compile(asked, traces)
     with (
-        _scratch(folder) as scratch,
+        result_files.scratch(folder) as scratch,
         opened(_wish(how.wish, asked), scratch, how.note) as cluster,
     ):
         size = cluster.size()
@@ -354,17 +362,6 @@ def _work(
                 _tell(step, outcome, plan)
         outcome.seconds = time.monotonic() - started
         _record(outcome)
-
-
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Yield a folder for files of the cluster, which is removed afterwards."""
-    scratch = folder.resolve() / SCRATCH
-    scratch.mkdir(exist_ok=True)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _wish(wish: Wish, asked: SweepFile) -> Wish:
@@ -422,8 +419,7 @@ class _Failures:
         task, failures = finished.task, finished.report.failures
         for failure in failures:
             self._outcome.failures.append(failure)
-            path = _keep_failure(self._folder, task.name, failure, self._note)
-            self._say(failure, path)
+            self._say(failure, self._keep(failure, task.name))
         name = task.trace.name
         lost = any(failure.shared for failure in failures)
         self._row[name] = self._row.get(name, 0) + 1 if lost else 0
@@ -434,25 +430,24 @@ class _Failures:
                 "its other tasks are not started. The same command tries them again"
             )
 
-    def _say(self, failure: Failure, path: Path) -> None:
+    def _keep(self, failure: Failure, name: str) -> str:
+        """Write the log of ``failure``; return what to say of it."""
+        path = self._folder / FAILURES / f"{name}.log"
+        try:
+            with path.open("a") as file:
+                file.write(f"{failure.what}\n{failure.details}\n")
+        except OSError as error:
+            return f"its log cannot be written: {error.strerror}"
+        return f"log: {path}"
+
+    def _say(self, failure: Failure, log: str) -> None:
         if failure.why in self._said:
             return
         self._said.add(failure.why)
         if len(self._said) <= _SHOWN:
-            self._note(f"cosim: {failure.what}: {failure.why} (log: {path})")
+            self._note(f"cosim: {failure.what}: {failure.why} ({log})")
         elif len(self._said) == _SHOWN + 1:
-            self._note(f"cosim: further failures are only in {path.parent}")
-
-
-def _keep_failure(folder: Path, name: str, failure: Failure, note: Note) -> Path:
-    """Write the log of ``failure``; return its path."""
-    path = folder / FAILURES / f"{name}.log"
-    try:
-        with path.open("a") as file:
-            file.write(f"{failure.what}\n{failure.details}\n")
-    except OSError as error:
-        note(f"cosim: {path}: cannot be written ({error.strerror})")
-    return path
+            self._note(f"cosim: further failures are only in {self._folder / FAILURES}")
 
 
 def _rates_file() -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import queue
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 2
 """Tasks given out for each one that runs: so many that no worker waits for the next."""
-_TICK = 0.5
+_TICK = 2.0
 """Seconds between two looks at the cluster."""
 _NO_WORKERS = 120.0
 """Seconds without any worker after which the sweep ends."""
@@ -60,16 +61,10 @@ def work_off(
     alone_since: float | None = None
     look = time.monotonic() + _TICK
     finished = 0
-    left = True
     try:
         while True:
-            while left and len(running) < window:
-                task = next(waiting, None)
-                if task is None:
-                    left = False
-                    break
-                with _scheduler(cluster):
-                    future = cluster.client.submit(run, task, key=task.name, pure=False)
+            given = list(itertools.islice(waiting, max(0, window - len(running))))
+            for task, future in zip(given, _give_out(cluster, run, given), strict=True):
                 running[future.key] = task, future
                 future.add_done_callback(ended.put)
             if not running:
@@ -84,16 +79,17 @@ def work_off(
                     cluster.jobs.renew(finished)
                 elif alone_since and time.monotonic() - alone_since > _NO_WORKERS:
                     raise ClusterError(f"{cluster.where} has no workers any more")
-            try:
-                future = ended.get(timeout=_TICK)
-            except queue.Empty:
-                continue
-            finished += 1
-            task, _ = running.pop(future.key)
-            with _scheduler(cluster):
-                report = _report(cluster, task, future)
-            yield Finished(task, report)
-            future.release()
+            batch = [running[future.key] for future in _all_of(ended)]
+            reports = _reports(cluster, batch)
+            for task, future in batch:
+                report = reports.get(future.key)
+                if report is None:
+                    future.add_done_callback(ended.put)
+                    continue
+                finished += 1
+                del running[future.key]
+                yield Finished(task, report)
+                future.release()
     finally:
         if running:
             # The scheduler may be gone.
@@ -124,17 +120,60 @@ def _scheduler(cluster: Cluster) -> Iterator[None]:
         raise ClusterError(f"{cluster.where} is gone") from None
 
 
-def _report(cluster: Cluster, task: Task, future: Future[Any]) -> TaskReport:
-    """Return how ``task`` ended.
+def _give_out(
+    cluster: Cluster, run: Callable[[Task], TaskReport], tasks: Sequence[Task]
+) -> list[Future[Any]]:
+    """Give ``tasks`` to the scheduler.  All at once takes little more than one alone."""
+    if not tasks:
+        return []
+    # Dask keeps statistics for the name before the dash, for as long as the scheduler lives.
+    keys = [f"task-{task.name}" for task in tasks]
+    with _scheduler(cluster):
+        found: list[Future[Any]] = cluster.client.map(run, tasks, key=keys, pure=False)
+    return found
 
-    :raises ClusterError: when it did not end, because the scheduler is gone.
+
+def _all_of(ended: queue.SimpleQueue[Future[Any]]) -> list[Future[Any]]:
+    """Return the futures that have ended, after waiting for the first; none after a while."""
+    found = []
+    with contextlib.suppress(queue.Empty):
+        found.append(ended.get(timeout=_TICK))
+        while True:
+            found.append(ended.get_nowait())
+    return found
+
+
+def _reports(cluster: Cluster, batch: Sequence[tuple[Task, Future[Any]]]) -> dict[str, TaskReport]:
+    """Return how each task ended, by key.
+
+    A task whose worker died before its report was fetched starts again, and is left out.
+
+    :raises ClusterError: when the scheduler is gone.
     """
-    if future.status == "finished":
-        report: TaskReport = future.result()
-        return report
-    if future.status in ("cancelled", "lost"):
-        raise ClusterError(f"{cluster.where} is gone")
-    error = future.exception()
+    found: dict[str, TaskReport] = {}
+    there: dict[str, Future[Any]] = {}
+    for task, future in batch:
+        status = future.status
+        if status == "finished":
+            there[future.key] = future
+        elif status == "error":
+            found[future.key] = _failed(cluster, task, future)
+        elif status == "cancelled":
+            raise ClusterError(f"{cluster.where} is gone")
+    if there:
+        with _scheduler(cluster):
+            fetched = cluster.client.gather(there, errors="skip")
+        found.update({key: report for key, report in fetched.items() if report is not None})
+    return found
+
+
+def _failed(cluster: Cluster, task: Task, future: Future[Any]) -> TaskReport:
+    """Return what to report for ``task``, which has not reported itself.
+
+    :raises ClusterError: when the scheduler is gone.
+    """
+    with _scheduler(cluster):
+        error = future.exception()
     from distributed import KilledWorker
 
     if isinstance(error, KilledWorker):

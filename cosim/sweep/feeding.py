@@ -21,7 +21,7 @@ from hypervisor_model.errors import CosimError
 from hypervisor_model.policies import MachineModel, replace_fields
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Replay:
     """One model over one trace."""
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from hypervisor_model import policies
@@ -18,7 +19,7 @@ from hypervisor_model.policies.options import describe, parse
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """One model, the machine that it is given, and the costs that its cycles are computed with.
 
@@ -67,10 +68,21 @@ def configuration(
     MachineModel.from_json(machine)
     return Configuration(
         policy,
-        {name: value for name, _, value in pairs},
-        machine,
-        _floats(cost_table(costs).to_json()),
+        _shared({name: value for name, _, value in pairs}),
+        _shared(machine),
+        _shared(_floats(cost_table(costs).to_json())),
     )
+
+
+def _shared(table: Mapping[str, Any]) -> Json:
+    """Return ``table``; equal tables share one object, since a sweep may have 200,000 of them."""
+    return _read(json.dumps(table))
+
+
+@lru_cache(maxsize=1000)
+def _read(text: str) -> Json:
+    table: Json = json.loads(text)
+    return table
 
 
 def _floats(costs: Json) -> Json:

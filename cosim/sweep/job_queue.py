@@ -47,6 +47,8 @@ WORKER_SETTINGS: Mapping[str, bool | float | str] = {
     "distributed.admin.tick.cycle": "10s",
     "distributed.admin.system-monitor.interval": "10s",
     "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.log-length": 100,
+    "distributed.admin.low-level-log-length": 100,
 }
 """Settings of Dask that workers need."""
 WORKER_ENVIRONMENT: Mapping[str, int] = {

@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,13 @@ def write_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:
     :raises StorageError: when the file cannot be written.
     """
     table = pa.Table.from_pylist(list(rows), schema=SCHEMA)
-    with writing(folder / RESULTS / f"{name}.parquet") as file:
-        pq.write_table(table, file, compression="zstd")
+    try:
+        with writing(folder / RESULTS / f"{name}.parquet") as file:
+            pq.write_table(table, file, compression="zstd")
+    except StorageError as error:
+        # Without the file's name: a full disk is one reason, however many tasks meet it.
+        why = getattr(error.__cause__, "strerror", None) or "an error of the disk"
+        raise StorageError(f"{folder / RESULTS}: cannot be written ({why})") from error
 
 
 def prepare(folder: Path) -> None:
@@ -74,6 +80,24 @@ def prepare(folder: Path) -> None:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Yield a folder for files of local workers; it is removed at the end of the context.
+
+    :param folder: of the sweep.
+    :raises StorageError: when it cannot be made.
+    """
+    path = folder.resolve() / SCRATCH
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be made ({error.strerror})") from error
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _empty(folder: Path) -> bool:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from cosim.run.code_digest import digest
@@ -104,7 +103,7 @@ class SweptTrace:
         return row_key(f"{self.facts.name} {self.facts.sha256}", machine, one, code)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """One replay, and the rows that are made of it: one for each cost table."""
 
@@ -113,7 +112,7 @@ class Wanted:
     """The key of each row, and its configuration."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Task:
     """What one worker does in one go: a pass over one trace."""
 
@@ -138,7 +137,7 @@ class Task:
         """Events times models."""
         return self.trace.events * len(self.wanted)
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The name of its file of results, which follows from its rows."""
         keys = [key for one in self.wanted for key, _ in one.rows]

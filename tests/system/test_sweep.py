@@ -1,10 +1,18 @@
-"""Sweeps with real workers: killed ones, a scheduler that is there, faults, and Ctrl-C."""
+"""Sweeps with real workers: killed ones, a scheduler that is there, faults, and Ctrl-C.
+
+Root gets a full disk from a small tmpfs.  Others get it from a limit on the size of files.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,13 +24,14 @@ from bench_replay import synthetic
 from click.testing import CliRunner
 from distributed import LocalCluster
 
+from cosim import paths
 from cosim.cli import cosim
 from cosim.errors import ClusterError, UsageError
 from cosim.run import batch
 from cosim.sweep import cluster, conduct, engine, result_files, worker
 from cosim.sweep.task_plan import Task
 from cosim.sweep.worker import TaskReport, run_task
-from tests.system.cosim_process import Command, Home
+from tests.system.cosim_process import Command, Ended, Home, run
 
 pytestmark = pytest.mark.system
 
@@ -94,7 +103,35 @@ def test_workers_that_die_change_nothing(
     assert sweep_kills.table(folder / "stormy") == calm
 
 
-def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(folder: Path, tmp_path: Path) -> None:
+def test_a_report_that_is_lost_with_its_worker_costs_no_row(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker dies after its report was announced, and before it was fetched."""
+    first = engine._reports
+    lost: list[Any] = []
+
+    def late(there: Any, batch: Any) -> Any:
+        futures = [future for _, future in batch if future.status == "finished"]
+        if futures and not lost:
+            lost.append(futures[0])
+            (holder,) = there.client.who_has(futures[:1])[futures[0].key]
+            pid = there.client.run(os.getpid, workers=[holder])[holder]
+            os.kill(pid, signal.SIGKILL)
+            limit = time.monotonic() + 30
+            while lost[0].status == "finished":
+                assert time.monotonic() < limit
+                time.sleep(0.01)
+        return first(there, batch)
+
+    monkeypatch.setattr(engine, "_reports", late)
+    done = sweep(folder, "lost", "--workers", "1")
+    assert lost and done.return_value == 0, done.output
+    assert f"{TASKS} of {TASKS} rows are there, {TASKS} of them new" in done.output
+
+
+def test_a_second_sweep_is_refused_and_ctrl_c_keeps_what_is_done_and_leaves_no_process(
+    folder: Path, tmp_path: Path
+) -> None:
     home = Home(tmp_path, plugin=False)
     # Far more tasks than are done before it is interrupted.
     (tmp_path / "made").symlink_to(folder / "made")
@@ -103,6 +140,9 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_no_process(folder: Path, tmp_path:
     words = ["sweep", str(file), "-o", str(tmp_path / "out")]
     with Command(words, home.environment()) as command:
         command.until(lambda: any(results.glob("*.parquet")), "the first task has ended")
+        second = run(words, home.environment())
+        assert (second.status, command.process.poll()) == (2, None)
+        assert second.line == f"{tmp_path / 'out'}: another cosim process is doing runs there"
         command.send(signal.SIGINT)
         ended = command.end()
         command.assert_gone()
@@ -154,6 +194,94 @@ def test_a_failed_task_leaves_the_others_alone(
     again = sweep(folder, "hurt", "--scheduler", scheduler)
     assert again.return_value == 0
     assert f"{TASKS} of {TASKS} rows are there, 1 of them new" in again.output
+
+
+class SmallDisk:
+    """Where a sweep finds no room for all of its results, until :meth:`grow`."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self._root = os.geteuid() == 0
+        self._full = True
+        place.mkdir()
+        if self._root:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k", "none", place], check=True)
+
+    @property
+    def reason(self) -> str:
+        """What the system says."""
+        return "No space left on device" if self._root else "File too large"
+
+    def sweep(self, file: Path) -> Ended:
+        """Do the sweep of ``file`` here, with a worker of this machine."""
+        words = ["sweep", str(file), "-o", str(self.place / "out"), "--workers", "1"]
+        with Command(words, os.environ) as command:
+            if self._full and not self._root:
+                limit = (8_000, 8_000)
+                resource.prlimit(command.process.pid, resource.RLIMIT_FSIZE, limit)
+            return command.end()
+
+    def grow(self) -> None:
+        self._full = False
+        if self._root:
+            subprocess.run(["mount", "-o", "remount,size=64m", str(self.place)], check=True)
+
+    def remove(self) -> None:
+        if self._root:
+            subprocess.run(["umount", self.place], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = SmallDisk(tmp_path / "small")
+    try:
+        yield disk
+    finally:
+        disk.remove()
+
+
+def test_a_full_disk_is_said_once_and_the_next_sweep_does_the_rest(
+    folder: Path, small_disk: SmallDisk
+) -> None:
+    ended = small_disk.sweep(folder / "kills.toml")
+    assert ended.status == 3, ended.stderr
+    results = small_disk.place / "out/results"
+    said = [line for line in ended.stderr.splitlines() if f": {results}: " in line]
+    assert len(said) == 1, ended.stderr
+    assert said[0].startswith(f"cosim: made: {results}: cannot be written ({small_disk.reason}) (")
+    assert "3 tasks in a row failed because of the trace or a disk" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    kept = sweep_kills.table(small_disk.place / "out")
+    assert len(kept) < TASKS
+    assert not list(results.glob(".*"))
+    small_disk.grow()
+    ended = small_disk.sweep(folder / "kills.toml")
+    assert ended.status == 0, ended.stderr
+    assert f"{TASKS} of {TASKS} rows are there, {TASKS - len(kept)} of them new" in ended.stdout
+    assert sweep_kills.table(small_disk.place / "out") == sweep_kills.table(folder / "calm")
+
+
+def test_a_worker_process_of_another_version_is_named(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for name in ("cosim", "hypervisor_model"):
+        shutil.copytree(paths.SOURCE / name, other / name)
+    with (other / "hypervisor_model/costs.py").open("a") as file:
+        file.write("\n_NEWER = True\n")
+    with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as there:
+        address = there.scheduler_address
+        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny"]
+        environment = {**os.environ, "PYTHONPATH": str(other)}
+        log = tmp_path / "log"
+        with (
+            log.open("w") as said,
+            subprocess.Popen(words, cwd=other, env=environment, stderr=said) as started,
+        ):
+            try:
+                with pytest.raises(ClusterError, match=r"worker tcp://\S+ has another version"):
+                    sweep(folder, "versions", "--scheduler", address)
+            finally:
+                started.terminate()
+    assert not list((folder / "versions" / "results").iterdir())
 
 
 def test_faults_before_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, 
 from cosim.models.result import ResultDocument, TranslationCounts
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
-from cosim.sweep import conduct, sweep_file, worker
+from cosim.sweep import conduct, result_files, sweep_file, worker
 from cosim.sweep.cluster import Size, Wish
 from cosim.sweep.conduct import Conducting, Outcome, sweep
 from cosim.sweep.engine import Finished
@@ -240,6 +241,42 @@ def test_a_trace_that_is_lost_is_given_up_and_its_reason_said_once(
     assert "3 tasks in a row failed because of the trace or a disk; its other tasks" in said[1]
     again = go(home, Captures())
     assert (again.done_already, again.done, again.missing) == (16, 16, 0)
+
+
+def test_what_cannot_be_written_does_not_hide_how_it_went(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full from the first task on: no room for a log, nor for the outcome."""
+    write_state = result_files.write_state
+
+    def full(folder: Path, state: dict[str, Any]) -> None:
+        if state["status"] != "running":
+            raise StorageError(f"cannot write {folder}/sweep.json: No space left on device")
+        write_state(folder, state)
+
+    def check(_: object) -> None:
+        shutil.rmtree(home / "out" / "failures", ignore_errors=True)
+        raise StorageError("no room")
+
+    monkeypatch.setattr(result_files, "write_state", full)
+    feeding(monkeypatch, check)
+    captures = Captures()
+    outcome = go(home, captures)
+    assert (outcome.exit_status, outcome.missing) == (3, outcome.rows)
+    assert outcome.failures[-1].what == "the sweep"
+    said = [note for note in captures.notes if note.startswith("cosim: ")]
+    assert "no room (its log cannot be written: No such file or directory)" in said[0]
+    assert said[-1].endswith("sweep.json: No space left on device")
+
+
+def test_a_folder_for_workers_that_cannot_be_made_is_said(home: Path) -> None:
+    (home / "out").mkdir()
+    (home / "out" / "scratch").touch()
+    with (
+        pytest.raises(StorageError, match="out/scratch: cannot be made"),
+        result_files.scratch(home / "out"),
+    ):
+        pass
 
 
 def test_one_configuration_that_fails_does_not_cost_the_others(

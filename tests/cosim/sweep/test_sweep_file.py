@@ -71,6 +71,25 @@ def test_equal_configurations_are_one(tmp_path: Path) -> None:
     assert len(asked.configurations) == 1
 
 
+def test_equal_tables_are_one_object(tmp_path: Path) -> None:
+    """A sweep may have 200,000 configurations, and few cost tables."""
+    asked = load(
+        tmp_path,
+        f"""
+[sweep]
+models = ["native", "shadow"]
+{TRACE}
+[sweep.matrix]
+machine.footprint_data = [1, 2, 3]
+costs.exit = [500, 1000]
+""",
+    )
+    found = asked.configurations
+    assert len(found) == 12
+    assert len({id(one.costs) for one in found}) == 2
+    assert len({id(one.machine) for one in found}) == 3
+
+
 def test_tables_as_values_set_several_keys(tmp_path: Path) -> None:
     asked = load(
         tmp_path,

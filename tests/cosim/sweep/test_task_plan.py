@@ -162,7 +162,7 @@ def test_a_full_disk_is_reported(tmp_path: Path, task: Task) -> None:
     (tmp_path / "results").rmdir()
     report = run_task(task)
     (failure,) = report.failures
-    assert "cannot write" in failure.why and failure.exit_status == 3
+    assert f"{tmp_path}/results: cannot be written" in failure.why and failure.exit_status == 3
     assert report.rows == 0 and failure.rows == 2
 
 
