@@ -2,8 +2,8 @@
 
 The library submits jobs and ends them.  It does not say why a job was refused, and does not see
 that a job has ended which never had a worker.  This module does: what a command of the batch system
-says is kept, and for SLURM the queue is looked at.  A job that has ended is replaced by a new one,
-so a sweep may last longer than its jobs.
+says is kept, and for SLURM and SGE the queue is looked at.  A job that has ended is replaced by a
+new one, so a sweep may last longer than its jobs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -59,8 +60,8 @@ WORKER_ENVIRONMENT: Mapping[str, int] = {
 to get it again, page by page, takes a tenth of a task's time."""
 LOGS = "jobs"
 """The folder of the jobs' logs, in that of the sweep."""
-_LISTING = {"slurm": ("squeue", "--noheader", "--format=%i", "--user")}
-"""What lists the numbers of a user's jobs that wait or run, but for the user."""
+_LISTING = {"slurm": ("squeue", "--noheader", "--format=%i", "--user"), "sge": ("qstat", "-u")}
+"""What lists a user's jobs that wait or run, but for the name of the user."""
 _LOOK = 5.0
 """Seconds between two looks at the queue."""
 _IN_VAIN = 3
@@ -255,15 +256,25 @@ class JobQueue:
         """Return which of ``jobs`` have ended, as far as that is known."""
         if self._kind not in _LISTING or not jobs:
             return []
-        words = [*_LISTING[self._kind], str(os.getuid())]
         try:
+            words = [*_LISTING[self._kind], pwd.getpwuid(os.getuid()).pw_name]
             asked = subprocess.run(words, capture_output=True, text=True, timeout=30)
-        except (OSError, subprocess.TimeoutExpired):
+        except (KeyError, OSError, subprocess.TimeoutExpired):
             return []
         if asked.returncode != 0:
             return []
-        there = set(asked.stdout.split())
+        there = _listed(self._kind, asked.stdout)
         return [name for name, job in jobs.items() if job.job_id and job.job_id not in there]
+
+
+def _listed(kind: str, text: str) -> set[str]:
+    """Return the numbers of the jobs that a listing has, but for jobs that will never run."""
+    if kind == "slurm":
+        return set(text.split())
+    # The fields are number, priority, name, user, state ...; two lines above the jobs are none.
+    # A job in state E waits for an administrator.
+    lines = [line.split() for line in text.splitlines()]
+    return {job[0] for job in lines if job and job[0].isdecimal() and "E" not in job[4]}
 
 
 def _telling(job: Any) -> Any:
@@ -289,8 +300,9 @@ def _telling(job: Any) -> Any:
 def _last_words(folder: Path) -> str:
     """Return the last line of the newest log that has one, for a message."""
     try:
-        logs = sorted(folder.glob("*.err"), key=lambda log: log.stat().st_mtime, reverse=True)
-        for log in logs[:3]:
+        # SGE writes one log for each job, whose name has no "err".
+        logs = sorted(folder.iterdir(), key=lambda log: log.stat().st_mtime, reverse=True)
+        for log in logs[:6]:
             lines = log.read_text(errors="replace").split("\n")
             said = [line.strip() for line in lines if line.strip()]
             if said:

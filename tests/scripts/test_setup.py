@@ -15,7 +15,7 @@ from hypervisor_model import precompile
 _SETUP = Path(__file__).parents[2] / "scripts" / "setup"
 _UNIX = (
     "bash sh env sed cut sha256sum mktemp cat rm dirname head tail grep sleep flock cp chmod mkdir "
-    "setpriv"
+    "setpriv mv sort"
 )
 
 
@@ -56,7 +56,14 @@ class Sandbox:
             "python3",
             'if [ "$2" = venv ]; then mkdir -p "$3/bin" && cp "$0" "$3/bin/python"; fi',
         )
-        self.add("apt-get", "true")
+        self.add("apt-get", "case $* in *download*) : >one.deb;; esac")
+        self.add(
+            "dpkg-deb",
+            "if [ $1 = --field ]; then echo 'libb3t64 (>= 2) | other, liba2, perl'; else"
+            " mkdir -p usr/lib/gridengine;"
+            " for name in sge_qmaster spoolinit spooldefaults.bin; do"
+            " printf '/usr/lib/gridengine/%%s%%s\\0' >usr/lib/gridengine/$name; done; fi",
+        )
         self.add("apt-cache", "true")
 
     def add(self, name: str, script: str = "true") -> None:
@@ -184,9 +191,32 @@ def test_what_ties_guests_to_the_tool_is_installed(box: Sandbox) -> None:
 def test_tests_need_more(box: Sandbox) -> None:
     status, _, calls = box.run("--tests")
     assert status == 0
-    assert _calls(calls, "apt-get")[-1].endswith(
-        " cpio chromium slurmctld slurmd slurm-client munge"
-    )
+    (packages,) = [call for call in _calls(calls, "apt-get") if " cpio " in call]
+    wanted = " cpio chromium slurmctld slurmd slurm-client munge"
+    assert packages.removesuffix(" libnss-wrapper").endswith(wanted)
+
+
+def test_only_the_programs_of_grid_engine_are_taken_once(box: Sandbox) -> None:
+    calls = box.run("--tests")[2]
+    downloads = [call for call in _calls(calls, "apt-get") if " download " in call]
+    assert len(downloads) == 1
+    installs = [call for call in _calls(calls, "apt-get") if " install " in call]
+    assert not any("gridengine" in call for call in installs)
+    assert installs[-1].endswith(" liba2 libb3t64")
+    assert len(_calls(calls, "apt-get")) == 1 + len(downloads) + len(installs)
+    programs = box.root / ".venv/gridengine/usr/lib/gridengine"
+    for name in ("sge_qmaster", "spoolinit", "spooldefaults.bin"):
+        assert (programs / name).read_bytes() == b"%s%s" + 20 * b"\0" + b"\0"
+    calls = box.run("--tests")[2]
+    assert not any("download" in call for call in calls)
+
+
+def test_a_grid_engine_that_cannot_be_had_is_named(box: Sandbox) -> None:
+    box.add("apt-get", 'case $* in *download*) echo "E: no gridengine" >&2; exit 100;; esac')
+    status, said, _ = box.run("--tests")
+    assert status == 3
+    assert "E: no gridengine\nsetup: Grid Engine could not be unpacked" in said
+    assert not (box.root / ".venv/gridengine").exists()
 
 
 def test_a_qemu_below_7_2_counts_as_missing(box: Sandbox) -> None:

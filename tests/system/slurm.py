@@ -1,8 +1,8 @@
 """A real SLURM on this machine: its daemons, in a folder, as the user who runs the tests.
 
-One node with four slots, one partition named ``short``.  The daemons listen on free ports and on a
-socket in the folder; they know each other by a key that is made for them.  Nothing of a SLURM that
-may be installed on this machine is used but its programs.
+One node with four slots, one partition.  The daemons listen on free ports and on a socket in the
+folder; they know each other by a key that is made for them.  Nothing of a SLURM that may be
+installed on this machine is used but its programs.
 """
 
 from __future__ import annotations
@@ -10,17 +10,12 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
-import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-PARTITION = "short"
-_PATIENCE = 60.0
-"""Seconds in which the daemons must be ready, on a busy machine."""
+from tests.system.batch_system import QUEUE, BatchSystem, Daemons, free_ports, program
 
 _CONFIGURATION = """\
 ClusterName=tests
@@ -52,28 +47,8 @@ PartitionName={partition} Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
 
 
-@dataclass(frozen=True)
-class Slurm:
-    """A SLURM that runs."""
-
-    folder: Path
-    environment: dict[str, str]
-    """Of the commands that are to use it."""
-
-    def ask(self, *words: str) -> str:
-        """Run a command of SLURM; return what it prints."""
-        return subprocess.run(
-            words, env=self.environment, capture_output=True, text=True, check=True, timeout=60
-        ).stdout
-
-    def jobs(self) -> list[str]:
-        """Return the numbers of the jobs that wait or run, without those that are being ended."""
-        states = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"
-        return self.ask("squeue", "--noheader", states, "--format=%i").split()
-
-
 @contextlib.contextmanager
-def slurm(folder: Path) -> Iterator[Slurm]:
+def slurm(folder: Path) -> Iterator[BatchSystem]:
     """Yield a SLURM that is ready for jobs; its jobs and daemons end with the context.
 
     :param folder: does not exist yet; its path must be short, as it holds a socket.
@@ -84,7 +59,7 @@ def slurm(folder: Path) -> Iterator[Slurm]:
     key = folder / "munge/key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
-    controller, node = _free_ports(2)
+    controller, node = free_ports(2)
     configuration = folder / "slurm.conf"
     host = socket.gethostname().partition(".")[0]
     configuration.write_text(
@@ -94,95 +69,50 @@ def slurm(folder: Path) -> Iterator[Slurm]:
             user=getpass.getuser(),
             controller=controller,
             node=node,
-            partition=PARTITION,
+            partition=QUEUE,
         )
     )
     if _version() >= 23:
         # It would use cgroups otherwise, which only root may do.  Older versions do not know this.
         (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
-    environment = {**os.environ, "SLURM_CONF": str(configuration)}
-    found = Slurm(folder, environment)
-    with contextlib.ExitStack() as stack:
+    found = BatchSystem(
+        kind="slurm",
+        environment={"SLURM_CONF": str(configuration)},
+        listing=_jobs,
+        hold="--hold",
+        cancel='scancel "$SLURM_JOB_ID"',
+        logs="*.err",
+        refusal="Invalid partition name",
+    )
+    with Daemons(folder, found.environment) as daemons:
         munge = folder / "munge"
-        words = ["munged", "--foreground", "--force", f"--key-file={key}"]
         files = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-        words += [f"--{option}={munge / name}" for option, name in files.items()]
-        daemons = [_daemon(stack, words, found)]
-        _until(daemons, found, (munge / "socket").is_socket)
-        daemons.append(_daemon(stack, ["slurmctld", "-D"], found))
-        daemons.append(_daemon(stack, ["slurmd", "-D", "-N", host], found))
-        _until(daemons, found, lambda: _ready(found))
-        stack.callback(_empty, found)
-        yield found
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-
-
-def _daemon(
-    stack: contextlib.ExitStack, words: Sequence[str], made: Slurm
-) -> subprocess.Popen[bytes]:
-    """Start a daemon, which ends with ``stack``."""
-    program = _program(words[0])
-    with (made.folder / f"{words[0]}.out").open("wb") as log:
-        daemon = subprocess.Popen(
-            [program, *words[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            env=made.environment, start_new_session=True,
-        )  # fmt: skip
-
-    def end() -> None:
-        daemon.terminate()
+        words = [f"--{option}={munge / name}" for option, name in files.items()]
+        daemons.start("munged", "--foreground", "--force", f"--key-file={key}", *words)
+        daemons.until((munge / "socket").is_socket)
+        daemons.start("slurmctld", "-D")
+        daemons.start("slurmd", "-D", "-N", host)
+        daemons.until(lambda: _ready(found))
         try:
-            daemon.wait(10)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
-
-    stack.callback(end)
-    return daemon
+            yield found
+        finally:
+            found.empty("scancel", "--user", getpass.getuser())
 
 
-def _program(name: str) -> str:
-    # An ordinary user has no /usr/sbin in PATH.
-    program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
-    assert program is not None, f"{name} is missing; run scripts/setup --tests"
-    return program
+def _jobs(found: BatchSystem) -> list[str]:
+    states = "--states=PENDING,CONFIGURING,RUNNING,SUSPENDED"
+    return found.ask("squeue", "--noheader", states, "--format=%i").split()
 
 
 def _version() -> int:
     """Return the first number of SLURM's version, which is its year."""
-    words = [_program("slurmctld"), "-V"]
+    words = [program("slurmctld"), "-V"]
     text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     return int(text.split()[-1].partition(".")[0])
 
 
-def _ready(made: Slurm) -> bool:
+def _ready(found: BatchSystem) -> bool:
     try:
-        return made.ask("sinfo", "--noheader", "--format=%t").strip() == "idle"
-    except (subprocess.CalledProcessError, FileNotFoundError):
+        return found.ask("sinfo", "--noheader", "--format=%t").strip() == "idle"
+    except subprocess.CalledProcessError:
         return False
-
-
-def _until(daemons: list[subprocess.Popen[bytes]], made: Slurm, reached: object) -> None:
-    limit = time.monotonic() + _PATIENCE
-    assert callable(reached)
-    while not reached():
-        alive = all(daemon.poll() is None for daemon in daemons)
-        if not alive or time.monotonic() > limit:
-            logs = [log.read_text(errors="replace") for log in made.folder.glob("*.out")]
-            raise AssertionError("SLURM does not start:\n" + "\n".join(logs))
-        time.sleep(0.05)
-
-
-def _empty(made: Slurm) -> None:
-    """End all jobs, so that none outlives the daemons."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        made.ask("scancel", "--user", getpass.getuser())
-    limit = time.monotonic() + 20
-    while made.jobs() and time.monotonic() < limit:
-        time.sleep(0.05)

@@ -23,7 +23,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the commands of all batch systems, the only one in PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in (*_SUBMIT.values(), "squeue"):
+    for name in (*_SUBMIT.values(), "squeue", "qstat"):
         (folder / name).write_text("#!/bin/sh\nexit 1\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
@@ -111,18 +111,23 @@ async def _no() -> None:
 
 @pytest.fixture
 def jobs(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """Jobs of a SLURM whose queue is the file ``queue``."""
+    """Jobs of a SLURM or SGE whose queue is the file ``queue``."""
     monkeypatch.setattr(job_queue, "_LOOK", 0.0)
-    (commands / "squeue").write_text(f'#!/bin/sh\nread -r all <{tmp_path / "queue"}; echo "$all"\n')
+    for command in ("squeue", "qstat"):
+        (commands / command).write_text(
+            f'#!/bin/sh\nwhile read -r line; do echo "$line"; done <{tmp_path / "queue"}\n'
+        )
     return Jobs()
 
 
-def queue_of(jobs: Jobs, tmp_path: Path, count: int, notes: list[str]) -> JobQueue:
+def queue_of(
+    jobs: Jobs, tmp_path: Path, count: int, notes: list[str], kind: str = "slurm"
+) -> JobQueue:
     made = JobQueue.__new__(JobQueue)
     made.dask = jobs
     made.logs = str(tmp_path / "logs")
     vars(made).update(
-        _kind="slurm", _count=count, _note=notes.append, _noted=False, _next_look=0.0,
+        _kind=kind, _count=count, _note=notes.append, _noted=False, _next_look=0.0,
         _finished=0, _ended=0,
     )  # fmt: skip
     return made
@@ -147,12 +152,38 @@ def test_a_job_that_is_not_in_the_queue_any_more_is_replaced(jobs: Jobs, tmp_pat
     assert jobs.submitted == 4
 
 
+_QSTAT = """\
+job-ID  prior   name       user         state submit/start at     queue                 slots
+---------------------------------------------------------------------------------------------
+      3 0.50000 dask-worke tester       r     11/28/2026 21:34:41 short@localhost           1
+      1 0.50000 dask-worke tester       {state} 11/28/2026 21:34:41                           1
+      2 0.00000 dask-worke tester       hqw   11/28/2026 21:34:41                           1
+"""
+"""What a real SGE 8.1.9 printed of three jobs, besides the user."""
+
+
+def test_a_job_of_sge_that_has_failed_to_start_is_replaced(jobs: Jobs, tmp_path: Path) -> None:
+    queue = queue_of(jobs, tmp_path, 3, [], "sge")
+    (tmp_path / "queue").write_text(_QSTAT.format(state="qw "))
+    queue.renew(0)
+    queue.renew(0)
+    assert jobs.submitted == 3
+    (tmp_path / "queue").write_text(_QSTAT.format(state="Eqw"))
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["2", "3", "4"]
+    # It prints nothing if there are no jobs.
+    (tmp_path / "queue").write_text("")
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["5", "6", "7"]
+
+
+@pytest.mark.parametrize("log", ["dask-worker-1.err", "dask-worker.o1"])
 def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
-    jobs: Jobs, tmp_path: Path
+    log: str, jobs: Jobs, tmp_path: Path
 ) -> None:
     queue = queue_of(jobs, tmp_path, 2, [])
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs/dask-worker-1.err").write_text("first\nbash: /no/python: not found\n\n")
+    (tmp_path / "logs" / log).write_text("first\nbash: /no/python: not found\n\n")
     listed(tmp_path)
     for finished in range(20):
         queue.renew(finished)
