@@ -30,7 +30,7 @@ from uuid import uuid4
 
 from cosim.errors import ClusterError, MissingTool, StorageError, UsageError
 from cosim.machine import host_memory, interrupts
-from cosim.sweep import job_queue
+from cosim.sweep import job_queue, tls
 from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue, library
 from cosim.sweep.worker import Greeting, greet
 
@@ -209,6 +209,7 @@ def _prepare(scratch: Path) -> None:
             "type `pip install distributed`, or scripts/setup in a checkout"
         ) from None
     assert distributed
+    tls.mend()
     dask.config.set(
         {
             "temporary-directory": str(scratch),

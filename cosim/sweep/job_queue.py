@@ -205,6 +205,8 @@ class JobQueue:
                     return
                 except TimeoutError:
                     pass
+                except OSError as error:
+                    raise ClusterError(f"the cluster of {self._kind} is gone ({error})") from error
             self.renew(0)
 
     def renew(self, finished: int) -> None:
