@@ -112,6 +112,7 @@ def swept(
     tasks: Sequence[Task], workers: int, folder: Path, run: Callable[[Task], TaskReport] | None
 ) -> tuple[Spent, float]:
     """``tasks`` as a sweep does them, or with ``run`` instead; the command's processor seconds."""
+    shutil.rmtree(folder, ignore_errors=True)
     result_files.prepare(folder)
     with opened(Wish(workers=workers), folder, note) as cluster:
         if run is None:
