@@ -72,9 +72,10 @@ def slurm(folder: Path) -> Iterator[BatchSystem]:
             partition=QUEUE,
         )
     )
-    if _version() >= 23:
-        # It would use cgroups otherwise, which only root may do.  Older versions do not know this.
-        (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
+    # SLURM would look for cgroups otherwise, which only root may use, and which a root folder or a
+    # container need not have.
+    plugin = "disabled" if _version() >= 23 else "cgroup/v1"
+    (folder / "cgroup.conf").write_text(f"CgroupPlugin={plugin}\n")
     found = BatchSystem(
         kind="slurm",
         environment={"SLURM_CONF": str(configuration)},
