@@ -2,8 +2,8 @@
  *
  * The disk is a modern virtio device in the first virtio-mmio place of QEMU's virt board.  The
  * assembler writes both requests.  The kernel waits for them by polling.  Behind the end of the
- * region it stores to the table with hsv, which gdb misses, up to the mark "late".  With SPINS it
- * prints a letter when the disk is written, and never ends. */
+ * region it stores to the table with hsv, up to the mark "late".  With SPINS it prints a letter
+ * when the disk is written, and never ends. */
         .include "bare_kernel.inc"
         .globl  leaf
         .option arch, +h
@@ -78,7 +78,7 @@ _start: MAP_RAM root
         la      t0, leaf
         li      t1, 0x200
         addi    t0, t0, 8
-        hsv.d   t1, (t0)                /* only the plugin sees this store */
+        hsv.d   t1, (t0)
         sfence.vma
         MARK    text_late
         POWER_OFF
