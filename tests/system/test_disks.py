@@ -47,7 +47,7 @@ def test_dma_into_a_live_table_is_no_missed_store(tmp_path: Path, disk: Path) ->
     assert ended.status == 1, ended.stderr
     audit = ended.document["audit"]
     assert (audit["missed_writes"], audit["dma_writes"]) == (0, len(_ENTRIES))
-    # A sd and a hsv.
+    # An sd and an hsv.
     assert ended.document["events"]["pte_write"] == 2 + len(_ENTRIES)
     assert {one["index"] - 64: int(one["found"], 16) for one in audit["dma"]} == _ENTRIES
     (described,) = ended.document["guest"]["disks"]

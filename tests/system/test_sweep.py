@@ -32,6 +32,7 @@ from cosim.sweep import cluster, conduct, engine, result_files, worker
 from cosim.sweep.task_plan import Task
 from cosim.sweep.worker import TaskReport, run_task
 from tests.system.cosim_process import Command, Ended, Home, run
+from tests.system.dask_scheduler import dask_scheduler
 
 pytestmark = pytest.mark.system
 
@@ -49,12 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """The address of a scheduler with one worker, both in this process."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
-        dashboard_address=None, worker_dashboard_address=None,
-    ) as local:  # fmt: skip
-        yield local.scheduler_address
+    with dask_scheduler() as address:
+        yield address
 
 
 def sweep(folder: Path, output: str, *words: str) -> Any:

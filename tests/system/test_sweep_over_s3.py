@@ -11,11 +11,11 @@ import pytest
 import sweep_kills
 from bench_replay import synthetic
 from click.testing import CliRunner
-from distributed import LocalCluster
 
 from cosim.cli import cosim
 from cosim.sweep import result_files, worker
 from tests.s3_server import S3Server, Wire, s3_server, wire
+from tests.system.dask_scheduler import dask_scheduler
 
 pytestmark = pytest.mark.system
 
@@ -44,12 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    """The address of a scheduler with one worker, both in this process."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", host="127.0.0.1",
-        dashboard_address=None, worker_dashboard_address=None,
-    ) as local:  # fmt: skip
-        yield local.scheduler_address
+    with dask_scheduler() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

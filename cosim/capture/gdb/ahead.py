@@ -132,9 +132,17 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     if watch is None or entry is None or pa % _WORD + instruction.size > _WORD:
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
-    at = _at(instruction.base)
     return Plain(
-        *(event.pc, event.priv, instruction, code_at, pc_sent, watch, pa, at, _sent(base), entry)
+        event.pc,
+        event.priv,
+        instruction,
+        code_at,
+        pc_sent,
+        watch,
+        pa,
+        _at(instruction.base),
+        _sent(base),
+        entry,
     )
 
 
