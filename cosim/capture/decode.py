@@ -15,8 +15,9 @@ GNU ``as``, LLVM, and capstone for all that it knows.
 
 from __future__ import annotations
 
+import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -29,6 +30,14 @@ CBO_BLOCK = 64
 """The bytes that one ``cbo`` instruction covers by default, as QEMU's CPUs have it."""
 
 _MASK64 = (1 << 64) - 1
+_DOUBLE = 8
+_AMO_RESULTS: dict[str, Callable[[int, int], int]] = {
+    "amoswap.d": lambda _old, value: value,
+    "amoadd.d": operator.add,
+    "amoxor.d": operator.xor,
+    "amoor.d": operator.or_,
+    "amoand.d": operator.and_,
+}
 _ABI_NAMES = (
     *("zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1"),
     *(f"a{i}" for i in range(8)),
@@ -141,6 +150,21 @@ class Instruction:
         if self.kind in (InstructionKind.CBO, InstructionKind.CBO_ZERO):
             address &= -self.size
         return address
+
+    def leaves(self, old: int, value: int) -> int | None:
+        """Return what an executed store or AMO of 8 bytes leaves in memory, unsigned.
+
+        None stands for all other instructions, and for an AMO that compares.
+
+        :param old: what memory held, unsigned.
+        :param value: what the register :attr:`value` held, unsigned.
+        """
+        if self.size != _DOUBLE or self.value is None:
+            return None
+        if self.kind is InstructionKind.STORE:
+            return value
+        combine = _AMO_RESULTS.get(self.name)
+        return None if combine is None else combine(old, value) & _MASK64
 
     def fence_operands(self, regs: Sequence[int]) -> tuple[int, int, int]:
         """Return ``(sub, address, asid)`` of a fence; an operand that the form lacks is 0.

@@ -235,16 +235,21 @@ class LiveTables:
             return None
         return PlainEntry((pa - self._base) >> 3, old, live)
 
-    def plain_store(self, entry: PlainEntry) -> int | None:
-        """Return what ``entry`` holds if a store to it has run and was plain.
+    def is_plain_store(self, entry: PlainEntry, new: int) -> bool:
+        """Return True if a store of ``new``, an int64, to ``entry`` is plain.
 
-        It must change more than A and D, because nothing else shows that it ran.
-        :meth:`plain_store_done` must follow, but the guest may run meanwhile.
+        It must change more than A and D, because nothing else shows that it ran (:meth:`shows`).
         """
-        new = int(self._ram[entry.word])
-        if not (entry.old ^ new) & ~(pte.A | pte.D) or not self._is_plain(entry.live, new):
-            return None
-        return new
+        changes = (entry.old ^ new) & ~(pte.A | pte.D)
+        return bool(changes) and self._is_plain(entry.live, new)
+
+    def in_ram(self, entry: PlainEntry) -> int:
+        """Return what RAM has in ``entry``, an int64."""
+        return int(self._ram[entry.word])
+
+    def shows(self, entry: PlainEntry, value: int) -> bool:
+        """Return True if RAM has ``value`` in ``entry``.  The MMU may have set A and D since."""
+        return not (self.in_ram(entry) ^ value) & ~(pte.A | pte.D)
 
     def _is_plain(self, live: _Page, entry: int) -> bool:
         if not entry & pte.V:
@@ -256,7 +261,7 @@ class LiveTables:
         return _target(entry) not in self._pages and not any(live.links[1:])
 
     def plain_store_done(self, pa: int, size: int, op: PteOp, new: int) -> None:
-        """Take in a store to ``pa`` for which :meth:`plain_store` has returned ``new``."""
+        """Take in a plain store of ``new`` to ``pa`` that has run."""
         self._entry_written(pa & ~7, pa, size, op, 0, new)
 
     def found(self, pa: int, op: PteOp = PteOp.OTHER) -> None:

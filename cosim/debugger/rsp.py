@@ -215,6 +215,7 @@ class Stub:
         self._decoder = Decoder()
         self._packets: deque[bytes] = deque()
         self._deferred: list[bytes] = []
+        self._at_stop: list[bytes] = []
         self._owed = 0
         self._log = PacketLog("cosim.rsp")
         # A read blocks in the kernel, so that an answer costs one call of it.
@@ -234,6 +235,10 @@ class Stub:
         """True if something from the stub was read already that nobody has asked for."""
         return bool(self._packets)
 
+    def has_sent(self, timeout: float) -> bool:
+        """Return True if the stub has sent something; wait at most ``timeout`` seconds for it."""
+        return self.has_read or bool(select.select([self._line], [], [], timeout)[0])
+
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
         self._send(_frames(payloads), payloads)
@@ -244,6 +249,10 @@ class Stub:
         That saves a round trip.  A refusal shows as an error of the next answer or stop.
         """
         self._deferred += payloads
+
+    def defer_to_stop(self, *payloads: bytes) -> None:
+        """Send requests as :meth:`defer` does, but not before the guest has run and stopped."""
+        self._at_stop += payloads
 
     def answer(self) -> bytes:
         """Return the answer to the oldest request still open."""
@@ -288,6 +297,8 @@ class Stub:
             while self._packets:
                 reply = parse_stop(self._packets.popleft())
                 if reply is not None:
+                    self._deferred += self._at_stop
+                    self._at_stop.clear()
                     return reply
             try:
                 if not self._fetch(limit - time.monotonic()):

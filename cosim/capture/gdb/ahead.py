@@ -1,12 +1,18 @@
 """Stops that were foretold (:mod:`cosim.capture.gdb.foretold`) and are *plain*.
 
-A plain stop is at a fence, or at a store to one entry of a table, and moves no stop point.  Only
-x0..x31, pc and the privilege are asked then.  They must be those of a guest that is about to
-execute what was foretold.  That it was executed is shown by RAM for a store, and by pc for a fence.
-Then the guest goes on at once, and the event is written while it runs.
+A plain stop is at a fence, or at a store of 8 bytes to one entry of a table, and moves no stop
+point.  Only x0..x31, pc and the privilege are asked then.  They must be those of a guest that is
+about to execute what was foretold.
 
-What is compared with the guest's answers is prepared while the guest runs, too: it stands still for
-as few instructions of ours as possible.  If the guest shows anything else, the stop is not plain.
+A fence is stepped, and pc shows that it was executed.  A store is not: its entry is left out of the
+watched page, and the guest goes on with the store.  The registers say what it writes, and RAM shows
+that it was executed.  That spares QEMU a stop, at which it would throw away all code that it has
+translated.  The whole page is watched again from the next stop on; so a store that comes before a
+second one to the same entry is stepped.
+
+What is compared with the guest's answers is prepared while the guest runs, and events are written
+then, too: it stands still for as few instructions of ours as possible.  If the guest shows anything
+else, the stop is not plain.
 """
 
 from __future__ import annotations
@@ -19,13 +25,14 @@ from cosim.capture.encodings import InstructionKind
 from cosim.capture.gdb.foretold import Next
 from cosim.capture.gdb.stopped_guest import PlainState
 from cosim.capture.tables import PlainEntry
+from cosim.debugger.registers import parse_value
 from hypervisor_model.events import Kind, Priv, PteOp
 from hypervisor_model.isa import pte
 
 SAMPLED_EVERY = 16
 """One foretold stop in so many is asked for satp and for translations, too."""
 _MASK = (1 << 64) - 1
-_WORD = 8
+_ENTRY = 8
 
 
 class Plain(NamedTuple):
@@ -48,6 +55,8 @@ class Plain(NamedTuple):
     """That register as the stub sends it."""
     entry: PlainEntry | None = None
     """The entry that a store writes."""
+    value_at: slice = slice(0)
+    """Where the answer to ``g`` has the register that is stored."""
 
     @property
     def behind(self) -> int:
@@ -68,19 +77,36 @@ class Plain(NamedTuple):
             and state.priv == self.priv
         )
 
+    def leaves(self, state: PlainState, old: int) -> int | None:
+        """Return what a store leaves in the entry, unsigned; None if that is not known.
+
+        :param state: the guest before the store.
+        :param old: what the entry held then, unsigned.
+        """
+        return self.instruction.leaves(old, parse_value(state.general[self.value_at]))
+
     def __str__(self) -> str:
         place = "" if self.watch is None else f" to {self.pa:#x}"
         return f"{self.instruction.text}{place} at {self.pc:#x}"
 
 
 class Stepped(NamedTuple):
-    """A plain stop whose step is done."""
+    """A plain fence whose step is done."""
 
     plain: Plain
     state: PlainState
     """The guest before the step."""
-    new: int = 0
-    """What a store has left in the entry, an int64."""
+
+
+class Due(NamedTuple):
+    """A plain store that the guest executes as soon as it runs."""
+
+    plain: Plain
+    va: int
+    """The virtual address to which it stores."""
+    entry: PlainEntry
+    new: int
+    """What it leaves in the entry, an int64."""
 
 
 class SeenCode(Protocol):
@@ -122,14 +148,14 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
     if kind is InstructionKind.FENCE and event.kind == Kind.FENCE:
         fence = Plain(event.pc, event.priv, instruction, code_at, pc_sent)
         return fence if points.is_break(event.pc) else None
-    if event.kind != Kind.PTE_WRITE or instruction.base is None:
+    if event.kind != Kind.PTE_WRITE or event.again:
         return None
-    if kind is not InstructionKind.STORE and kind is not InstructionKind.AMO:
+    if instruction.base is None or instruction.value is None:
         return None
     pa = event.a
     watch = points.watched_at(pa & -pte.PAGE)
     entry = tables.plain_entry(pa)
-    if watch is None or entry is None or pa % _WORD + instruction.size > _WORD:
+    if watch is None or entry is None or pa % _ENTRY:
         return None
     base = (watch + pa % pte.PAGE - instruction.immediate) & _MASK
     return Plain(
@@ -143,6 +169,7 @@ def prepare(event: Next, code: SeenCode, points: Points, tables: Stores) -> Plai
         _at(instruction.base),
         _sent(base),
         entry,
+        _at(instruction.value),
     )
 
 

@@ -28,6 +28,8 @@ class Next(NamedTuple):
     a: int
     sub: int
     priv: int
+    again: bool
+    """True if the event behind it is in the same 8 bytes."""
 
 
 class Foretold:
@@ -50,8 +52,14 @@ class Foretold:
         if self._next is None and not self.lost:
             record = self._record(self._at)
             if record is not None:
+                behind = self._record(self._at + 1)
                 self._next = Next(
-                    record[_KIND], record[_PC], record[_A], record[_SUB], record[_PRIV]
+                    record[_KIND],
+                    record[_PC],
+                    record[_A],
+                    record[_SUB],
+                    record[_PRIV],
+                    behind is not None and behind[_A] >> 3 == record[_A] >> 3,
                 )
         return self._next
 

@@ -38,7 +38,7 @@ from cosim.debugger.rsp import StopReply, Stub
 from cosim.errors import GuestError
 from hypervisor_model.events import EventBatch, Kind, Priv
 from hypervisor_model.isa import pte
-from hypervisor_model.jit import unsigned
+from hypervisor_model.jit import signed, unsigned
 
 _BATCH = 4096
 _BATCH_SECONDS = 1.0
@@ -48,6 +48,9 @@ _IN_ONE_GO = 16
 """After this many foretold stops, other work gets its turn."""
 _SOON_SECONDS = 0.02
 """Stops that are foretold mostly come within this."""
+_LOOK_SECONDS = 5e-5
+_LOOKS = 40
+"""RAM is looked at so often, that far apart, for a store that the guest is about to execute."""
 _TRAPPED = 5
 """The signal of a stop at a point."""
 _STORES = (InstructionKind.STORE, InstructionKind.AMO, InstructionKind.CBO_ZERO)
@@ -88,7 +91,10 @@ class Interception:
         self._sink = sink
         self._foretold = foretold
         self._pending: Stop | ahead.Stepped | None = None
+        """A fence whose step is done."""
         self._prepared: ahead.Plain | None = None
+        self._due: ahead.Due | None = None
+        """A store for which the guest is let go, until RAM shows it."""
         self._foretold_stops = 0
         self._one_by_one = one_by_one
         self._log = EventLog()
@@ -153,7 +159,7 @@ class Interception:
         """
         if not self.active:
             return
-        state = self._guest.state()
+        state = self.state()
         # What the last audit finds belongs to this place.
         self._log.pc, self._log.priv = state.pc, state.priv
         if not state.virtual:
@@ -202,6 +208,8 @@ class Interception:
 
         :param ran_on: the guest has run for a while, and no stop may come for long.
         """
+        if self._take_in_due():
+            self._prepare()
         seconds = _RAN_ON_SECONDS if ran_on else _BATCH_SECONDS
         if len(self._log) >= _BATCH or (
             len(self._log) and time.monotonic() - self._last_batch > seconds
@@ -226,6 +234,7 @@ class Interception:
 
     def state(self) -> HartState:
         """Return the registers of the stopped guest, for :meth:`execute`."""
+        self._end_due()
         self._settle(None)
         return self._guest.state()
 
@@ -240,11 +249,13 @@ class Interception:
     def resume(self, payload: bytes) -> None:
         """Let the guest run: ``vCont;c`` or ``vCont;s``."""
         self._prepared = None
-        if self._pending is None:
+        if self._due is not None:
+            self._let_store(self._due, payload)
+        elif self._pending is not None:
+            self._settle(payload)
+        else:
             self._guest.go(payload)
             self._prepare()
-        else:
-            self._settle(payload)
 
     def execute_foretold(self, reply: StopReply) -> bool:
         """Execute the instruction of a stop whose event is foretold.
@@ -257,20 +268,23 @@ class Interception:
         :return: False if nothing was done: this stop must be handled with care.
         :raises GuestEnded: when the guest ends in the instruction.
         """
+        if self._end_due():
+            self._prepare()
+        watch = self._points.watched_page(reply)
         plain, self._prepared = self._prepared, None
-        if plain is not None and plain.watch == reply.watch:
-            return self._execute_plain(plain)
+        if plain is not None and plain.watch == watch:
+            return self._step_fence(plain) if watch is None else self._expect_store(plain, watch)
         event = self._to_come()
         if event is None or not self._fits(event, reply):
             return False
-        hidden = set() if reply.watch is None else self._coverage.hide(frozenset({reply.watch}))
+        hidden = set() if watch is None else self._coverage.hide(frozenset({watch}))
         addresses = [event.pc]
-        if reply.watch is not None:
-            addresses.append(reply.watch | (event.a & (pte.PAGE - 1)))
+        if watch is not None:
+            addresses.append(watch | (event.a & (pte.PAGE - 1)))
         self._guest.start_ahead(addresses)
         self._log.pc, self._log.priv = event.pc, event.priv
         logged = len(self._log)
-        if reply.watch is None:
+        if watch is None:
             # A fence writes no table, so the tables can be compared while QEMU executes it.
             self._auditor.check_tables()
         registers = self._guest.registers_ahead()
@@ -303,37 +317,87 @@ class Interception:
                 break
         return True, stop
 
-    def _execute_plain(self, plain: ahead.Plain) -> bool:
-        """Execute a stop that should be plain; return False if nothing was done."""
-        guest, watch = self._guest, plain.watch
-        guest.start_plain(watch)
+    def _step_fence(self, plain: ahead.Plain) -> bool:
+        """Step a fence that should be plain; return False if nothing was done."""
+        guest = self._guest
+        guest.ask_plain(step=True)
         self._log.pc, self._log.priv = plain.pc, plain.priv
         logged = len(self._log)
-        if watch is None:
-            # A fence writes nothing, so tables and text can be looked at while QEMU executes it.
-            # What the kernel has patched needs its points before the guest goes on.
-            self._auditor.check_tables()
-            self._coverage.scan_again()
-            self._came(logged)
-            logged = len(self._log)
+        # A fence writes nothing, so tables and text can be looked at while QEMU executes it.
+        # What the kernel has patched needs its points before the guest goes on.
+        self._auditor.check_tables()
+        self._coverage.scan_again()
+        self._came(logged)
+        logged = len(self._log)
         same = self._classifier.holds(plain.instruction, plain.code_at)
-        state = guest.plain_state(watch)
+        state = guest.plain_state()
         # QEMU still steps: from its answer on, the guest waits for each line of this.
         stands = same and plain.stands(state)
         if guest.finish_step().watch is not None:
-            # A further watchpoint has stopped the instruction before it did anything.
+            # It is no fence, and a watchpoint has stopped it before it did anything.
             return False
-        new: int | None = None
-        if stands:
-            new = 0 if plain.entry is None else self._tables.plain_store(plain.entry)
-        if new is None:
+        if not stands:
             before = guest.state_after(state, unsigned(self._tables.satp))
             self._take_in_stepped(plain.pc, before, {}, logged)
             return True
         self.stops += 1
         self.pc = plain.pc
-        self._pending = ahead.Stepped(plain, state, new)
+        self._pending = ahead.Stepped(plain, state)
         return True
+
+    def _expect_store(self, plain: ahead.Plain, watch: int) -> bool:
+        """Make ready to let the guest go with a store; return False if the stop is not plain."""
+        entry = plain.entry
+        self._guest.ask_plain()
+        same = self._classifier.holds(plain.instruction, plain.code_at)
+        state = self._guest.plain_state()
+        if entry is None or not same or not plain.stands(state):
+            return False
+        new = plain.leaves(state, unsigned(self._tables.in_ram(entry)))
+        if new is None or not self._tables.is_plain_store(entry, signed(new)):
+            return False
+        va = watch | plain.pa & (pte.PAGE - 1)
+        self._due = ahead.Due(plain, va, entry, signed(new))
+        return True
+
+    def _let_store(self, due: ahead.Due, payload: bytes) -> None:
+        """Let the guest run on with a plain store, and write its event meanwhile."""
+        self._points.sync()
+        self._points.leave_out(due.va)
+        self._guest.go(payload)
+        for _ in range(_LOOKS):
+            if self._take_in_due():
+                self._prepare()
+                return
+            if self._guest.has_sent(_LOOK_SECONDS):
+                return
+
+    def _take_in_due(self) -> bool:
+        """Take in the store that the guest was let go for; return False if RAM does not show it."""
+        due = self._due
+        if due is None or not self._tables.shows(due.entry, due.new):
+            return False
+        self._due = None
+        plain = due.plain
+        self.stops += 1
+        self.pc = plain.pc
+        logged = len(self._log)
+        self._log.pc, self._log.priv = plain.pc, plain.priv
+        self._tables.plain_store_done(plain.pa, plain.instruction.size, plain.op, due.new)
+        self._coverage.update()
+        self._auditor.note(plain)
+        self._countdown.renew()
+        self._came(logged)
+        return True
+
+    def _end_due(self) -> bool:
+        """Take in the store that the guest was let go for, and return True, if it has executed it.
+
+        If not, something else has stopped the guest.  It will stop at the store again.
+        """
+        executed = self._take_in_due()
+        self._due = None
+        return executed
 
     def _take_in_stepped(
         self, pc: int, state: HartState, foreseen: dict[int, int | None], logged: int
@@ -386,21 +450,16 @@ class Interception:
         return event.kind == Kind.PTE_WRITE and known.kind in _STORES
 
     def _settle(self, payload: bytes | None) -> None:
-        """Take in the instruction whose step is done, if there is one; let the guest run then.
+        """Take in the fence whose step is done, if there is one; let the guest run then.
 
         :param payload: how it is to run; None: it stays.
         """
         pending, self._pending = self._pending, None
         if pending is None:
             return
-        plain = pending.plain if isinstance(pending, ahead.Stepped) else None
-        stored = plain is not None and plain.watch is not None
         if payload is not None:
             self._points.sync()
-            if stored:
-                self._guest.go(payload)
-            else:
-                self._guest.resume(payload, asking="pc")
+            self._guest.resume(payload, asking="pc")
         logged = len(self._log)
         if isinstance(pending, Stop):
             # It may be a later stop's by now.
@@ -410,16 +469,11 @@ class Interception:
         else:
             plain = pending.plain
             self._log.pc, self._log.priv = plain.pc, plain.priv
-            if stored:
-                size = plain.instruction.size
-                self._tables.plain_store_done(plain.pa, size, plain.op, pending.new)
-                self._coverage.update()
-            else:
-                general = parse_general(pending.state.general)
-                sub, va, asid = plain.instruction.fence_operands(general)
-                if not self._came_to(plain.behind, payload):
-                    return
-                self._log.add(Kind.FENCE, va, asid, sub=sub)
+            general = parse_general(pending.state.general)
+            sub, va, asid = plain.instruction.fence_operands(general)
+            if not self._came_to(plain.behind, payload):
+                return
+            self._log.add(Kind.FENCE, va, asid, sub=sub)
             self._auditor.note(plain)
             self._countdown.renew()
         self._came(logged)

@@ -6,9 +6,13 @@ Both are virtual in QEMU.  :mod:`cosim.capture.gdb.coverage` decides where they 
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from functools import lru_cache
 from typing import Protocol
 
 from cosim.debugger.rsp import StopReply
+from hypervisor_model.isa import pte
+
+_ENTRY = 8
 
 
 class Deferring(Protocol):
@@ -16,6 +20,9 @@ class Deferring(Protocol):
 
     def defer(self, *payloads: bytes) -> None:
         """Send requests that are answered ``OK`` along with the next one."""
+
+    def defer_to_stop(self, *payloads: bytes) -> None:
+        """Send such requests with the next one behind the guest's next stop."""
 
 
 class PointSet:
@@ -79,11 +86,36 @@ class StopPoints:
         self._stub = stub
         self.breaks = PointSet(b"0", b"4")
         self.watches = PointSet(b"2", b"1000")
+        self._rest: tuple[int, int] | None = None
+        """Where the second part of a page begins whose entry is left out, and the page."""
 
     def sync(self) -> None:
         """Insert and remove points with the next request, until QEMU has what is wanted."""
+        self._rest = None
         if self.breaks.changed or self.watches.changed:
             self._stub.defer(*self.breaks.requests(), *self.watches.requests())
+
+    def leave_out(self, entry: int) -> None:
+        """Let the guest store to one entry of a watched page when it runs next.
+
+        All of the page is watched again from the guest's next stop on.  This must be the last thing
+        before the guest runs.
+
+        :param entry: the virtual address of the entry.
+        """
+        without, whole = _left_out(entry)
+        self._stub.defer(*without)
+        self._stub.defer_to_stop(*whole)
+        self._rest = entry + _ENTRY, entry & -pte.PAGE
+
+    def watched_page(self, reply: StopReply) -> int | None:
+        """Return the page of the watchpoint that a stop names; None if it names none.
+
+        What is no watchpoint of these comes back as it is.
+        """
+        if self._rest is not None and reply.watch == self._rest[0]:
+            return self._rest[1]
+        return reply.watch
 
     def own(self, reply: StopReply | None, pc: int) -> bool:
         """Return True if one of these points explains a stop.
@@ -91,6 +123,18 @@ class StopPoints:
         :param reply: what QEMU said; None if the guest has not run since the last stop.
         :param pc: where the guest stands.
         """
-        if reply is not None and reply.watch is not None:
-            return reply.watch in self.watches
-        return pc in self.breaks
+        page = None if reply is None else self.watched_page(reply)
+        return pc in self.breaks if page is None else page in self.watches
+
+
+@lru_cache(maxsize=4096)
+def _left_out(entry: int) -> tuple[list[bytes], list[bytes]]:
+    """Return the packets that watch a page without its entry at ``entry``, then all of it again."""
+    page, behind = entry & -pte.PAGE, entry + _ENTRY
+    whole = b"2,%x,%x" % (page, pte.PAGE)
+    spans = [(page, entry - page), (behind, page + pte.PAGE - behind)]
+    parts = [b"2,%x,%x" % span for span in spans if span[1]]
+    return (
+        [b"z" + whole, *(b"Z" + part for part in parts)],
+        [*(b"z" + part for part in parts), b"Z" + whole],
+    )

@@ -90,7 +90,8 @@ class StoppedGuest:
         self._stub = stub
         self._numbers = read_description(stub)
         self._state = [b"g", *(self._numbers.read(name) for name in ("priv", "sstatus", "satp"))]
-        self._plain = [*self._state[:2], b"vCont;s"]
+        self._plain = self._state[:2]
+        self._stepped = [*self._plain, b"vCont;s"]
 
     def state(self) -> HartState:
         """Return the registers that each stop begins with, in one round trip."""
@@ -191,32 +192,18 @@ class StoppedGuest:
         """Return what :meth:`registers_ahead` says.  The guest must be stopped: satp may trap."""
         return self._state_of(answers)
 
-    def start_plain(self, watch: int | None) -> None:
-        """Ask for what a :class:`PlainState` has, then step.
+    def ask_plain(self, *, step: bool = False) -> None:
+        """Ask for what a :class:`PlainState` has.
 
-        :meth:`plain_state` and :meth:`finish_step` must follow.
+        :meth:`plain_state` must follow.
 
-        :param watch: the page whose watchpoint is taken out for the step.  It comes back with the
-            next request.
+        :param step: step then; :meth:`finish_step` must follow, too.
         """
-        if watch is None:
-            self._stub.post(*self._plain)
-        else:
-            lift, restore = _lifted(watch)
-            self._stub.post(lift, *self._plain)
-            self._stub.defer(restore)
+        self._stub.post(*(self._stepped if step else self._plain))
 
-    def plain_state(self, watch: int | None) -> PlainState:
-        """Return what :meth:`start_plain` has asked for.
-
-        :raises RemoteError: when the watchpoint cannot be taken out.
-        """
-        if watch is None:
-            return PlainState(*self._stub.answers(2))
-        lifted, general, privilege = self._stub.answers(3)
-        if lifted != b"OK":
-            raise RemoteError(f"QEMU's stub refused to take a watchpoint out: {lifted!r}")
-        return PlainState(general, privilege)
+    def plain_state(self) -> PlainState:
+        """Return what :meth:`ask_plain` has asked for."""
+        return PlainState(*self._stub.answers(2))
 
     def state_after(self, before: PlainState, satp: int) -> HartState:
         """Return the state before a step that was no write of a register.
@@ -230,6 +217,10 @@ class StoppedGuest:
     def wait(self, timeout: float) -> StopReply | None:
         """Wait until the running guest stops; return None after ``timeout`` seconds."""
         return self._stub.stop(timeout)
+
+    def has_sent(self, timeout: float) -> bool:
+        """Return True if the running guest has stopped; wait at most ``timeout`` seconds for it."""
+        return self._stub.has_sent(timeout)
 
     def resume(self, payload: bytes, *, asking: str) -> None:
         """Let the guest run with ``payload``, and ask what register ``asking`` holds before that.
@@ -272,9 +263,3 @@ def _physical(answer: str) -> int | None:
     """Return the PA in the answer to ``gva2gpa``; None if QEMU says that nothing is mapped."""
     words = answer.split()
     return int(words[1], 16) if words[:1] == ["gpa:"] else None
-
-
-@lru_cache(maxsize=4096)
-def _lifted(page: int) -> tuple[bytes, bytes]:
-    """Return the packets that take the watchpoint of ``page`` out, and put it back."""
-    return b"z2,%x,1000" % page, b"Z2,%x,1000" % page

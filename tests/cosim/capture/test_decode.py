@@ -241,6 +241,29 @@ def test_memory_operands(
         assert insn.text.startswith(mnemonic)
 
 
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        ("23b0a500", 0xFFFF_0000_FFFF_00F1),  # sd a0, 0(a1)
+        ("88e1", 0xFFFF_0000_FFFF_00F1),  # c.sd a0, 0(a1)
+        ("23a0a500", None),  # sw a0, 0(a1)
+        ("2fb5c508", 0xFFFF_0000_FFFF_00F1),  # amoswap.d
+        ("2fb5c566", 0x8000_0000_0000_0010),  # amoand.d.aqrl
+        ("2fb5c540", 0xFFFF_0000_FFFF_00F9),  # amoor.d
+        ("2fb5c520", 0x7FFF_0000_FFFF_00E9),  # amoxor.d
+        ("2fb5c500", 0x7FFF_0000_FFFF_0109),  # amoadd.d
+        ("2fb5c5e0", None),  # amomaxu.d
+        ("2fb5c52e", None),  # amocas.d.aqrl
+        ("2fa5c508", None),  # amoswap.w
+        ("73000012", None),  # sfence.vma
+    ],
+)
+def test_what_stores_leave(code: str, left: int | None) -> None:
+    """Where memory holds 0x8000000000000018, by the definitions of the unprivileged ISA."""
+    instruction = decode(bytes.fromhex(code))
+    assert instruction.leaves(0x8000_0000_0000_0018, 0xFFFF_0000_FFFF_00F1) == left
+
+
 def test_the_block_size_of_cbo_zero_is_the_callers() -> None:
     insn = decode(bytes.fromhex("0fa04500"), cbo_block=128)
     assert insn.size == 128

@@ -81,6 +81,20 @@ def test_deferred_requests_go_along_and_must_be_granted() -> None:
         stub.request(b"g")
 
 
+def test_some_requests_wait_until_the_guest_has_stopped() -> None:
+    stop = b"T05thread:01;"
+    stub = _answering({b"Z9,9,9": [b"E22"], b"g": [b"aa"], b"vCont;c": [stop], b"\x03": [stop]})
+    stub.defer_to_stop(b"Z9,9,9")
+    assert stub.request(b"g") == b"aa"
+    stub.resume(b"vCont;c")
+    assert stub.has_sent(20)
+    stub.interrupt()
+    for _ in range(2):
+        assert stub.stop(20) is not None
+    with pytest.raises(RemoteError, match="refused a request: E22"):
+        stub.request(b"g")
+
+
 def test_a_silent_stub_and_a_closed_line_are_errors() -> None:
     ours, theirs = socket.socketpair()
     stub = Stub(ours)

@@ -71,7 +71,8 @@ INTERRUPT_CAUSE = 1 << 63
 class FakeStub:
     """The guest, and the stub that shows it.
 
-    ``answered`` lists the packets served, ``breaks`` and ``watches`` the points inserted.
+    ``answered`` lists the packets served, ``breaks`` the breakpoints inserted, and ``spans`` the
+    first bytes and lengths of the watchpoints.
     """
 
     def __init__(self, ram: NDArray[np.int64] | None = None) -> None:
@@ -80,9 +81,14 @@ class FakeStub:
         self.csrs = dict.fromkeys(_CSRS, 0)
         self.script: deque[Step] = deque()
         self.breaks: set[int] = set()
-        self.watches: set[int] = set()
+        self.spans: set[tuple[int, int]] = set()
         self.answered: list[bytes] = []
         self._physical = False
+
+    @property
+    def watches(self) -> set[int]:
+        """The pages that are watched as a whole."""
+        return {first for first, length in self.spans if length == 0x1000}
 
     def connect(self) -> Stub:
         """Serve the guest from a thread, until the line closes; return a client of it."""
@@ -130,9 +136,9 @@ class FakeStub:
             step = self.script[0]
             if isinstance(step, Does):
                 for va, data in step.stores.items():
-                    for page in (va & -4096, va + len(data) - 1 & -4096):
-                        if page in self.watches:
-                            return b"T05thread:01;watch:%x;" % page
+                    for first, length in sorted(self.spans):
+                        if first < va + len(data) and va < first + length:
+                            return b"T05thread:01;watch:%x;" % first
             self.script.popleft()
             if isinstance(step, Ends):
                 return b"T03thread:01;"
@@ -218,14 +224,16 @@ class FakeStub:
         return data.hex().encode()
 
     def _point(self, payload: bytes) -> bytes:
-        kind, address, length = payload[1:].split(b",")
-        points = {b"0": self.breaks, b"2": self.watches}[kind]
-        assert length == {b"0": b"4", b"2": b"1000"}[kind]
+        kind = payload[1:2]
+        first, length = (int(word, 16) for word in payload[3:].split(b","))
+        assert kind == b"2" or (kind == b"0" and length == 4)
         if payload[:1] == b"Z":
-            assert int(address, 16) not in points, "inserted twice"
-            points.add(int(address, 16))
+            assert (first, length) not in self.spans and first not in self.breaks, "inserted twice"
+            self.spans.add((first, length)) if kind == b"2" else self.breaks.add(first)
+        elif kind == b"2":
+            self.spans.remove((first, length))
         else:
-            points.remove(int(address, 16))
+            self.breaks.remove(first)
         return b"OK"
 
 
