@@ -69,9 +69,11 @@ def _marks(spec: GuestSpec, folder: Path, append: str, address: int) -> list[str
                 return labels
             registers = parse_general(stub.request(b"g"))
             assert registers[32] == address
-            labels.append(marks.label(registers))
             stub.resume(b"vCont;s")
-            assert stub.stop(20) is not None
+            assert stub.stop(50) is not None
+            # An interrupt may come first; then the guest is back at the mark later.
+            if 0 < parse_general(stub.request(b"g"))[32] - address <= 4:
+                labels.append(marks.label(registers))
     raise AssertionError(f"too many marks: {labels}")
 
 

@@ -519,7 +519,8 @@ class Interception:
             self._begin_stop(state)
         if self._place == state.general:
             return False
-        if state.pc == self._mark_at and not self._mark(state):
+        label = marks.label(state.general) if state.pc == self._mark_at else None
+        if label in self.stop_at_marks:
             return False
         if not self.active:
             self._guest.step()
@@ -530,6 +531,8 @@ class Interception:
         if executed.trap is not None and executed.trap.in_firmware and self.stepping:
             self._skip_firmware(executed.stop)
         if not executed.interrupted:
+            if label is not None:
+                self._log.add(Kind.MARK, self.labels.number(label))
             self._take_in(executed)
         self._came(logged)
         self._points.sync()
@@ -545,15 +548,6 @@ class Interception:
         if self._coverage.is_suspect(state.pc, state.priv):
             self._executed_suspects.add(state.pc)
             self.audit.late_sites.add(state.pc)
-
-    def _mark(self, state: HartState) -> bool:
-        """Record the mark at pc; return False if gdb is to see it."""
-        label = marks.label(state.general)
-        if label in self.stop_at_marks:
-            return False
-        if self.active:
-            self._log.add(Kind.MARK, self.labels.number(label))
-        return True
 
     def _step(self, stop: Stop) -> Executed:
         """Step the instruction, with the translations of what it touches as they were before."""

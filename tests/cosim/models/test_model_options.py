@@ -12,13 +12,15 @@ from cosim.models import model_options
 
 
 class Interrupted(subprocess.Popen[bytes]):
-    """A command that is interrupted when it has written ``pids``."""
+    """A command whose first wait is interrupted when it has written ``pids``."""
 
     pids: Path
+    waited_for = False
 
     def wait(self, timeout: float | None = None) -> int:
-        if self.pids.exists():
+        if self.waited_for:
             return super().wait(timeout)
+        self.waited_for = True
         while not self.pids.exists():
             assert self.poll() is None
             time.sleep(0.01)

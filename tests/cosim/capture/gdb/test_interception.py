@@ -626,6 +626,14 @@ def test_a_mark_is_an_event_and_executed(run: Run) -> None:
     assert [row[1] for row in run.rows() if row[0] is Kind.MARK] == [0, 1, 0]
 
 
+def test_a_mark_is_one_event_if_an_interrupt_comes_before_it(run: Run) -> None:
+    for step in (Traps(INTERRUPT_CAUSE | 5), Does()):
+        run.stop_at(MARK_AT)
+        _name(run, "fork")
+        assert run.execute(step)
+    assert [row[1] for row in run.rows() if row[0] is Kind.MARK] == [0]
+
+
 def test_a_mark_for_gdb_is_neither_executed_nor_an_event(run: Run) -> None:
     run.interception.stop_at_marks = {"end"}
     run.stop_at(MARK_AT)
