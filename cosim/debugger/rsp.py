@@ -236,8 +236,13 @@ class Stub:
         return bool(self._packets)
 
     def has_sent(self, timeout: float) -> bool:
-        """Return True if the stub has sent something; wait at most ``timeout`` seconds for it."""
-        return self.has_read or bool(select.select([self._line], [], [], timeout)[0])
+        """Return True if a packet is there, answers to deferred requests aside.
+
+        :param timeout: seconds to wait for one at most; less if such answers come.
+        """
+        if len(self._packets) <= self._owed and select.select([self._line], [], [], timeout)[0]:
+            self._fetch(0)
+        return len(self._packets) > self._owed
 
     def post(self, *payloads: bytes) -> None:
         """Send requests without waiting for their answers."""
