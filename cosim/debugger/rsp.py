@@ -221,6 +221,8 @@ class Stub:
         # A read blocks in the kernel, so that an answer costs one call of it.
         line.setblocking(True)
         line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+        # QEMU writes each acknowledgement for itself; that alone is not worth a wake-up.
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)
 
     def start(self) -> bytes:
         """Agree on features; return the stub's answer to ``qSupported``."""

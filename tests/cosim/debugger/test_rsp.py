@@ -95,6 +95,19 @@ def test_some_requests_wait_until_the_guest_has_stopped() -> None:
         stub.request(b"g")
 
 
+def test_an_answer_to_a_deferred_request_is_no_stop() -> None:
+    stub = _answering({b"Z0,1,4": [b"OK"], b"vCont;c": [], b"\x03": [b"T02thread:01;"]})
+    stub.defer(b"Z0,1,4")
+    stub.resume(b"vCont;c")
+    for _ in range(3):
+        assert not stub.has_sent(0.02)
+    stub.interrupt()
+    while not stub.has_sent(20):
+        pass
+    stop = stub.stop(20)
+    assert stop is not None and stop.signal == 2
+
+
 def test_a_silent_stub_and_a_closed_line_are_errors() -> None:
     ours, theirs = socket.socketpair()
     stub = Stub(ours)
