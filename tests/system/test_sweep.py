@@ -54,6 +54,13 @@ def scheduler() -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def calm(folder: Path, scheduler: str) -> Path:
+    """The folder of a sweep that nothing has disturbed."""
+    assert sweep(folder, "calm", "--scheduler", scheduler).return_value == 0
+    return folder / "calm"
+
+
 def sweep(folder: Path, output: str, *words: str) -> Any:
     """Run the command in this process; return its exit status, or raise its error."""
     given = ["sweep", str(folder / "kills.toml"), "-o", str(folder / output), *words]
@@ -87,17 +94,16 @@ def dying_at(folder: Path, *counts: int) -> Callable[[Task], TaskReport]:
 
 
 def test_workers_that_die_change_nothing(
-    folder: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, calm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert sweep(folder, "calm", "--scheduler", scheduler).return_value == 0
     run = dying_at(folder / "stormy", 3, 11)
     monkeypatch.setattr(conduct, "work_off", partial(engine.work_off, run=run))
     stormy = sweep(folder, "stormy")
     assert stormy.return_value == 0, stormy.output
     assert not list((folder / "stormy").glob("die-*"))
-    calm = sweep_kills.table(folder / "calm")
-    assert len(calm) == TASKS
-    assert sweep_kills.table(folder / "stormy") == calm
+    undisturbed = sweep_kills.table(calm)
+    assert len(undisturbed) == TASKS
+    assert sweep_kills.table(folder / "stormy") == undisturbed
 
 
 def test_a_report_that_is_lost_with_its_worker_costs_no_row(
@@ -150,9 +156,9 @@ def test_a_second_sweep_is_refused_and_ctrl_c_keeps_what_is_done_and_leaves_no_p
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["status"] == "interrupted"
 
 
-def test_there_is_nothing_left_to_do(folder: Path) -> None:
+def test_there_is_nothing_left_to_do(folder: Path, calm: Path) -> None:
     """No worker is started for that."""
-    done = sweep(folder, "calm")
+    done = sweep(folder, calm.name)
     assert f"{TASKS} of {TASKS} rows are there, 0 of them new" in done.output
 
 
@@ -238,7 +244,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 def test_a_full_disk_is_said_once_and_the_next_sweep_does_the_rest(
-    folder: Path, small_disk: SmallDisk
+    folder: Path, calm: Path, small_disk: SmallDisk
 ) -> None:
     ended = small_disk.sweep(folder / "kills.toml")
     assert ended.status == 3, ended.stderr
@@ -255,7 +261,7 @@ def test_a_full_disk_is_said_once_and_the_next_sweep_does_the_rest(
     ended = small_disk.sweep(folder / "kills.toml")
     assert ended.status == 0, ended.stderr
     assert f"{TASKS} of {TASKS} rows are there, {TASKS - len(kept)} of them new" in ended.stdout
-    assert sweep_kills.table(small_disk.place / "out") == sweep_kills.table(folder / "calm")
+    assert sweep_kills.table(small_disk.place / "out") == sweep_kills.table(calm)
 
 
 def test_a_worker_process_of_another_version_is_named(folder: Path, tmp_path: Path) -> None:
@@ -281,20 +287,20 @@ def test_a_worker_process_of_another_version_is_named(folder: Path, tmp_path: Pa
     assert not list((folder / "versions" / "results").iterdir())
 
 
-def test_faults_before_the_start(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_before_the_start(folder: Path, calm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_ANSWER", 1.0)
     with pytest.raises(ClusterError, match="no scheduler of Dask answers there"):
         sweep(folder, "none", "--scheduler", "tcp://127.0.0.1:1")
-    with batch.sole(folder / "calm"), pytest.raises(UsageError, match="another cosim process"):
-        sweep(folder, "calm")
+    with batch.sole(calm), pytest.raises(UsageError, match="another cosim process"):
+        sweep(folder, calm.name)
 
 
-def test_a_trace_that_changed_under_its_name_is_refused(folder: Path) -> None:
+def test_a_trace_that_changed_under_its_name_is_refused(folder: Path, calm: Path) -> None:
     (folder / "made").rename(folder / "kept")
     synthetic(folder / "made", 30_000)
     try:
         with pytest.raises(UsageError, match="is not the trace made that the sweep"):
-            sweep(folder, "calm")
+            sweep(folder, calm.name)
     finally:
         (folder / "made").rename(folder / "other")
         (folder / "kept").rename(folder / "made")
