@@ -238,12 +238,17 @@ class Stub:
         return bool(self._packets)
 
     def has_sent(self, timeout: float) -> bool:
-        """Return True if a packet is there, answers to deferred requests aside.
+        """Return True if :meth:`stop` need not wait: a packet is there, or the line is closed.
+
+        Answers to deferred requests do not count.
 
         :param timeout: seconds to wait for one at most; less if such answers come.
         """
         if len(self._packets) <= self._owed and select.select([self._line], [], [], timeout)[0]:
-            self._fetch(0)
+            try:
+                self._fetch(0)
+            except RemoteError:
+                return True
         return len(self._packets) > self._owed
 
     def post(self, *payloads: bytes) -> None:

@@ -299,8 +299,8 @@ class BothSources(GdbSession):
             )
 
     def _foretold(self) -> Foretold | None:
-        # Where the session may end at any stop, each is handled for itself.
-        if self._merge is None or self._plan.stop_on_divergence:
+        # Where the session may end at any stop, or steps behind it, each is handled for itself.
+        if self._merge is None or self._plan.stop_on_divergence or self._steps:
             return None
         return Foretold(self._merge.common())
 

@@ -26,6 +26,7 @@ from cosim.session.origin import origin
 from cosim.session.protocol import Watchers
 from cosim.trace.reader import TraceReader
 from hypervisor_model.events import FLAG_STOP, EventBatch, Kind
+from tests.system import bare_kernel
 from tests.system.cosim_process import Home, run
 
 pytestmark = pytest.mark.system
@@ -156,6 +157,16 @@ def test_a_trace_has_both(tmp_path: Path) -> None:
     replayed = run(["replay", tmp_path / "t", "--json"], home.environment())
     assert replayed.status == 0
     assert replayed.document["agreement"] == trace.ending.agreement
+
+
+def test_as_many_instructions_are_stepped_as_with_gdb_alone(tmp_path: Path) -> None:
+    """Also behind events that come again and again, which are foretold."""
+    kernel = bare_kernel.build("repeated_stores", tmp_path)
+    gdb, both = (
+        bare_kernel.capture(kernel, backend, tmp_path / backend, "--step", "3").document["stepped"]
+        for backend in ("gdb", "gdb+plugin")
+    )
+    assert both["instructions"] == gdb["instructions"] > 60
 
 
 def test_stop_on_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

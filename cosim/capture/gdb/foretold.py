@@ -29,7 +29,7 @@ class Next(NamedTuple):
     sub: int
     priv: int
     again: bool
-    """True if the event behind it is in the same 8 bytes."""
+    """True if the event behind it is in the same 8 bytes, or of a store that may begin there."""
 
 
 class Foretold:
@@ -52,16 +52,23 @@ class Foretold:
         if self._next is None and not self.lost:
             record = self._record(self._at)
             if record is not None:
-                behind = self._record(self._at + 1)
                 self._next = Next(
                     record[_KIND],
                     record[_PC],
                     record[_A],
                     record[_SUB],
                     record[_PRIV],
-                    behind is not None and behind[_A] >> 3 == record[_A] >> 3,
+                    self._is_again(record),
                 )
         return self._next
+
+    def _is_again(self, record: Record) -> bool:
+        behind = self._record(self._at + 1)
+        if behind is None:
+            return False
+        # The first event of a vector store is of its lowest entry, which it may not write first.
+        by_vector = behind[_KIND] == Kind.PTE_WRITE and behind[_SUB] == PteOp.VECTOR
+        return by_vector or bool(behind[_A] >> 3 == record[_A] >> 3)
 
     def came(self, logged: Sequence[Record]) -> None:
         """Compare the events that a stop has brought, and go on behind them."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from cosim.capture import marks
 from cosim.capture.encodings import InstructionKind
@@ -306,6 +307,10 @@ class Interception:
             again; and the last stop, or None if the guest runs.
         """
         for _ in range(_IN_ONE_GO):
+            page = self._points.watched_page(stop)
+            if page != stop.watch:
+                # As long as this stop is handled, though points may move: a step may be in vain.
+                stop = replace(stop, watch=page)
             if self.halted or not self.execute_foretold(stop):
                 return False, stop
             self.resume(b"vCont;c")

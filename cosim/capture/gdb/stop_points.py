@@ -106,7 +106,9 @@ class StopPoints:
         without, whole = _left_out(entry)
         self._stub.defer(*without)
         self._stub.defer_to_stop(*whole)
-        self._rest = entry + _ENTRY, entry & -pte.PAGE
+        behind = entry + _ENTRY
+        # Behind the last entry another page begins, which may be watched for itself.
+        self._rest = (behind, entry & -pte.PAGE) if behind % pte.PAGE else None
 
     def watched_page(self, reply: StopReply) -> int | None:
         """Return the page of the watchpoint that a stop names; None if it names none.

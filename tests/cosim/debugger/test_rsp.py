@@ -108,6 +108,17 @@ def test_an_answer_to_a_deferred_request_is_no_stop() -> None:
     assert stop is not None and stop.signal == 2
 
 
+def test_a_guest_may_end_while_its_stop_is_looked_for() -> None:
+    ours, theirs = socket.socketpair()
+    stub = Stub(ours)
+    stub.resume(b"vCont;c")
+    assert not stub.has_sent(0.01)
+    theirs.close()
+    assert stub.has_sent(20)
+    stop = stub.stop(20)
+    assert stop is not None and stop.ended
+
+
 def test_a_silent_stub_and_a_closed_line_are_errors() -> None:
     ours, theirs = socket.socketpair()
     stub = Stub(ours)

@@ -11,7 +11,7 @@ import pytest
 from cosim.capture.gdb.foretold import Foretold
 from cosim.capture.log import records
 from cosim.debugger.rsp import StopReply
-from hypervisor_model.events import EventBatch, Kind, empty
+from hypervisor_model.events import EventBatch, Kind, PteOp, empty
 from tests.cosim.capture.gdb.fake_stub import INTERRUPT_CAUSE, Does, Ends, Step, Traps
 from tests.cosim.capture.gdb.test_interception import (
     A0,
@@ -156,6 +156,21 @@ def test_what_comes_is_compared() -> None:
     same["b"][1] = 1
     foretold.came(records(same[1:2]))
     assert foretold.lost and foretold.next() is None
+
+
+def test_which_store_comes_again() -> None:
+    """Only from a vector store, the lowest entry says nothing of what it writes first."""
+    events = empty(2)
+    events["kind"] = Kind.PTE_WRITE
+    events["a"] = 0x80002040, 0x80002038
+    for op, lower, again in [
+        (PteOp.STORE, 0x80002038, False),
+        (PteOp.STORE, 0x80002044, True),
+        (PteOp.VECTOR, 0x80002038, True),
+    ]:
+        events["a"][1], events["sub"][1] = lower, op
+        following = Foretold(events).next()
+        assert following is not None and following.again == again
 
 
 ENTRY = linear(LEAF) + 8 * 9

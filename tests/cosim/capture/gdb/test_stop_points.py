@@ -62,3 +62,11 @@ def test_one_entry_is_left_out_until_the_next_stop(entry: int, parts: list[bytes
     assert theirs is not None and not points.own(theirs, 0)
     points.sync()
     assert not points.own(parse_stop(b"T05thread:01;watch:%x;" % (entry + 8)), 0)
+
+
+def test_the_page_behind_the_last_entry_is_another_one() -> None:
+    points = StopPoints(Recorder())
+    points.watches.become({0x2000, 0x3000})
+    points.leave_out(0x2FF8)
+    stop = parse_stop(b"T05thread:01;watch:3000;")
+    assert stop is not None and points.watched_page(stop) == 0x3000
