@@ -16,10 +16,13 @@ from cosim.capture.plugin.limits import FILTER_SLOTS
 from cosim.machine import tools
 from cosim.machine.configuration import MachineConfig, Timing
 from cosim.machine.qemu import Machine
+from cosim.trace.reader import TraceReader
 from hypervisor_model import policies
 from hypervisor_model.events import EventBatch, Kind
+from hypervisor_model.exits import Exit
 from hypervisor_model.policies import MachineModel, PolicyResult
 from hypervisor_model.tlb import Replacement, TlbConfig
+from tests.system import bare_kernel
 from tests.system.test_plugin import SECONDS, capture, config_of, micro
 
 pytestmark = pytest.mark.system
@@ -183,3 +186,17 @@ def test_a_smaller_tlb_is_right_to_refuse_the_usual_filter(
         result("nested", of_linux[slots], small) for slots in (ONE_SLOT, FILTER_SLOTS)
     )
     assert filtered.tlb_misses != unfiltered.tlb_misses
+
+
+def test_the_fetch_behind_a_fence_in_the_same_block(tmp_path: Path) -> None:
+    """It misses, and walks the tables of that moment, though no jump leads there.
+
+    So the G-stage has three pages: the code, and both roots.
+    """
+    kernel = bare_kernel.build("fence_in_a_block", tmp_path)
+    bare_kernel.capture(kernel, "plugin", tmp_path / "captured")
+    batches = TraceReader(tmp_path / "captured/trace").batches()
+    nested = result("nested", np.concatenate(list(batches)))
+    assert nested.exits[Exit.GSTAGE_FAULT] == 3
+    # An access starts over after its exit, and misses again.
+    assert nested.tlb_misses == 1 + 20 + 3

@@ -195,7 +195,8 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
             instrument_count(insn, uncounted);
             uncounted = 0;
         }
-        if (after_deferred) {
+        bool behind_deferred = after_deferred;
+        if (behind_deferred) {
             instrument_next(insn, data);
         }
         after_deferred = record && deferred(what.op);
@@ -204,8 +205,9 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         }
         /* After `on_place`: a mark comes before its instruction is fetched, and `on_place` decides
          * whether the fetch is in the region.  A block lies in one page, so it is enough to look at
-         * its first instruction, and at one where the region may begin. */
-        if (fetches && (i == 0 || place || every)) {
+         * its first instruction, at one where the region may begin, and at one behind a fence, which
+         * may have emptied the page's slot. */
+        if (fetches && (i == 0 || place || every || behind_deferred)) {
             instrument_fetch(insn, site, counted);
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
