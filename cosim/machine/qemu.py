@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self, TypeVar
 
@@ -42,6 +42,7 @@ _SHORT_SECONDS = 2.0
 _PRIVATE = 0o177
 """The umask of QEMU: what it makes is for its user alone."""
 _QUIT_SECONDS = 30.0
+_QUIT_TICK = 0.25
 _MIGRATE_SECONDS = 60.0
 """The state of the devices is some hundred KiB."""
 
@@ -372,20 +373,27 @@ class Machine:
         _present(self._process).kill()
         _present(self._process).wait()
 
-    def quit(self) -> None:
+    def quit(self, hopeless: Callable[[], bool] = lambda: False) -> bool:
         """End QEMU in order; only then does it complete a recording.
 
+        :param hopeless: is asked a few times a second if waiting is in vain.
+        :return: False if it is; QEMU is still there then.
         :raises MachineError: when QEMU died, or does not end within 30 s.
         """
         self._ask_to_quit()
-        if not self.died(_QUIT_SECONDS):
-            raise MachineError(
-                f"QEMU did not end within {_QUIT_SECONDS:g} s after it was asked to; run again "
-                "while the machine is less busy",
-                log=str(self.stderr_log),
-            )
+        limit = time.monotonic() + _QUIT_SECONDS
+        while not self.died(_QUIT_TICK):
+            if hopeless():
+                return False
+            if time.monotonic() > limit:
+                raise MachineError(
+                    f"QEMU did not end within {_QUIT_SECONDS:g} s after it was asked to; run again "
+                    "while the machine is less busy",
+                    log=str(self.stderr_log),
+                )
         if self.failed():
             raise MachineError(self.obituary(), log=str(self.stderr_log))
+        return True
 
     # -- parts --------------------------------------------------------------------------------
 

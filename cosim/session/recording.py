@@ -143,14 +143,7 @@ def record(
             panicked = not over() and has_panicked(machine, loops)
             loop = loops.look()
             last_line = machine.console.last_line()
-            if loop is not None:
-                if beside is not None:
-                    beside.before_kill(machine)
-                machine.kill()
-                more = splits.at(loop.pc, machine, split)
-                trap = loop.describe(plan, machine.ram_words())
-                recorded = Recorded(*(None, False, None, None, last_line, loop, trap, split, more))
-            else:
+            if loop is None:
                 reason = machine.end_reason()
                 executed = None if reason is None else machine.replay_icount()
                 panic = panic_line(machine, stopped=panicked)
@@ -159,7 +152,14 @@ def record(
                 recorded = Recorded(
                     *(reason, late, panic, executed, last_line, None, trap, split, more)
                 )
-                machine.quit()
+                loop = _quit(machine, loops)
+            if loop is not None:
+                if beside is not None and not beside.region_ended():
+                    beside.before_kill(machine)
+                machine.kill()
+                more = splits.at(loop.pc, machine, split)
+                trap = loop.describe(plan, machine.ram_words())
+                recorded = Recorded(*(None, False, None, None, last_line, loop, trap, split, more))
         machine.console.check_log()
     _check_whole(log, folder)
     if recorded.loop is not None:
@@ -225,6 +225,17 @@ def _run(
             return False
         show("recording", machine.console.last_line())
     return True
+
+
+def _quit(machine: Machine, loops: TrapLoops) -> TrapLoop | None:
+    """End QEMU in order; return the trap loop that keeps it from hearing that, if there is one."""
+    found: list[TrapLoop] = []
+
+    def looping() -> bool:
+        found[:] = filter(None, [loops.look()])
+        return bool(found)
+
+    return None if machine.quit(looping) else found[0]
 
 
 def _check_whole(log: Path, folder: Path) -> None:

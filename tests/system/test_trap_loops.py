@@ -115,3 +115,12 @@ def test_the_time_limit_of_a_guest_that_always_comes_back_to_its_fault(
     # QEMU was not killed, so the plugin has counted and audited.
     assert document["region"]["instructions"] > 3000
     assert document["audit"]["missed_writes"] == 0
+
+
+@pytest.mark.parametrize("backend", ["gdb+plugin", "gdb", "plugin"])
+def test_a_loop_behind_the_region_is_no_matter(backend: str, tmp_path: Path) -> None:
+    """QEMU that records such a guest does not hear that it is to end."""
+    kernel = bare_kernel.build("trap_loop_behind_end", tmp_path)
+    captured = bare_kernel.capture(kernel, backend, tmp_path / "captured")
+    assert captured.document["complete"]
+    assert captured.document["events"]["fence"]["all"] == 1

@@ -265,13 +265,13 @@ class Interception:
         handled like that of :meth:`execute`, also if it is not what was foretold.  Most stops are
         plain (:mod:`cosim.capture.gdb.ahead`), so less is asked.
 
-        :param reply: what QEMU said; the guest is where it stopped.
+        :param reply: what QEMU said, with the watched page; the guest is where it stopped.
         :return: False if nothing was done: this stop must be handled with care.
         :raises GuestEnded: when the guest ends in the instruction.
         """
         if self._end_due():
             self._prepare()
-        watch = self._points.watched_page(reply)
+        watch = reply.watch
         plain, self._prepared = self._prepared, None
         if plain is not None and plain.watch == watch:
             return self._step_fence(plain) if watch is None else self._expect_store(plain, watch)
