@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from cosim import paths
 from cosim.errors import EnvironmentFault
 from cosim.machine import tools
 
@@ -33,9 +34,10 @@ def build(
     :raises MissingTool: when there is no cross compiler.
     :raises EnvironmentFault: when it refuses the sources.
     """
-    _compile(
-        output, [*_FLAGS.split(), f"-march={march}", *extra.split(), f"-Wl,-T,{script}"], sources
-    )
+    flags = [*_FLAGS.split(), f"-march={march}", *extra.split(), f"-Wl,-T,{script}"]
+    # The debug information names the sources from the checkout on, because a guest in the cache
+    # may come from another checkout.
+    _compile(output, [*flags, f"-fdebug-prefix-map={paths.SOURCE}=."], sources)
 
 
 def build_hosted(output: Path, sources: Sequence[Path], extra: str = "") -> None:
@@ -50,8 +52,11 @@ def build_hosted(output: Path, sources: Sequence[Path], extra: str = "") -> None
 
 def _compile(output: Path, flags: Sequence[str], sources: Sequence[Path], *libraries: str) -> None:
     compiler = tools.cross_compiler()
-    command = [str(compiler.path), *flags, *map(str, sources), *libraries, "-o", str(output)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    command = [str(compiler.path), *flags, *map(str, sources), *libraries]
+    command += ["-o", str(output.absolute())]
+    answer = subprocess.run(
+        command, cwd=paths.SOURCE, capture_output=True, text=True, timeout=120, check=False
+    )
     if answer.returncode != 0:
         lines = [line for line in answer.stderr.splitlines() if "error" in line] or ["no reason"]
         raise EnvironmentFault(f"{compiler.path.name} cannot build {output.name}: {lines[0]}")

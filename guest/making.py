@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from typing import Literal, Protocol
 
 from cosim.errors import GuestImageError
@@ -58,6 +60,11 @@ def load(recipe: Recipe) -> GuestSpec:
         raise GuestImageError(
             f"guest {recipe.name} is {word}: type `cosim guest {recipe.verb} {recipe.name}`"
         )
+    if recipe.verb == "build":
+        # It was made from these sources, whatever time a checkout gave them.  gdb goes by times,
+        # and would warn of sources that are newer.
+        with contextlib.suppress(OSError):
+            os.utime(found.kernel)
     return found
 
 

@@ -66,7 +66,7 @@ HART = record_of(
 )
 """``satp``; rows of ``spaces``; 1 if a row found no room since the last fence of everything; the
 paging features that are on; the sets of them (1 << the flags' number) that were on since the last
-fence of everything; the times of the last write of ``satp``, the last switch of a paging feature
+fence of everything; the times of the last change of ``satp``, the last switch of a paging feature
 and, of machines with several harts, the last thing that the guest's kernel or programs did."""
 
 STATE = record_of("time", "records", "overwritten", "fences", "ignores_ad")
@@ -331,8 +331,9 @@ def page_fenced(
 @inner
 def satp_written(h: History, hart: int, satp: int) -> None:
     """``satp`` of a hart was written, at the present time; the caller asked :func:`has_room`."""
+    if h.harts[hart].satp != satp:
+        h.harts[hart].loaded = h.state.time
     h.harts[hart].satp = satp
-    h.harts[hart].loaded = h.state.time
     _space_loaded(h, hart)
 
 

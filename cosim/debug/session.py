@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosim import paths
 from cosim.debug import commands, symbol_file
 from cosim.debug.analysis import Analysis
 from cosim.debug.commands import history
@@ -195,6 +196,8 @@ def _serve(
 ) -> int:
     """Run gdb in the terminal, and answer it until it ends; return its exit status."""
     words = [str(debugger.program), "-q", "-iex", "set architecture riscv:rv64"]
+    # The debug information of our guests names their sources from here on.
+    words += ["-d", str(paths.SOURCE)]
     for command in (*files, f"source {GDB_PART}", connect):
         words += ["-ex", command]
     words += debugger.arguments

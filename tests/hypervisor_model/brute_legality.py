@@ -9,7 +9,6 @@ would, and the answers that are legal.
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -294,7 +293,11 @@ class Guest:
                 continue
             if not own and not is_global and not (is_leaf(value) and value & G):
                 continue
-            if not value & V and last != KEPT and (self.svvptc or self._is_reused(table, last)):
+            if (
+                not value & V
+                and last != KEPT
+                and (self.svvptc or self._is_forgotten(table, index, last))
+            ):
                 continue
             if self._is_fenced(ask, own, level, value, last, self._after(table, index, last)):
                 continue
@@ -332,11 +335,16 @@ class Guest:
                 return moment.tables[table].get(index, 0)
         return 0
 
-    def _is_reused(self, table: int, last: int) -> bool:
-        """Whether the page became a table again: of its life before, the models do not keep that
-        entries were not valid."""
-        alive = [table in moment.tables for moment in self.moments[last:]]
-        return any(now and not before for before, now in itertools.pairwise(alive))
+    def _is_forgotten(self, table: int, index: int, last: int) -> bool:
+        """Whether an entry that was not valid stayed so until its page ceased to be a table, which
+        it became again later: the models do not keep that."""
+        later = iter(self.moments[last + 1 :])
+        for moment in later:
+            if table not in moment.tables:
+                return any(table in moment.tables for moment in later)
+            if moment.tables[table].get(index, 0) & V:
+                return False
+        return False
 
     def _is_fenced(
         self, ask: Ask, own: bool, level: int, value: int, last: int, after: int

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypervisor_model.events import Access, EventBatch, Fence, Priv
@@ -198,6 +198,10 @@ class Player:
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32 - 1))
+# A hart loads the space again that it has, before a remote fence which may have come earlier.
+@example(473038)
+# A pointer replaces an invalid entry; then the page ceases to be a table, and becomes one again.
+@example(4014699479)
 def test_tracker_judges_as_the_definition_does(seed: int) -> None:
     Player(seed).play(60)
 

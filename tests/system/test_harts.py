@@ -92,7 +92,9 @@ def test_each_event_has_its_hart_and_its_place(harts: int, tmp_path: Path) -> No
 
 
 def test_programs_that_move_between_harts(tmp_path: Path) -> None:
-    workload = "for i in 1 2 3; do /bin/paging-workload & done; wait"
+    # The shell has run on both harts when it forks, so that both must be fenced.
+    move = "taskset -p 1 $$; taskset -p 2 $$"
+    workload = f"{move}; for i in 1 2 3; do /bin/paging-workload & done; wait"
     words = ["run", "linux", "--smp", "2", "--model", "nested,shadow,lsp", "--json"]
     ended = run([*words, "--workload", workload], Home(tmp_path / "home", "linux").environment())
     assert ended.status == 0 and ended.stderr == ""
