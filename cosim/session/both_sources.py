@@ -110,6 +110,10 @@ class Heard:
         summary = self._plugin.summary
         return self._problem is not None or (summary is not None and summary.region_ended)
 
+    def stop(self) -> None:
+        """End the stream where the guest is, if it traps all the time."""
+        self._plugin.stop()
+
     def before_kill(self, machine: Machine) -> None:
         """Take in what the plugin has not sent: the guest traps without end."""
         self._unsent = self._plugin.unsent(machine.pid)

@@ -327,10 +327,11 @@ class PluginSession:
     def _end(self, machine: Machine, done: threading.Event) -> None:
         """Ask QEMU to end; kill it if it stands still, or works on for long.
 
-        A guest that traps all the time keeps it from hearing for a second of processor time, and
-        models that are slow to take its events do so for longer.
+        A guest that traps all the time keeps it from hearing, so the plugin is asked as well.
+        Models that are slow to take its events keep it, too.
         """
         pid = machine.pid
+        self._source.stop()
         self._stop(pid)
         asked = process.cpu_ticks(pid)
         began = time.monotonic()

@@ -74,6 +74,12 @@ class Beside(Protocol):
     def region_ended(self) -> bool:
         """Return True if the region has ended, so that the recording can."""
 
+    def stop(self) -> None:
+        """Hear no more, since the time is up.
+
+        A guest that traps all the time keeps QEMU from hearing that it is to end.
+        """
+
     def before_kill(self, machine: Machine) -> None:
         """Take in what is left: the guest traps without end, and its QEMU has to be killed."""
 
@@ -140,6 +146,8 @@ def record(
                 else lambda: bool(plan.end.pattern) and machine.console.seen(plan.end.pattern)
             )
             late = not _run(machine, over, limit, show, loops)
+            if late and beside is not None:
+                beside.stop()
             panicked = not over() and has_panicked(machine, loops)
             loop = loops.look()
             last_line = machine.console.last_line()

@@ -400,6 +400,23 @@ def test_a_killed_qemu_cuts_the_stream(tmp_path: Path) -> None:
             list(batches)
 
 
+def test_a_guest_that_traps_all_the_time_stops_when_it_is_asked_to(tmp_path: Path) -> None:
+    """QEMU, which records it, is not asked."""
+    kernel = bare_kernel.build("trap_handler", tmp_path, bare_kernel.M_MODE)
+    config = MachineConfig(kernel=kernel, bios="none", memory=128 << 20, cpu="rv64")
+    with running(config, tmp_path, Timing("record", tmp_path / "r.bin")) as (source, machine):
+        machine.resume()
+        batches = source.batches()
+        next(batches)
+        assert source.summary is None
+        source.stop()
+        for count, _ in enumerate(batches):
+            assert count < 2_000, "millions of events later"
+        assert source.summary is not None and not source.summary.never_started
+        assert not source.summary.region_ended
+        assert not machine.died(0)
+
+
 def test_a_region_that_never_begins_is_told(tmp_path: Path) -> None:
     config, mark = micro("scenario=map")
     with running(config, tmp_path, start="mark:never", **mark) as (source, machine):

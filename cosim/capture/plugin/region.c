@@ -84,9 +84,14 @@ static void end_region_here(const struct stamp *at)
     translate_anew();
 }
 
+static void end_with_machine(const struct stamp *at)
+{
+    end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0, at);
+}
+
 void machine_ends(const struct stamp *at)
 {
-    end_region(END_OF_MACHINE, all_instructions() - first_instruction, at);
+    end_with_machine(at);
     translate_anew();
 }
 
@@ -143,18 +148,32 @@ static bool is_at(const struct limit *limit, uint64_t pc, const char *label)
            (limit->kind == AT_MARK && label && strcmp(label, limit->label) == 0);
 }
 
-/* Return true ten times a second at most. */
-static bool is_time_to_flush(void)
+/* Return true ten times a second at most, since `last` is when it did so. */
+static bool is_time(struct timespec *last)
 {
-    static struct timespec last;
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    long passed = (now.tv_sec - last.tv_sec) * 1000 + (now.tv_nsec - last.tv_nsec) / 1000000;
+    long passed = (now.tv_sec - last->tv_sec) * 1000 + (now.tv_nsec - last->tv_nsec) / 1000000;
     if (passed <= 100) {
         return false;
     }
-    last = now;
+    *last = now;
     return true;
+}
+
+static bool is_time_to_flush(void)
+{
+    static struct timespec last;
+    return is_time(&last);
+}
+
+void take_stop(unsigned vcpu)
+{
+    static struct timespec last;
+    if (phase != DONE && is_time(&last) && stream_next_request() == REQUEST_STOP) {
+        struct stamp at = stamp_now(vcpu);
+        machine_ends(&at);
+    }
 }
 
 void on_place(unsigned given, void *data)
@@ -223,7 +242,6 @@ void capture_close(void)
     if (phase != DONE) {
         /* No hart runs now, so nobody knows a pc. */
         struct stamp at = {.icount = all_instructions()};
-        end_region(END_OF_MACHINE, phase == ACTIVE ? all_instructions() - first_instruction : 0,
-                   &at);
+        end_with_machine(&at);
     }
 }

@@ -16,6 +16,9 @@ void machine_ends(const struct stamp *at);
 void note_call(void);
 /* A return from a trap: the place to look for requests of the tool. */
 void take_requests(unsigned vcpu, struct site site);
+/* A trap has been taken: end here if the tool has asked for it.  QEMU may not hear it for seconds if
+ * its guest traps all the time. */
+void take_stop(unsigned vcpu);
 
 void on_place(unsigned vcpu, void *data); /* before an instruction that may be a mark or a limit */
 void on_idle(uint64_t id, unsigned vcpu);

@@ -164,6 +164,13 @@ class PluginSource:
         """Ask the plugin to end a region that has ``end="request"``."""
         self._request(b"e")
 
+    def stop(self) -> None:
+        """Ask the plugin to end wherever the guest is, as if the machine ended there.
+
+        A guest that traps all the time does so at once, and any other when QEMU ends.
+        """
+        self._request(b"s")
+
     def _request(self, byte: bytes) -> None:
         if self._ours is not None:
             # If QEMU is gone, `batches` says so.

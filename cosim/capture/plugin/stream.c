@@ -138,13 +138,23 @@ void stream_block(enum block_type type, const void *data, size_t length)
     }
 }
 
-enum request stream_request(void)
+static enum request receive(int flags)
 {
     unsigned char byte;
-    if (stream.fd < 0 || recv(stream.fd, &byte, 1, MSG_DONTWAIT) != 1) {
+    if (stream.fd < 0 || recv(stream.fd, &byte, 1, MSG_DONTWAIT | flags) != 1) {
         return NO_REQUEST;
     }
     return byte;
+}
+
+enum request stream_request(void)
+{
+    return receive(0);
+}
+
+enum request stream_next_request(void)
+{
+    return receive(MSG_PEEK);
 }
 
 void stream_close(void)

@@ -43,7 +43,7 @@ struct block_header {
 _Static_assert(sizeof(struct block_header) == 48, "the header is 48 bytes");
 
 /* What the tool may ask for, one byte each. */
-enum request { NO_REQUEST = 0, REQUEST_BEGIN = 'b', REQUEST_END = 'e' };
+enum request { NO_REQUEST = 0, REQUEST_BEGIN = 'b', REQUEST_END = 'e', REQUEST_STOP = 's' };
 
 void stream_open(int fd, int64_t (*instructions)(void));
 bool stream_is_open(void);
@@ -58,6 +58,8 @@ void stream_flush(void);
 void stream_block(enum block_type type, const void *data, size_t length);
 /* The next request, without waiting for one. */
 enum request stream_request(void);
+/* The same, which stays the next one. */
+enum request stream_next_request(void);
 void stream_close(void);
 
 #endif

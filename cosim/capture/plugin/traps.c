@@ -113,4 +113,5 @@ void on_enter(unsigned given, void *data)
             page_faulted(vcpu, site.priv, cause, epc);
         }
     }
+    take_stop(vcpu);
 }
