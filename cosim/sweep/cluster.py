@@ -22,7 +22,6 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,8 +84,12 @@ class Cluster:
 
     @property
     def dashboard(self) -> str | None:
-        """The address of the scheduler's dashboard; None if it has none."""
-        return self.client.dashboard_link if find_spec("bokeh") else None
+        """The address of the scheduler's dashboard.
+
+        If the scheduler is another machine's and lacks bokeh, its page says so.
+        """
+        link: str | None = self.client.dashboard_link
+        return link
 
     def size(self) -> Size:
         """Return how much the workers do at a time, with those that a batch system still owes."""

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -285,6 +286,18 @@ def test_a_worker_process_of_another_version_is_named(folder: Path, tmp_path: Pa
             finally:
                 started.terminate()
     assert not list((folder / "versions" / "results").iterdir())
+
+
+def test_the_dashboard_that_is_named_is_there(tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with cluster.opened(cluster.Wish(workers=1), scratch, lambda _: None) as ours:
+        assert ours.dashboard is not None
+        with urllib.request.urlopen(ours.dashboard) as page:
+            assert b"static/js/bokeh.min.js" in page.read()
+        wish = cluster.Wish(scheduler=ours.client.scheduler.address)
+        with cluster.opened(wish, scratch, lambda _: None) as there:
+            assert there.dashboard == ours.dashboard
 
 
 def test_faults_before_the_start(folder: Path, calm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
