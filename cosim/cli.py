@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import sys
 import traceback
@@ -14,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from cosim import output
-from cosim.errors import CosimError
+from cosim.errors import CosimError, outside_fault
 from cosim.machine import interrupts
 from cosim.output import note, note_lines
 
@@ -150,12 +149,9 @@ def _status(argv: list[str] | None) -> int:
         # The reader of our output is gone (`cosim --help | head`), which is no error.
         return 0
     except (OSError, MemoryError) as error:
-        short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
-        advice = "free some memory" if short else "free space, or check the permissions"
-        if getattr(error, "errno", None) == errno.EIO:
-            advice = "a terminal has gone, or a disk is damaged"
-        note(f"cosim: {str(error) or 'out of memory'}; {advice}")
-        return 3
+        fault = outside_fault(error)
+        note(f"cosim: {fault}")
+        return fault.exit_status
     except Exception:
         # Not status 1, because that is a finding.
         bug = "cosim: this is a bug in cosim; please report these lines"

@@ -26,6 +26,8 @@ outside world.  ``exit N`` is the exit status of the command.
 
 from __future__ import annotations
 
+import errno
+
 from hypervisor_model.errors import CosimError, EnvironmentFault, ModelError, UsageError
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "TraceError",
     "UnreadableMemory",
     "UsageError",
+    "outside_fault",
 ]
 
 
@@ -99,3 +102,12 @@ class StorageSilent(StorageError):
 
 class UnreadableMemory(EnvironmentFault):
     """Guest memory that a question needs is not there, or its source does not answer."""
+
+
+def outside_fault(error: OSError | MemoryError) -> EnvironmentFault:
+    """Return what to tell of an error that the system raised where nobody expected it."""
+    short = isinstance(error, MemoryError) or error.errno == errno.ENOMEM
+    advice = "free some memory" if short else "free space, or check the permissions"
+    if getattr(error, "errno", None) == errno.EIO:
+        advice = "a terminal has gone, or a disk is damaged"
+    return EnvironmentFault(f"{str(error) or 'out of memory'}; {advice}")

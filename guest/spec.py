@@ -13,6 +13,7 @@ from pathlib import Path
 from cosim import paths
 from cosim.errors import GuestImageError, StorageError
 from cosim.files import write_atomically
+from cosim.output import note
 
 _FILE = "guest.json"
 
@@ -137,6 +138,8 @@ def checksum(path: Path) -> str:
 def lock(name: str) -> Iterator[None]:
     """Lock the guest's folder, so that two sessions do not make the guest at the same time.
 
+    If another one makes it, say so and wait until it has.
+
     :raises StorageError: when the cache folder cannot be written.
     """
     try:
@@ -148,5 +151,9 @@ def lock(name: str) -> Iterator[None]:
             "free space, or choose a folder with COSIM_CACHE"
         ) from None
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note(f"cosim: another cosim process makes the guest {name}; waiting until it has")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield

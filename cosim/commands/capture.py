@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from cosim.commands.completion import guest_or_file
-from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
+from cosim.commands.options import (
+    EDGES,
+    jobs_option,
+    refuse_beside_file,
+    refuse_jobs,
+    run_options,
+    spec_from,
+)
 from cosim.commands.trace_place import TracePlace
 from cosim.errors import UsageError
 from cosim.session.backends import FOR_CAPTURE
@@ -21,18 +28,20 @@ from cosim.trace.location import Location
     "  cosim capture linux -o t && cosim replay t\n"
     "  cosim capture linux --backend gdb --step 4 -o t\n"
     "  cosim capture linux -o s3://BUCKET/linux\n"
-    "  cosim capture scripts/runs/overnight.toml -o results\n"
+    "  cosim capture scripts/runs/overnight.toml -o results --jobs 4\n"
 )
 @click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options("capture")
 @click.option(
     "-o", "--output", required=True, type=TracePlace(), help="Folder or URI for the trace."
 )
+@jobs_option
 @click.option("--logs", type=click.Path(path_type=Path), help="Keep the session's logs here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
     guest: str | None,
     output: Path | Location,
+    jobs: int | None,
     logs: Path | None,
     as_json: bool,
     offline: bool,
@@ -58,7 +67,10 @@ def command(
                 "-o: the results of a run file go into a folder; capture one guest at a time to "
                 "keep its trace in object storage"
             )
-        return do_runs(Path(guest), output, as_json=as_json, trace=True, offline=offline)
+        return do_runs(
+            Path(guest), output, as_json=as_json, trace=True, offline=offline, jobs=jobs or 1
+        )
+    refuse_jobs(jobs)
     spec = spec_from(guest, FOR_CAPTURE, **{"from": from_}, **given)
     return capture_and_print(spec, output, as_json=as_json, logs=logs, offline=offline)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from rich.table import Table
@@ -12,11 +13,14 @@ from rich.table import Table
 import guest
 from cosim.commands import one_run
 from cosim.errors import EnvironmentFault, UsageError
-from cosim.output import note, print_json, print_line, print_table
+from cosim.models.model_options import DEFAULT_MODELS, compile_missing
+from cosim.output import note, print_json, print_line, print_table, progress
 from cosim.report import answer
 from cosim.run import batch, run_file
-from cosim.run.batch import Execute, RunOutcome
+from cosim.run.batch import RunOutcome, WorkOff
 from cosim.run.run_file import RunFile
+from cosim.run.run_processes import in_processes
+from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.execution import check
 
@@ -28,27 +32,33 @@ def do_runs(
     as_json: bool,
     trace: bool,
     offline: bool = False,
-    execute: Execute | None = None,
+    jobs: int = 1,
+    work_off: WorkOff | None = None,
 ) -> int:
     """Do the runs in ``path`` that are not done yet; return the exit status of the worst.
 
     :param output: the folder of the results; None: the file says where they go.
     :param trace: every run keeps its events.
     :param offline: a run fails if its guest has to be made first.
-    :param execute: does one run; None: a session does.
+    :param jobs: how many runs are done at a time.
+    :param work_off: does the runs; None: sessions in processes do.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
-    execute = execute or partial(one_run.document, offline=offline)
+    work_off = work_off or in_processes(partial(one_run.document, offline=offline), jobs)
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     if trace:
         _check_once(loaded)
     _check(loaded)
     folder = output or loaded.output
     specs = [replace(spec, trace=True) if trace else spec for spec in loaded.runs]
-    outcomes: list[RunOutcome] = []
-    for outcome in batch.run(specs, folder, execute):
-        outcomes.append(outcome)
-        note(f"[{len(outcomes)}/{len(specs)}] {outcome.name}: {_words(outcome)}")
+    if jobs > 1:
+        _compile(specs)
+    number = count(1)
+
+    def tell(outcome: RunOutcome) -> None:
+        note(f"[{next(number)}/{len(specs)}] {outcome.name}: {_words(outcome)}")
+
+    outcomes = batch.run(specs, folder, work_off, tell)
     if as_json:
         print_json({"output": str(folder), "runs": [outcome.to_json() for outcome in outcomes]})
     else:
@@ -90,6 +100,13 @@ def _check(loaded: RunFile) -> None:
             loaded.refuse(spec.name, error)
         except EnvironmentFault:
             continue
+
+
+def _compile(specs: list[RunSpec]) -> None:
+    """Compile the models of all runs if they never were, or runs beside each other would each."""
+    models = dict.fromkeys(name for spec in specs for name in spec.models or DEFAULT_MODELS)
+    with progress("compiling the models (only the first time: half a minute)"):
+        compile_missing(list(models))
 
 
 def _table(outcomes: list[RunOutcome]) -> Table:

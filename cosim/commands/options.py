@@ -197,6 +197,26 @@ def _of_backends(command: str) -> list[Callable[[Any], Any]]:
     return made
 
 
+def jobs_option(function: F) -> F:
+    """Add the option ``--jobs`` to a command."""
+    return click.option(
+        "--jobs",
+        type=click.IntRange(1, 1000),
+        metavar="N",
+        help="Do N runs of a run file at a time.  Each takes about two processors.  Default: 1, "
+        "with a live view.",
+    )(function)
+
+
+def refuse_jobs(jobs: int | None) -> None:
+    """Refuse ``--jobs`` for a single run.
+
+    :raises UsageError: when it is given.
+    """
+    if jobs is not None:
+        raise UsageError("--jobs works only with a run file; name one, such as runs.toml")
+
+
 def refuse_beside_file(file: str) -> None:
     """Refuse options that describe one run beside a run file.
 
@@ -206,7 +226,7 @@ def refuse_beside_file(file: str) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        if given and name not in ("guest", "output", "as_json", "offline"):
+        if given and name not in ("guest", "output", "as_json", "offline", "jobs"):
             raise UsageError(
                 f"{parameter.opts[0]} cannot be used with a run file; put it into {file}"
             )

@@ -9,7 +9,14 @@ from typing import Any
 import click
 
 from cosim.commands.completion import guest_or_file
-from cosim.commands.options import EDGES, refuse_beside_file, run_options, spec_from
+from cosim.commands.options import (
+    EDGES,
+    jobs_option,
+    refuse_beside_file,
+    refuse_jobs,
+    run_options,
+    spec_from,
+)
 from cosim.errors import UsageError
 from cosim.session.backends import FOR_RUN
 
@@ -23,7 +30,7 @@ from cosim.session.backends import FOR_RUN
     "  cosim run micro --model nested --machine gstage_page=2M,tlb.data=16x4 --filter 16\n"
     "  cosim run linux --live\n"
     "  cosim run linux --backend plugin --gdb /tmp/gdb.sock\n"
-    "  cosim run scripts/runs/overnight.toml -o results\n"
+    "  cosim run scripts/runs/overnight.toml -o results --jobs 4\n"
 )
 @click.argument("guest", required=False, shell_complete=guest_or_file)
 @run_options("run")
@@ -42,6 +49,7 @@ from cosim.session.backends import FOR_RUN
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Folder for the results of a run file."
 )
+@jobs_option
 @click.option("-v", "--verbose", is_flag=True, help="Print every counter, not only the answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 def command(
@@ -51,6 +59,7 @@ def command(
     stop_on_divergence: bool,
     logs: Path | None,
     output: Path | None,
+    jobs: int | None,
     verbose: bool,
     as_json: bool,
     offline: bool,
@@ -75,7 +84,10 @@ def command(
 
     if guest is not None and guest.endswith(".toml"):
         refuse_beside_file(guest)
-        return do_runs(Path(guest), output, as_json=as_json, trace=False, offline=offline)
+        return do_runs(
+            Path(guest), output, as_json=as_json, trace=False, offline=offline, jobs=jobs or 1
+        )
+    refuse_jobs(jobs)
     if output is not None:
         raise UsageError(
             "-o works only with a run file; use `cosim capture` to keep a trace, or --json to "

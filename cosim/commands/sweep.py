@@ -61,10 +61,11 @@ def command(
     TOML file; docs/sweeps.md says what is in it.  The rows are in FOLDER/results/*.parquet, also
     while the sweep goes on.  The same command again does only what is missing.
 
-    By default the tasks run in as many processes as this machine has processors.  The exit status
-    is 2 or 3 if a task failed; the others are done all the same.
+    By default the tasks run in as many processes as this machine has processors, and the captures
+    in half as many.  The exit status is 2 or 3 if one failed; the others are done all the same.
     """
     from cosim.commands.one_run import capture_only
+    from cosim.run.run_processes import in_processes
     from cosim.session.backends import BACKENDS, FOR_CAPTURE
     from cosim.sweep import conduct, sweep_file
     from cosim.sweep.cluster import Wish
@@ -76,7 +77,8 @@ def command(
     wish = Wish(scheduler, workers)
     if dry_run:
         return _dry_run(asked, folder, wish, as_json=as_json)
-    how = conduct.Conducting(wish, partial(capture_only, offline=offline), note)
+    captures = partial(in_processes, partial(capture_only, offline=offline))
+    how = conduct.Conducting(wish, captures, note)
     outcome = conduct.sweep(asked, folder, how, progress)
     if as_json:
         print_json(outcome.to_json())

@@ -157,14 +157,14 @@ def compile_models(origin: Origin, models: Sequence[str] = ()) -> None:
     :raises UsageError: when a model or an option is not as it must be.
     """
     pipeline = make_pipeline(origin, models)
-    _compile_side_by_side(models or DEFAULT_MODELS)
+    compile_missing(models or DEFAULT_MODELS)
     batch = events.empty(1)
     batch["kind"] = events.Kind.MARK
     pipeline.feed(batch)
 
 
-def _compile_side_by_side(models: Sequence[str]) -> None:
-    """Compile what is not in the cache yet, in separate processes.
+def compile_missing(models: Sequence[str]) -> None:
+    """Compile in separate processes what is not in the cache yet, if that is more than one model.
 
     This process would compile one model after the other.  Whatever goes wrong in the others, it
     compiles what is missing when it uses it.

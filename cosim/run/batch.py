@@ -1,4 +1,4 @@
-"""Doing many runs one after the other, each once.
+"""Doing many runs, each once.
 
 Every run has a folder ``OUTPUT/NAME``.  Its ``run.json`` says what was asked for and how the run
 ended.  A run is done if ``run.json`` says so and the same is asked for now.  Otherwise (it never
@@ -12,19 +12,38 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cosim.errors import CosimError, StorageError, UsageError
+from cosim.errors import CosimError, StorageError, UsageError, outside_fault
 from cosim.files import write_atomically
 from cosim.models.result import ResultDocument, backend_name, has_finding
 from cosim.run.run_spec import RunSpec
 
 Execute = Callable[[RunSpec, Path], ResultDocument]
 """Does one run, and leaves its files (trace, logs) in the folder given."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a run has no result."""
+
+    why: str
+    exit_status: int
+
+
+Task = tuple[RunSpec, Path]
+"""A run, and the empty folder for its files."""
+Ended = tuple[RunSpec, ResultDocument | Failed]
+"""A run, and how it ended."""
+WorkOff = Callable[[Iterator[Task], int], Generator[Ended, None, None]]
+"""Does so many tasks, one or several at a time, and yields each when it has ended, in no order.
+
+It takes a task when it starts it.  If it is closed, it ends all runs that go on.
+"""
 
 _STATE = "run.json"
 RESULT = "result.json"
@@ -50,41 +69,109 @@ class RunOutcome:
         return {**vars(self), "result": None if self.result is None else str(self.result)}
 
 
-def run(specs: Iterable[RunSpec], output: Path, execute: Execute) -> Iterator[RunOutcome]:
-    """Do what is missing of ``specs``; yield the outcome of each run when it is known.
+def run(
+    specs: Sequence[RunSpec],
+    output: Path,
+    work_off: WorkOff,
+    tell: Callable[[RunOutcome], None],
+) -> list[RunOutcome]:
+    """Do what is missing of ``specs``; return the outcomes in the order of ``specs``.
 
-    If a run fails with a CosimError, the others are done all the same.
+    If a run fails, the others are done all the same.
 
+    :param work_off: does the runs.
+    :param tell: is told each outcome when it is known.
     :raises StorageError: when results cannot be kept.
     :raises UsageError: when a run's folder holds something else, or another process does runs in
-        ``output``.
+        ``output``.  Then nothing was started.
     """
+    started: dict[str, float] = {}
+
+    def tasks() -> Iterator[Task]:
+        for spec in missing:
+            _begin(spec, output / spec.name)
+            started[spec.name] = time.monotonic()
+            yield spec, output / spec.name
+
     with sole(output):
-        for spec in specs:
-            yield _run_one(spec, output / spec.name, execute)
+        earlier = [_earlier(spec, output / spec.name) for spec in specs]
+        missing = [spec for spec, one in zip(specs, earlier, strict=True) if one is None]
+        outcomes = {one.name: one for one in earlier if one is not None}
+        for outcome in outcomes.values():
+            tell(outcome)
+        with closing(work_off(tasks(), len(missing))) as ended:
+            for spec, result in ended:
+                seconds = time.monotonic() - started[spec.name]
+                outcomes[spec.name] = _keep(spec, output / spec.name, result, seconds)
+                tell(outcomes[spec.name])
+    return [outcomes[spec.name] for spec in specs]
 
 
-def _run_one(spec: RunSpec, folder: Path, execute: Execute) -> RunOutcome:
-    # Through JSON, so that it can be compared with what was read back.
-    asked = json.loads(json.dumps(spec.to_json()))
-    state = _read_state(folder)
-    if state is not None and state["status"] == "done" and _same(state["spec"], asked):
-        return _outcome(spec.name, state, folder, earlier=True)
-    _empty(folder, state)
-    write_atomically(folder / _STATE, json.dumps({"spec": asked, "status": "running"}, indent=2))
-    started = time.monotonic()
-    state = {"spec": asked, "status": "done", "exit_status": 0, "error": None}
+def attempt(execute: Execute, spec: RunSpec, folder: Path) -> ResultDocument | Failed:
+    """Do one run; return its result, or why it has none."""
     try:
-        result = execute(spec, folder)
+        return execute(spec, folder)
     except CosimError as error:
         where = f" (log: {error.log})" if error.log else ""
-        state.update(status="failed", exit_status=error.exit_status, error=f"{error}{where}")
+        return Failed(f"{error}{where}", error.exit_status)
+    except (OSError, MemoryError) as error:
+        fault = outside_fault(error)
+        return Failed(str(fault), fault.exit_status)
+
+
+def _asked(spec: RunSpec) -> dict[str, Any]:
+    """Return ``spec`` as it is read back from JSON."""
+    asked: dict[str, Any] = json.loads(json.dumps(spec.to_json()))
+    return asked
+
+
+def _earlier(spec: RunSpec, folder: Path) -> RunOutcome | None:
+    """Return how ``spec`` ended if an earlier invocation did it.
+
+    :raises UsageError: when ``folder`` holds something else.
+    """
+    state = _read_state(folder)
+    if state is not None and state["status"] == "done" and _same(state["spec"], _asked(spec)):
+        return _outcome(spec.name, state, folder, earlier=True)
+    if state is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: holds other files; name another output folder")
+    return None
+
+
+def _begin(spec: RunSpec, folder: Path) -> None:
+    """Empty ``folder``, and note there what is done in it now.
+
+    :raises StorageError: when it cannot be written.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error
+    _write_state(folder, {"spec": _asked(spec), "status": "running"})
+
+
+def _keep(
+    spec: RunSpec, folder: Path, result: ResultDocument | Failed, seconds: float
+) -> RunOutcome:
+    """Write how a run ended to its folder.
+
+    :raises StorageError: when it cannot be written.
+    """
+    state = {"spec": _asked(spec), "status": "done", "exit_status": 0, "error": None}
+    if isinstance(result, Failed):
+        state.update(status="failed", exit_status=result.exit_status, error=result.why)
     else:
         write_atomically(folder / RESULT, json.dumps(result, indent=2))
         state["exit_status"] = int(has_finding(result))
-    state["seconds"] = round(time.monotonic() - started, 3)
-    write_atomically(folder / _STATE, json.dumps(state, indent=2))
+    state["seconds"] = round(seconds, 3)
+    _write_state(folder, state)
     return _outcome(spec.name, state, folder, earlier=False)
+
+
+def _write_state(folder: Path, state: dict[str, Any]) -> None:
+    write_atomically(folder / _STATE, json.dumps(state, indent=2))
 
 
 @contextmanager
@@ -143,14 +230,3 @@ def _read_state(folder: Path) -> dict[str, Any] | None:
     if state["status"] == "done" and not (folder / RESULT).is_file():
         return {**state, "status": "unknown"}
     return state
-
-
-def _empty(folder: Path, state: dict[str, Any] | None) -> None:
-    if state is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: holds other files; name another output folder")
-    try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -182,6 +182,15 @@ def _check_kubernetes(table: Mapping[str, Any]) -> None:
         raise UsageError(f"[cluster]: {unknown[0]} is no key of KubeCluster")
 
 
+def local_workers(wish: Wish) -> int | None:
+    """Return how many workers of this machine are asked for; None if that is not said."""
+    table = wish.table or {}
+    if wish.scheduler is not None or table.get("kind", "local") != "local":
+        return None
+    count: int | None = wish.workers or table.get("workers")
+    return count
+
+
 @contextmanager
 def opened(wish: Wish, scratch: Path, note: Callable[[str], None]) -> Iterator[Cluster]:
     """Yield a connection to the workers; workers that were started for it end with the context.
@@ -260,7 +269,7 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
             ) from None
         return Cluster(client, where)
     if kind == "local":
-        started: Any = _local(wish.workers or count)
+        started: Any = _local(local_workers(wish))
         where = "the local cluster"
     elif kind == "kubernetes":
         started = _kubernetes(table)

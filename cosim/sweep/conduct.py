@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,12 +16,15 @@ from typing import Any
 from cosim import paths
 from cosim.errors import ClusterError, CosimError, StorageError, UsageError
 from cosim.files import write_atomically
+from cosim.machine import host_memory
 from cosim.models.model_options import compile_models
 from cosim.output import Step
 from cosim.run import batch
-from cosim.run.batch import Execute, RunOutcome
+from cosim.run.batch import RunOutcome, WorkOff
+from cosim.run.plan import TOOL_BYTES, resolve
+from cosim.run.run_spec import RunSpec
 from cosim.sweep import result_files, task_plan
-from cosim.sweep.cluster import Cluster, Wish, check_table, opened
+from cosim.sweep.cluster import Cluster, Wish, check_table, local_workers, opened
 from cosim.sweep.engine import Finished, work_off
 from cosim.sweep.result_files import CAPTURES, FAILURES
 from cosim.sweep.sweep_file import SweepFile
@@ -34,6 +38,10 @@ _START = 5.0
 """Seconds in which workers start and load the models' code."""
 _SHOWN = 10
 """Reasons for failures that are reported while the sweep goes on."""
+_PROCESSORS = 2
+"""What a capture keeps busy: QEMU, and what reads its events."""
+_UNKNOWN_RAM = 1 << 30
+"""Bytes of RAM of a guest that is not made yet, for the number of captures at a time (ours)."""
 _IN_A_ROW = 3
 """Tasks over one trace that fail because of it, one after the other, before the others are left
 (ours)."""
@@ -102,8 +110,8 @@ class Conducting:
     """How a sweep is done."""
 
     wish: Wish
-    execute: Execute
-    """Captures one run."""
+    captures: Callable[[int], WorkOff]
+    """Returns what does that many captures at a time."""
     note: Note
     """Writes a line for the user."""
 
@@ -246,14 +254,38 @@ def _capture(asked: SweepFile, folder: Path, how: Conducting) -> list[RunOutcome
     if asked.captures is None:
         return []
     specs = [replace(spec, trace=True) for spec in asked.captures.runs]
-    outcomes = []
-    for outcome in batch.run(specs, folder / CAPTURES, how.execute):
-        outcomes.append(outcome)
+
+    def tell(outcome: RunOutcome) -> None:
         if outcome.error:
             how.note(f"cosim: capture {outcome.name} failed: {outcome.error}")
         elif not outcome.earlier:
             how.note(f"captured {outcome.name} in {outcome.seconds:.1f} s")
-    return outcomes
+
+    jobs = captures_at_once(specs, _wish(how.wish, asked))
+    return batch.run(specs, folder / CAPTURES, how.captures(jobs), tell)
+
+
+def captures_at_once(specs: Sequence[RunSpec], wish: Wish) -> int:
+    """Return how many captures this machine carries at a time.
+
+    There are no more than local workers, and each has two processors and the memory that it may
+    need.
+    """
+    processors = len(os.sched_getaffinity(0))
+    bounds = [local_workers(wish) or processors, processors // _PROCESSORS]
+    free = host_memory.available()
+    if free is not None:
+        bounds.append(free.size // max(map(_memory_needed, specs)))
+    return max(1, min(bounds))
+
+
+def _memory_needed(spec: RunSpec) -> int:
+    """Return how many bytes of this machine's memory the capture of ``spec`` may need."""
+    try:
+        return resolve(spec).memory_needed
+    except CosimError:
+        # Its guest is not made yet, or the capture will say what is wrong.
+        return _UNKNOWN_RAM + TOOL_BYTES
 
 
 def _lost_captures(captures: list[RunOutcome]) -> Iterator[Failure]:

@@ -160,6 +160,12 @@ def test_a_folder_of_results_for_a_guest(capsys: pytest.CaptureFixture[str]) -> 
     assert said.startswith("cosim: -o works only with a run file; use `cosim capture` to keep a")
 
 
+@pytest.mark.parametrize("words", [["run", "micro"], ["capture", "micro", "-o", "there"]])
+def test_jobs_for_one_guest(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    said = _refused(capsys, *words, "--jobs", "2")
+    assert said == "cosim: --jobs works only with a run file; name one, such as runs.toml\n"
+
+
 def test_an_interruption_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,12 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_two_sessions_make_a_guest_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     makers = 0
+    waiting = threading.Semaphore(0)
+    said: list[str] = []
+
+    def note(text: str) -> None:
+        said.append(text)
+        waiting.release()
 
     class Recipe:
         name = "slow"
@@ -123,11 +129,14 @@ def test_two_sessions_make_a_guest_once(cache: Path, monkeypatch: pytest.MonkeyP
             kernel = spec.folder("slow") / "kernel"
             kernel.write_bytes(b"")
             made = spec.GuestSpec("slow", kernel, "", "boot", "power-off", "s")
-            threading.Event().wait(0.2)
+            if makers == 1:
+                # It goes on only when the others wait for it.
+                assert all(waiting.acquire(timeout=30) for _ in range(2))
             spec.write(made)
             return made
 
     monkeypatch.setitem(registry._RECIPES, "slow", Recipe())
+    monkeypatch.setattr(spec, "note", note)
     threads = [
         threading.Thread(target=guest.ensure, args=("slow", lambda *_: None)) for _ in range(3)
     ]
@@ -136,6 +145,7 @@ def test_two_sessions_make_a_guest_once(cache: Path, monkeypatch: pytest.MonkeyP
     for thread in threads:
         thread.join()
     assert makers == 1
+    assert said == 2 * ["cosim: another cosim process makes the guest slow; waiting until it has"]
     guest.ensure("slow", lambda *_: None, force=True)
     assert makers == 2
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bench_replay import synthetic
 
 from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, UsageError
+from cosim.machine import host_memory
+from cosim.machine.host_memory import Available
 from cosim.models.result import ResultDocument, TranslationCounts
+from cosim.run.plan import TOOL_BYTES
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
+from cosim.session.backends.plugin import Plugin
 from cosim.sweep import conduct, result_files, sweep_file, worker
 from cosim.sweep.cluster import Size, Wish
 from cosim.sweep.conduct import Conducting, Outcome, sweep
@@ -25,6 +31,7 @@ from cosim.sweep.feeding import Fed, FedTogether, Replay
 from cosim.sweep.worker import run_task
 from cosim.trace.reader import TraceReader
 from hypervisor_model import policies
+from tests.cosim.in_turn import in_turn
 
 FILE = """
 [[run]]
@@ -93,7 +100,7 @@ class Captures:
         self.notes: list[str] = []
 
     def how(self) -> Conducting:
-        return Conducting(Wish(), self.execute, self.notes.append)
+        return Conducting(Wish(), lambda jobs: in_turn(self.execute), self.notes.append)
 
     def execute(self, spec: RunSpec, folder: Path) -> ResultDocument:
         self.done.append(spec.name)
@@ -191,6 +198,43 @@ def test_the_rate_of_long_sweeps_is_remembered(home: Path) -> None:
     assert conduct.expected_seconds(1000, 2) is None
     conduct._record(Outcome(home, 1, 0, work=100_000_000, seconds=10.0, workers=2))
     assert conduct.expected_seconds(100_000_000, 4) == pytest.approx(5 + 5)
+
+
+@pytest.mark.parametrize(
+    ("processors", "free", "wish", "captures"),
+    [
+        (1, None, Wish(), 1),
+        (9, None, Wish(), 4),
+        (9, None, Wish(workers=2), 2),
+        (9, None, Wish(table={"workers": 3}), 3),
+        # These are not of this machine.
+        (9, None, Wish(table={"kind": "slurm", "workers": 3}), 4),
+        (9, None, Wish(scheduler="tcp://head:1"), 4),
+        # A guest with 2 GiB, and half a GiB for the tool.
+        (9, 8 << 30, Wish(), 3),
+        (9, 1 << 30, Wish(), 1),
+    ],
+)
+def test_so_many_captures_at_a_time_as_the_machine_carries(
+    monkeypatch: pytest.MonkeyPatch, processors: int, free: int | None, wish: Wish, captures: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    found = None if free is None else Available(free, "this machine")
+    monkeypatch.setattr(host_memory, "available", lambda: found)
+    specs = [
+        RunSpec(name=memory, backend=Plugin(), guest="micro", memory=memory)
+        for memory in ("64M", "2G", "1K")
+    ]
+    monkeypatch.setattr(conduct, "resolve", resolved)
+    assert conduct.captures_at_once(specs, wish) == captures
+
+
+def resolved(spec: RunSpec) -> Any:
+    """Stands for the plan of a run; one cannot be had."""
+    sizes = {"64M": 64 << 20, "2G": 2 << 30}
+    if spec.memory not in sizes:
+        raise UsageError("no guest has so little")
+    return SimpleNamespace(memory_needed=sizes[spec.memory] + TOOL_BYTES)
 
 
 @pytest.mark.parametrize("name", ["scratch", "failures", "results"])
