@@ -19,7 +19,7 @@ from cosim.report import answer
 from cosim.run import batch, run_file
 from cosim.run.batch import RunOutcome, WorkOff
 from cosim.run.run_file import RunFile
-from cosim.run.run_processes import in_processes
+from cosim.run.run_processes import at_a_time
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE, FOR_RUN
 from cosim.session.execution import check
@@ -44,7 +44,7 @@ def do_runs(
     :param work_off: does the runs; None: sessions in processes do.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
-    work_off = work_off or in_processes(partial(one_run.document, offline=offline), jobs)
+    work_off = work_off or at_a_time(jobs, partial(one_run.document, offline=offline))
     loaded = run_file.load(path, BACKENDS, FOR_CAPTURE if trace else FOR_RUN)
     if trace:
         _check_once(loaded)

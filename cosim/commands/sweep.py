@@ -65,7 +65,7 @@ def command(
     in half as many.  The exit status is 2 or 3 if one failed; the others are done all the same.
     """
     from cosim.commands.one_run import capture_only
-    from cosim.run.run_processes import in_processes
+    from cosim.run.run_processes import at_a_time
     from cosim.session.backends import BACKENDS, FOR_CAPTURE
     from cosim.sweep import conduct, sweep_file
     from cosim.sweep.cluster import Wish
@@ -77,7 +77,7 @@ def command(
     wish = Wish(scheduler, workers)
     if dry_run:
         return _dry_run(asked, folder, wish, as_json=as_json)
-    captures = partial(in_processes, partial(capture_only, offline=offline))
+    captures = partial(at_a_time, execute=partial(capture_only, offline=offline))
     how = conduct.Conducting(wish, captures, note)
     outcome = conduct.sweep(asked, folder, how, progress)
     if as_json:

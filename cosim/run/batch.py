@@ -119,6 +119,16 @@ def attempt(execute: Execute, spec: RunSpec, folder: Path) -> ResultDocument | F
         return Failed(str(fault), fault.exit_status)
 
 
+def in_turn(execute: Execute) -> WorkOff:
+    """Return what does one run after the other, in this process."""
+
+    def work_off(tasks: Iterator[Task], count: int) -> Generator[Ended, None, None]:
+        for spec, folder in tasks:
+            yield spec, attempt(execute, spec, folder)
+
+    return work_off
+
+
 def _asked(spec: RunSpec) -> dict[str, Any]:
     """Return ``spec`` as it is read back from JSON."""
     asked: dict[str, Any] = json.loads(json.dumps(spec.to_json()))

@@ -25,25 +25,29 @@ from cosim import output
 from cosim.errors import EnvironmentFault
 from cosim.machine import interrupts, process
 from cosim.models.result import ResultDocument
-from cosim.run.batch import Ended, Execute, Failed, Task, WorkOff, attempt
+from cosim.run.batch import Ended, Execute, Failed, Task, WorkOff, attempt, in_turn
 
 _TEARDOWN = 60.0
 """Seconds in which a run that is to end must have ended, before it is killed (ours)."""
 _TICK = 1.0
 """Seconds between two updates of the progress bar."""
-_STDERR = 2
 _INTERRUPTED = 130
+
+
+def at_a_time(jobs: int, execute: Execute) -> WorkOff:
+    """Return what does ``jobs`` runs at a time: one here, several in processes.
+
+    :param execute: does one run; a function of a module, or a partial of one, because it may be
+        pickled.
+    """
+    return in_turn(execute) if jobs == 1 else in_processes(execute, jobs)
 
 
 def in_processes(execute: Execute, jobs: int) -> WorkOff:
     """Return what does ``jobs`` runs at a time, each in a process.
 
-    A single process writes to our stderr, where it has its live view.  If there are several, each
-    line that they write is shown with the name of the run, and one progress bar stands for the
-    views.
-
-    :param execute: does one run; a function of a module, or a partial of one, because it is
-        pickled.
+    Each line that they write is shown with the name of the run, and one progress bar stands for
+    their live views.
     """
     return partial(_work_off, execute, jobs)
 
@@ -54,7 +58,7 @@ def _work_off(
     children: list[_Child] = []
     ended = 0
     with contextlib.ExitStack() as stack:
-        bar = None if jobs == 1 else _Bar(stack.enter_context(_progress()), count)
+        bar = _Bar(stack.enter_context(_progress()), count)
         stack.callback(_end, children)
         while True:
             busy = [child for child in children if child.task is not None]
@@ -62,14 +66,13 @@ def _work_off(
                 child = next((one for one in children if one.is_free()), None)
                 if child is None:
                     with interrupts.deferred():
-                        child = _Child(execute, shown=jobs == 1)
+                        child = _Child(execute)
                         children.append(child)
                 child.start(task)
                 busy.append(child)
             if not busy:
                 return
-            if bar is not None:
-                bar.show(ended, len(busy))
+            bar.show(ended, len(busy))
             for child in _ready(busy):
                 found = child.hear()
                 if found is not None:
@@ -124,22 +127,17 @@ class _Child:
     """A process that does runs, from our side.
 
     :param execute: does one run there.
-    :param shown: True if it writes to our stderr itself.
     :raises EnvironmentFault: when it cannot be started.
     """
 
-    def __init__(self, execute: Execute, *, shown: bool) -> None:
+    def __init__(self, execute: Execute) -> None:
         self.task: Task | None = None
         """What it does now."""
         self._line, theirs = connection.Pipe()
         # -P: a folder that happens to be called as a package here is not the package.
         words = [sys.executable, "-P", "-m", __name__, str(theirs.fileno())]
         try:
-            self._process = process.spawn(
-                words,
-                stderr=_STDERR if shown else subprocess.PIPE,
-                pass_fds=[theirs.fileno()],
-            )
+            self._process = process.spawn(words, stderr=subprocess.PIPE, pass_fds=[theirs.fileno()])
         except OSError as error:
             raise EnvironmentFault(f"a process for runs cannot start: {error}") from error
         finally:

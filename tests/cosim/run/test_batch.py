@@ -14,11 +14,10 @@ from cosim.commands.many_runs import do_runs
 from cosim.errors import GuestError, RunFileError, UsageError
 from cosim.models.result import ResultDocument
 from cosim.run import batch
-from cosim.run.batch import Ended, Execute, Failed, RunOutcome, Task
+from cosim.run.batch import Ended, Execute, Failed, RunOutcome, Task, in_turn
 from cosim.run.run_spec import Exchange, RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
-from tests.cosim.in_turn import in_turn
 from tests.cosim.streams import result_document
 
 A, B, C = (

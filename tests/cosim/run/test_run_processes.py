@@ -13,7 +13,7 @@ from cosim import paths
 from cosim.models.result import ResultDocument
 from cosim.run import run_processes
 from cosim.run.batch import Failed, Task
-from cosim.run.run_processes import in_processes
+from cosim.run.run_processes import at_a_time, in_processes
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from tests.cosim.run.process_runs import await_file, execute
@@ -61,23 +61,23 @@ def test_runs_are_beside_each_other(tmp_path: Path) -> None:
     assert len({(folder / "pid").read_text() for _, folder in given}) == 2
 
 
-def test_a_task_is_taken_when_it_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_task_is_taken_when_it_starts(tmp_path: Path, jobs: int) -> None:
     taken = []
 
     def one_by_one() -> Iterator[Task]:
-        for task in tasks(tmp_path, a="", b=""):
+        for task in tasks(tmp_path, a="", b="", c=""):
             taken.append(task[0].name)
             yield task
 
-    with closing(in_processes(execute, 1)(one_by_one(), 2)) as ended:
-        assert next(ended)[0].name == "a"
-        assert taken == ["a"]
+    with closing(at_a_time(jobs, execute)(one_by_one(), 3)) as ended:
+        next(ended)
+        assert len(taken) == jobs
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_a_run_that_fails_leaves_the_others_alone(tmp_path: Path, jobs: int) -> None:
+def test_a_run_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
     given = tasks(tmp_path, a="fail", b="die", c="bug", d="", e="")
-    assert do(jobs, given) == {
+    assert do(2, given) == {
         "a": Failed("the guest panicked (log: x.log)", 3),
         "b": Failed(KILLED, 3),
         "c": Failed("a bug in cosim (ZeroDivisionError); please report the lines above", 3),
@@ -98,13 +98,6 @@ def test_each_line_has_the_name_of_its_run(
     assert "cosim: b: \\x1b[2Janother" in lines
     assert "cosim: c: last words" in lines
     assert len(lines) == 5
-
-
-def test_a_single_process_writes_to_our_stderr(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    do(1, tasks(tmp_path, a="say one thing"))
-    assert capfd.readouterr().err == "cosim: one thing\nand half a line"
 
 
 def test_an_end_reaches_all_runs_and_waits_for_their_teardown(tmp_path: Path) -> None:

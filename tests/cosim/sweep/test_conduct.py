@@ -19,6 +19,7 @@ from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, 
 from cosim.machine import host_memory
 from cosim.machine.host_memory import Available
 from cosim.models.result import ResultDocument, TranslationCounts
+from cosim.run.batch import in_turn
 from cosim.run.plan import TOOL_BYTES
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
@@ -31,7 +32,6 @@ from cosim.sweep.feeding import Fed, FedTogether, Replay
 from cosim.sweep.worker import run_task
 from cosim.trace.reader import TraceReader
 from hypervisor_model import policies
-from tests.cosim.in_turn import in_turn
 
 FILE = """
 [[run]]
