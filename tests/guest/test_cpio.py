@@ -26,7 +26,7 @@ def _gnu_cpio(folder: Path, archive: bytes, *options: str) -> str:
     return answer.stdout.decode()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.dictionaries(_NAMES, st.binary(max_size=300), max_size=6))
 def test_gnu_cpio_unpacks_what_was_written(files: dict[str, bytes]) -> None:
     import tempfile

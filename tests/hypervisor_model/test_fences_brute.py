@@ -161,7 +161,7 @@ class Checked(Player):
         self.asked[expected, today[0] < 0] += 1
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 2**32 - 1))
 @example(62916039)  # sinval.vma comes into force behind a fence of the ASID
 @example(1000470)  # a space is fenced while it is not loaded, and loaded again
@@ -171,7 +171,7 @@ def test_checker_finds_what_the_definition_finds(seed: int) -> None:
     Checked(seed).play(60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**32 - 1),
     st.builds(

@@ -326,7 +326,7 @@ def checked(kernel: Kernel) -> FenceChecker:
     return checker
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_a_careful_kernel_is_never_reported(seed: int) -> None:
     kernel = Kernel(seed)

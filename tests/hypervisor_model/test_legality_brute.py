@@ -196,7 +196,7 @@ class Player:
                 self.ask(hart)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1))
 # A hart loads the space again that it has, before a remote fence which may have come earlier.
 @example(473038)
@@ -206,7 +206,7 @@ def test_tracker_judges_as_the_definition_does(seed: int) -> None:
     Player(seed).play(60)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.integers(0, 2**32 - 1),
     st.builds(

@@ -187,7 +187,7 @@ G_FENCES = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(st.one_of(FILLS, FILLS, VS_FENCES, G_FENCES), min_size=8, max_size=40),
     st.booleans(),
@@ -267,7 +267,7 @@ def test_fills_and_fences_equal_the_naive_model(actions: list[Any], superpages: 
         assert (tlb.population >= 0).all()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.integers(0, 2**32),
     MODES,
@@ -650,7 +650,7 @@ EXITS = st.tuples(st.just("exit"), st.just(0), st.just(R))
 FENCED = st.tuples(st.sampled_from(("fence", "fence va")), PAGES_USED, st.just(R))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.lists(st.one_of(USES, USES, USES, USES, EXITS, FENCED), min_size=20, max_size=120),
     st.sampled_from(((4, False), (1, True))),

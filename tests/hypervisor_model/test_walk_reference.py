@@ -32,9 +32,7 @@ STATUSES = st.builds(
     g_pbmte=st.booleans(),
     ram_only=st.just(True),
 )
-COMMON = settings(
-    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+COMMON = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def reference_hart(

@@ -204,7 +204,7 @@ class Both:
 _EXEC = ("exec", 0, b"a")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @example([_EXEC, _EXEC, _EXEC, ("exec", 0, b"b")])  # it comes back to a root
 @given(actions)
 def test_each_address_space_has_the_process_that_owns_it(

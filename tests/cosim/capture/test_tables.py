@@ -351,7 +351,7 @@ _store = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(_store, max_size=40))
 def test_live_pages_are_the_reachable_ones(stores: list[tuple[int, int, int, int]]) -> None:
     """With one root, always loaded, liveness is reachability; and the events tell all of it."""

@@ -105,7 +105,7 @@ def test_an_image_without_types() -> None:
     assert btf.find(sample().image()[:-1]) is None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data())
 def test_damage_is_no_traceback(data: st.DataObject) -> None:
     image = bytearray(sample().image())

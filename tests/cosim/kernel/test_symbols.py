@@ -100,7 +100,7 @@ def made(count: int, seed: int) -> list[tuple[int, str]]:
     return sorted(entries, key=lambda entry: entry[0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     count=st.integers(257, 1500) | st.sampled_from([257, 511, 512, 513, 1024]),
     seed=st.integers(0, 1 << 30),

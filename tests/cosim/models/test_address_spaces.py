@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.capture.processes import Process
@@ -40,7 +40,6 @@ def naive(batch: EventBatch, harts: int) -> list[tuple[int, int]]:
     return found
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(0, 60),

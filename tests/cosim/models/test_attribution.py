@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.models import attribution
@@ -95,7 +95,6 @@ KEYS = {
 }
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(0, 200),
@@ -113,7 +112,6 @@ def test_every_count_has_its_cause(seed: int, count: int, cuts: list[int], pendi
         assert counted(rows, KEYS[group]) == wanted[group], group
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_the_rest_is_added_up(seed: int, most: int) -> None:
     batch, taken = events(seed, 200)

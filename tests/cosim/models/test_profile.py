@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.models.attribution import USER
@@ -60,7 +60,6 @@ def lookup(address: int) -> str:
     return f"f{offset // 64}" + (f"+0x{offset % 64:x}" if offset % 64 else "")
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 400),

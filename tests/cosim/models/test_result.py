@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -34,7 +34,6 @@ from tests.cosim.streams import ORIGIN, batches, result_document
 SAMPLED = (Kind.ACCESS, Kind.SATP_WRITE, Kind.ENVCFG_WRITE)
 
 
-@settings(deadline=None)
 @given(st.lists(batches, max_size=4))
 def test_counts_are_those_of_counting_by_hand(parts: list[EventBatch]) -> None:
     counter = EventCounter(harts=2)
@@ -113,7 +112,6 @@ words = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(words, words, st.sampled_from(["all", "partial", "none"]), st.booleans())
 def test_what_a_source_says_survives_json(
     guest: dict[str, Any], region: dict[str, Any], accesses: Any, flag: bool

@@ -30,7 +30,7 @@ def at(ranges: list[Range], va: int) -> tuple[object, ...] | None:
     return None
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), st.sampled_from((8, 9, 10)), MODES | st.none())
 def test_each_address_is_told_if_and_only_if_it_changed(
     seed: int, mode: int, g_mode: int | None

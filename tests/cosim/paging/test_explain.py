@@ -36,7 +36,7 @@ FINE = 0xCF
 SV39 = 8 << 60
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 2**32), MODES, MODES | st.none(), st.lists(STATUSES, min_size=3, max_size=5))
 def test_it_is_the_walk_of_the_models_with_a_reason(
     seed: int, mode: int, g_mode: int | None, statuses: list[Status]

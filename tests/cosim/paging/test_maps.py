@@ -26,7 +26,7 @@ from hypervisor_model.mmu import Status
 from tests.cosim.paging.random_spaces import BASE, SIZE, Guest
 
 MODES = st.sampled_from((0, 8, 9, 10))
-SETTINGS = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+SETTINGS = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 NEEDS = {"load": pte.R, "store": pte.W, "fetch": pte.X}
 FINE = 0xCF
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.errors import RunFileError, UsageError
@@ -446,7 +446,6 @@ def test_lines_of_keys(path: toml_lines.Place, line: int) -> None:
     assert toml_lines.find(TOML, path) == line
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["x", "# c", "", "s", "a"]), max_size=12))
 def test_lines_of_keys_in_any_layout(parts: list[str]) -> None:
     """Statements of one, three and two lines between comments and blank lines."""

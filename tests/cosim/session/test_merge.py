@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cosim.session import merge as merge_module
@@ -86,7 +86,6 @@ def cut(batch: EventBatch, cuts: list[int]) -> list[EventBatch]:
 CUTS = st.lists(st.integers(0, 40), max_size=4)
 
 
-@settings(deadline=None)
 @given(streams(), CUTS)
 def test_equal_streams_come_out_as_the_plugins(stream: EventBatch, cuts: list[int]) -> None:
     merge, out = run(stream, cut(as_gdb(stream), cuts))
@@ -101,7 +100,6 @@ def test_equal_streams_come_out_as_the_plugins(stream: EventBatch, cuts: list[in
     }
 
 
-@settings(deadline=None)
 @given(streams(), CUTS, st.data())
 def test_samples_stand_before_the_next_common_event(
     stream: EventBatch, cuts: list[int], data: st.DataObject
@@ -125,7 +123,6 @@ def test_samples_stand_before_the_next_common_event(
         assert len(following) == len(expected) and (following == expected).all()
 
 
-@settings(deadline=None)
 @given(streams(), CUTS, st.data())
 def test_what_comes_ahead_changes_nothing(
     stream: EventBatch, cuts: list[int], data: st.DataObject
@@ -152,7 +149,6 @@ def test_what_comes_ahead_changes_nothing(
     assert (joined(out) == expected).all() and len(joined(out)) == len(expected)
 
 
-@settings(deadline=None)
 @given(streams(1), CUTS, st.data())
 def test_a_changed_field_is_a_difference(
     stream: EventBatch, cuts: list[int], data: st.DataObject
@@ -177,7 +173,6 @@ def test_a_changed_field_is_a_difference(
     assert (out == stream).all() and len(out) == len(stream)
 
 
-@settings(deadline=None)
 @given(streams(1), CUTS, st.data())
 def test_a_missing_event_is_a_difference(
     stream: EventBatch, cuts: list[int], data: st.DataObject
@@ -191,7 +186,6 @@ def test_a_missing_event_is_a_difference(
     assert (out == stream).all() and len(out) == len(stream)
 
 
-@settings(deadline=None)
 @given(streams(), CUTS, st.data())
 def test_a_further_event_is_a_difference(
     stream: EventBatch, cuts: list[int], data: st.DataObject
@@ -207,7 +201,6 @@ def test_a_further_event_is_a_difference(
     assert (out == stream).all() and len(out) == len(stream)
 
 
-@settings(deadline=None)
 @given(streams(), CUTS, st.data())
 def test_what_gdb_does_not_reach_is_the_plugins_alone(
     stream: EventBatch, cuts: list[int], data: st.DataObject

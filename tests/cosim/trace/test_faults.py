@@ -58,7 +58,7 @@ def read_prefix(folder: Path) -> tuple[EventBatch, bool]:
     return np.concatenate(parts), trace.ending.complete
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damage_anywhere_is_found(whole: tuple[Path, EventBatch], data: st.DataObject) -> None:
     original, batch = whole

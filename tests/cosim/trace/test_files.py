@@ -33,7 +33,7 @@ def read_all(trace: TraceReader) -> EventBatch:
     return np.concatenate(parts) if parts else empty(0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(batches, max_size=5), st.integers(20, 90))
 def test_round_trip_is_lossless(parts: list[EventBatch], segment_events: int) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TracePacket, TrackEvent
 
@@ -151,7 +151,6 @@ def slices(read: ReadBack) -> dict[str, list[tuple[int, int, str]]]:
     return found
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 120),
@@ -219,7 +218,6 @@ def test_what_happened_is_on_its_track(seed: int, count: int, step: int, cuts: l
     assert not +edges and not -edges
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 10_000),
     st.integers(1, 120),

@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("native")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     nodes=st.integers(4, 30),
     arcs=st.integers(1, 150),
@@ -52,7 +52,7 @@ def test_mcf_like_finds_the_minimum(
     assert said.startswith(f"flow {flow} cost {cost} checksum ")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(side=st.integers(2, 25), searches=st.integers(1, 6), seed=st.integers(0, (1 << 31) - 1))
 def test_astar_like_finds_the_shortest_paths(
     folder: Path, side: int, searches: int, seed: int

@@ -262,7 +262,7 @@ def test_memory_types_pass_through_where_the_machine_has_them() -> None:
             assert policies.make(name, machine).feed(guest.batch())[-1] == answer, name
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 400), max_size=6))
 def test_batches_of_any_size_give_equal_results(seed: int, cuts: list[int]) -> None:
     batch = busy_guest(seed)
@@ -278,7 +278,7 @@ def test_batches_of_any_size_give_equal_results(seed: int, cuts: list[int]) -> N
             assert parts.result().to_json() == whole.result().to_json()
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(st.integers(0, 10_000))
 def test_the_exits_and_misses_of_each_event_are_told(seed: int) -> None:
     """Against a model that gets one event at a time, and its totals after each."""

@@ -89,7 +89,7 @@ def outcome(spec: str, machine: MachineModel, batch: EventBatch) -> dict[str, An
 
 
 @pytest.mark.parametrize("spec", policies.POLICIES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), harts=st.sampled_from((2, 4, 8)))
 def test_a_remote_fence_is_the_fences_of_the_harts_that_it_names(
     spec: str, seed: int, harts: int

@@ -116,7 +116,7 @@ def counted(policy: Policy) -> object:
     return policy.result().to_json()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_policies_answer_legally(seed: int) -> None:
     PolicyPlayer(seed).play(80)

@@ -90,7 +90,7 @@ def test_every_compressed_word_is_decoded_as_in_python(library: ctypes.CDLL) -> 
             check_word(library, word)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_every_row_of_the_encodings_is_decoded_as_in_python(
     library: ctypes.CDLL, data: st.DataObject
@@ -100,7 +100,7 @@ def test_every_row_of_the_encodings_is_decoded_as_in_python(
     check_word(library, row.match | (free & ~row.mask))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(word=st.integers(0, (1 << 30) - 1))
 def test_any_word_is_decoded_as_in_python(library: ctypes.CDLL, word: int) -> None:
     word = word << 2 | 3
@@ -254,7 +254,7 @@ def stores(draw: st.DrawFn) -> tuple[list[tuple[int, bytes]], PteOp]:
     return [(where & -8, value)], draw(st.sampled_from([PteOp.STORE, PteOp.AMO, PteOp.SC]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_tables_in_c_and_in_python_write_the_same_events(
     library: ctypes.CDLL, data: st.DataObject

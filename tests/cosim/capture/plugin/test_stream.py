@@ -79,14 +79,14 @@ def test_a_whole_stream() -> None:
     assert reader.summary == Summary(True, False, 5, 1000, 3, 1536, 0, 0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(length=st.integers(0, len(WHOLE) - 1))
 def test_a_cut_stream_says_so_wherever_it_is_cut(length: int) -> None:
     with pytest.raises(MachineError, match="cut"):
         read(WHOLE[:length])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(bit=st.integers(0, 8 * len(WHOLE) - 1))
 def test_a_flipped_bit_is_found_wherever_it_is(bit: int) -> None:
     data = bytearray(WHOLE)

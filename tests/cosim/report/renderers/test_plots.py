@@ -71,7 +71,7 @@ def between(ticks: dict[float, float], value: float, log: bool = False) -> float
     return ticks[low] + share * (ticks[high] - ticks[low])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(counts, min_size=1, max_size=20))
 def test_ticks_are_round_even_and_around_the_values(values: list[float]) -> None:
     root = draw(Bars("", Axis("n"), (Group("", {"lsp": Bar(max(values))}),)))
@@ -123,7 +123,7 @@ points = st.dictionaries(st.integers(0, 1000), counts | st.none(), min_size=1, m
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(points, min_size=1, max_size=4), st.sampled_from([WIDE, NARROW]))
 def test_every_known_point_has_one_marker_in_its_place(
     curves: list[tuple[tuple[float, float | None], ...]], width: int
@@ -183,7 +183,7 @@ def test_powers_of_two_are_evenly_apart() -> None:
         assert place(mark)[0] == pytest.approx(wanted, abs=0.02)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.floats(1e-6, 1e12), min_size=1, max_size=9))
 def test_logarithmic_ticks_are_round_and_around_the_values(values: list[float]) -> None:
     bars = {f"s{number}": Bar(value) for number, value in enumerate(values)}
