@@ -42,7 +42,7 @@ from cosim.models import model_options
 from hypervisor_model import precompile
 names = ["native", "legality", "nested"]
 cold = [precompile._is_cold(name) for name in names]
-model_options._compile_side_by_side(["native"])
+model_options.compile_missing(["native"])
 print(cold, [precompile._is_cold(name) for name in names])
 """
 
