@@ -462,7 +462,8 @@ def _ticks(
     if not log:
         known = [0.0, *known]
         low, high = min(known), max(known)
-        if high - low < 1e-300:
+        # matplotlib takes numbers below 1e-287 for 0, and then has ticks of both signs.
+        if high - low < 1e-280:
             high = low + max(1.0, abs(low) / 1000)
         whole = all(value == int(value) for value in known)
         linear = MaxNLocator(about, steps=[1, 2, 5, 10], integer=whole, min_n_ticks=1)

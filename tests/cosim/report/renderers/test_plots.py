@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cosim.report import number_text, plot_tables, renderers
@@ -73,6 +73,8 @@ def between(ticks: dict[float, float], value: float, log: bool = False) -> float
 
 @settings(max_examples=40)
 @given(st.lists(counts, min_size=1, max_size=20))
+@example([1e-300])
+@example([1e-285])
 def test_ticks_are_round_even_and_around_the_values(values: list[float]) -> None:
     root = draw(Bars("", Axis("n"), (Group("", {"lsp": Bar(max(values))}),)))
     ticks = [float(x.attrib["data-value"]) for x in root.iter() if x.get("data-axis") == "x"]
