@@ -41,7 +41,7 @@ def do_runs(
     :param trace: every run keeps its events.
     :param offline: a run fails if its guest has to be made first.
     :param jobs: how many runs are done at a time.
-    :param work_off: does the runs; None: sessions in processes do.
+    :param work_off: does the runs; None: sessions do.
     :raises RunFileError: when the file is malformed; then nothing was started.
     """
     work_off = work_off or at_a_time(jobs, partial(one_run.document, offline=offline))

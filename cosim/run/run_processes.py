@@ -58,7 +58,7 @@ def _work_off(
     children: list[_Child] = []
     ended = 0
     with contextlib.ExitStack() as stack:
-        bar = _Bar(stack.enter_context(_progress()), count)
+        bar = _Bar(stack.enter_context(output.progress("runs", seconds=True)), count)
         stack.callback(_end, children)
         while True:
             busy = [child for child in children if child.task is not None]
@@ -94,10 +94,6 @@ def _end(children: list[_Child]) -> None:
             child.tell_to_end()
         for child in children:
             child.await_end()
-
-
-def _progress() -> contextlib.AbstractContextManager[output.Step]:
-    return output.progress("runs", seconds=True)
 
 
 class _Bar:
