@@ -7,16 +7,8 @@ number with the same bits, so shifts right of a virtual address sign-extend for 
 never promotes a uint64/int64 mix to float.  Mask after every right shift of an entry.
 :func:`signed` and :func:`unsigned` convert at the border to Python integers.
 
-Kernels allocate nothing, so they are compiled without numba's reference counting (``_nrt``), which
-would otherwise count every array of a state up and down at every call: a fifth of the speed.
-
 They hold no lock of the interpreter while they run, so independent models run side by side in
 threads.
-
-*Compile time.*  numba would optimise each function, and make machine code of it, once alone and
-then again inside every function that calls it.  Here a function that only kernels call
-(:func:`inner`) is left as it is; LLVM sees it once, inside the kernel that Python calls.  This
-halves the time.
 
 *Cache.*  Only what Python calls is cached on disk.  numba notices when the source of a cached
 function changes, but not when a function that it calls does.  So each module's compiled code lies
@@ -29,6 +21,9 @@ one is never found.  These folders are in the first of these places that can be 
 4. ``lsp-cosim`` in ``XDG_CACHE_HOME``, by default ``~/.cache``.
 
 If there is none, a warning says so once, and each process compiles what it needs for itself.
+
+*Start.*  Importing numba takes longer than importing all that is ours.  So it is left to the first
+call of a kernel (:mod:`hypervisor_model.compiler`), which may come while a guest already runs.
 """
 
 from __future__ import annotations
@@ -47,15 +42,16 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar, cast
 
-import numba
 import numpy as np
-from numba.core.codegen import JITCodeLibrary
-from numba.core.compiler import Compiler
-from numba.extending import typeof_impl
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LOGGER = logging.getLogger(__name__)
+_COMPILER = "hypervisor_model.compiler"
+"""The module that decides how all are compiled."""
+
+_IS_OFF = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
+"""True if kernels are to stay Python functions, for people who debug them."""
 
 _SIGN = 1 << 63
 _MASK = (1 << 64) - 1
@@ -66,7 +62,7 @@ def kernel(function: F) -> F:
 
     What Python calls is cached on disk.
     """
-    return cast(F, function if numba.config.DISABLE_JIT else _Kernel(function))
+    return cast(F, function if _IS_OFF else _Kernel(function))
 
 
 def plain(function: F) -> F:
@@ -79,7 +75,7 @@ def plain(function: F) -> F:
 
 def inner(function: F) -> F:
     """As :func:`kernel`, but callable from kernels only."""
-    return cast(F, function if numba.config.DISABLE_JIT else _inner(function))
+    return cast(F, function if _IS_OFF else _Inner(function))
 
 
 def inlined(function: F) -> F:
@@ -88,7 +84,7 @@ def inlined(function: F) -> F:
     For what the loop over events does at each of them.  A call passes all arrays of a state on the
     stack, some 200 words, which takes longer than a hit in the TLB.
     """
-    return cast(F, function if numba.config.DISABLE_JIT else _Kernel(function, is_inlined=True))
+    return cast(F, function if _IS_OFF else _Kernel(function, is_inlined=True))
 
 
 def with_globals(function: Callable[..., Any], module: str, name: str, **names: Any) -> Any:
@@ -126,112 +122,61 @@ def unsigned(value: int) -> int:
     return int(value) & _MASK
 
 
-class _Kernel:
-    """A function with two compiled forms: one that kernels call, one that Python calls.
+class _Inner:
+    """A function with the compiled form that kernels call."""
+
+    def __init__(self, function: Callable[..., Any], *, is_inlined: bool = False) -> None:
+        functools.update_wrapper(cast(Any, self), function)
+        self._function = function
+        self._is_inlined = is_inlined
+
+    @functools.cached_property
+    def inner(self) -> Any:
+        """What numba calls a dispatcher.  It compiles when it is first asked for some types."""
+        from hypervisor_model import compiler
+
+        return compiler.inner(self._function, is_inlined=self._is_inlined)
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba takes this for in a kernel."""
+        return self.inner._numba_type_
+
+
+class _Kernel(_Inner):
+    """A function that has a second form, which Python calls.
 
     Either is compiled when it is first called.
     """
 
     def __init__(self, function: Callable[..., Any], *, is_inlined: bool = False) -> None:
-        functools.update_wrapper(self, function)
-        self.inner = _inner(function, is_inlined=is_inlined)
-        self._function = function
+        super().__init__(function, is_inlined=is_inlined)
         self._outer: Any = None
 
     def __call__(self, *args: Any) -> Any:
         if self._outer is None:
-            with _FOLDER_LOCK:
+            with _LOCK:
                 # Another thread may have been faster.
-                self._outer = self._outer or _outer(self._function)
+                self._outer = self._outer or self._made()
         return self._outer(*args)
 
+    def _made(self) -> Any:
+        from hypervisor_model import compiler
 
-@typeof_impl.register(_Kernel)  # type: ignore[untyped-decorator]
-def _typeof_kernel(value: _Kernel, _context: Any) -> Any:
-    """Let numba take a kernel that a kernel calls for its inner form."""
-    return numba.types.Dispatcher(value.inner)
-
-
-class _RawLibrary(JITCodeLibrary):  # type: ignore[misc]
-    """The code of an inner function: not optimised, and no machine code is made of it."""
-
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
-        self._finalize_dynamic_globals()
-        self._finalized = True
-
-    @property
-    def codegen(self) -> Any:
-        return self
-
-    def set_env(self, _name: str, _env: Any) -> None:
-        """Take the environment of a function that Python could call: there is none."""
+        return compiler.outer(self._function, cache_folder(self._function.__module__))
 
 
-class _InnerCompiler(Compiler):  # type: ignore[misc]
-    """numba's compiler, with a library of ours for the result."""
-
-    def define_pipelines(self) -> Any:
-        state = self.state
-        state.library = _RawLibrary(state.targetctx.codegen(), state.func_id.func_qualname)
-        return super().define_pipelines()
-
-
-_FOLDER_LOCK = threading.Lock()
-_OPTIONS = {"error_model": "numpy", "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
-
-
-def _inner(function: Callable[..., Any], *, is_inlined: bool = False) -> Any:
-    # Without a value numba would take that of the function whose call compiles this one.
-    dispatcher = numba.njit(
-        no_cpython_wrapper=True,
-        pipeline_class=_InnerCompiler,
-        forceinline=is_inlined,
-        **_OPTIONS,
-    )(function)
-    return _one_version(dispatcher)
-
-
-def _outer(function: Callable[..., Any]) -> Any:
-    """Return the form that Python calls; the caller holds :data:`_FOLDER_LOCK`."""
-    folder = cache_folder(function.__module__)
-    if folder is None:
-        return numba.njit(**_OPTIONS)(function)
-    user = numba.config.CACHE_DIR
-    # numba picks the folder when it wraps the function, not when it compiles it.
-    numba.config.CACHE_DIR = str(folder)
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    finally:
-        numba.config.CACHE_DIR = user
-
-
-def _one_version(dispatcher: Any) -> Any:
-    """Let kernels that call ``dispatcher`` share one version of it.
-
-    numba would compile one for each combination of constants in the calls, which doubles the time
-    to compile this package; after inlining LLVM knows the constants anyway.
-    """
-    resolve = dispatcher.get_call_template
-
-    def get_call_template(args: Any, kws: dict[str, Any]) -> Any:
-        plain = {name: numba.types.unliteral(kind) for name, kind in kws.items()}
-        return resolve([numba.types.unliteral(kind) for kind in args], plain)
-
-    dispatcher.get_call_template = get_call_template
-    return dispatcher
+_LOCK = threading.Lock()
 
 
 @functools.cache
 def cache_folder(module: str) -> Path | None:
     """Return the folder for the compiled code of a module; None if nothing is compiled, or kept."""
-    base = None if numba.config.DISABLE_JIT else _cache_base()
+    base = None if _IS_OFF else _cache_base()
     if base is None:
         return None
     family = base / "kernels" / module
-    folder = family / _stamp(module)
+    folder = family / f"{_stamp(module)}{_stamp(_COMPILER)}"
     if not folder.is_dir():
         # What older sources left; another process that still uses it compiles again.
         shutil.rmtree(family, ignore_errors=True)
@@ -253,8 +198,8 @@ def _cache_base() -> Path | None:
 
 
 def _places() -> Iterator[Path]:
-    if numba.config.CACHE_DIR:
-        yield Path(numba.config.CACHE_DIR)
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(os.environ["NUMBA_CACHE_DIR"])
     yield Path(__file__).parent / "__pycache__"
     if os.environ.get("COSIM_CACHE"):
         yield Path(os.environ["COSIM_CACHE"])

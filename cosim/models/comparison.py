@@ -8,6 +8,7 @@ answers are kept with today's walk and the path by which the answer once was tru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,13 @@ class Comparison:
     ) -> None:
         self._machine = machine
         self._policies = tuple(policies)
-        self._tracker = LegalityTracker(machine, (REFERENCE, *policies), Limits(findings=kept))
+        self._kept = kept
+
+    @cached_property
+    def _tracker(self) -> LegalityTracker:
+        # Made for the first batch: to load its kernels takes time, in which a guest can run.
+        parties = (REFERENCE, *self._policies)
+        return LegalityTracker(self._machine, parties, Limits(findings=self._kept))
 
     def feed(self, batch: EventBatch | OwnEvents, answers: Mapping[str, NDArray[np.int64]]) -> None:
         """Judge ``batch``, which follows the one before; ``answers`` are what each policy's

@@ -126,7 +126,9 @@ def capture(spec: RunSpec, folder: Path, trace: Path | Location, watchers: Watch
     """
     plan = resolve(spec)
     only_counts = Pipeline(origin(plan), {})
-    return execute(plan, folder, only_counts, trace=trace, watchers=watchers)
+    # The first batch loads what judges it, beside the guest.
+    with _memory_for(plan):
+        return execute(plan, folder, only_counts, trace=trace, watchers=watchers)
 
 
 @contextmanager

@@ -226,3 +226,17 @@ def test_nobody_reads(
     assert ended.returncode in statuses, ended
     assert "Broken" not in f"{ended.stdout}{ended.stderr}"
     assert "Traceback" not in f"{ended.stdout}{ended.stderr}"
+
+
+def test_nothing_waits_for_numba_before_a_kernel_is_called() -> None:
+    """A guest that is captured runs by then.  Only gdb can import its part of ours."""
+    program = (
+        "import cosim, guest, hypervisor_model, importlib, pkgutil, sys\n"
+        "for package in (hypervisor_model, guest, cosim):\n"
+        "    for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):\n"
+        "        if module.name not in sys.argv:\n"
+        "            importlib.import_module(module.name)\n"
+        "            assert 'numba' not in sys.modules, module.name\n"
+    )
+    words = ["hypervisor_model.compiler", "cosim.debug.gdb_part"]
+    subprocess.run([sys.executable, "-c", program, *words], check=True, timeout=120)

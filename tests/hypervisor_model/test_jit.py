@@ -88,6 +88,14 @@ def test_a_place_that_cannot_be_written_to_is_passed_over(installed: Installed) 
     assert installed.compiled() == {place / "kernels"}
 
 
+def test_what_only_compiling_needs_is_not_loaded_with_code_that_was_kept() -> None:
+    program = f"{PROGRAM}import sys\nprint('numba.np.npyimpl' in sys.modules)\n"
+    words = [sys.executable, "-c", program]
+    # The first one compiles what an earlier run of the tests has not.
+    said = [subprocess.check_output(words, text=True, timeout=300) for _ in range(2)]
+    assert said[1] == "7 13\nFalse\n"
+
+
 @jit.inner
 def _thrice(value: int) -> int:
     return 3 * value
@@ -106,9 +114,9 @@ def _sixfold(value: int) -> int:
 def test_inlined_code_must_become_part_of_its_callers_and_only_that() -> None:
     assert (_twice(4), _sixfold(4)) == (8, 24)
     # What a function calls does not take this over from it.
-    compiled: list[tuple[Any, bool]] = [(cast(Any, _twice).inner, True), (_thrice, False)]
-    for function, is_inlined in compiled:
+    for function, is_inlined in ((_twice, True), (_thrice, False)):
+        inner = cast(Any, function).inner
         # Its caller may come from an earlier run of the tests.
-        function.compile("int64(int64)")
-        (code,) = function.inspect_llvm().values()
+        inner.compile("int64(int64)")
+        (code,) = inner.inspect_llvm().values()
         assert ("alwaysinline" in code) == is_inlined, function.__name__

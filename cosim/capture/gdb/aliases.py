@@ -10,7 +10,7 @@ from hypervisor_model.isa import pte
 from hypervisor_model.jit import plain
 
 _is_leaf, _target = plain(pte.is_leaf), plain(pte.target)
-_LEVEL_BITS = tuple(int(pte.level_bits(level)) for level in range(5))
+_LEVEL_BITS = tuple(map(plain(pte.level_bits), range(5)))
 
 
 class Aliases:
