@@ -8,8 +8,11 @@ from one run, and those that are compared are measured in turns:
 
 - ``overhead``: tasks done by a sweep (Dask's scheduler, workers, files of results) against the same
   replays in as many plain processes, with 1 and with 2 workers.  Starting the processes does not
-  count.  ``processor_ratio`` compares the processor time of all processes, so it holds on a busy
-  machine; ``wall_ratio`` needs a quiet one.  Both are medians over the rounds;
+  count.  ``beside_replays`` is the processor time of the sweep's processes that is not in their
+  replays, over that in them.  It compares one process with itself, so that other work on the
+  machine hardly changes it.  ``processor_ratio`` compares the processor time of the sweep with that
+  of the bare replays, and ``wall_ratio`` their wall times.  Both need a quiet machine.  All are
+  medians over the rounds;
 - ``idle``: the part of a processor that Dask takes in the command and in each worker while no task
   runs;
 - ``empty``: tasks that do nothing, with 2 workers.  The command holds the plan, the client and the
@@ -40,7 +43,7 @@ from typing import Any, NamedTuple
 from bench_replay import synthetic
 
 from cosim.output import note
-from cosim.sweep import result_files
+from cosim.sweep import result_files, worker
 from cosim.sweep.cluster import Wish, opened
 from cosim.sweep.engine import work_off
 from cosim.sweep.feeding import feed
@@ -64,6 +67,31 @@ class Spent(NamedTuple):
     processor: float
     """Seconds of all processes."""
     wall: float
+    replays: float | None = None
+    """Of the processor seconds, those in replays; None for empty tasks."""
+
+
+class Watched:
+    """Takes the place of a worker's ``feed``, and adds up the processor time in it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self, *arguments: Any) -> Any:
+        # Reading has no threads there, so all of a replay is in this one.
+        started = time.thread_time()
+        try:
+            return feed(*arguments)
+        finally:
+            self.seconds += time.thread_time() - started
+
+
+def _watch() -> None:
+    vars(worker)["feed"] = Watched()
+
+
+def _in_replays() -> float:
+    return float(vars(worker)["feed"].seconds)
 
 
 def plan(folder: Path, trace: Path, tasks: int, models: Sequence[str]) -> tuple[Task, ...]:
@@ -118,6 +146,7 @@ def swept(
         if run is None:
             # Loads what a worker needs, as the bare replays do.
             cluster.client.run(run_task, tasks[0])
+            cluster.client.run(_watch)
         there = sum(cluster.client.run(time.process_time).values())
         wall, processor = time.monotonic(), time.process_time()
         for finished in work_off(cluster, tasks, run or run_task):
@@ -126,7 +155,8 @@ def swept(
         elapsed = time.monotonic() - wall
         own = time.process_time() - processor
         there = sum(cluster.client.run(time.process_time).values()) - there
-    return Spent(own + there, elapsed), own
+        replays = None if run else sum(cluster.client.run(_in_replays).values())
+    return Spent(own + there, elapsed, replays), own
 
 
 def overhead(folder: Path, tasks: Sequence[Task], workers: int, rounds: int) -> dict[str, Any]:
@@ -137,6 +167,7 @@ def overhead(folder: Path, tasks: Sequence[Task], workers: int, rounds: int) -> 
         pairs.append((alone, swept(tasks, workers, folder, None)[0]))
     processor = [sweep.processor / alone.processor for alone, sweep in pairs]
     wall = [sweep.wall / alone.wall for alone, sweep in pairs]
+    beside = [sweep.processor / sweep.replays - 1 for _, sweep in pairs if sweep.replays]
     each = [(sweep.processor - alone.processor) / len(tasks) for alone, sweep in pairs]
     seconds = median(alone.processor for alone, _ in pairs)
     return {
@@ -144,6 +175,8 @@ def overhead(folder: Path, tasks: Sequence[Task], workers: int, rounds: int) -> 
         "tasks": len(tasks),
         "replay_seconds_per_task": seconds / len(tasks),
         "model_events_per_second": sum(task.work for task in tasks) / seconds,
+        "beside_replays": median(beside),
+        "beside_replays_rounds": beside,
         "processor_ratio": median(processor),
         "processor_ratios": processor,
         "wall_ratio": median(wall),
@@ -263,8 +296,9 @@ def show(figures: dict[str, Any]) -> None:
     for one in figures["overhead"]:
         print(
             f"{one['workers']} workers, {one['tasks']} tasks of "
-            f"{one['replay_seconds_per_task']:.2f} s: {one['processor_ratio']:.3f} x the processor "
-            f"time of the replays, {one['wall_ratio']:.3f} x the wall time, "
+            f"{one['replay_seconds_per_task']:.2f} s: {one['beside_replays']:.1%} of the processor "
+            f"time in replays beside them; {one['processor_ratio']:.3f} x the processor time of "
+            f"bare replays, {one['wall_ratio']:.3f} x the wall time, "
             f"{one['overhead_seconds_per_task'] * 1000:.1f} ms each"
         )
     shares = figures["idle"]
