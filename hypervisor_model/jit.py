@@ -23,7 +23,7 @@ one is never found.  These folders are in the first of these places that can be 
 If there is none, a warning says so once, and each process compiles what it needs for itself.
 
 *Start.*  Importing numba takes longer than importing all that is ours.  So it is left to the first
-call of a kernel (:mod:`hypervisor_model.compiler`), which may come while a guest already runs.
+call of a kernel (:mod:`hypervisor_model.compiled_forms`), which may come while a guest runs.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ import numpy as np
 F = TypeVar("F", bound=Callable[..., Any])
 
 _LOGGER = logging.getLogger(__name__)
-_COMPILER = "hypervisor_model.compiler"
+_FORMS = "hypervisor_model.compiled_forms"
 """The module that decides how all are compiled."""
 
 _IS_OFF = os.environ.get("NUMBA_DISABLE_JIT", "0") != "0"
@@ -133,9 +133,9 @@ class _Inner:
     @functools.cached_property
     def inner(self) -> Any:
         """What numba calls a dispatcher.  It compiles when it is first asked for some types."""
-        from hypervisor_model import compiler
+        from hypervisor_model import compiled_forms
 
-        return compiler.inner(self._function, is_inlined=self._is_inlined)
+        return compiled_forms.inner(self._function, is_inlined=self._is_inlined)
 
     @property
     def _numba_type_(self) -> Any:
@@ -161,9 +161,9 @@ class _Kernel(_Inner):
         return self._outer(*args)
 
     def _made(self) -> Any:
-        from hypervisor_model import compiler
+        from hypervisor_model import compiled_forms
 
-        return compiler.outer(self._function, cache_folder(self._function.__module__))
+        return compiled_forms.outer(self._function, cache_folder(self._function.__module__))
 
 
 _LOCK = threading.Lock()
@@ -176,7 +176,7 @@ def cache_folder(module: str) -> Path | None:
     if base is None:
         return None
     family = base / "kernels" / module
-    folder = family / f"{_stamp(module)}{_stamp(_COMPILER)}"
+    folder = family / f"{_stamp(module)}{_stamp(_FORMS)}"
     if not folder.is_dir():
         # What older sources left; another process that still uses it compiles again.
         shutil.rmtree(family, ignore_errors=True)

@@ -238,5 +238,5 @@ def test_nothing_waits_for_numba_before_a_kernel_is_called() -> None:
         "            importlib.import_module(module.name)\n"
         "            assert 'numba' not in sys.modules, module.name\n"
     )
-    words = ["hypervisor_model.compiler", "cosim.debug.gdb_part"]
+    words = ["hypervisor_model.compiled_forms", "cosim.debug.gdb_part"]
     subprocess.run([sys.executable, "-c", program, *words], check=True, timeout=120)
