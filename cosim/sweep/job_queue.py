@@ -146,6 +146,7 @@ class JobQueue:
     :param count: how many workers are wanted.
     :param folder: of the sweep, which all machines share.
     :param note: writes a line for the user.
+    :raises UsageError: when the path of a folder that jobs need has a space.
     :raises ClusterError: when the scheduler for them cannot start.
     """
 
@@ -182,6 +183,12 @@ class JobQueue:
             "job_script_prologue": prologue + list(table.get("job_script_prologue", ())),
             "job_cls": _telling(cluster.job_cls),
         }
+        for key in ("log_directory", "shared_temp_directory"):
+            if re.search(r"\s", given[key]):
+                raise UsageError(
+                    f"[cluster]: {given[key]!r} has a space, which a job's script cannot have; "
+                    f"name another folder with {key if key in table else '-o'}"
+                )
         self.logs = given["log_directory"]
         """The folder of the jobs' logs."""
         import dask

@@ -257,6 +257,14 @@ def test_why_lsf_refuses_a_job_is_kept(commands: Path) -> None:
     assert before <= job.submitted <= time.monotonic()
 
 
+def test_a_folder_that_the_script_of_a_job_cannot_name_is_refused(tmp_path: Path) -> None:
+    table = {"memory": "1GB"}
+    with pytest.raises(UsageError, match=r"a b/jobs' has a space, .* with -o$"):
+        JobQueue("slurm", table, 1, tmp_path / "a b", print)
+    with pytest.raises(UsageError, match=r"'/c d' has a space, .* with log_directory$"):
+        JobQueue("slurm", table | {"log_directory": "/c d"}, 1, tmp_path, print)
+
+
 @pytest.mark.parametrize("log", ["dask-worker-1.err", "dask-worker.o1"])
 def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
     log: str, jobs: Jobs, tmp_path: Path
