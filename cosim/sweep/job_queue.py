@@ -336,8 +336,9 @@ def _telling(job: Any) -> Any:
 def _last_words(folder: Path) -> str:
     """Return the last line of the newest log that has one, for a message."""
     try:
-        # SGE writes one log for each job, whose name has no "err".
-        logs = sorted(folder.iterdir(), key=lambda log: log.stat().st_mtime, reverse=True)
+        # SGE writes one log for each job, whose name has no "err".  LSF ends .out with a report.
+        logs = [log for log in folder.iterdir() if log.suffix != ".out"]
+        logs.sort(key=lambda log: log.stat().st_mtime, reverse=True)
         for log in logs[:6]:
             lines = log.read_text(errors="replace").split("\n")
             said = [line.strip() for line in lines if line.strip()]

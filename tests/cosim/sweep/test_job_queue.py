@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import time
@@ -272,6 +273,10 @@ def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
     queue = queue_of(jobs, tmp_path, 2, [])
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / log).write_text("first\nbash: /no/python: not found\n\n")
+    # LSF's word comes last.
+    report = tmp_path / "logs/dask-worker-1.out"
+    report.write_text("Read file <dask-worker-1.err> for stderr output of this job.\n")
+    os.utime(report, (time.time() + 60,) * 2)
     listed(tmp_path)
     for finished in range(20):
         queue.renew(finished)
