@@ -2,17 +2,19 @@
 
 The library submits jobs and ends them.  It does not say why a job was refused, and does not see
 that a job has ended which never had a worker.  This module does: what a command of the batch system
-says is kept, and for SLURM and SGE the queue is looked at.  A job that has ended is replaced by a
-new one, so a sweep may last longer than its jobs.
+says is kept, and the queue is looked at.  A job that has ended is replaced by a new one, so a sweep
+may last longer than its jobs.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 import pwd
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,8 +62,17 @@ WORKER_ENVIRONMENT: Mapping[str, int] = {
 to get it again, page by page, takes a tenth of a task's time."""
 LOGS = "jobs"
 """The folder of the jobs' logs, in that of the sweep."""
-_LISTING = {"slurm": ("squeue", "--noheader", "--format=%i", "--user"), "sge": ("qstat", "-u")}
+_LISTING = {
+    "slurm": ("squeue", "--noheader", "--format=%i", "--user"),
+    "pbs": ("qselect", "-u"),
+    "lsf": ("bjobs", "-w", "-u"),
+    "sge": ("qstat", "-u"),
+}
 """What lists a user's jobs that wait or run, but for the name of the user."""
+_NO_JOB = "No unfinished job"
+"""What LSF says if there are no such jobs; its command fails then."""
+_LATE = {"lsf": 30.0}
+"""Seconds in which the listing may lack a new job.  LSF may show what was there 10 s ago."""
 _LOOK = 5.0
 """Seconds between two looks at the queue."""
 _IN_VAIN = 3
@@ -135,6 +146,7 @@ class JobQueue:
     :param count: how many workers are wanted.
     :param folder: of the sweep, which all machines share.
     :param note: writes a line for the user.
+    :raises UsageError: when the path of a folder that jobs need has a space.
     :raises ClusterError: when the scheduler for them cannot start.
     """
 
@@ -171,13 +183,18 @@ class JobQueue:
             "job_script_prologue": prologue + list(table.get("job_script_prologue", ())),
             "job_cls": _telling(cluster.job_cls),
         }
+        for key in ("log_directory", "shared_temp_directory"):
+            if re.search(r"\s", given[key]):
+                raise UsageError(
+                    f"[cluster]: {given[key]!r} has a space, which a job's script cannot have; "
+                    f"name another folder with {key if key in table else '-o'}"
+                )
         self.logs = given["log_directory"]
         """The folder of the jobs' logs."""
-        if kind in _LISTING:
-            import dask
+        import dask
 
-            # The library would end the new job with the same name.
-            dask.config.set({"distributed.deploy.lost-worker-timeout": "10000 days"})
+        # The library would end the new job with the same name.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10000 days"})
         self.tasks: int = count * max(1, given["cores"] // given["processes"])
         """How many tasks all workers do at a time."""
         try:
@@ -256,27 +273,35 @@ class JobQueue:
 
     def _ended_jobs(self, jobs: Mapping[str, Any]) -> list[str]:
         """Return which of ``jobs`` have ended, as far as that is known."""
-        if self._kind not in _LISTING or not jobs:
+        if not jobs:
             return []
         try:
             words = [*_LISTING[self._kind], pwd.getpwuid(os.getuid()).pw_name]
             asked = subprocess.run(words, capture_output=True, text=True, timeout=30)
         except (KeyError, OSError, subprocess.TimeoutExpired):
             return []
-        if asked.returncode != 0:
+        if asked.returncode != 0 and _NO_JOB not in asked.stderr:
             return []
         there = _listed(self._kind, asked.stdout)
-        return [name for name, job in jobs.items() if job.job_id and job.job_id not in there]
+        before = time.monotonic() - _LATE.get(self._kind, 0.0)
+        return [
+            name
+            for name, job in jobs.items()
+            if job.job_id and job.job_id not in there and job.submitted <= before
+        ]
 
 
 def _listed(kind: str, text: str) -> set[str]:
     """Return the numbers of the jobs that a listing has, but for jobs that will never run."""
-    if kind == "slurm":
-        return set(text.split())
-    # The fields are number, priority, name, user, state ...; two lines above the jobs are none.
-    # A job in state E waits for an administrator.
+    if kind in ("slurm", "pbs"):
+        # PBS says the server, too, as in 12.server.
+        return {word.partition(".")[0] for word in text.split()}
+    # A line begins with the number, and lines that are no job's do not.
     lines = [line.split() for line in text.splitlines()]
-    return {job[0] for job in lines if job and job[0].isdecimal() and "E" not in job[4]}
+    jobs = [line for line in lines if line and line[0].isdecimal()]
+    # The fields of SGE are number, priority, name, user, state ...  A job in state E waits for an
+    # administrator.
+    return {job[0] for job in jobs if kind == "lsf" or "E" not in job[4]}
 
 
 def _telling(job: Any) -> Any:
@@ -287,6 +312,7 @@ def _telling(job: Any) -> Any:
         """Submit the job."""
         try:
             await job.start(self)
+            self.submitted = time.monotonic()
         except (OSError, RuntimeError, ValueError) as error:
             self.refusal = reason(error)
             self.status = Status.running
@@ -296,14 +322,23 @@ def _telling(job: Any) -> Any:
         await job.close(self)
         self.status = Status.closed
 
-    return type(job.__name__, (job,), {"start": start, "close": close, "refusal": ""})
+    async def submit(self: Any, script: str) -> Any:
+        """Submit a job of LSF.  The library's method throws away why it is refused."""
+        given = "<" if self.use_stdin else ""
+        return await self._call([f"{self.submit_command} {given}{shlex.quote(script)}"], shell=True)
+
+    changed = {"start": start, "close": close, "refusal": "", "submitted": math.inf}
+    if job.config_name == "lsf":
+        changed["_submit_job"] = submit
+    return type(job.__name__, (job,), changed)
 
 
 def _last_words(folder: Path) -> str:
     """Return the last line of the newest log that has one, for a message."""
     try:
-        # SGE writes one log for each job, whose name has no "err".
-        logs = sorted(folder.iterdir(), key=lambda log: log.stat().st_mtime, reverse=True)
+        # SGE writes one log for each job, whose name has no "err".  LSF ends .out with a report.
+        logs = [log for log in folder.iterdir() if log.suffix != ".out"]
+        logs.sort(key=lambda log: log.stat().st_mtime, reverse=True)
         for log in logs[:6]:
             lines = log.read_text(errors="replace").split("\n")
             said = [line.strip() for line in lines if line.strip()]

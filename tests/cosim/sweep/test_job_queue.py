@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +26,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the commands of all batch systems, the only one in PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in (*_SUBMIT.values(), "squeue", "qstat"):
+    for name in (*_SUBMIT.values(), "squeue", "qselect", "bjobs", "qstat"):
         (folder / name).write_text("#!/bin/sh\nexit 1\n")
         (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
@@ -98,7 +101,9 @@ class Jobs:
             if name not in self.workers:
                 self.submitted += 1
                 number = None if self.refusal else str(self.submitted)
-                self.workers[name] = SimpleNamespace(job_id=number, refusal=self.refusal, close=_no)
+                self.workers[name] = SimpleNamespace(
+                    job_id=number, refusal=self.refusal, close=_no, submitted=time.monotonic()
+                )
 
     def sync(self, call: Callable[..., Any], *arguments: object) -> None:
         with pytest.raises(StopIteration):
@@ -111,9 +116,9 @@ async def _no() -> None:
 
 @pytest.fixture
 def jobs(commands: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
-    """Jobs of a SLURM or SGE whose queue is the file ``queue``."""
+    """Jobs of a batch system whose queue is the file ``queue``."""
     monkeypatch.setattr(job_queue, "_LOOK", 0.0)
-    for command in ("squeue", "qstat"):
+    for command in ("squeue", "qselect", "bjobs", "qstat"):
         (commands / command).write_text(
             f'#!/bin/sh\nwhile read -r line; do echo "$line"; done <{tmp_path / "queue"}\n'
         )
@@ -177,6 +182,90 @@ def test_a_job_of_sge_that_has_failed_to_start_is_replaced(jobs: Jobs, tmp_path:
     assert sorted(job.job_id for job in jobs.workers.values()) == ["5", "6", "7"]
 
 
+def test_a_job_of_pbs_that_has_ended_is_replaced(jobs: Jobs, tmp_path: Path) -> None:
+    queue = queue_of(jobs, tmp_path, 3, [], "pbs")
+    # Of a real OpenPBS 23.06, which names its server.
+    (tmp_path / "queue").write_text("1.vm\n2.vm\n3.vm\n")
+    queue.renew(0)
+    queue.renew(0)
+    assert jobs.submitted == 3
+    (tmp_path / "queue").write_text("1.vm\n3.vm\n21.vm\n")
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["1", "3", "4"]
+
+
+_BJOBS = """\
+JOBID   USER    STAT  QUEUE      FROM_HOST   EXEC_HOST   JOB_NAME   SUBMIT_TIME
+1       root    RUN   short      vm          vm          dask-worker Nov 29 08:08
+3       root    PEND  short      vm          -           dask-worker Nov 29 08:08
+"""
+"""What a real OpenLava 4.0 printed of two jobs."""
+
+
+def test_a_job_of_lsf_that_has_ended_is_replaced(
+    jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = queue_of(jobs, tmp_path, 3, [], "lsf")
+    monkeypatch.setattr(job_queue, "_LATE", {})
+    (tmp_path / "queue").write_text(_BJOBS.replace("3  ", "2  ") + _BJOBS)
+    queue.renew(0)
+    queue.renew(0)
+    assert jobs.submitted == 3
+    (tmp_path / "queue").write_text(_BJOBS)
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["1", "3", "4"]
+    # Nothing is known while it does not answer.
+    command = tmp_path / "bin/bjobs"
+    command.write_text("#!/bin/sh\necho 'batch daemon is down' >&2\nexit 255\n")
+    queue.renew(0)
+    assert jobs.submitted == 4
+    # It fails if there are no jobs.
+    command.write_text("#!/bin/sh\necho 'No unfinished job found' >&2\nexit 255\n")
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["5", "6", "7"]
+
+
+def test_a_new_job_that_lsf_does_not_list_yet_is_kept(jobs: Jobs, tmp_path: Path) -> None:
+    queue = queue_of(jobs, tmp_path, 3, [], "lsf")
+    (tmp_path / "queue").write_text(_BJOBS)
+    queue.renew(0)
+    queue.renew(0)
+    assert jobs.submitted == 3
+    jobs.workers["1"].submitted -= 60
+    queue.renew(0)
+    assert sorted(job.job_id for job in jobs.workers.values()) == ["1", "3", "4"]
+
+
+def test_why_lsf_refuses_a_job_is_kept(commands: Path) -> None:
+    from dask_jobqueue.lsf import LSFJob
+
+    async def started() -> Any:
+        job = job_queue._telling(LSFJob)("tcp://127.0.0.1:1", name="0", cores=1, memory="1GB")
+        await job.start()
+        return job
+
+    bsub = commands / "bsub"
+    bsub.write_text("#!/bin/sh\necho 'nowhere: No such queue. Job not submitted.' >&2\nexit 255\n")
+    assert asyncio.run(started()).refusal == "nowhere: No such queue. Job not submitted."
+    # The job's script is what the command reads.
+    bsub.write_text(
+        '#!/bin/sh\nread -r line\n[ "$line" = "#!/usr/bin/env bash" ] || exit 1\n'
+        "echo 'Job <101> is submitted to queue <short>.'\n"
+    )
+    before = time.monotonic()
+    job = asyncio.run(started())
+    assert (job.job_id, job.refusal) == ("101", "")
+    assert before <= job.submitted <= time.monotonic()
+
+
+def test_a_folder_that_the_script_of_a_job_cannot_name_is_refused(tmp_path: Path) -> None:
+    table = {"memory": "1GB"}
+    with pytest.raises(UsageError, match=r"a b/jobs' has a space, .* with -o$"):
+        JobQueue("slurm", table, 1, tmp_path / "a b", print)
+    with pytest.raises(UsageError, match=r"'/c d' has a space, .* with log_directory$"):
+        JobQueue("slurm", table | {"log_directory": "/c d"}, 1, tmp_path, print)
+
+
 @pytest.mark.parametrize("log", ["dask-worker-1.err", "dask-worker.o1"])
 def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
     log: str, jobs: Jobs, tmp_path: Path
@@ -184,6 +273,10 @@ def test_jobs_that_end_in_vain_end_the_sweep_and_their_log_is_cited(
     queue = queue_of(jobs, tmp_path, 2, [])
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / log).write_text("first\nbash: /no/python: not found\n\n")
+    # LSF's word comes last.
+    report = tmp_path / "logs/dask-worker-1.out"
+    report.write_text("Read file <dask-worker-1.err> for stderr output of this job.\n")
+    os.utime(report, (time.time() + 60,) * 2)
     listed(tmp_path)
     for finished in range(20):
         queue.renew(finished)
