@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import queue
 import time
@@ -30,6 +31,8 @@ _TICK = 2.0
 """Seconds between two looks at the cluster."""
 _NO_WORKERS = 120.0
 """Seconds without any worker after which the sweep ends."""
+_FETCH = 10.0
+"""Seconds in which reports that are there must come."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +164,12 @@ def _reports(cluster: Cluster, batch: Sequence[tuple[Task, Future[Any]]]) -> dic
         elif status == "cancelled":
             raise ClusterError(f"{cluster.where} is gone")
     if there:
-        with _scheduler(cluster):
-            fetched = cluster.client.gather(there, errors="skip")
-        found.update({key: report for key, report in fetched.items() if report is not None})
+        # A report whose worker dies now would be waited for until another worker has done its task
+        # again.  There may be no other before this command asks for one.
+        gather = functools.partial(cluster.client.gather, there, errors="skip", asynchronous=True)
+        with _scheduler(cluster), contextlib.suppress(TimeoutError):
+            fetched = cluster.client.sync(gather, callback_timeout=_FETCH)
+            found.update({key: report for key, report in fetched.items() if report is not None})
     return found
 
 

@@ -17,20 +17,22 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sweep_kills
 from bench_replay import synthetic
 from click.testing import CliRunner
-from distributed import LocalCluster
+from distributed import Client, LocalCluster
 
 from cosim import paths
 from cosim.cli import cosim
 from cosim.errors import ClusterError, UsageError
 from cosim.run import batch
 from cosim.sweep import cluster, conduct, engine, result_files, worker
-from cosim.sweep.task_plan import Task
+from cosim.sweep.grid import configuration
+from cosim.sweep.job_queue import JobQueue
+from cosim.sweep.task_plan import SweptTrace, Task, make_plan
 from cosim.sweep.worker import TaskReport, run_task
 from tests.system.cosim_process import Command, Ended, Home, run
 from tests.system.dask_scheduler import dask_scheduler
@@ -131,6 +133,61 @@ def test_a_report_that_is_lost_with_its_worker_costs_no_row(
     done = sweep(folder, "lost", "--workers", "1")
     assert lost and done.return_value == 0, done.output
     assert f"{TASKS} of {TASKS} rows are there, {TASKS} of them new" in done.output
+
+
+class OneJob:
+    """A batch system that runs one worker, and a new one only if it is asked to."""
+
+    tasks = 1
+
+    def __init__(self, address: str) -> None:
+        self._words = [sys.executable, "-m", "distributed.cli.dask_worker", address]
+        self._words += ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
+        self.job = subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
+
+    def renew(self, finished: int) -> None:
+        if self.job.poll() is not None:
+            self.job = subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
+
+    def end(self) -> None:
+        self.job.kill()
+        self.job.wait()
+
+
+def test_reports_that_are_lost_with_the_only_job_are_not_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task is done again on a new one, which someone must ask for."""
+    first = engine._all_of
+    lost: list[Any] = []
+
+    def late(ended: Any) -> Any:
+        found = first(ended)
+        if found and not lost:
+            lost.extend(found)
+            jobs.end()
+        return found
+
+    monkeypatch.setattr(engine, "_all_of", late)
+    monkeypatch.setattr(engine, "_FETCH", 1.0)
+    trace = SweptTrace.read("made", str(folder / "made"))
+    wanted = [configuration("native", {}, {"footprint_data": one}, {}) for one in range(3)]
+    plan = make_plan(folder, [trace], wanted, set(), code="c", version="1", workers=1, most=1)
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, protocol="tcp", host="127.0.0.1", dashboard_address=None
+        ) as local,
+        Client(local.scheduler_address) as client,
+    ):
+        jobs = OneJob(local.scheduler_address)
+        try:
+            there = cluster.Cluster(client, "the scheduler", cast(JobQueue, jobs))
+            client.wait_for_workers(1, timeout=60)
+            run = lambda task: TaskReport(task.rows, 0, 0.0)  # noqa: E731 - goes by value
+            done = [one.task.name for one in engine.work_off(there, plan.tasks, run)]
+        finally:
+            jobs.end()
+    assert lost and sorted(done) == sorted(task.name for task in plan.tasks)
 
 
 def test_a_second_sweep_is_refused_and_ctrl_c_keeps_what_is_done_and_leaves_no_process(

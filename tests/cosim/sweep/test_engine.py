@@ -64,7 +64,12 @@ class FakeClient:
         self.outstanding.append(sum(not one.released for one in self.made))
         return new
 
-    def gather(self, wanted: dict[str, FakeFuture], errors: str) -> dict[str, TaskReport]:
+    def sync(self, call: Callable[[], Any], callback_timeout: float) -> Any:
+        return call()
+
+    def gather(
+        self, wanted: dict[str, FakeFuture], errors: str, asynchronous: bool
+    ) -> dict[str, TaskReport]:
         return {key: one.report for key, one in wanted.items() if one.status == "finished"}
 
     def cancel(self, futures: list[FakeFuture], force: bool) -> None:
