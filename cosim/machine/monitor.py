@@ -91,12 +91,12 @@ class Monitor:
         """
         taken = -1
         while len(self._events) > taken:
+            for event in self._events:
+                if event.get("event") == "SHUTDOWN":
+                    return str(event["data"]["reason"])
             # The client may give one event at a time.
             taken = len(self._events)
             self.wait_event(_LAST_SECONDS if gone else 0.001)
-        for event in self._events:
-            if event.get("event") == "SHUTDOWN":
-                return str(event["data"]["reason"])
         return None
 
     def close(self) -> None:

@@ -134,6 +134,19 @@ def test_the_reason_is_found_behind_other_events(server: _Server, monitor: Monit
     assert monitor.shutdown_reason(gone=True) == "guest-reset"
 
 
+def test_a_reason_that_is_known_is_not_waited_for(
+    server: _Server, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.say(_SHUTDOWN)
+    monitor.wait_event(5)
+
+    def waits(_: float) -> None:
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(monitor, "wait_event", waits)
+    assert monitor.shutdown_reason(gone=True) == "guest-reset"
+
+
 def test_events_between_answers_are_not_lost(server: _Server, monitor: Monitor) -> None:
     server.answers["cont"] = [_SHUTDOWN, {"return": {}}]
     monitor.ask("cont", 5)
