@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Protocol
@@ -93,6 +93,8 @@ class Heard:
             reader.join(_END_SECONDS)
             # It looks once more at the console.
             edges.join(_END_SECONDS)
+            if isinstance(self._problem, StorageError):
+                raise self._problem
             if self._unsent is not None:
                 self._keep(self._unsent)
             elif self._problem is not None:
@@ -139,6 +141,9 @@ class Heard:
                 f"no space for the plugin's events in {self._folder} ({error.strerror}); "
                 "free space, or choose a folder with --logs or COSIM_CACHE"
             )
+            # What could not be written would be tried again when the file is dropped.
+            with suppress(OSError):
+                self._file.close()
             # QEMU would wait for a reader.
             self._plugin.close()
         finally:

@@ -280,9 +280,12 @@ class PluginSession:
                 self._dialogue_error = error
                 self._stop(machine.pid)
 
+    def _is_over(self) -> bool:
+        """Return True if the region has ended; its last events may still be worked on."""
+        return self._source.summary is not None
+
     def _watch_time(self, machine: Machine, done: threading.Event) -> None:
-        # The guest may have ended while its last events are still worked on.
-        if not done.wait(self._plan.time_limit) and self._source.summary is None:
+        if not done.wait(self._plan.time_limit) and not self._is_over():
             self._out_of_time = True
             self._end(machine, done)
 
@@ -296,6 +299,8 @@ class PluginSession:
         """End a guest that traps without end.  QEMU hears nothing else if it records one."""
         while self._loops is not None and not done.wait(_VIEW_SECONDS):
             loop = self._loops.look()
+            if self._is_over():
+                return
             if loop is not None and self._plan.live:
                 self._loop = loop
                 self._end(machine, done)
@@ -320,6 +325,8 @@ class PluginSession:
             try:
                 machine.check_disks()
             except GuestError as error:
+                if self._is_over():
+                    return
                 self._overflow = error
                 self._stop(machine.pid)
                 return
