@@ -560,11 +560,21 @@ def fault_pa(cause: int) -> int:
     return -1 - cause
 
 
-_IS_OWN = np.zeros(256, np.bool_)
-_IS_OWN[[
-    Kind.FENCE, Kind.REMOTE_FENCE, Kind.FENCE_ORDER, Kind.SATP_WRITE, Kind.ACCESS, Kind.PAGE_FAULT
-]] = True  # fmt: skip
-"""Kinds of event that are the virtual machine's own if they have V=1."""
+def _foreign() -> NDArray[np.bool_]:
+    """Return for each ``kind | sub << 8 | V << 16`` if it is of a virtual machine of the guest's."""
+    number = np.arange(1 << 17)
+    kind, sub, virtual = number & 0xFF, number >> 8 & 0xFF, number >> 16 == 1
+    own = (Kind.FENCE, Kind.REMOTE_FENCE, Kind.FENCE_ORDER, Kind.SATP_WRITE, Kind.ACCESS)
+    fence = (kind == Kind.FENCE) | (kind == Kind.REMOTE_FENCE)
+    return (
+        (virtual & np.isin(kind, (*own, Kind.PAGE_FAULT)))
+        | (fence & (sub >= Fence.HFENCE_VVMA))
+        | ((kind == Kind.SATP_WRITE) & (sub != Satp.SATP))
+        | ((kind == Kind.ENVCFG_WRITE) & (sub != Envcfg.MENVCFG))
+    )
+
+
+_FOREIGN = _foreign()
 
 
 def small_fields(batch: EventBatch) -> NDArray[np.void]:
@@ -585,18 +595,8 @@ def of_virtual_machines(batch: EventBatch) -> NDArray[np.bool_]:
 
     :param batch: events, or their :func:`small_fields`.
     """
-    kind, virtual = batch["kind"], batch["priv"] & Priv.VIRT != 0
-    if virtual.any():
-        virtual &= _IS_OWN[kind]
-    # Most events are accesses.
-    others = np.flatnonzero(kind != Kind.ACCESS)
-    kind, sub = kind[others], batch["sub"][others]
-    fence = (kind == Kind.FENCE) | (kind == Kind.REMOTE_FENCE)
-    tables = fence & (sub >= Fence.HFENCE_VVMA)
-    tables |= (kind == Kind.SATP_WRITE) & (sub != Satp.SATP)
-    tables |= (kind == Kind.ENVCFG_WRITE) & (sub != Envcfg.MENVCFG)
-    virtual[others] |= tables
-    return virtual  # type: ignore[no-any-return]
+    words = (batch if batch.dtype == _SMALL else small_fields(batch)).view(np.uint64)
+    return _FOREIGN[words & 0xFFFF | words >> 10 & 1 << 16]  # type: ignore[no-any-return]
 
 
 def show_virtual_machine(batch: EventBatch) -> bool:

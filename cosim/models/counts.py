@@ -43,20 +43,20 @@ class EventCounter:
         if virtual.any():
             self._virtual += np.bincount(batch["kind"][virtual], minlength=_COUNTERS)
             batch = batch[~virtual]
-        # Most events are accesses.
-        others = batch[batch["kind"] != Kind.ACCESS]
-        self._kinds[Kind.ACCESS] += len(batch) - len(others)
-        kind = others["kind"]
-        self._kinds += np.bincount(kind, minlength=_COUNTERS)
-        stores = others[kind == Kind.PTE_WRITE]
-        self._continued += int(np.count_nonzero(stores["flags"] & FLAG_CONT))
-        self._hardware_ad += int(np.count_nonzero(stores["sub"] == PteOp.HARDWARE_AD))
-        stopped = np.flatnonzero(batch["flags"] & FLAG_STOP)
-        samples = np.bincount(batch["kind"][stopped], minlength=_COUNTERS)
-        for sampled in self._samples:
-            self._samples[sampled] += int(samples[sampled])
-        forms = others["sub"][kind == Kind.FENCE] & Fence.FORM
-        self._forms += np.bincount(forms, minlength=_FORMS)
+        kinds = np.bincount(batch["kind"], minlength=_COUNTERS)
+        self._kinds += kinds
+        if kinds[Kind.PTE_WRITE]:
+            stores = batch[batch["kind"] == Kind.PTE_WRITE]
+            self._continued += int(np.count_nonzero(stores["flags"] & FLAG_CONT))
+            self._hardware_ad += int(np.count_nonzero(stores["sub"] == PteOp.HARDWARE_AD))
+        if kinds[Kind.FENCE]:
+            forms = batch["sub"][batch["kind"] == Kind.FENCE] & Fence.FORM
+            self._forms += np.bincount(forms, minlength=_FORMS)
+        if np.bitwise_or.reduce(batch["flags"]) & FLAG_STOP:
+            stopped = batch["kind"][batch["flags"] & FLAG_STOP != 0]
+            samples = np.bincount(stopped, minlength=_COUNTERS)
+            for sampled in self._samples:
+                self._samples[sampled] += int(samples[sampled])
 
     def counts(self) -> EventCounts:
         """Return the counts so far."""
