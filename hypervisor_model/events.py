@@ -561,17 +561,18 @@ def fault_pa(cause: int) -> int:
 
 
 def _foreign() -> NDArray[np.bool_]:
-    """Return for each ``kind | sub << 8 | V << 16`` if it is of a virtual machine of the guest's."""
+    """Return for each ``kind | sub << 8 | V << 16`` if it is the guest's virtual machine's."""
     number = np.arange(1 << 17)
     kind, sub, virtual = number & 0xFF, number >> 8 & 0xFF, number >> 16 == 1
     own = (Kind.FENCE, Kind.REMOTE_FENCE, Kind.FENCE_ORDER, Kind.SATP_WRITE, Kind.ACCESS)
     fence = (kind == Kind.FENCE) | (kind == Kind.REMOTE_FENCE)
-    return (
+    found: NDArray[np.bool_] = (
         (virtual & np.isin(kind, (*own, Kind.PAGE_FAULT)))
         | (fence & (sub >= Fence.HFENCE_VVMA))
         | ((kind == Kind.SATP_WRITE) & (sub != Satp.SATP))
         | ((kind == Kind.ENVCFG_WRITE) & (sub != Envcfg.MENVCFG))
     )
+    return found
 
 
 _FOREIGN = _foreign()
