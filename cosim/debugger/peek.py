@@ -42,7 +42,11 @@ class Peek:
         with self._memory.open("rb", buffering=0) as memory:
             for name, place in self._places.items():
                 memory.seek(place)
-                found[name] = int.from_bytes(memory.read(8), "little")
+                word = memory.read(8)
+                # It ended after the file was opened.
+                if len(word) < 8:
+                    raise ProcessLookupError(f"the process has no memory any more ({name})")
+                found[name] = int.from_bytes(word, "little")
         return found
 
 

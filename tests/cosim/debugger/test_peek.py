@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from cosim.debugger.peek import _search, _unusual
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cosim.debugger.peek import Peek, _search, _unusual
 
 
 def _word(value: int) -> bytes:
@@ -27,3 +32,27 @@ def test_what_is_elsewhere_is_not_the_hart() -> None:
 def test_the_values_are_ones_that_registers_take() -> None:
     assert _unusual("pc", 0) % 8 == 0
     assert _unusual("satp", 1) >> 44 == 8 << 16
+
+
+def test_the_memory_of_a_process_that_ends_while_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is not there any more is no register that is 0."""
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, bufsize=0)
+    opened = Path.open
+
+    def opened_too_late(path: Path, mode: str, buffering: int) -> object:
+        memory = opened(path, mode, buffering)
+        process.communicate(timeout=60)
+        return memory
+
+    maps = Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    stack = next(line for line in maps if line.endswith("[stack]"))
+    word = int(stack.split("-")[1].split()[0], 16) - 16
+    peek = Peek(process.pid, {"pc": word})
+    assert peek.read().keys() == {"pc"}
+    monkeypatch.setattr(Path, "open", opened_too_late)
+    with pytest.raises(ProcessLookupError, match="no memory any more"):
+        peek.read()
+    with pytest.raises(FileNotFoundError):
+        peek.read()
