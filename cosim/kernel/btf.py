@@ -13,6 +13,7 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 _MAGIC = b"\x9f\xeb\x01"
 """The magic number in little-endian order, and the version."""
@@ -22,6 +23,8 @@ _ARRAY, _STRUCT, _UNION = 3, 4, 5
 _ALWAYS = {1: 1, _ARRAY: 3, 14: 1, 17: 1}
 _EACH = {_STRUCT: 3, _UNION: 3, 6: 2, 13: 2, 15: 3, 19: 3}
 _KINDS = 20
+_FIXED_WORDS = np.array([3 + _ALWAYS.get(kind, 0) for kind in range(32)])
+_MEMBER_WORDS = np.array([_EACH.get(kind, 0) for kind in range(32)])
 _DEEPEST = 16
 """How deep structures without a name are nested at most."""
 
@@ -47,23 +50,27 @@ class Btf:
 
     def __init__(self, types: bytes, strings: bytes) -> None:
         self._strings = strings
-        self._words: list[int] = np.frombuffer(types, dtype="<u4").tolist()
-        self._starts = [0]
-        """Where each type begins in the words; number 0 is ``void``, which is not stored."""
-        self._structures: dict[int, int] = {}
-        """Where each structure begins, by the place of its name in the strings."""
-        words, at = self._words, 0
-        while at + 3 <= len(words):
-            kind = words[at + 1] >> 24 & 31
-            if not 0 < kind < _KINDS:
-                raise ValueError(f"type {len(self._starts)} has the unknown kind {kind}")
-            self._starts.append(at)
-            if kind == _STRUCT:
-                self._structures.setdefault(words[at], at)
-            more = _EACH.get(kind, 0) * (words[at + 1] & 0xFFFF)
-            at += 3 + _ALWAYS.get(kind, 0) + more
-        if at != len(words):
+        self._words: NDArray[np.uint32] = np.frombuffer(types, dtype="<u4")
+        # A kernel has some 100,000 types in a million words.  So at each word it is found at once
+        # where the next type would begin if one began there, and the walk only follows that.
+        info = self._words[1:-1]
+        kinds = info >> 24 & 31
+        sizes = _FIXED_WORDS[kinds] + _MEMBER_WORDS[kinds] * (info & 0xFFFF)
+        behind = memoryview(np.arange(len(sizes)) + sizes)
+        starts, at = [], 0
+        while at < len(behind):
+            starts.append(at)
+            at = behind[at]
+        if at != len(self._words):
             raise ValueError("the last type is not whole")
+        self._starts = np.array(starts, dtype=np.int64)
+        """Where each type begins in the words, from number 1 on.  Number 0 is ``void``, which is
+        not stored."""
+        self._kinds = kinds[self._starts]
+        known = (self._kinds > 0) & (self._kinds < _KINDS)
+        if not known.all():
+            number = int(np.argmin(known))
+            raise ValueError(f"type {number + 1} has the unknown kind {self._kinds[number]}")
 
     def member(self, structure: str, name: str) -> Member | None:
         """Return the member ``name`` of ``structure``; None if there is no such.
@@ -71,9 +78,11 @@ class Btf:
         Members of structures and unions without a name count as members of what they are in.
         """
         known, member = self._string(structure), self._string(name)
-        if known not in self._structures or member is None:
+        if known is None or member is None:
             return None
-        return self._find(self._structures[known], member, _DEEPEST)
+        named = (self._kinds == _STRUCT) & (self._words[self._starts] == known)
+        first = np.flatnonzero(named)[:1]
+        return self._find(int(self._starts[first[0]]), member, _DEEPEST) if len(first) else None
 
     def _string(self, text: str) -> int | None:
         """Return the offset of a string; each is stored once."""
@@ -82,25 +91,29 @@ class Btf:
 
     def _find(self, structure: int, name: int, depth: int) -> Member | None:
         words = self._words
-        kind, bitfields = words[structure + 1] >> 24 & 31, words[structure + 1] >> 31
+        kind, members, bitfields = self._information(structure)
         if kind not in (_STRUCT, _UNION) or depth == 0:
             return None
-        for number in range(words[structure + 1] & 0xFFFF):
-            at = structure + 3 + 3 * number
-            named, type_number, bits = words[at : at + 3]
+        for at in range(structure + 3, structure + 3 + 3 * members, 3):
+            named, type_number, bits = words[at : at + 3].tolist()
             if bitfields:
                 bits &= 0xFFFFFF
-            if not 0 <= type_number < len(self._starts):
+            if not 0 < type_number <= len(self._starts):
                 return None
-            inner = self._starts[type_number]
+            inner = int(self._starts[type_number - 1])
             if named == name:
-                array = words[inner + 1] >> 24 & 31 == _ARRAY
-                return Member(bits // 8, words[inner + 5] if array else 1)
-            if self._strings[named : named + 1] == b"\0" and type_number:
+                array = self._information(inner)[0] == _ARRAY
+                return Member(bits // 8, int(words[inner + 5]) if array else 1)
+            if self._strings[named : named + 1] == b"\0":
                 found = self._find(inner, name, depth - 1)
                 if found is not None:
                     return Member(bits // 8 + found.offset, found.elements)
         return None
+
+    def _information(self, at: int) -> tuple[int, int, bool]:
+        """Return the kind of a type, its number of members, and if they may be bit fields."""
+        info = int(self._words[at + 1])
+        return info >> 24 & 31, info & 0xFFFF, bool(info >> 31)
 
 
 def find(image: Data) -> Btf | None:

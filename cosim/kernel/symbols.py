@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import difflib
 import mmap
-from collections import defaultdict
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -53,18 +51,13 @@ class Symbols:
         return len(self._names)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._by_name
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[int]]:
-        table: dict[str, list[int]] = defaultdict(list)
-        for name, address in zip(self._names, self._addresses.tolist(), strict=True):
-            table[name].append(address)
-        return dict(table)
+        return name in self._names
 
     def addresses(self, name: str) -> tuple[int, ...]:
         """Return all addresses with this name, the lowest first; static functions may share one."""
-        return tuple(self._by_name.get(name, ()))
+        # A command asks for a few names.  A dictionary of all would take longer to make.
+        places = [place for place, known in enumerate(self._names) if known == name]
+        return tuple(self._addresses[places].tolist())
 
     def address(self, name: str) -> int:
         """Return the one address of ``name``.
@@ -82,7 +75,7 @@ class Symbols:
             )
         if not self._names:
             raise UsageError(f"the guest has no symbols, so {name} is unknown; give an address")
-        close = difflib.get_close_matches(name, self._by_name, n=3, cutoff=0.75)
+        close = difflib.get_close_matches(name, set(self._names), n=3, cutoff=0.75)
         hint = f"; did you mean {' or '.join(close)}?" if close else "; give an address"
         raise UsageError(f"the guest has no symbol {name}{hint}")
 

@@ -6,6 +6,7 @@ Everything is checked here, before QEMU starts.  Nothing below a plan asks what 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -326,6 +327,8 @@ def resolve(spec: RunSpec) -> Plan:
         append = spec.append or ""
         memory, cpu = spec.memory or preset.memory or "512M", spec.cpu or preset.cpu
         extensions = ""
+    # Each question starts a QEMU.
+    model = _ask_of_cpu(emulator, cpu, bios, extensions, named=known is not None)
     with about("append" if spec.workload is None else "workload"):
         _check_fits(append, spec)
     with about("pflash"):
@@ -356,9 +359,7 @@ def resolve(spec: RunSpec) -> Plan:
     with about("load_address"):
         _check_load_address(spec, size)
     with about("cpu"):
-        default = _default_cpu(emulator, bios, named=known is not None)
-        cpu = cpu or ",".join(filter(None, (default, extensions)))
-        properties = tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
+        cpu, properties = model.result()
     unhurried = spec.live or spec.backend.waits_for_user
     plan = Plan(
         name=spec.guest or code.given.name,
@@ -409,6 +410,30 @@ def resolve(spec: RunSpec) -> Plan:
 def _short(text: str) -> str:
     """Return ``text``, or the first digits of a checksum."""
     return f"{text[:12]}..." if len(text) == 64 else text or "none"
+
+
+def _ask_of_cpu(
+    emulator: tools.Tool, given: str | None, bios: str | None, extensions: str, *, named: bool
+) -> Future[tuple[str, Mapping[str, bool | int]]]:
+    """Ask the emulator, beside what else there is to do, which CPU a guest gets.
+
+    :param given: what the user asks for.
+    :param extensions: what the guest needs besides the default.
+    :param named: the guest is one that the tool made.
+    :return: the CPU as QEMU takes it, and its properties, later.
+    """
+
+    def ask() -> tuple[str, Mapping[str, bool | int]]:
+        cpu = given
+        if not cpu:
+            default = _default_cpu(emulator, bios, named=named)
+            cpu = ",".join(filter(None, (default, extensions)))
+        return cpu, tools.qemu_cpu_properties(emulator.path, cpu, _CPU_PROPERTIES)
+
+    thread = ThreadPoolExecutor(1)
+    answer = thread.submit(ask)
+    thread.shutdown(wait=False)
+    return answer
 
 
 def _default_cpu(emulator: tools.Tool, bios: str | None, *, named: bool) -> str:
