@@ -36,7 +36,7 @@ class Peek:
     def read(self) -> dict[str, int]:
         """Return the registers as they are now.  The guest goes on meanwhile.
 
-        :raises OSError: when the process is gone.
+        :raises ProcessLookupError: when the process is gone.
         """
         found = {}
         with self._memory.open("rb", buffering=0) as memory:
