@@ -7,6 +7,7 @@ uses only those above it in this list:
 ``options``          what the tool asks for
 ``stream``           events and blocks to the tool
 ``guest``            guest RAM, registers, a walk of the tables
+``count``            QEMU's own count of instructions
 ``processes``        which process of Linux owns an address space
 ``translation``      the code that QEMU has translated
 ``filter``           which accesses become events

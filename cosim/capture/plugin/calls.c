@@ -1,5 +1,6 @@
 #include "calls.h"
 
+#include "count.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -55,6 +56,7 @@ void on_call(unsigned given, void *data)
     (void)given;
     unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
+    in_block(site.rest);
     if (!enter(vcpu)) {
         return;
     }

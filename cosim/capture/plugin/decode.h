@@ -29,26 +29,42 @@ enum op {
     OP_CALL       /* ecall */
 };
 
+/* CSRs whose writes are looked at. */
 enum csr {
-    CSR_SSTATUS = 0x100,
-    CSR_STVEC = 0x105,
-    CSR_SATP = 0x180,
-    CSR_VSSTATUS = 0x200,
-    CSR_VSTVEC = 0x205,
-    CSR_VSATP = 0x280,
-    CSR_MSTATUS = 0x300,
-    CSR_MTVEC = 0x305,
-    CSR_MENVCFG = 0x30a,
-    CSR_HENVCFG = 0x60a,
-    CSR_HGATP = 0x680
+    CSR_OTHER,
+    CSR_SSTATUS,
+    CSR_STVEC,
+    CSR_SATP,
+    CSR_VSSTATUS,
+    CSR_VSTVEC,
+    CSR_VSATP,
+    CSR_MSTATUS,
+    CSR_MTVEC,
+    CSR_MENVCFG,
+    CSR_HENVCFG,
+    CSR_HGATP,
+    CSR_COUNT
+};
+static const uint16_t csr_addresses[CSR_COUNT] = {
+    [CSR_SSTATUS] = 0x100,  [CSR_STVEC] = 0x105,   [CSR_SATP] = 0x180,    [CSR_VSSTATUS] = 0x200,
+    [CSR_VSTVEC] = 0x205,   [CSR_VSATP] = 0x280,   [CSR_MSTATUS] = 0x300, [CSR_MTVEC] = 0x305,
+    [CSR_MENVCFG] = 0x30a,  [CSR_HENVCFG] = 0x60a, [CSR_HGATP] = 0x680,
 };
 
-enum return_op { SRET = 0x102, MRET = 0x302 };
+static inline enum csr csr_at(unsigned address)
+{
+    enum csr csr = CSR_COUNT - 1;
+    while (csr != CSR_OTHER && csr_addresses[csr] != address) {
+        csr--;
+    }
+    return csr;
+}
+
+enum return_op { SRET, MRET };
 
 struct insn {
     enum op op;
-    uint8_t rd, rs1, rs2, funct3;
-    uint16_t detail;
+    uint8_t rd, rs1, rs2, funct3, detail;
 };
 
 /* Decode the 2 or 4 bytes of an instruction; `word` holds the first 4 bytes, little-endian. */
@@ -116,7 +132,7 @@ static inline struct insn decode(uint32_t word)
         if (out.funct3 == 0) {
             if (word == 0x10200073 || word == 0x30200073) {
                 out.op = OP_RETURN;
-                out.detail = word >> 20;
+                out.detail = word == 0x30200073 ? MRET : SRET;
             }
             if (word == 0x00000073) {
                 out.op = OP_CALL;
@@ -144,8 +160,8 @@ static inline struct insn decode(uint32_t word)
         } else {
             /* csrrs and csrrc with x0 or 0 only read. */
             bool writes = (out.funct3 & 3) == 1 || out.rs1 != 0;
-            out.detail = word >> 20;
-            switch (writes ? out.detail : 0) {
+            out.detail = writes ? csr_at(word >> 20) : CSR_OTHER;
+            switch (out.detail) {
             case CSR_SATP:
             case CSR_VSATP:
             case CSR_HGATP:
@@ -170,6 +186,37 @@ static inline struct insn decode(uint32_t word)
         break;
     }
     return out;
+}
+
+/*
+ * Return true if QEMU's own count is right though the instruction may trap, at the end of a block.  QEMU
+ * takes an instruction back that its helpers find at fault, so those on CSRs.  It counts what its
+ * translator finds at fault (ecall, ebreak, what does not exist or is switched off), and ends the block
+ * there.  Jumps, branches and fences, with which other blocks end, never are at fault.
+ */
+static inline bool is_counted_right(uint32_t word)
+{
+    unsigned funct3 = word >> 12 & 7, short3 = word >> 13 & 7;
+    switch (word & 3) {
+    case 1:
+        return short3 >= 5; /* c.j, c.beqz, c.bnez */
+    case 2:
+        return short3 == 4 && (word & 0x7c) == 0 && (word & 0xf80) != 0; /* c.jr, c.jalr */
+    case 3:
+        switch (word & 0x7f) {
+        case 0x63:
+            return (funct3 & 6) != 2;
+        case 0x67:
+            return funct3 == 0;
+        case 0x6f:
+            return true;
+        case 0x0f:
+            return funct3 <= 1; /* pause is one, with which a kernel spins */
+        case 0x73:
+            return (funct3 & 3) != 0;
+        }
+    }
+    return false;
 }
 
 /* Return true if the effect of the instruction is looked at when the next one begins. */

@@ -1,6 +1,7 @@
 #include "execute.h"
 
 #include "calls.h"
+#include "count.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -68,6 +69,7 @@ void on_execute(unsigned given, void *data)
     (void)given;
     unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
+    in_block(site.rest);
     /* The instruction count needs returns and vectors outside of the region too. */
     if (site.op == OP_RETURN) {
         return_begins(vcpu, site);
@@ -120,7 +122,7 @@ void on_execute(unsigned given, void *data)
 void on_next(unsigned given, void *data)
 {
     (void)given;
-    (void)data;
+    in_block(((union packed_site){.data = data}).site.rest);
     if (enter(running)) {
         settle(running);
     }

@@ -1,6 +1,7 @@
 #include "fetch.h"
 
 #include "access.h"
+#include "count.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -32,10 +33,11 @@ void on_fetch(unsigned given, void *data)
         set_fetched(known->from);
         return;
     }
+    in_block(site.rest);
     settle(vcpu);
     struct stamp at = {
-        .icount = all_instructions() - site.counted,
-        .pc = pc_of((struct site){.block = site.block, .offset = 2 * site.offset}),
+        .icount = all_instructions() - 1,
+        .pc = pc_of((struct site){.block = site.block, .offset = site.offset}),
         .hart = vcpu,
         .priv = site.priv};
     hart->fetched = at.pc & -(uint64_t)PAGE;

@@ -1,5 +1,6 @@
 #include "hart.h"
 
+#include "count.h"
 #include "filter.h"
 #include "options.h"
 #include "processes.h"
@@ -21,9 +22,18 @@ void find_counters(void)
     now = qemu_plugin_scoreboard_find(counters, 0);
 }
 
+static uint64_t calls_of_all(void)
+{
+    uint64_t sum = 0;
+    for (unsigned hart = 0; hart < hart_count; hart++) {
+        sum += harts[hart].calls;
+    }
+    return sum;
+}
+
 int64_t all_instructions(void)
 {
-    return now->started;
+    return qemu_counts() ? qemu_count() - (int64_t)calls_of_all() : (int64_t)now->started;
 }
 
 uint64_t executed_by(unsigned vcpu)
@@ -59,11 +69,7 @@ void take_turns(unsigned next)
 
 int64_t qemu_instructions(void)
 {
-    int64_t sum = all_instructions();
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        sum += harts[hart].calls;
-    }
-    return sum;
+    return all_instructions() + calls_of_all();
 }
 
 static bool is_loaded_root(uint64_t page)
@@ -108,7 +114,7 @@ void harts_open(unsigned count)
 uint64_t pc_of(struct site site)
 {
     uint64_t pc = reg_read(REG_PC);
-    return pc - ((pc - 2 * site.block) & (PAGE - 1)) + site.offset;
+    return pc - ((pc - 2 * site.block) & (PAGE - 1)) + 2 * site.offset;
 }
 
 struct stamp stamp_of(unsigned vcpu, struct site site)
@@ -122,7 +128,7 @@ struct stamp stamp_of(unsigned vcpu, struct site site)
 struct stamp stamp_of_access(unsigned vcpu, struct site site)
 {
     return (struct stamp){.icount = all_instructions() - 1,
-                          .pc = harts[vcpu].fetched + 2 * site.block + site.offset,
+                          .pc = harts[vcpu].fetched + 2 * (site.block + site.offset),
                           .hart = vcpu,
                           .priv = site.priv};
 }

@@ -16,7 +16,8 @@ extern enum phase phase;
 
 /* What generated code itself reads and writes, if there is one hart. */
 struct hart_counters {
-    uint64_t started;    /* instructions that began; without those that trapped: retired */
+    uint64_t started;    /* instructions that began; without those that trapped: retired.  Not used if
+                          * QEMU counts */
     uint64_t pending;    /* not 0: an instruction's effect waits to be looked at */
     uint64_t fetch_page; /* fetched_from the last page fetched from; 0: look at the next fetch */
 };
@@ -57,7 +58,8 @@ struct hart {
     uint64_t envcfg[2]; /* of menvcfg and henvcfg: the bits that are switches */
     uint64_t fetched; /* virtual address of the page last fetched from, if accesses are events */
     uint64_t executed; /* instructions in the turns before this one */
-    uint64_t returned, returned_from; /* `executed_by` and pc at the last sret or mret */
+    /* Of the last sret or mret: `executed_by` with it, its pc, and where it goes. */
+    uint64_t returned, returned_from, returned_to;
     struct call call; /* its last call for a remote fence */
     uint64_t calls; /* instructions that trapped and that QEMU's own count includes */
     struct pending pending;
@@ -74,7 +76,7 @@ void find_counters(void);
 /* Instructions retired by all harts, and by one. */
 int64_t all_instructions(void);
 uint64_t executed_by(unsigned vcpu);
-/* The last instruction that began did not retire. */
+/* The last instruction that began did not retire.  Call it if QEMU does not count. */
 void uncount(void);
 /* The instruction in `pending` of the running hart is to be looked at before its next, or no more. */
 void set_waits(bool waits);
@@ -83,7 +85,8 @@ void set_fetched(uint64_t from);
 /* From now on `next` runs. */
 void take_turns(unsigned next);
 /* The same as QEMU's record and replay counts them: with instructions whose purpose is to trap.
- * QEMU also includes instructions that do not exist, which this does not: it is a lower bound. */
+ * QEMU also includes instructions that do not exist.  If it shows its count, so does this; else this is a
+ * lower bound. */
 int64_t qemu_instructions(void);
 
 /* pc of an instruction of the running block. */

@@ -1,6 +1,7 @@
 #include "memory.h"
 
 #include "access.h"
+#include "count.h"
 #include "effects.h"
 #include "guest.h"
 #include "hart.h"
@@ -45,10 +46,11 @@ static bool is_further_element(unsigned vcpu, struct site site)
 static void look_at(uint32_t info, uint64_t va, void *data, enum access kind)
 {
     unsigned vcpu = running;
+    struct site site = ((union packed_site){.data = data}).site;
+    in_block(site.rest);
     if (!enter(vcpu)) {
         return;
     }
-    struct site site = ((union packed_site){.data = data}).site;
     if (!is_further_element(vcpu, site)) {
         settle(vcpu);
     }

@@ -2,6 +2,7 @@
  * QEMU enters here.  Decides what each translated instruction calls back.
  */
 #include "calls.h"
+#include "count.h"
 #include "decode.h"
 #include "execute.h"
 #include "fetch.h"
@@ -91,7 +92,7 @@ static bool follows_deferred(struct qemu_plugin_tb *tb, const void *first)
     return deferred(decode(word_at((const uint8_t *)first - 4)).op);
 }
 
-static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site, bool counted)
+static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site)
 {
     const uint8_t *host = qemu_plugin_insn_haddr(insn);
     if (!host || (uint64_t)(host - ram.bytes) >= ram.size) {
@@ -102,9 +103,9 @@ static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site, bo
                                          .class = site.class,
                                          .priv = site.priv,
                                          .block = site.block,
-                                         .offset = site.offset / 2,
-                                         .wide = size > 2,
-                                         .counted = counted}};
+                                         .offset = site.offset,
+                                         .rest = site.rest,
+                                         .wide = size > 2}};
     /* A block's first instruction may continue in the next page.  Its fetch is always looked at. */
     bool always = options.filter == 0 ||
                   (qemu_plugin_insn_vaddr(insn) & (PAGE - 1)) + size > PAGE;
@@ -155,7 +156,10 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
     uint64_t va = qemu_plugin_tb_vaddr(tb);
     size_t count = qemu_plugin_tb_n_insns(tb);
     unsigned priv = reg_read(REG_PRIV);
-    struct site site = {.block = (va & (PAGE - 1)) / 2, .class = class_of(priv), .priv = priv};
+    struct site site = {.block = (va & (PAGE - 1)) / 2,
+                        .rest = count - 1,
+                        .class = class_of(priv),
+                        .priv = priv};
     note_translated(va);
 
     bool record = phase == ACTIVE;
@@ -176,8 +180,10 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
     unsigned uncounted = 0;
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-        struct insn what = decode(word_of(insn));
-        site.offset = qemu_plugin_insn_vaddr(insn) - va;
+        uint32_t word = word_of(insn);
+        struct insn what = decode(word);
+        site.offset = (qemu_plugin_insn_vaddr(insn) - va) / 2;
+        site.rest = count - 1 - i;
         site.op = what.op;
         site.rd = what.rd;
         site.rs1 = what.rs1;
@@ -185,17 +191,22 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         site.funct3 = what.funct3;
         site.detail = what.detail;
         void *data = ((union packed_site){.site = site}).data;
-        bool place = may_be_place(va + site.offset);
-        bool every = fetches && options.filter == 0;
-        /* The count must be right at every instruction that may trap, call back, or end the block
-         * early. */
-        bool counted = what.op != OP_PLAIN || i + 1 == count || place || every;
+        bool place = may_be_place(va + 2 * site.offset);
+        bool behind_deferred = after_deferred;
+        /* A block lies in one page, so it is enough to look at its first instruction, at one where the
+         * region may begin, and at one behind a fence, which may have emptied the page's slot. */
+        bool fetched = fetches && (i == 0 || place || options.filter == 0 || behind_deferred);
         uncounted++;
-        if (counted) {
+        if (qemu_counts()) {
+            if (i + 1 == count && !is_counted_right(word)) {
+                qemu_plugin_register_vcpu_insn_exec_cb(insn, on_last, CB_NO_REGISTERS, data);
+            }
+        } else if (what.op != OP_PLAIN || i + 1 == count || place || fetched) {
+            /* The count must be right at every instruction that may trap, call back, or end the
+             * block early. */
             instrument_count(insn, uncounted);
             uncounted = 0;
         }
-        bool behind_deferred = after_deferred;
         if (behind_deferred) {
             instrument_next(insn, data);
         }
@@ -204,11 +215,9 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_place, CB_READS_REGISTERS, data);
         }
         /* After `on_place`: a mark comes before its instruction is fetched, and `on_place` decides
-         * whether the fetch is in the region.  A block lies in one page, so it is enough to look at
-         * its first instruction, at one where the region may begin, and at one behind a fence, which
-         * may have emptied the page's slot. */
-        if (fetches && (i == 0 || place || every || behind_deferred)) {
-            instrument_fetch(insn, site, counted);
+         * whether the fetch is in the region. */
+        if (fetched) {
+            instrument_fetch(insn, site);
         }
         if (what.op == OP_RETURN || what.op == OP_VECTOR ||
             (record && (what.op == OP_FENCE || what.op == OP_ATP || what.op == OP_CBO_ZERO ||

@@ -1,5 +1,6 @@
 #include "region.h"
 
+#include "count.h"
 #include "effects.h"
 #include "guest.h"
 #include "options.h"
@@ -181,6 +182,7 @@ void on_place(unsigned given, void *data)
     (void)given;
     unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
+    in_block(site.rest);
     uint64_t pc = pc_of(site);
     char text[33] = "";
     const char *label = NULL;
@@ -216,6 +218,7 @@ void on_idle(uint64_t id, unsigned vcpu)
 {
     (void)id;
     (void)vcpu;
+    in_block(0);
     if (phase == ACTIVE && is_time_to_flush()) {
         stream_flush();
     }
@@ -228,6 +231,7 @@ bool capture_open(unsigned vcpus)
     }
     harts_open(vcpus);
     turns_find();
+    count_find();
     running = vcpus > 1 ? reg_read(REG_MHARTID) : 0;
     learn_vectors();
     if (phase == ACTIVE && vcpus == 1) {
@@ -241,6 +245,7 @@ void capture_close(void)
 {
     if (phase != DONE) {
         /* No hart runs now, so nobody knows a pc. */
+        in_block(0);
         struct stamp at = {.icount = all_instructions()};
         end_with_machine(&at);
     }

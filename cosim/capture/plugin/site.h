@@ -10,13 +10,14 @@
  * only offsets are known. */
 struct site {
     uint64_t block : 11;  /* the first instruction of its block, in halfwords within the page */
-    uint64_t offset : 12; /* bytes from there to it */
+    uint64_t offset : 11; /* halfwords from there to it */
+    uint64_t rest : 9;    /* instructions of the block behind it */
     uint64_t op : 5;      /* enum op */
     uint64_t class : 3;   /* enum class */
     uint64_t priv : 3;    /* enum priv */
     uint64_t rd : 5, rs1 : 5, rs2 : 5;
     uint64_t funct3 : 3;
-    uint64_t detail : 12;
+    uint64_t detail : 4;
 };
 union packed_site {
     struct site site;
@@ -26,13 +27,13 @@ _Static_assert(sizeof(union packed_site) == sizeof(void *), "a site fits a point
 
 /* The page that an instruction is fetched from, and which instruction it is. */
 struct fetch_site {
-    uint64_t page : 32; /* number of the physical page within RAM, plus 1 */
+    uint64_t page : 26; /* number of the physical page within RAM, plus 1 */
     uint64_t class : 3;
     uint64_t priv : 3;
     uint64_t block : 11; /* as in a site */
-    uint64_t offset : 11; /* as in a site, but in halfwords */
-    uint64_t wide : 1;    /* 4 bytes, not 2 */
-    uint64_t counted : 1; /* `started` includes it when the callback runs */
+    uint64_t offset : 11;
+    uint64_t rest : 9;
+    uint64_t wide : 1; /* 4 bytes, not 2 */
 };
 union packed_fetch {
     struct fetch_site site;

@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "calls.h"
+#include "count.h"
 #include "effects.h"
 #include "filter.h"
 #include "guest.h"
@@ -13,6 +14,7 @@ void return_begins(unsigned vcpu, struct site site)
 {
     harts[vcpu].returned = executed_by(vcpu);
     harts[vcpu].returned_from = pc_of(site);
+    harts[vcpu].returned_to = reg_read(site.detail == MRET ? REG_MEPC : REG_SEPC);
     if (site.detail == MRET) {
         call_returns(vcpu);
     }
@@ -37,6 +39,32 @@ enum cause {
 static bool is_call(uint64_t cause)
 {
     return cause == BREAKPOINT || (cause >= CALL_FROM_U && cause <= CALL_FROM_M);
+}
+
+/* The last instruction that ended its block and of which QEMU may count that it trapped. */
+static struct {
+    int64_t count;     /* with it */
+    unsigned halfword; /* in its page */
+} last;
+
+void on_last(unsigned vcpu, void *data)
+{
+    (void)vcpu;
+    struct site site = ((union packed_site){.data = data}).site;
+    in_block(site.rest);
+    last.count = qemu_count();
+    last.halfword = site.block + site.offset;
+}
+
+/* The instruction at `epc` began and did not retire: count it no more.  Return true if QEMU's own count
+ * goes on to include it. */
+static bool takes_back(uint64_t cause, uint64_t epc)
+{
+    if (qemu_counts()) {
+        return qemu_count() == last.count && (epc & (PAGE - 1)) / 2 == last.halfword;
+    }
+    uncount();
+    return is_call(cause);
 }
 
 static bool is_page_fault(uint64_t cause)
@@ -84,6 +112,7 @@ void on_enter(unsigned given, void *data)
     struct site site = ((union packed_site){.data = data}).site;
     struct hart *hart = &harts[vcpu];
     bool machine = site.priv == PRIV_M;
+    in_block(site.rest + 1);
     if (reg_read(REG_PC) != (reg_read(machine ? REG_MTVEC : REG_STVEC) & -4ull)) {
         return;
     }
@@ -92,12 +121,12 @@ void on_enter(unsigned given, void *data)
     bool exception = cause >> 63 == 0;
     /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted
      * then. */
-    bool returned = hart->returned == executed_by(vcpu) && hart->returned_from != epc;
+    bool returned = hart->returned == executed_by(vcpu) && hart->returned_from != epc &&
+                    (!qemu_counts() || hart->returned_to != epc);
     bool began = cause != FETCH_MISALIGNED && cause != FETCH_ACCESS && cause != FETCH_PAGE &&
                  cause != FETCH_GUEST_PAGE;
     if (exception && began && !returned) {
-        uncount();
-        if (is_call(cause)) {
+        if (takes_back(cause, epc)) {
             hart->calls++;
             note_call();
         }

@@ -8,6 +8,8 @@
 
 /* An sret or mret is about to execute. */
 void return_begins(unsigned vcpu, struct site site);
+/* If QEMU counts: an instruction of which it may count that it traps is about to end its block. */
+void on_last(unsigned vcpu, void *data);
 /* A block that may be the first of a trap handler begins. */
 void on_enter(unsigned vcpu, void *data);
 

@@ -141,9 +141,11 @@ char *g_array_free(struct glib_array *array, int free_segment)
 
 EXPORT void harness_audit(struct audit *audit) { *audit = tables_audit(); }
 
-/* op | detail << 8 */
+/* op | detail << 8; of a write to a CSR, its address is the detail */
 EXPORT unsigned harness_decode(uint32_t word)
 {
     struct insn insn = decode(word);
-    return insn.op | insn.detail << 8;
+    bool writes = insn.op == OP_ATP || insn.op == OP_VECTOR || insn.op == OP_STATUS ||
+                  insn.op == OP_ENVCFG;
+    return insn.op | (writes ? csr_addresses[insn.detail] : insn.detail) << 8;
 }

@@ -1,0 +1,26 @@
+/*
+ * The count of instructions that QEMU keeps itself.
+ */
+#ifndef COSIM_COUNT_H
+#define COSIM_COUNT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * QEMU counts the instructions of a run that it records (-icount), and if it was built with modules,
+ * its count can be read.  Then the code of the guest need not count.  When a block begins, QEMU adds all
+ * its instructions at once, and when it ends early, by an exception or at a device, it takes back those
+ * that were not executed.  So within a block those that are yet to begin must be subtracted.
+ */
+
+/* Find out if QEMU counts, and shows it.  Call it in the thread that runs the guest, before its first
+ * instruction. */
+void count_find(void);
+bool qemu_counts(void);
+/* A callback asks for counts from here on: so many instructions of the running block have not begun. */
+void in_block(unsigned rest);
+/* Instructions that have begun since then, as QEMU counts them (only if it does). */
+int64_t qemu_count(void);
+
+#endif
