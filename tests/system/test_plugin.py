@@ -144,6 +144,20 @@ def test_instructions_are_counted_as_they_retire(probed: tuple[Capture, symbols.
     assert (np.diff(run.events["icount"]) >= 0).all()
 
 
+@pytest.mark.parametrize("mode", ["record", "live"])
+@pytest.mark.parametrize("accesses", ["all", "none"])
+def test_what_does_not_retire_is_not_counted(mode: str, accesses: str, tmp_path: Path) -> None:
+    """QEMU counts the instructions of a recording, and the guest's code those of a live run."""
+    elf = bare_kernel.build("counts", tmp_path, bare_kernel.M_MODE)
+    config = MachineConfig(kernel=elf, bios="none", memory=128 << 20, cpu="rv64")
+    timing = Timing("live") if mode == "live" else Timing("record", tmp_path / "recording")
+    run = capture(config, tmp_path, timing, start="boot", end="end", accesses=accesses)
+    # The comments of counts.S say what comes from fence to fence.
+    between = [5, 5, 5, 5, 5, 5, 5, 5, 8, 6, 9, 12, 9, 9, 16, 8]
+    assert np.diff(run.of(Kind.FENCE)["icount"]).tolist() == between
+    assert run.summary.instructions == run.of(Kind.FENCE)["icount"][-1] + 1 + 1 + 2 + 1
+
+
 def test_the_machine_ends_with_the_store_that_switches_it_off(
     probed: tuple[Capture, symbols.Symbols],
 ) -> None:

@@ -14,6 +14,11 @@ static pthread_t guest_thread;
 static bool counts;
 static int64_t before; /* of a machine that was restored, its count then */
 static unsigned not_begun;
+static int64_t left; /* in blocks that a wfi left */
+static struct {
+    int64_t count; /* with it */
+    unsigned rest;
+} last_wait;
 
 void count_find(void)
 {
@@ -36,11 +41,27 @@ void in_block(unsigned rest)
     not_begun = rest;
 }
 
+void wait_begins(unsigned rest)
+{
+    in_block(rest);
+    last_wait.count = qemu_count();
+    last_wait.rest = rest;
+    left += rest;
+}
+
+void trap_begins(void)
+{
+    if (counts && qemu_count() < last_wait.count) {
+        left -= last_wait.rest;
+        last_wait.count = 0;
+    }
+}
+
 int64_t qemu_count(void)
 {
     void *vcpu = pthread_equal(pthread_self(), guest_thread) ? *current_vcpu : NULL;
     if (!vcpu) {
-        return added_up() - before; /* the guest has ended */
+        return added_up() - before - left; /* the guest has ended */
     }
     add_executed(vcpu);
     /* A vCPU may not ask within a block, because its clock would not be exact there.  We know what is
@@ -48,5 +69,5 @@ int64_t qemu_count(void)
     *current_vcpu = NULL;
     int64_t count = added_up();
     *current_vcpu = vcpu;
-    return count - before - not_begun;
+    return count - before - left - not_begun;
 }

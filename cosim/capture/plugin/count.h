@@ -20,6 +20,11 @@ void count_find(void);
 bool qemu_counts(void);
 /* A callback asks for counts from here on: so many instructions of the running block have not begun. */
 void in_block(unsigned rest);
+/* A wfi begins, behind which its block has so many instructions.  It leaves the block, and QEMU does not
+ * take them back. */
+void wait_begins(unsigned rest);
+/* A trap was taken: of the wfi that began last, or later. */
+void trap_begins(void);
 /* Instructions that have begun since then, as QEMU counts them (only if it does). */
 int64_t qemu_count(void);
 

@@ -26,7 +26,8 @@ enum op {
     OP_GUEST,     /* hlv, hlvx, hsv: memory of a virtual machine */
     OP_ENVCFG,    /* writes menvcfg or henvcfg; detail: the CSR */
     OP_ORDER,     /* sfence.w.inval, sfence.inval.ir; detail: enum order */
-    OP_CALL       /* ecall */
+    OP_CALL,      /* ecall */
+    OP_WAIT       /* wfi */
 };
 
 /* CSRs whose writes are looked at. */
@@ -136,6 +137,9 @@ static inline struct insn decode(uint32_t word)
             }
             if (word == 0x00000073) {
                 out.op = OP_CALL;
+            }
+            if (word == 0x10500073) {
+                out.op = OP_WAIT;
             }
             if ((word & ~(1u << 20)) == 0x18000073) {
                 out.op = OP_ORDER;

@@ -228,6 +228,9 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         if (record && what.op == OP_CALL && priv == PRIV_S && calls_are_followed()) {
             qemu_plugin_register_vcpu_insn_exec_cb(insn, on_call, CB_READS_REGISTERS, data);
         }
+        if (qemu_counts() && what.op == OP_WAIT && site.rest > 0) {
+            qemu_plugin_register_vcpu_insn_exec_cb(insn, on_wait, CB_NO_REGISTERS, data);
+        }
         /* With memory callbacks on cbo.zero, QEMU would clear the block byte by byte. */
         if (!record || what.op == OP_PLAIN || what.op == OP_CBO_ZERO || what.op == OP_CALL) {
             continue;

@@ -56,6 +56,12 @@ void on_last(unsigned vcpu, void *data)
     last.halfword = site.block + site.offset;
 }
 
+void on_wait(unsigned vcpu, void *data)
+{
+    (void)vcpu;
+    wait_begins(((union packed_site){.data = data}).site.rest);
+}
+
 /* The instruction at `epc` began and did not retire: count it no more.  Return true if QEMU's own count
  * goes on to include it. */
 static bool takes_back(uint64_t cause, uint64_t epc)
@@ -113,6 +119,7 @@ void on_enter(unsigned given, void *data)
     struct hart *hart = &harts[vcpu];
     bool machine = site.priv == PRIV_M;
     in_block(site.rest + 1);
+    trap_begins();
     if (reg_read(REG_PC) != (reg_read(machine ? REG_MTVEC : REG_STVEC) & -4ull)) {
         return;
     }
