@@ -161,7 +161,7 @@ class Work:
                     self.config,
                     folder=folder,
                     # As `cosim capture` runs it.
-                    timing=Timing("record", folder / "record.bin"),
+                    timing=Timing("record", folder / "record.bin", split=frozenset()),
                     plugin_arguments=arguments,
                     pass_fds=descriptors,
                 )

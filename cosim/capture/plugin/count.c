@@ -57,6 +57,11 @@ void trap_begins(void)
     }
 }
 
+int64_t left_by_waits(void)
+{
+    return left;
+}
+
 int64_t qemu_count(void)
 {
     void *vcpu = pthread_equal(pthread_self(), guest_thread) ? *current_vcpu : NULL;

@@ -23,6 +23,8 @@ void in_block(unsigned rest);
 /* A wfi begins, behind which its block has so many instructions.  It leaves the block, and QEMU does not
  * take them back. */
 void wait_begins(unsigned rest);
+/* How many instructions those were so far.  qemu_count() does not include them. */
+int64_t left_by_waits(void);
 /* A trap was taken: of the wfi that began last, or later. */
 void trap_begins(void);
 /* Instructions that have begun since then, as QEMU counts them (only if it does). */

@@ -69,7 +69,7 @@ void take_turns(unsigned next)
 
 int64_t qemu_instructions(void)
 {
-    return all_instructions() + calls_of_all();
+    return all_instructions() + calls_of_all() + left_by_waits();
 }
 
 static bool is_loaded_root(uint64_t page)

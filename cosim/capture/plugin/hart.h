@@ -84,9 +84,9 @@ void set_waits(bool waits);
 void set_fetched(uint64_t from);
 /* From now on `next` runs. */
 void take_turns(unsigned next);
-/* The same as QEMU's record and replay counts them: with instructions whose purpose is to trap.
- * QEMU also includes instructions that do not exist.  If it shows its count, so does this; else this is a
- * lower bound. */
+/* The same as QEMU's record and replay counts them: with instructions whose purpose is to trap, with
+ * those that do not exist, and with the rest of a block that a wfi leaves.  If QEMU does not show its
+ * count, only the first are known, and this is a lower bound. */
 int64_t qemu_instructions(void);
 
 /* pc of an instruction of the running block. */
