@@ -23,7 +23,7 @@ BASE = 0x8000_0000
 PAGES = 24
 OPS = (
     *("plain", "other", "load", "store", "amo", "sc", "cbo.zero", "vstore"),
-    *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order", "call"),
+    *("fence", "atp", "vector", "status", "return", "guest", "envcfg", "order", "call", "wait"),
 )
 
 
@@ -60,7 +60,7 @@ EXPECTED = {
     InstructionKind.VECTOR_STORE: "vstore",
     InstructionKind.VECTOR_LOAD: "load",
 }
-OTHERWISE = {"plain", "other", "vector", "status", "return", "guest", "call"}
+OTHERWISE = {"plain", "other", "vector", "status", "return", "guest", "call", "wait"}
 
 
 def check_word(library: ctypes.CDLL, word: int) -> None:
@@ -120,6 +120,7 @@ def test_any_word_is_decoded_as_in_python(library: ctypes.CDLL, word: int) -> No
         (0x100025F3, "other"),  # csrr a1, sstatus
         (0x180025F3, "other"),  # csrr a1, satp
         (0x00000073, "call"),  # ecall
+        (0x10500073, "wait"),  # wfi
         (0x00C58533, "plain"),  # add a0, a1, a2
         (0x00000063, "plain"),  # beq
         (0x1805A5F3, "atp"),  # csrrs a1, satp, a1
