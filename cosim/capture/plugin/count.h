@@ -14,8 +14,8 @@
  * that were not executed.  So within a block those that are yet to begin must be subtracted.
  */
 
-/* Find out if QEMU counts, and shows it.  Call it in the thread that runs the guest, before its first
- * instruction. */
+/* Find out if QEMU counts, and shows it.  Call it in the thread that runs the guest, before the first
+ * instruction of its only hart.  If it is not called, QEMU does not count. */
 void count_find(void);
 bool qemu_counts(void);
 /* A callback asks for counts from here on: so many instructions of the running block have not begun. */

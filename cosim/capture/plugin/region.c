@@ -231,7 +231,9 @@ bool capture_open(unsigned vcpus)
     }
     harts_open(vcpus);
     turns_find();
-    count_find();
+    if (vcpus == 1) {
+        count_find();
+    }
     running = vcpus > 1 ? reg_read(REG_MHARTID) : 0;
     learn_vectors();
     if (phase == ACTIVE && vcpus == 1) {
