@@ -27,6 +27,9 @@ static struct buffer {
 
 static unsigned slot_count, hart_count;
 
+/* How many slots have each page of RAM in their paths.  Most tables that are written are in none. */
+static uint32_t *in_paths;
+
 /* By page number within RAM, for pages that were tables: the epoch in which each entry, when it
  * was valid, was last written.  Epochs end at fences. */
 static uint32_t **written_in;
@@ -44,7 +47,8 @@ void filter_open(unsigned slots, unsigned harts)
     hart_count = harts;
     fast_mask = slots ? slots - 1 : 0;
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
-    if (!written_in) {
+    in_paths = calloc(ram.size >> PAGE_BITS, sizeof(*in_paths));
+    if (!written_in || !in_paths) {
         abort();
     }
     for (unsigned hart = 0; hart < harts; hart++) {
@@ -61,7 +65,10 @@ static void empty(unsigned hart, int which, unsigned slot)
     struct buffer *buffer = &buffers[hart][which];
     buffer->tags[slot] = 0;
     for (int level = 0; level < MAX_LEVELS; level++) {
-        buffer->paths[level][slot] = 0;
+        if (buffer->paths[level][slot]) {
+            in_paths[buffer->paths[level][slot] - 1]--;
+            buffer->paths[level][slot] = 0;
+        }
     }
     for (int class = 0; which == DATA && class < CLASSES; class++) {
         forget_fast(hart, slot, class);
@@ -108,6 +115,9 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
     }
     for (int level = 0; level < MAX_LEVELS; level++) {
         buffer->paths[level][slot] = path[level];
+        if (path[level]) {
+            in_paths[path[level] - 1]++;
+        }
     }
     buffer->bits[slot] = walk.bits;
     buffer->pages[slot] = (pa - ram.base) / PAGE + 1;
@@ -223,6 +233,9 @@ void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old)
             abort();
         }
         written_in[number][(entry & (PAGE - 1)) >> 3] = epoch;
+    }
+    if (in_paths[number] == 0) {
+        return;
     }
     for (unsigned hart = 0; hart < hart_count; hart++) {
         for (int which = 0; which < BUFFERS; which++) {
