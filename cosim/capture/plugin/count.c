@@ -22,12 +22,16 @@ static struct {
 
 void count_find(void)
 {
+    enum { REPLAYS = 2 }; /* QEMU's REPLAY_MODE_PLAY */
     const int *counting = dlsym(RTLD_DEFAULT, "use_icount");
+    const int *mode = dlsym(RTLD_DEFAULT, "replay_mode");
     current_vcpu = dlsym(RTLD_DEFAULT, "current_cpu");
     add_executed = (void (*)(void *))dlsym(RTLD_DEFAULT, "icount_update");
     added_up = (int64_t (*)(void))dlsym(RTLD_DEFAULT, "icount_get_raw");
     guest_thread = pthread_self();
-    counts = counting && *counting && current_vcpu && add_executed && added_up;
+    /* A replay executes an instruction that the recording says to trap without counting it. */
+    counts = counting && *counting && mode && *mode != REPLAYS && current_vcpu && add_executed &&
+             added_up;
     before = counts ? qemu_count() : 0;
 }
 
