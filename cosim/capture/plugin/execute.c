@@ -80,7 +80,7 @@ void on_execute(unsigned given, void *data)
         return;
     }
     if (site.op == OP_CBO_ZERO && site.class < CLASSES &&
-        fast_hit(vcpu, site.class, ACCESS_WRITE, reg_read(site.rs1))) {
+        fast_hit(site.class, ACCESS_WRITE, reg_read(site.rs1))) {
         return;
     }
     if (!enter(vcpu)) {

@@ -8,7 +8,8 @@ enum { DATA, CODE, BUFFERS };
 /* An address that no access has: not canonical in any mode. */
 static const uint64_t NOWHERE = 1ull << 63 | 1;
 
-struct fast_slot fast[MAX_HARTS][FAST_SLOTS];
+static struct fast_slot fast_of[MAX_HARTS][FAST_SLOTS];
+struct fast_slot *fast = fast_of[0];
 uint64_t fast_mask;
 
 /* Slots: tag = page address | class << 1 | mxr << 3 | stored to << 4 | 1, or 0. */
@@ -37,8 +38,8 @@ static uint32_t epoch = 1;
 
 static void forget_fast(unsigned hart, unsigned slot, enum class class)
 {
-    fast[hart][slot].page[class][ACCESS_READ] = NOWHERE;
-    fast[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
+    fast_of[hart][slot].page[class][ACCESS_READ] = NOWHERE;
+    fast_of[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
 }
 
 void filter_open(unsigned slots, unsigned harts)
@@ -58,6 +59,11 @@ void filter_open(unsigned slots, unsigned harts)
             }
         }
     }
+}
+
+void filter_take_turns(unsigned hart)
+{
+    fast = fast_of[hart];
 }
 
 static void empty(unsigned hart, int which, unsigned slot)
@@ -158,7 +164,7 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     }
     remember(hart, which, slot, kind == ACCESS_WRITE ? tag | TAG_STORED : tag, va, pa, satp);
     if (which == DATA && buffers[hart][which].tags[slot]) {
-        fast[hart][slot].page[class][ACCESS_READ] = va & -(uint64_t)PAGE;
+        fast_of[hart][slot].page[class][ACCESS_READ] = va & -(uint64_t)PAGE;
     }
     return true;
 }
@@ -181,7 +187,7 @@ void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
     unsigned slot = va >> PAGE_BITS & fast_mask;
     if (class < CLASSES &&
         buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
-        fast[hart][slot].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
+        fast_of[hart][slot].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
     }
 }
 
@@ -191,7 +197,7 @@ void filter_tables_grew(void)
         const struct buffer *buffer = &buffers[hart][DATA];
         for (unsigned i = 0; i < buffer->filled_count; i++) {
             for (int class = 0; class < CLASSES; class++) {
-                fast[hart][buffer->filled[i]].page[class][ACCESS_WRITE] = NOWHERE;
+                fast_of[hart][buffer->filled[i]].page[class][ACCESS_WRITE] = NOWHERE;
             }
         }
     }

@@ -42,23 +42,26 @@ enum class { CLASS_U, CLASS_S, CLASS_SUM, CLASSES, CLASS_M = CLASSES, CLASS_OTHE
 enum { FAST_SLOTS = 512, FAST_MISS = 0xff8 };
 
 /*
- * The check of every load and store, by hart and virtual page number & fast_mask.  [class][kind] is
- * the address of the page if accesses within it need no look.  A slot is one
- * line of the host's cache, because slots are filled and emptied whole.
+ * The check of every load and store, by virtual page number & fast_mask.  [class][kind] is the address
+ * of the page if accesses within it need no look.  A slot is one line of the host's cache, because slots
+ * are filled and emptied whole.
  */
 struct fast_slot {
     _Alignas(64) uint64_t page[CLASSES][2];
 };
-extern struct fast_slot fast[MAX_HARTS][FAST_SLOTS];
+/* Of the running hart. */
+extern struct fast_slot *fast;
 extern uint64_t fast_mask;
 
-static inline bool fast_hit(unsigned hart, enum class class, enum access kind, uint64_t va)
+static inline bool fast_hit(enum class class, enum access kind, uint64_t va)
 {
-    return va - fast[hart][va >> PAGE_BITS & fast_mask].page[class][kind] <= FAST_MISS;
+    return va - fast[va >> PAGE_BITS & fast_mask].page[class][kind] <= FAST_MISS;
 }
 
 /* `slots`: a power of two up to FAST_SLOTS; 0: no page is ever held, so every access passes. */
 void filter_open(unsigned slots, unsigned harts);
+/* From now on `hart` runs. */
+void filter_take_turns(unsigned hart);
 
 /* Return true if an access becomes an event; its page is then held.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,

@@ -58,11 +58,17 @@ void set_fetched(uint64_t from)
     now->fetch_page = from;
 }
 
+void hart_runs(unsigned hart)
+{
+    running = hart;
+    filter_take_turns(hart);
+}
+
 void take_turns(unsigned next)
 {
     harts[running].executed = executed_by(running);
     turn_began = all_instructions();
-    running = next;
+    hart_runs(next);
     set_waits(harts[next].waits);
     set_fetched(0);
 }

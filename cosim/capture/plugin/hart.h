@@ -82,6 +82,8 @@ void uncount(void);
 void set_waits(bool waits);
 /* Fetches like this one (fetched_from) need no look. */
 void set_fetched(uint64_t from);
+/* The hart that runs first. */
+void hart_runs(unsigned hart);
 /* From now on `next` runs. */
 void take_turns(unsigned next);
 /* The same as QEMU's record and replay counts them: with instructions whose purpose is to trap, with

@@ -234,7 +234,7 @@ bool capture_open(unsigned vcpus)
     if (vcpus == 1) {
         count_find();
     }
-    running = vcpus > 1 ? reg_read(REG_MHARTID) : 0;
+    hart_runs(vcpus > 1 ? reg_read(REG_MHARTID) : 0);
     learn_vectors();
     if (phase == ACTIVE && vcpus == 1) {
         struct stamp at = stamp_now(0);
