@@ -1,7 +1,7 @@
 """The workers of a sweep: processes of this machine, a scheduler that is there, or a batch system.
 
 The table ``[cluster]`` of a sweep file has ``kind``, ``workers`` (how many to start) and, for all
-but ``local``, the keyword arguments of the class that starts them:
+but ``local``, what describes them; for a batch system these are the arguments of a class:
 
 ============== ===================================================================================
 kind           what starts the workers
@@ -9,13 +9,12 @@ kind           what starts the workers
 local          this machine (the default): ``workers`` processes, as many as there are processors
 slurm, pbs,    ``SLURMCluster``, ``PBSCluster``, ``LSFCluster`` and ``SGECluster`` of dask-jobqueue,
 lsf, sge       with ``queue``, ``cores``, ``memory``, ``walltime`` ...
-kubernetes     ``KubeCluster`` of dask-kubernetes, with ``name``, ``image``, ``namespace`` ...
+kubernetes     Dask's operator in the cluster, with ``image``, ``namespace``, ``volumes`` ...
 ============== ===================================================================================
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import signal
@@ -24,13 +23,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 from cosim.errors import ClusterError, MissingTool, StorageError, UsageError
 from cosim.machine import host_memory, interrupts
-from cosim.sweep import job_queue, tls
-from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue, library
+from cosim.sweep import job_queue, kubernetes, tls
+from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue
+from cosim.sweep.kubernetes import Pods
 from cosim.sweep.worker import Greeting, greet
 
 if TYPE_CHECKING:
@@ -69,18 +69,40 @@ class Size:
     """Bytes for each of them, on the smallest worker; None if that is not limited."""
 
 
+class Supply(Protocol):
+    """What starts workers, and starts new ones for those that are lost."""
+
+    tasks: int
+    """How many tasks all workers do at a time."""
+
+    def renew(self, finished: int) -> None:
+        """See to it that there are workers.
+
+        :param finished: how many tasks have finished so far.
+        :raises ClusterError: when there will be none.
+        """
+
+
 class Cluster:
     """An open connection to the workers.
 
     :param client: of Dask.
     :param where: names the scheduler in messages.
-    :param jobs: of a batch system, if the workers are its.
+    :param jobs: of a batch system or of Kubernetes, if the workers are its.
+    :param dashboard: the address of the scheduler's dashboard, if Dask does not know it.
     """
 
-    def __init__(self, client: Client, where: str, jobs: JobQueue | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        where: str,
+        jobs: Supply | None = None,
+        dashboard: str | None = None,
+    ) -> None:
         self.client = client
         self.where = where
         self.jobs = jobs
+        self._dashboard = dashboard
 
     @property
     def dashboard(self) -> str | None:
@@ -88,7 +110,7 @@ class Cluster:
 
         If the scheduler is another machine's and lacks bokeh, its page says so.
         """
-        link: str | None = self.client.dashboard_link
+        link: str | None = self._dashboard or self.client.dashboard_link
         return link
 
     def size(self) -> Size:
@@ -169,17 +191,9 @@ def check_table(table: Mapping[str, Any]) -> None:
         if unknown:
             raise UsageError(f"[cluster]: {unknown[0]} has no effect on this machine's workers")
     elif kind == "kubernetes":
-        _check_kubernetes(table)
+        kubernetes.check_table(table)
     else:
         job_queue.check_table(kind, table)
-
-
-def _check_kubernetes(table: Mapping[str, Any]) -> None:
-    cluster = library("dask_kubernetes.operator", "dask-kubernetes", "kubernetes").KubeCluster
-    keys = inspect.signature(cluster).parameters.keys() - {"loop", "asynchronous", "kwargs"}
-    unknown = sorted(table.keys() - keys - {"kind", "workers"})
-    if unknown:
-        raise UsageError(f"[cluster]: {unknown[0]} is no key of KubeCluster")
 
 
 def local_workers(wish: Wish) -> int | None:
@@ -268,12 +282,11 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
                 f"{where} has no workers; start some with `dask worker {address}`"
             ) from None
         return Cluster(client, where)
+    if kind == "kubernetes":
+        return _on_kubernetes(stack, Pods(table, wanted, note))
     if kind == "local":
         started: Any = _local(local_workers(wish))
         where = "the local cluster"
-    elif kind == "kubernetes":
-        started = _kubernetes(table)
-        where = "the cluster on Kubernetes"
     else:
         jobs = JobQueue(kind, table, wanted, folder, note)
         started = jobs.dask
@@ -283,26 +296,25 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
     stack.callback(client.close)
     if jobs is not None:
         jobs.start(client)
-    elif kind == "kubernetes":
-        started.scale(wanted)
-        # A worker may wait for hours until there is a place for it.
-        with interrupts.allowed():
-            client.wait_for_workers(1)
     return Cluster(client, where, jobs)
 
 
-def _kubernetes(table: Mapping[str, Any]) -> Any:
-    cluster = library("dask_kubernetes.operator", "dask-kubernetes", "kubernetes").KubeCluster
+def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
+    from distributed import Client
+
+    stack.callback(pods.close)
+    address = pods.start()
+    where = "the cluster on Kubernetes"
     try:
-        # Without this the library tries to reach Kubernetes once more when Python ends.
-        library("kr8s", "dask-kubernetes", "kubernetes").api().version()
-        return cluster(**{"quiet": True, **table})
-    except Exception as error:
-        # The library has no common class for its errors, nor have those below it.
+        with interrupts.allowed():
+            client = Client(address, timeout=_ANSWER, set_as_default=False)
+    except (OSError, ValueError) as error:
         raise ClusterError(
-            f"[cluster]: Kubernetes cannot be used: {_first_line(error)}; check with kubectl that "
-            "its operator for Dask is there"
-        ) from error
+            f"{where}: its scheduler does not answer ({_first_line(error)})"
+        ) from None
+    stack.callback(client.close)
+    pods.wait(client)
+    return Cluster(client, where, pods, pods.dashboard)
 
 
 def _local(count: int | None) -> Any:

@@ -119,6 +119,15 @@ def check_table(kind: str, table: Mapping[str, Any]) -> None:
         raise UsageError(f"[cluster]: {' '.join(what.split())}") from None
 
 
+def worker_environment() -> dict[str, str]:
+    """Return the variables that a worker of another machine needs in its environment."""
+    settings = {
+        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
+        for name, value in WORKER_SETTINGS.items()
+    }
+    return settings | {name: str(value) for name, value in WORKER_ENVIRONMENT.items()}
+
+
 def library(module: str, package: str, kind: str) -> Any:
     """Import a library that starts workers.
 
@@ -166,11 +175,7 @@ class JobQueue:
         self._finished = 0
         self._ended = 0
         cluster = getattr(library("dask_jobqueue", "dask-jobqueue", kind), CLASSES[kind])
-        prologue = [
-            f"export DASK_{name.upper().replace('.', '__').replace('-', '_')}={value}"
-            for name, value in WORKER_SETTINGS.items()
-        ]
-        prologue += [f"export {name}={value}" for name, value in WORKER_ENVIRONMENT.items()]
+        prologue = [f"export {name}={value}" for name, value in worker_environment().items()]
         given = {
             "cores": 1,
             "processes": 1,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 from cosim.run.code_digest import digest
 from cosim.sweep.feeding import Replay
@@ -35,9 +36,14 @@ _TASKS_PER_WORKER = 4
 """Tasks that each worker gets at least, if there are enough replays: the last ones end together."""
 
 
+_ONE_AT_A_TIME = Lock()
+
+
 def code_version() -> str:
     """Return the digest of the code that the counts of a sweep depend on."""
-    return digest(_COUNTED_BY, ("cosim",))[:32]
+    # Two threads of a worker may ask at once, and Python 3.11 fails if two threads parse.
+    with _ONE_AT_A_TIME:
+        return digest(_COUNTED_BY, ("cosim",))[:32]
 
 
 def open_trace(place: str) -> TraceReader:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,23 @@ from cosim.sweep.worker import greet, run_task
 from tests.cosim.streams import arbitrary_batch, write_trace
 
 CODE = task_plan.code_version()
+
+
+def test_threads_of_a_worker_may_ask_for_the_version_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    busy = threading.Lock()
+
+    def digest(*_: object) -> str:
+        alone = busy.acquire(blocking=False)
+        assert alone, "two threads parse at once, which Python 3.11 cannot do"
+        time.sleep(0.02)
+        busy.release()
+        return CODE
+
+    monkeypatch.setattr(task_plan, "digest", digest)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda _: task_plan.code_version(), range(8))) == [CODE] * 8
 
 
 @pytest.fixture(scope="module")
