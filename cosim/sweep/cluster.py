@@ -28,7 +28,7 @@ from uuid import uuid4
 
 from cosim.errors import ClusterError, MissingTool, StorageError, UsageError
 from cosim.machine import host_memory, interrupts
-from cosim.sweep import job_queue, kubernetes, tls
+from cosim.sweep import job_queue, kubernetes_table, tls
 from cosim.sweep.job_queue import WORKER_ENVIRONMENT, WORKER_SETTINGS, JobQueue
 from cosim.sweep.kubernetes import Pods
 from cosim.sweep.worker import Greeting, greet
@@ -191,7 +191,7 @@ def check_table(table: Mapping[str, Any]) -> None:
         if unknown:
             raise UsageError(f"[cluster]: {unknown[0]} has no effect on this machine's workers")
     elif kind == "kubernetes":
-        kubernetes.check_table(table)
+        kubernetes_table.check_table(table)
     else:
         job_queue.check_table(kind, table)
 

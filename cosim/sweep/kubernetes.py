@@ -15,44 +15,22 @@ import contextlib
 import http.client
 import logging
 import os
-import re
 import time
 import urllib.request
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from cosim.errors import ClusterError, UsageError
+from cosim.errors import ClusterError
 from cosim.machine import interrupts
-from cosim.sweep.job_queue import library, worker_environment
+from cosim.sweep.job_queue import library
+from cosim.sweep.kubernetes_table import PAGE_PORT, SCHEDULER_PORT, VERSION, resource
+from cosim.sweep.pod_states import SHOWN, is_ready, no_pods, trouble, waits_for_place
 
 if TYPE_CHECKING:
     from distributed import Client
 
-KEYS: Mapping[str, type | tuple[type, ...]] = {
-    "name": str,
-    "namespace": str,
-    "image": str,
-    "resources": dict,
-    "env": (dict, list),
-    "worker_command": (list, str),
-    "volumes": list,
-    "volume_mounts": list,
-    "custom_cluster_spec": (dict, str),
-    "resource_timeout": int,
-}
-"""The keys of the table ``[cluster]``, and the types of their values."""
-_OF_CONTAINERS = ("image", "resources", "env", "worker_command", "volumes", "volume_mounts", "name")
-"""Keys that have no effect beside ``custom_cluster_spec``."""
-_VERSION = "kubernetes.dask.org/v1"
-_PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
-_WORKER = ("dask", "worker", "--nthreads", "1")
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-_LONGEST = 53
-"""Characters of a name; the operator adds words to it."""
 _TROUBLE = 60
 """Seconds in which pods may recover by themselves, if the file does not say (ours)."""
 _IDLE = 120
@@ -71,159 +49,6 @@ _END = 60.0
 """Seconds in which the pods must be gone at the end."""
 _LAST = 5.0
 """Seconds in which the resource itself may be gone after them."""
-_STARTING = ("ContainerCreating", "PodInitializing")
-"""Reasons for which a container waits that are no trouble by themselves."""
-_SHOWN = 300
-"""Characters that are shown of what Kubernetes says."""
-
-
-def check_table(table: Mapping[str, Any]) -> None:
-    """Check the table ``[cluster]`` of Kubernetes, as far as that needs no cluster.
-
-    :raises MissingTool: when kr8s is not installed.
-    :raises UsageError: when a key is unknown or missing, or its value cannot be used.
-    """
-    library("kr8s", "kr8s", "kubernetes")
-    given = {key: value for key, value in table.items() if key not in ("kind", "workers")}
-    for key, value in given.items():
-        if key not in KEYS:
-            raise UsageError(
-                f"[cluster]: {key} is no key of kubernetes; the keys are {', '.join(KEYS)}"
-            )
-        if not isinstance(value, KEYS[key]) or isinstance(value, bool):
-            raise UsageError(f"[cluster]: {key} is {value!r}, which has the wrong type")
-    if "custom_cluster_spec" in given:
-        useless = [key for key in _OF_CONTAINERS if key in given]
-        if useless:
-            raise UsageError(
-                f"[cluster]: {useless[0]} has no effect beside custom_cluster_spec; say it there"
-            )
-    elif "image" not in given:
-        raise UsageError(
-            "[cluster]: image is missing; name one that has the same version of this tool, as in "
-            'image = "registry/cosim:1"'
-        )
-    resource(given, 1)
-
-
-def resource(table: Mapping[str, Any], workers: int) -> dict[str, Any]:
-    """Return the ``DaskCluster`` that ``table`` describes.
-
-    :param table: ``[cluster]`` without ``kind`` and ``workers``.
-    :param workers: how many pods of workers it gets.
-    :raises UsageError: when a name cannot be one, or ``custom_cluster_spec`` cannot be used.
-    """
-    if "custom_cluster_spec" in table:
-        made = _read(table["custom_cluster_spec"])
-    else:
-        made = _made(table)
-    try:
-        name = made["metadata"]["name"]
-        made["spec"]["worker"]["replicas"] = workers
-        for part in ("scheduler", "worker"):
-            _set_environment(made["spec"][part]["spec"]["containers"][0])
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"[cluster]: custom_cluster_spec is no DaskCluster: {type(error).__name__}: {error}; "
-            "it needs metadata.name, and spec.scheduler and spec.worker with their containers"
-        ) from None
-    if not isinstance(name, str) or len(name) > _LONGEST or not _NAME.fullmatch(name):
-        raise UsageError(
-            f"[cluster]: name is {name!r}; it may have small letters, digits and -, at most "
-            f"{_LONGEST} of them"
-        )
-    return made
-
-
-def _read(spec: Mapping[str, Any] | str) -> dict[str, Any]:
-    """Return the resource that a file, or the table itself, holds.
-
-    :raises UsageError: when it cannot be read.
-    """
-    import yaml
-
-    try:
-        text = Path(spec).read_text() if isinstance(spec, str) else yaml.safe_dump(dict(spec))
-        # A copy, as it is changed.
-        made = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise UsageError(f"[cluster]: custom_cluster_spec cannot be read: {spec}: {why}") from None
-    if not isinstance(made, dict) or made.get("kind") != "DaskCluster":
-        raise UsageError("[cluster]: custom_cluster_spec is no DaskCluster")
-    return made
-
-
-def _made(table: Mapping[str, Any]) -> dict[str, Any]:
-    name = table.get("name") or f"cosim-{uuid4().hex[:8]}"
-    command = table.get("worker_command", _WORKER)
-    command = command.split() if isinstance(command, str) else list(command)
-    container = {
-        "image": table["image"],
-        "env": _pairs(table.get("env", {})),
-        "resources": table.get("resources", {}),
-        "volumeMounts": table.get("volume_mounts", []),
-    }
-    ports = [{"name": key, "containerPort": port} for key, port in _PORTS.items()]
-    scheduler = {
-        **container,
-        "name": "scheduler",
-        "args": ["dask", "scheduler", "--host", "0.0.0.0"],
-        "ports": ports,
-        "readinessProbe": {
-            "httpGet": {"port": "http-dashboard", "path": "/health"},
-            "periodSeconds": 1,
-            "timeoutSeconds": 300,
-        },
-        "livenessProbe": {
-            "httpGet": {"port": "http-dashboard", "path": "/health"},
-            "initialDelaySeconds": 15,
-            "periodSeconds": 20,
-            "timeoutSeconds": 10,
-        },
-    }
-    worker = {
-        **container,
-        "name": "worker",
-        # The operator sets this variable.
-        "args": [*command, "--name", "$(DASK_WORKER_NAME)"],
-    }
-    pod = {"volumes": table.get("volumes", [])}
-    selector = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
-    service_ports = [
-        {"name": key, "protocol": "TCP", "port": port, "targetPort": key}
-        for key, port in _PORTS.items()
-    ]
-    return {
-        "apiVersion": _VERSION,
-        "kind": "DaskCluster",
-        "metadata": {"name": name},
-        "spec": {
-            "scheduler": {
-                "spec": {**pod, "containers": [scheduler]},
-                "service": {"type": "ClusterIP", "selector": selector, "ports": service_ports},
-            },
-            "worker": {"spec": {**pod, "containers": [worker]}},
-        },
-    }
-
-
-def _pairs(env: Mapping[str, Any] | Sequence[Any]) -> list[Any]:
-    """Return variables as Kubernetes takes them: a list, and each value a text."""
-    if isinstance(env, Mapping):
-        return [{"name": name, "value": str(value)} for name, value in env.items()]
-    return list(env)
-
-
-def _set_environment(container: dict[str, Any]) -> None:
-    """Add the variables that a sweep needs; those that are there already stay."""
-    there = list(container.get("env") or [])
-    names = {variable["name"] for variable in there}
-    container["env"] = there + [
-        {"name": name, "value": value}
-        for name, value in worker_environment().items()
-        if name not in names
-    ]
 
 
 class Pods:
@@ -261,7 +86,7 @@ class Pods:
             self._api.timeout = _REQUEST
             self._api.version()
             self._namespace: str = table.get("namespace") or self._api.namespace
-        kind = self._kr8s.objects.new_class("DaskCluster", _VERSION, asyncio=False)
+        kind = self._kr8s.objects.new_class("DaskCluster", VERSION, asyncio=False)
         self._resource = kind(self._raw, namespace=self._namespace, api=self._api)
 
     def start(self) -> str:
@@ -401,7 +226,7 @@ class Pods:
                         said = [line for line in pod.logs(previous=previous) if line.strip()]
                         # The node says so of a container that it has removed.
                         if said and not said[-1].startswith("unable to retrieve container logs"):
-                            return f"; its log ends with: {said[-1].strip()[:_SHOWN]}"
+                            return f"; its log ends with: {said[-1].strip()[:SHOWN]}"
         return ""
 
     def _reach(self) -> str:
@@ -412,15 +237,15 @@ class Pods:
         host = f"{self._name}-scheduler"
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             inside = f"{host}.{self._namespace}"
-            self.dashboard = f"http://{inside}:{_PORTS['http-dashboard']}/status"
-            return f"tcp://{inside}:{_PORTS['tcp-comm']}"
+            self.dashboard = f"http://{inside}:{PAGE_PORT}/status"
+            return f"tcp://{inside}:{SCHEDULER_PORT}"
         with _reported(f"the ports of service {host} cannot be forwarded"):
             # This one has no time limit, as its connections last.
             api = self._kr8s.api(namespace=self._namespace)
             service = self._kr8s.objects.Service.get(host, namespace=self._namespace, api=api)
             ports = [
                 self._stack.enter_context(service.portforward(port, local_port="auto"))
-                for port in _PORTS.values()
+                for port in (SCHEDULER_PORT, PAGE_PORT)
             ]
         # If a connection cannot be forwarded, the library closes it and keeps the reason.
         with interrupts.allowed():
@@ -484,58 +309,4 @@ def _answers(address: str) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:_SHOWN]
-
-
-def is_ready(pod: Mapping[str, Any]) -> bool:
-    """Return True if ``pod`` answers."""
-    return any(
-        one["type"] == "Ready" and one["status"] == "True"
-        for one in pod.get("status", {}).get("conditions", [])
-    )
-
-
-def trouble(pod: Mapping[str, Any], *, is_silent: bool = False) -> str | None:
-    """Return why ``pod`` does not run, if that is more than a matter of time; else None.
-
-    :param is_silent: True if nobody has heard of its worker.  A container that has ended once is in
-        trouble then, even if it seems ready between two attempts.
-    """
-    status = pod.get("status", {})
-    containers = status.get("initContainerStatuses", []) + status.get("containerStatuses", [])
-    if is_ready(pod) and not (is_silent and any(one.get("lastState") for one in containers)):
-        return None
-    for container in containers:
-        waiting = container.get("state", {}).get("waiting", {})
-        reason = waiting.get("reason")
-        ended = container.get("state", {}).get("terminated") or container.get("lastState", {}).get(
-            "terminated"
-        )
-        if ended and container.get("restartCount", 0) + bool(waiting) > 0:
-            code = f"status {ended.get('exitCode')}"
-            return f"its container ends again and again ({ended.get('reason', 'Error')}, {code})"
-        if reason and reason not in _STARTING:
-            return _short(f"{reason}: {waiting.get('message', container.get('image'))}")
-    if status.get("phase") == "Failed":
-        return _short(f"{status.get('reason', 'Failed')}: {status.get('message', '')}")
-    return None
-
-
-def waits_for_place(pod: Mapping[str, Any]) -> str | None:
-    """Return why no node takes ``pod`` yet; None if one has it."""
-    for one in pod.get("status", {}).get("conditions", []):
-        if one["type"] == "PodScheduled" and one["status"] == "False":
-            return _short(one.get("message", one.get("reason", "")))
-    return None
-
-
-def no_pods(deployment: Mapping[str, Any]) -> str | None:
-    """Return why ``deployment`` cannot make its pod; None if it can."""
-    for one in deployment.get("status", {}).get("conditions", []):
-        if one["type"] == "ReplicaFailure" and one["status"] == "True":
-            return _short(one.get("message", one.get("reason", "")))
-    return None
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:_SHOWN]
+    return " ".join((str(error) or type(error).__name__).split())[:SHOWN]

@@ -55,10 +55,13 @@ void wait_begins(unsigned rest)
 
 void trap_begins(void)
 {
-    if (counts && qemu_count() < last_wait.count) {
-        left -= last_wait.rest;
-        last_wait.count = 0;
+    if (last_wait.count == 0) {
+        return;
     }
+    if (qemu_count() < last_wait.count) {
+        left -= last_wait.rest;
+    }
+    last_wait.count = 0;
 }
 
 int64_t left_by_waits(void)

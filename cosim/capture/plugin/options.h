@@ -46,6 +46,13 @@ extern struct options options;
 /* Set `options`; false, after a line on stderr, if one is wrong or missing. */
 bool options_parse(int argc, char **argv);
 
+/* Return true if there is a mark, and it counts in this privilege. */
+static inline bool is_mark_of(unsigned priv)
+{
+    return options.mark_given &&
+           (options.mark_priv == ANY_PRIVILEGE || (int)priv == options.mark_priv);
+}
+
 /* Return true if a store to `pa` is a store to the device that ends the machine. */
 static inline bool is_off_switch(uint64_t pa)
 {

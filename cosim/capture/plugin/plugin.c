@@ -75,9 +75,9 @@ static bool is_place(const struct limit *limit, uint64_t va)
 }
 
 /* Return true if the instruction at `va` may, by its offset in its page, be a mark or a limit. */
-static bool may_be_place(uint64_t va)
+static bool may_be_place(uint64_t va, unsigned priv)
 {
-    return (options.mark_given && ((options.mark ^ va) & (PAGE - 1)) == 0) ||
+    return (is_mark_of(priv) && ((options.mark ^ va) & (PAGE - 1)) == 0) ||
            is_place(&options.from, va) || is_place(&options.to, va);
 }
 
@@ -156,16 +156,16 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
     uint64_t va = qemu_plugin_tb_vaddr(tb);
     size_t count = qemu_plugin_tb_n_insns(tb);
     unsigned priv = reg_read(REG_PRIV);
-    struct site site = {.block = (va & (PAGE - 1)) / 2,
-                        .rest = count - 1,
-                        .class = class_of(priv),
-                        .priv = priv};
     note_translated(va);
 
     bool record = phase == ACTIVE;
     for (size_t i = 0; i < count && !record; i++) {
-        record = may_be_place(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, i)));
+        record = may_be_place(qemu_plugin_insn_vaddr(qemu_plugin_tb_get_insn(tb, i)), priv);
     }
+    struct site site = {.block = (va & (PAGE - 1)) / 2,
+                        .rest = count - 1,
+                        .class = record ? class_of(priv) : CLASS_OTHER,
+                        .priv = priv};
     struct qemu_plugin_insn *first = qemu_plugin_tb_get_insn(tb, 0);
     if (vcpus > 1) {
         qemu_plugin_register_vcpu_tb_exec_cb(tb, on_block, CB_READS_REGISTERS, NULL);
@@ -191,7 +191,7 @@ static void on_translate(uint64_t id, struct qemu_plugin_tb *tb)
         site.funct3 = what.funct3;
         site.detail = what.detail;
         void *data = ((union packed_site){.site = site}).data;
-        bool place = may_be_place(va + 2 * site.offset);
+        bool place = may_be_place(va + 2 * site.offset, priv);
         bool behind_deferred = after_deferred;
         /* A block lies in one page, so it is enough to look at its first instruction, at one where the
          * region may begin, and at one behind a fence, which may have emptied the page's slot. */

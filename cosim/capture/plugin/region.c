@@ -182,18 +182,19 @@ void on_place(unsigned given, void *data)
     (void)given;
     unsigned vcpu = running;
     struct site site = ((union packed_site){.data = data}).site;
-    in_block(site.rest);
     uint64_t pc = pc_of(site);
     char text[33] = "";
     const char *label = NULL;
-    if (options.mark_given && pc == options.mark &&
-        (options.mark_priv == ANY_PRIVILEGE || site.priv == options.mark_priv)) {
+    if (is_mark_of(site.priv) && pc == options.mark) {
         for (int i = 0; i < 4; i++) {
             uint64_t word = reg_read(10 + i);
             memcpy(text + 8 * i, &word, 8);
         }
         label = text;
+    } else if (!is_at(&options.from, pc, NULL) && !is_at(&options.to, pc, NULL)) {
+        return; /* it has only the offset of one */
     }
+    in_block(site.rest);
     struct stamp at = stamp_of(vcpu, site);
     if (phase == WAITING && is_at(&options.from, pc, label)) {
         begin_region(vcpu, &at);

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from cosim.errors import MissingTool, UsageError
-from cosim.sweep import cluster, kubernetes
+from cosim.sweep import cluster, kubernetes_table
 from cosim.sweep.job_queue import worker_environment
-from cosim.sweep.kubernetes import no_pods, resource, trouble, waits_for_place
+from cosim.sweep.kubernetes_table import resource
+from cosim.sweep.pod_states import no_pods, trouble, waits_for_place
 
 IMAGE = {"image": "registry/cosim:1"}
 
@@ -24,7 +25,7 @@ IMAGE = {"image": "registry/cosim:1"}
 @pytest.fixture
 def with_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables can be checked as if kr8s was installed."""
-    monkeypatch.setattr(kubernetes, "library", lambda *_: None)
+    monkeypatch.setattr(kubernetes_table, "library", lambda *_: None)
 
 
 def container(made: dict[str, Any], part: str) -> dict[str, Any]:
