@@ -216,13 +216,16 @@ def opened(wish: Wish, scratch: Path, note: Callable[[str], None]) -> Iterator[C
     """
     _prepare(scratch)
     with ExitStack() as stack:
-        # What has started is closed, however the rest of the start ends.
-        with interrupts.deferred():
-            cluster = _start(stack, wish, scratch.parent, note)
-        yield cluster
-        stack.callback(interrupts.check)
-        with interrupts.deferred():
-            stack.close()
+        try:
+            # What has started is closed, however the rest of the start ends.
+            with interrupts.deferred():
+                cluster = _start(stack, wish, scratch.parent, note)
+            yield cluster
+            stack.callback(interrupts.check)
+        finally:
+            # A second Ctrl-C must not cut this off.
+            with interrupts.deferred():
+                stack.close()
 
 
 def _prepare(scratch: Path) -> None:

@@ -26,7 +26,7 @@ from cosim.errors import ClusterError
 from cosim.machine import interrupts
 from cosim.sweep.job_queue import library
 from cosim.sweep.kubernetes_table import PAGE_PORT, SCHEDULER_PORT, VERSION, resource
-from cosim.sweep.pod_states import SHOWN, is_ready, no_pods, trouble, waits_for_place
+from cosim.sweep.pod_states import is_ready, no_pods, shortened, trouble, waits_for_place
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -47,6 +47,8 @@ _PAGE = 15.0
 """Seconds in which a page must come through the API server."""
 _END = 60.0
 """Seconds in which the pods must be gone at the end."""
+_SILENT = 5.0
+"""Seconds of them in which nothing is said."""
 _LAST = 5.0
 """Seconds in which the resource itself may be gone after them."""
 
@@ -226,7 +228,7 @@ class Pods:
                         said = [line for line in pod.logs(previous=previous) if line.strip()]
                         # The node says so of a container that it has removed.
                         if said and not said[-1].startswith("unable to retrieve container logs"):
-                            return f"; its log ends with: {said[-1].strip()[:SHOWN]}"
+                            return f"; its log ends with: {shortened(said[-1])}"
         return ""
 
     def _reach(self) -> str:
@@ -262,24 +264,38 @@ class Pods:
         kubectl = f"kubectl delete daskcluster -n {self._namespace} {self._name}"
         try:
             self._resource.delete(propagation_policy="Foreground")
-            limit = time.monotonic() + _END
-            while self._list("pods"):
-                if time.monotonic() > limit:
-                    self._note(
-                        f"cosim: pods of {self._name} have not ended after {_END:.0f} s; "
-                        "Kubernetes was told to end them"
-                    )
-                    return
-                time.sleep(_LOOK / 8)
-            # The resource itself goes last.  Kubernetes takes a minute for that at times.
-            limit = time.monotonic() + _LAST
-            while self._resource.exists() and time.monotonic() < limit:
-                time.sleep(_LOOK / 8)
+            # Kubernetes does the rest, so Ctrl-C ends only the wait.
+            with contextlib.suppress(KeyboardInterrupt), interrupts.allowed():
+                self._wait_for_end()
         except self._kr8s.NotFoundError:
             return
         except Exception as error:
             # The library has no common class for its errors, nor have those below it.
             self._note(f"cosim: {self._name} is not deleted: {_line(error)}; type `{kubectl}`")
+
+    def _wait_for_end(self) -> None:
+        """Wait until the pods are gone, and the resource itself if that is soon."""
+        start = time.monotonic()
+        told = False
+        while self._list("pods"):
+            past = time.monotonic() - start
+            if past > _END:
+                self._note(
+                    f"cosim: pods of {self._name} have not ended after {_END:.0f} s; "
+                    "Kubernetes was told to end them"
+                )
+                return
+            if past > _SILENT and not told:
+                told = True
+                self._note(
+                    f"sweep: waits for the pods of {self._name} to end; "
+                    "Ctrl-C leaves that to Kubernetes"
+                )
+            time.sleep(_LOOK / 8)
+        # The resource itself goes last.  Kubernetes takes a minute for that at times.
+        limit = time.monotonic() + _LAST
+        while self._resource.exists() and time.monotonic() < limit:
+            time.sleep(_LOOK / 8)
 
 
 @contextlib.contextmanager
@@ -309,4 +325,4 @@ def _answers(address: str) -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:SHOWN]
+    return shortened(str(error) or type(error).__name__)

@@ -32,6 +32,9 @@ _OF_CONTAINERS = ("image", "resources", "env", "worker_command", "volumes", "vol
 """Keys that have no effect beside ``custom_cluster_spec``."""
 _PORTS = {"tcp-comm": SCHEDULER_PORT, "http-dashboard": PAGE_PORT}
 _WORKER = ("dask", "worker", "--nthreads", "1")
+_GRACE = 5
+"""Seconds that a pod has to end.  A process that has just started ignores that it is told to (as
+process 1 it has no default for a signal), and a task that is cut off does no harm (ours)."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LONGEST = 53
 """Characters of a name; the operator adds words to it."""
@@ -148,7 +151,10 @@ def _made(table: Mapping[str, Any]) -> dict[str, Any]:
         # The operator sets this variable.
         "args": [*command, "--name", "$(DASK_WORKER_NAME)"],
     }
-    pod = {"volumes": table.get("volumes", [])}
+    pod = {
+        "volumes": table.get("volumes", []),
+        "terminationGracePeriodSeconds": _GRACE,
+    }
     selector = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
     service_ports = [
         {"name": key, "protocol": "TCP", "port": port, "targetPort": key}

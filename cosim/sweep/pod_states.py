@@ -7,8 +7,10 @@ from typing import Any
 
 _STARTING = ("ContainerCreating", "PodInitializing")
 """Reasons for which a container waits that are no trouble by themselves."""
-SHOWN = 300
+_SHOWN = 300
 """Characters that are shown of what Kubernetes says."""
+_BEGINNING = 100
+"""Those of its beginning, if it is longer."""
 
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
@@ -39,9 +41,9 @@ def trouble(pod: Mapping[str, Any], *, is_silent: bool = False) -> str | None:
             code = f"status {ended.get('exitCode')}"
             return f"its container ends again and again ({ended.get('reason', 'Error')}, {code})"
         if reason and reason not in _STARTING:
-            return _short(f"{reason}: {waiting.get('message', container.get('image'))}")
+            return shortened(f"{reason}: {waiting.get('message', container.get('image'))}")
     if status.get("phase") == "Failed":
-        return _short(f"{status.get('reason', 'Failed')}: {status.get('message', '')}")
+        return shortened(f"{status.get('reason', 'Failed')}: {status.get('message', '')}")
     return None
 
 
@@ -49,7 +51,7 @@ def waits_for_place(pod: Mapping[str, Any]) -> str | None:
     """Return why no node takes ``pod`` yet; None if one has it."""
     for one in pod.get("status", {}).get("conditions", []):
         if one["type"] == "PodScheduled" and one["status"] == "False":
-            return _short(one.get("message", one.get("reason", "")))
+            return shortened(one.get("message", one.get("reason", "")))
     return None
 
 
@@ -57,9 +59,17 @@ def no_pods(deployment: Mapping[str, Any]) -> str | None:
     """Return why ``deployment`` cannot make its pod; None if it can."""
     for one in deployment.get("status", {}).get("conditions", []):
         if one["type"] == "ReplicaFailure" and one["status"] == "True":
-            return _short(one.get("message", one.get("reason", "")))
+            return shortened(one.get("message", one.get("reason", "")))
     return None
 
 
-def _short(text: str) -> str:
-    return " ".join(text.split())[:SHOWN]
+def shortened(text: str) -> str:
+    """Return ``text`` as one line.
+
+    Its middle is left out if it is long.  What names several faults, as in ``A: B: C``, begins with
+    the outermost and ends with their cause.
+    """
+    line = " ".join(text.split())
+    if len(line) <= _SHOWN:
+        return line
+    return f"{line[:_BEGINNING]} ... {line[_BEGINNING - _SHOWN :]}"

@@ -17,7 +17,7 @@ from cosim.errors import MissingTool, UsageError
 from cosim.sweep import cluster, kubernetes_table
 from cosim.sweep.job_queue import worker_environment
 from cosim.sweep.kubernetes_table import resource
-from cosim.sweep.pod_states import no_pods, trouble, waits_for_place
+from cosim.sweep.pod_states import no_pods, shortened, trouble, waits_for_place
 
 IMAGE = {"image": "registry/cosim:1"}
 
@@ -146,6 +146,19 @@ def test_what_is_said_of_a_container(
     assert said is None if why is None else why in str(said)
     # Between two attempts it seems ready, as nothing asks it.
     assert (trouble(pod, is_silent=True) is not None) == (why is not None or bool(last))
+
+
+def test_a_long_reason_keeps_its_cause() -> None:
+    image = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/some-team/cosim:1"
+    said = (
+        f'Back-off pulling image "{image}": ErrImagePull: failed to pull and unpack image '
+        f'"{image}": failed to resolve reference "{image}":\n  no basic auth credentials'
+    )
+    short = shortened(said)
+    assert short.startswith("Back-off pulling image ")
+    assert short.endswith(f'resolve reference "{image}": no basic auth credentials')
+    assert len(short) <= 300 + len(" ... ")
+    assert shortened(said[:200]) == said[:200]
 
 
 def test_a_pod_without_a_place_is_in_no_trouble() -> None:
