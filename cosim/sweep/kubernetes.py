@@ -159,7 +159,7 @@ class Pods:
         """Return what to say of the API server's answer to the new resource."""
         status = error.response.status_code if error.response is not None else None
         if status == 404 and "namespaces" not in str(error).partition(" for url")[0]:
-            why = "Dask's operator is not installed there"
+            why = "Dask's operator is not installed there; install it, or ask who runs the cluster"
         elif status == 409:
             why = (
                 f"a DaskCluster {self._name} is there already; name another one, or delete it: "
