@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -144,18 +145,49 @@ def test_instructions_are_counted_as_they_retire(probed: tuple[Capture, symbols.
     assert (np.diff(run.events["icount"]) >= 0).all()
 
 
-@pytest.mark.parametrize("mode", ["record", "live"])
-@pytest.mark.parametrize("accesses", ["all", "none"])
-def test_what_does_not_retire_is_not_counted(mode: str, accesses: str, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Counting:
+    """One of the two ways in which instructions are counted."""
+
+    timing: Timing
+    accesses: Literal["all", "none"]
+
+    def capture(self, name: str, folder: Path, cpu: str = "rv64") -> Capture:
+        elf = bare_kernel.build(name, folder, bare_kernel.M_MODE)
+        config = MachineConfig(kernel=elf, bios="none", memory=128 << 20, cpu=cpu)
+        return capture(config, folder, self.timing, start="boot", end="end", accesses=self.accesses)
+
+
+@pytest.fixture(params=["record", "live"])
+def counting(request: pytest.FixtureRequest, accesses: str, tmp_path: Path) -> Counting:
     """QEMU counts the instructions of a recording, and the guest's code those of a live run."""
-    elf = bare_kernel.build("counts", tmp_path, bare_kernel.M_MODE)
-    config = MachineConfig(kernel=elf, bios="none", memory=128 << 20, cpu="rv64")
-    timing = Timing("live") if mode == "live" else Timing("record", tmp_path / "recording")
-    run = capture(config, tmp_path, timing, start="boot", end="end", accesses=accesses)
+    # No block is split, so that a wfi may have others behind it.
+    recording = Timing("record", tmp_path / "recording", split=frozenset())
+    timing = Timing("live") if request.param == "live" else recording
+    return Counting(timing, "all" if accesses == "all" else "none")
+
+
+@pytest.mark.parametrize("accesses", ["all", "none"])
+def test_what_does_not_retire_is_not_counted(counting: Counting, tmp_path: Path) -> None:
+    run = counting.capture("counts", tmp_path)
     # The comments of counts.S say what comes from fence to fence.
     between = [5, 5, 5, 5, 5, 5, 5, 5, 8, 6, 9, 12, 9, 9, 16, 8]
     assert np.diff(run.of(Kind.FENCE)["icount"]).tolist() == between
     assert run.summary.instructions == run.of(Kind.FENCE)["icount"][-1] + 1 + 1 + 2 + 1
+
+
+@pytest.mark.parametrize("accesses", ["all", "none"])
+def test_a_trap_behind_a_return_or_at_a_vector(counting: Counting, tmp_path: Path) -> None:
+    run = counting.capture("traps_in_traps", tmp_path)
+    # The fences that trap are none.
+    assert np.diff(run.of(Kind.FENCE)["icount"]).tolist() == [14, 5]
+    assert run.summary.instructions == run.of(Kind.FENCE)["icount"][-1] + 1 + 18 + 23
+
+
+@pytest.mark.parametrize("accesses", ["none"])
+def test_a_jump_that_the_cpu_does_not_have(counting: Counting, tmp_path: Path) -> None:
+    run = counting.capture("not_there", tmp_path, cpu="rv64,c=off,zifencei=off")
+    assert np.diff(run.of(Kind.FENCE)["icount"]).tolist() == [5] * 7
 
 
 def test_the_machine_ends_with_the_store_that_switches_it_off(

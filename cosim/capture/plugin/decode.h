@@ -192,13 +192,9 @@ static inline struct insn decode(uint32_t word)
     return out;
 }
 
-/*
- * Return true if QEMU's own count is right though the instruction may trap, at the end of a block.  QEMU
- * takes an instruction back that its helpers find at fault, so those on CSRs.  It counts what its
- * translator finds at fault (ecall, ebreak, what does not exist or is switched off), and ends the block
- * there.  Jumps, branches and fences, with which other blocks end, never are at fault.
- */
-static inline bool is_counted_right(uint32_t word)
+/* Return true for jumps, branches and fences that end a block of QEMU's.  They are at fault only if the
+ * CPU lacks C or Zifencei, or if a jump leads where it must not. */
+static inline bool is_transfer(uint32_t word)
 {
     unsigned funct3 = word >> 12 & 7, short3 = word >> 13 & 7;
     switch (word & 3) {
@@ -216,11 +212,20 @@ static inline bool is_counted_right(uint32_t word)
             return true;
         case 0x0f:
             return funct3 <= 1; /* pause is one, with which a kernel spins */
-        case 0x73:
-            return (funct3 & 3) != 0;
         }
     }
     return false;
+}
+
+/*
+ * Return true if QEMU's own count is right though the instruction may trap, at the end of a block, or if
+ * the trap alone tells that it is not (is_transfer).  QEMU takes an instruction back that its helpers find
+ * at fault, so those on CSRs.  It counts what its translator finds at fault (ecall, ebreak, what does not
+ * exist or is switched off), and ends the block there.
+ */
+static inline bool is_counted_right(uint32_t word)
+{
+    return is_transfer(word) || ((word & 0x7f) == 0x73 && (word >> 12 & 3) != 0);
 }
 
 /* Return true if the effect of the instruction is looked at when the next one begins. */

@@ -77,7 +77,7 @@ bool registers_find(void)
         "a1",   "a2", "a3",  "a4",  "a5", "a6", "a7", "s2", "s3", "s4", "s5",
         "s6",   "s7", "s8",  "s9",  "s10", "s11", "t3", "t4", "t5", "t6", "pc",
         "priv", "satp", "vsatp", "hgatp", "stvec", "mtvec", "scause", "stval", "sepc",
-        "mcause", "mepc", "sstatus", "mstatus", "hstatus",
+        "mcause", "mepc", "mtval", "sstatus", "mstatus", "hstatus",
         "menvcfg", "henvcfg", "mhartid"};
     struct glib_array *list = qemu_plugin_get_registers();
     const struct register_name *known = (const struct register_name *)list->data;

@@ -94,6 +94,7 @@ enum reg {
     REG_SEPC,
     REG_MCAUSE,
     REG_MEPC,
+    REG_MTVAL,
     REG_SSTATUS,
     REG_MSTATUS,
     REG_HSTATUS,

@@ -24,6 +24,7 @@ void return_begins(unsigned vcpu, struct site site)
 enum cause {
     FETCH_MISALIGNED = 0,
     FETCH_ACCESS = 1,
+    ILLEGAL = 2,
     BREAKPOINT = 3,
     CALL_FROM_U = 8,
     CALL_FROM_M = 11,
@@ -40,6 +41,8 @@ static bool is_call(uint64_t cause)
 {
     return cause == BREAKPOINT || (cause >= CALL_FROM_U && cause <= CALL_FROM_M);
 }
+
+enum { NEVER = -1 };
 
 /* The last instruction that ended its block and of which QEMU may count that it trapped. */
 static struct {
@@ -62,15 +65,44 @@ void on_wait(unsigned vcpu, void *data)
     wait_begins(((union packed_site){.data = data}).site.rest);
 }
 
-/* The instruction at `epc` began and did not retire: count it no more.  Return true if QEMU's own count
- * goes on to include it. */
-static bool takes_back(uint64_t cause, uint64_t epc)
+/* Return true if the last instruction that was counted is a return, and not the one at `epc`. */
+static bool has_returned(unsigned vcpu, uint64_t epc)
+{
+    return harts[vcpu].returned == executed_by(vcpu) && harts[vcpu].returned_from != epc;
+}
+
+/* A trap that was taken by an exception. */
+struct trap {
+    uint64_t cause, epc, value;
+};
+
+/* Return true if it is of a jump, a branch or a fence.  QEMU's translator finds these at fault. */
+static bool is_of_transfer(const struct trap *trap)
+{
+    return trap->cause == FETCH_MISALIGNED || (trap->cause == ILLEGAL && is_transfer(trap->value));
+}
+
+/* The instruction began and did not retire: count it no more.  Return true if QEMU's own count goes on to
+ * include it. */
+static bool takes_back(unsigned vcpu, const struct trap *trap)
 {
     if (qemu_counts()) {
-        return qemu_count() == last.count && (epc & (PAGE - 1)) / 2 == last.halfword;
+        bool is_last =
+            qemu_count() == last.count && (trap->epc & (PAGE - 1)) / 2 == last.halfword;
+        return is_of_transfer(trap) || (is_last && !has_returned(vcpu, trap->epc));
     }
     uncount();
-    return is_call(cause);
+    return is_call(trap->cause);
+}
+
+/* Return true if the instruction began.  One that could not be fetched did not.  But QEMU's hlvx faults as a
+ * fetch does, at the address that it reads. */
+static bool has_begun(const struct trap *trap)
+{
+    enum { LONGEST = 4 };
+    bool of_fetch = trap->cause == FETCH_ACCESS || trap->cause == FETCH_PAGE ||
+                    trap->cause == FETCH_GUEST_PAGE;
+    return !of_fetch || trap->value - trap->epc >= LONGEST;
 }
 
 static bool is_page_fault(uint64_t cause)
@@ -120,33 +152,34 @@ void on_enter(unsigned given, void *data)
     bool machine = site.priv == PRIV_M;
     in_block(site.rest + 1);
     trap_begins();
-    if (reg_read(REG_PC) != (reg_read(machine ? REG_MTVEC : REG_STVEC) & -4ull)) {
+    uint64_t vector = reg_read(machine ? REG_MTVEC : REG_STVEC) & -4ull;
+    if (reg_read(REG_PC) != vector) {
         return;
     }
-    uint64_t cause = reg_read(machine ? REG_MCAUSE : REG_SCAUSE);
-    uint64_t epc = reg_read(machine ? REG_MEPC : REG_SEPC);
-    bool exception = cause >> 63 == 0;
+    struct trap trap = {.cause = reg_read(machine ? REG_MCAUSE : REG_SCAUSE),
+                        .epc = reg_read(machine ? REG_MEPC : REG_SEPC),
+                        .value = reg_read(machine ? REG_MTVAL : REG_STVAL)};
+    bool exception = trap.cause >> 63 == 0;
     /* Firmware may have entered the vector by mret.  Then it took the trap, which was counted
      * then. */
-    bool returned = hart->returned == executed_by(vcpu) && hart->returned_from != epc &&
-                    (!qemu_counts() || hart->returned_to != epc);
-    bool began = cause != FETCH_MISALIGNED && cause != FETCH_ACCESS && cause != FETCH_PAGE &&
-                 cause != FETCH_GUEST_PAGE;
-    if (exception && began && !returned) {
-        if (takes_back(cause, epc)) {
+    bool returned = hart->returned_to == vector && has_returned(vcpu, trap.epc);
+    if (exception && !returned && has_begun(&trap)) {
+        if (takes_back(vcpu, &trap)) {
             hart->calls++;
             note_call();
         }
         /* A vector store that traps has stored the elements before. */
-        if (hart->waits && epc == (uint64_t)hart->pending.at.pc &&
+        if (hart->waits && trap.epc == (uint64_t)hart->pending.at.pc &&
             hart->pending.op != OP_VSTORE) {
             set_waits(false); /* it trapped instead of having its effect */
         }
     }
+    /* If the vector's first instruction traps, too, neither was before it. */
+    hart->returned = last.count = NEVER;
     if (enter(vcpu)) {
         settle(vcpu);
-        if (exception && !machine && is_page_fault(cause)) {
-            page_faulted(vcpu, site.priv, cause, epc);
+        if (exception && !machine && is_page_fault(trap.cause)) {
+            page_faulted(vcpu, site.priv, trap.cause, trap.epc);
         }
     }
     take_stop(vcpu);
