@@ -71,13 +71,13 @@ static bool has_returned(unsigned vcpu, uint64_t epc)
     return harts[vcpu].returned == executed_by(vcpu) && harts[vcpu].returned_from != epc;
 }
 
-/* A trap that was taken by an exception. */
+/* What the registers say of an exception. */
 struct trap {
     uint64_t cause, epc, value;
 };
 
-/* Return true if it is of a jump, a branch or a fence.  QEMU's translator finds these at fault. */
-static bool is_of_transfer(const struct trap *trap)
+/* Return true if a jump, a branch or a fence trapped, as QEMU's translator finds these at fault. */
+static bool is_transfer_at_fault(const struct trap *trap)
 {
     return trap->cause == FETCH_MISALIGNED || (trap->cause == ILLEGAL && is_transfer(trap->value));
 }
@@ -89,7 +89,7 @@ static bool takes_back(unsigned vcpu, const struct trap *trap)
     if (qemu_counts()) {
         bool is_last =
             qemu_count() == last.count && (trap->epc & (PAGE - 1)) / 2 == last.halfword;
-        return is_of_transfer(trap) || (is_last && !has_returned(vcpu, trap->epc));
+        return is_transfer_at_fault(trap) || (is_last && !has_returned(vcpu, trap->epc));
     }
     uncount();
     return is_call(trap->cause);
