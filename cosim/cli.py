@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import traceback
@@ -38,6 +39,9 @@ _COMMANDS: dict[str, str] = {
     "find": "Show where the page tables in a dump or trace map a physical address.",
 }
 """The name of each sub-command and one line about it, in the order of --help."""
+
+_OBJECTS = 50_000
+"""New objects after which Python looks for cycles among them."""
 
 
 class _Ended(BaseException):
@@ -115,6 +119,8 @@ def main(argv: list[str] | None = None) -> None:
 
     :param argv: the words after ``cosim``; None takes those of this process.
     """
+    # Modules make many objects that stay, and Python would search them for cycles again and again.
+    gc.set_threshold(_OBJECTS, *gc.get_threshold()[1:])
     interrupts.install()
     output.start()
     status = _status(argv)

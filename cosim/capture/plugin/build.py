@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from cosim import paths
@@ -76,6 +77,7 @@ def _compile(compiler: Path, arguments: list[str], library: Path) -> None:
         raise MissingTool(f"{compiler} cannot compile the TCG plugin: {said.strip()}")
 
 
+@cache
 def check_loads(qemu: Path, library: Path) -> None:
     """Check that the emulator loads the plugin.
 
