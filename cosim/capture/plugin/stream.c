@@ -26,14 +26,18 @@ __attribute__((visibility("default"), used)) struct unsent cosim_unsent;
 /* Fletcher's checksum over 64-bit words.  An incomplete last word is filled up with 0. */
 static void sum(struct checksum *checksum, const void *from, size_t length)
 {
-    uint64_t word, words = checksum->words, sums = checksum->sums;
+    uint64_t words = checksum->words, sums = checksum->sums;
     const uint8_t *data = from;
-    for (; length > 0; data += 8) {
-        size_t part = length < 8 ? length : 8;
-        word = 0;
-        memcpy(&word, data, part);
-        length -= part;
+    for (; length >= 8; data += 8, length -= 8) {
+        uint64_t word;
+        memcpy(&word, data, 8);
         words += word;
+        sums += words;
+    }
+    if (length > 0) {
+        uint64_t last = 0;
+        memcpy(&last, data, length);
+        words += last;
         sums += words;
     }
     *checksum = (struct checksum){words, sums};
