@@ -108,12 +108,9 @@ static void fences_ordered(const struct pending *done)
     emit(KIND_FENCE_ORDER, &done->at)->sub = done->site.detail;
 }
 
-void settle(unsigned vcpu)
+static void settle_pending(unsigned vcpu)
 {
     struct pending *done = &harts[vcpu].pending;
-    if (!harts[vcpu].waits) {
-        return;
-    }
     set_waits(false);
     switch (done->op) {
     case OP_FENCE:
@@ -142,6 +139,13 @@ void settle(unsigned vcpu)
         break;
     default:
         break;
+    }
+}
+
+void settle(unsigned vcpu)
+{
+    if (harts[vcpu].waits) {
+        settle_pending(vcpu);
     }
 }
 

@@ -193,19 +193,32 @@ void begin_hart(unsigned vcpu, const struct stamp *at)
     begin_envcfg(vcpu, ENVCFG_HENVCFG, REG_HENVCFG, at);
 }
 
+/* What `enter` seldom does is not inlined, so that what it does each time stays short. */
+__attribute__((noinline)) static void reader_is_gone(void)
+{
+    phase = DONE;
+    translate_anew();
+}
+
+__attribute__((noinline)) static void begin_hart_now(unsigned vcpu)
+{
+    if (!(reg_read(REG_PRIV) & PRIV_VIRT)) {
+        struct stamp at = stamp_now(vcpu);
+        begin_hart(vcpu, &at);
+    }
+}
+
 bool enter(unsigned vcpu)
 {
     if (phase != ACTIVE) {
         return false;
     }
-    if (stream_is_open()) {
-        if (!harts[vcpu].begun && !(reg_read(REG_PRIV) & PRIV_VIRT)) {
-            struct stamp at = stamp_now(vcpu);
-            begin_hart(vcpu, &at);
-        }
-        return true;
+    if (!stream_is_open()) {
+        reader_is_gone();
+        return false;
     }
-    phase = DONE;
-    translate_anew();
-    return false;
+    if (!harts[vcpu].begun) {
+        begin_hart_now(vcpu);
+    }
+    return true;
 }
