@@ -8,29 +8,14 @@
 #include "hart.h"
 #include "options.h"
 
-/* The page of code that was fetched from last, by the number of the physical page modulo KNOWN. */
-enum { KNOWN = 1024 };
-static struct known_code {
-    uint64_t from; /* fetched_from */
-    uint64_t va;   /* the page's virtual address then */
-} known_code[MAX_HARTS][KNOWN];
-
 void on_fetch(unsigned given, void *data)
 {
     (void)given;
     unsigned vcpu = running;
     struct fetch_site site = ((union packed_fetch){.data = data}).site;
     struct hart *hart = &harts[vcpu];
-    struct known_code *known = &known_code[vcpu][site.page % KNOWN];
     unsigned length = site.wide ? 4 : 2, first = PAGE - 2 * (site.block + site.offset);
     if (!enter(vcpu)) {
-        return;
-    }
-    if (options.filter > 1 && !hart->waits && length <= first &&
-        known->from == fetched_from(site) &&
-        filter_holds_code(vcpu, site.class, hart->mxr, known->va, site.page)) {
-        hart->fetched = known->va;
-        set_fetched(known->from);
         return;
     }
     in_block(site.rest);
@@ -44,8 +29,9 @@ void on_fetch(unsigned given, void *data)
     uint64_t pa = ram.base + ((uint64_t)(site.page - 1) << PAGE_BITS) + (at.pc & (PAGE - 1));
     access_event(vcpu, &at, site.class, ACCESS_FETCH, at.priv, at.pc, pa,
                  length < first ? length : first);
-    *known = (struct known_code){.from = fetched_from(site), .va = hart->fetched};
-    set_fetched(known->from);
+    uint64_t from = fetched_from(site);
+    filter_know_code(vcpu, site.class, hart->mxr, hart->fetched, site.page, from);
+    set_fetched(from);
     if (length > first) {
         struct walk walk = guest_walk(hart->satp, at.pc + first);
         if (walk.ok) {
@@ -56,9 +42,24 @@ void on_fetch(unsigned given, void *data)
     }
 }
 
-void on_fetch_elsewhere(unsigned vcpu, void *data)
+void on_other_page(unsigned given, void *data)
+{
+    struct fetch_site site = ((union packed_fetch){.data = data}).site;
+    struct hart *hart = &harts[running];
+    const struct known_code *known = &known_code[site.page % KNOWN_CODE];
+    uint64_t from = fetched_from(site);
+    /* What is known of a page proves that the hart's part of the region has begun. */
+    if (known->from == from && !hart->waits) {
+        hart->fetched = known->va;
+        set_fetched(from);
+    } else {
+        on_fetch(given, data);
+    }
+}
+
+void on_fetch_of_several(unsigned given, void *data)
 {
     if (now->fetch_page != fetched_from(((union packed_fetch){.data = data}).site)) {
-        on_fetch(vcpu, data);
+        on_other_page(given, data);
     }
 }

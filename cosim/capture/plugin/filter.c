@@ -11,6 +11,8 @@ static const uint64_t NOWHERE = 1ull << 63 | 1;
 static struct fast_slot fast_of[MAX_HARTS][FAST_SLOTS];
 struct fast_slot *fast = fast_of[0];
 uint64_t fast_mask;
+static struct known_code known_code_of[MAX_HARTS][KNOWN_CODE];
+struct known_code *known_code = known_code_of[0];
 
 /* Slots: tag = page address | class << 1 | mxr << 3 | stored to << 4 | 1, or 0. */
 enum { TAG_USED = 1, TAG_CLASS = 1, TAG_MXR = 3, TAG_STORED = 1 << 4 };
@@ -21,12 +23,29 @@ static struct buffer {
     uint32_t paths[MAX_LEVELS][FAST_SLOTS];
     uint32_t pages[FAST_SLOTS]; /* the page number within RAM, plus 1, that it is translated to */
     uint8_t bits[FAST_SLOTS]; /* log2 of the size of the mapping that the page belongs to */
-    /* The slots that were filled since all were emptied; one may be listed twice, or be empty. */
-    uint16_t filled[FAST_SLOTS];
-    unsigned filled_count;
+    uint64_t filled[FAST_SLOTS / 64]; /* a bit for each slot */
 } buffers[MAX_HARTS][BUFFERS];
 
-static unsigned slot_count, hart_count;
+static unsigned slot_count, slot_mask, hart_count;
+
+static unsigned slot_of(uint64_t va)
+{
+    return va >> PAGE_BITS & slot_mask;
+}
+
+/* Return the first slot from `slot` on that holds a page.  If there is none, return `slot_count` or
+ * more. */
+static unsigned next_filled(const struct buffer *buffer, unsigned slot)
+{
+    while (slot < slot_count) {
+        uint64_t left = buffer->filled[slot / 64] >> slot % 64;
+        if (left) {
+            return slot + __builtin_ctzll(left);
+        }
+        slot = (slot / 64 + 1) * 64;
+    }
+    return slot;
+}
 
 /* How many slots have each page of RAM in their paths.  Most tables that are written are in none. */
 static uint32_t *in_paths;
@@ -46,7 +65,8 @@ void filter_open(unsigned slots, unsigned harts)
 {
     slot_count = slots;
     hart_count = harts;
-    fast_mask = slots ? slots - 1 : 0;
+    slot_mask = slots ? slots - 1 : 0;
+    fast_mask = (uint64_t)slot_mask << FAST_SLOT_BITS;
     written_in = calloc(ram.size >> PAGE_BITS, sizeof(*written_in));
     in_paths = calloc(ram.size >> PAGE_BITS, sizeof(*in_paths));
     if (!written_in || !in_paths) {
@@ -54,7 +74,7 @@ void filter_open(unsigned slots, unsigned harts)
     }
     for (unsigned hart = 0; hart < harts; hart++) {
         for (int class = 0; class < CLASSES; class++) {
-            for (unsigned slot = 0; slot <= fast_mask; slot++) {
+            for (unsigned slot = 0; slot <= slot_mask; slot++) {
                 forget_fast(hart, slot, class);
             }
         }
@@ -64,20 +84,31 @@ void filter_open(unsigned slots, unsigned harts)
 void filter_take_turns(unsigned hart)
 {
     fast = fast_of[hart];
+    known_code = known_code_of[hart];
 }
 
 static void empty(unsigned hart, int which, unsigned slot)
 {
     struct buffer *buffer = &buffers[hart][which];
+    uint64_t tag = buffer->tags[slot];
+    if (!tag) {
+        return;
+    }
     buffer->tags[slot] = 0;
+    buffer->filled[slot / 64] &= ~(1ull << slot % 64);
     for (int level = 0; level < MAX_LEVELS; level++) {
         if (buffer->paths[level][slot]) {
             in_paths[buffer->paths[level][slot] - 1]--;
             buffer->paths[level][slot] = 0;
         }
     }
-    for (int class = 0; which == DATA && class < CLASSES; class++) {
-        forget_fast(hart, slot, class);
+    if (which == DATA) {
+        forget_fast(hart, slot, tag >> TAG_CLASS & 3);
+    } else {
+        struct known_code *known = &known_code_of[hart][buffer->pages[slot] % KNOWN_CODE];
+        if (known->va == (tag & -(uint64_t)PAGE)) {
+            known->from = 0;
+        }
     }
 }
 
@@ -85,11 +116,11 @@ void filter_forget(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
         for (int which = 0; which < BUFFERS; which++) {
-            struct buffer *buffer = &buffers[hart][which];
-            for (unsigned i = 0; i < buffer->filled_count; i++) {
-                empty(hart, which, buffer->filled[i]);
+            const struct buffer *buffer = &buffers[hart][which];
+            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
+                 slot = next_filled(buffer, slot + 1)) {
+                empty(hart, which, slot);
             }
-            buffer->filled_count = 0;
         }
     }
 }
@@ -103,44 +134,25 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
         return;
     }
     struct walk walk = guest_walk(satp, va);
-    uint32_t path[MAX_LEVELS] = {0};
-    bool was_used = buffer->tags[slot] != 0;
     empty(hart, which, slot);
     if (!walk.ok || (walk.pa ^ pa) >> PAGE_BITS != 0) {
         return;
     }
-    for (int level = 0; level < walk.levels; level++) {
-        if (walk.path[level]) {
-            uint32_t number = (walk.path[level] - ram.base) / PAGE;
-            const uint32_t *written = written_in[number];
-            if (written && written[va >> (PAGE_BITS + 9 * level) & (ENTRIES - 1)] == epoch) {
-                return;
-            }
-            path[level] = number + 1;
+    for (int level = walk.last; level < walk.levels; level++) {
+        const uint32_t *written = written_in[(walk.path[level] - ram.base) / PAGE];
+        if (written && written[va >> (PAGE_BITS + 9 * level) & (ENTRIES - 1)] == epoch) {
+            return;
         }
     }
-    for (int level = 0; level < MAX_LEVELS; level++) {
-        buffer->paths[level][slot] = path[level];
-        if (path[level]) {
-            in_paths[path[level] - 1]++;
-        }
+    for (int level = walk.last; level < walk.levels; level++) {
+        uint32_t number = (walk.path[level] - ram.base) / PAGE;
+        buffer->paths[level][slot] = number + 1;
+        in_paths[number]++;
     }
     buffer->bits[slot] = walk.bits;
     buffer->pages[slot] = (pa - ram.base) / PAGE + 1;
     buffer->tags[slot] = tag;
-    if (!was_used) {
-        if (buffer->filled_count == FAST_SLOTS) {
-            /* Slots that a PTE_WRITE emptied are listed more than once: make the list anew. */
-            buffer->filled_count = 0;
-            for (unsigned i = 0; i < slot_count; i++) {
-                if (buffer->tags[i]) {
-                    buffer->filled[buffer->filled_count++] = i;
-                }
-            }
-        } else {
-            buffer->filled[buffer->filled_count++] = slot;
-        }
-    }
+    buffer->filled[slot / 64] |= 1ull << slot % 64;
 }
 
 static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
@@ -152,7 +164,7 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
                    uint64_t pa, uint64_t satp)
 {
     int which = kind == ACCESS_FETCH ? CODE : DATA;
-    unsigned slot = va >> PAGE_BITS & fast_mask;
+    unsigned slot = slot_of(va);
     if (class >= CLASSES || (class == CLASS_SUM && mxr)) {
         empty(hart, which, slot);
         return true;
@@ -169,22 +181,25 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
     return true;
 }
 
-bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page)
+void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
+                      uint64_t from)
 {
     const struct buffer *buffer = &buffers[hart][CODE];
-    unsigned slot = va >> PAGE_BITS & fast_mask;
-    return class < CLASSES && !(class == CLASS_SUM && mxr) &&
-           buffer->tags[slot] == tag_of(class, mxr, va) && buffer->pages[slot] == page;
+    unsigned slot = slot_of(va);
+    bool held = slot_count > 1 && class < CLASSES && buffer->tags[slot] == tag_of(class, mxr, va) &&
+                buffer->pages[slot] == page;
+    known_code[page % KNOWN_CODE] =
+        (struct known_code){.from = held ? from : 0, .va = va & -(uint64_t)PAGE};
 }
 
 void filter_faulted(unsigned hart, enum access kind, uint64_t va)
 {
-    empty(hart, kind == ACCESS_FETCH ? CODE : DATA, va >> PAGE_BITS & fast_mask);
+    empty(hart, kind == ACCESS_FETCH ? CODE : DATA, slot_of(va));
 }
 
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
 {
-    unsigned slot = va >> PAGE_BITS & fast_mask;
+    unsigned slot = slot_of(va);
     if (class < CLASSES &&
         buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
         fast_of[hart][slot].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
@@ -195,9 +210,10 @@ void filter_tables_grew(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
         const struct buffer *buffer = &buffers[hart][DATA];
-        for (unsigned i = 0; i < buffer->filled_count; i++) {
+        for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
+             slot = next_filled(buffer, slot + 1)) {
             for (int class = 0; class < CLASSES; class++) {
-                fast_of[hart][buffer->filled[i]].page[class][ACCESS_WRITE] = NOWHERE;
+                fast_of[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
             }
         }
     }
@@ -214,8 +230,8 @@ void filter_fenced_va(uint64_t va, bool spares_global, uint64_t satp)
     for (unsigned hart = 0; hart < hart_count; hart++) {
         for (int which = 0; which < BUFFERS; which++) {
             const struct buffer *buffer = &buffers[hart][which];
-            for (unsigned i = 0; i < buffer->filled_count; i++) {
-                unsigned slot = buffer->filled[i];
+            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
+                 slot = next_filled(buffer, slot + 1)) {
                 if (((buffer->tags[slot] ^ va) >> buffer->bits[slot]) == 0) {
                     empty(hart, which, slot);
                 }
@@ -246,8 +262,8 @@ void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old)
     for (unsigned hart = 0; hart < hart_count; hart++) {
         for (int which = 0; which < BUFFERS; which++) {
             const struct buffer *buffer = &buffers[hart][which];
-            for (unsigned i = 0; i < buffer->filled_count; i++) {
-                unsigned slot = buffer->filled[i];
+            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
+                 slot = next_filled(buffer, slot + 1)) {
                 bool through = false;
                 for (int level = 0; levels >> level != 0; level++) {
                     through |= (levels >> level & 1) && buffer->paths[level][slot] == number + 1;

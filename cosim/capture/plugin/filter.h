@@ -20,8 +20,8 @@
  * with SUM and MXR: a hypervisor may have to make it for the guest each time.
  *
  * Some fetches are not looked at.  QEMU runs the same translated code under every virtual address
- * of a page, and asking it for the pc costs more than everything else, so `on_fetch` goes by the
- * physical page.  There are two cases:
+ * of a page, and asking it for the pc costs more than everything else, so fetches are told apart by
+ * their physical page.  There are two cases:
  *   - A block in the same page, with the same privilege and SUM, as the hart's block before: it is
  *     not looked at unless a SATP_WRITE, a FENCE, a PTE_WRITE or a fault came between.
  *   - A block in another page, with more than one slot: it is assumed to run where that page was
@@ -42,21 +42,38 @@ enum class { CLASS_U, CLASS_S, CLASS_SUM, CLASSES, CLASS_M = CLASSES, CLASS_OTHE
 enum { FAST_SLOTS = 512, FAST_MISS = 0xff8 };
 
 /*
- * The check of every load and store, by virtual page number & fast_mask.  [class][kind] is the address
- * of the page if accesses within it need no look.  A slot is one line of the host's cache, because slots
- * are filled and emptied whole.
+ * The check of every load and store, by the low bits of the virtual page number.  [class][kind] is the
+ * address of the page if accesses within it need no look.  A slot is one line of the host's cache, because
+ * slots are filled and emptied whole.
  */
+enum { FAST_SLOT_BITS = 6 };
 struct fast_slot {
-    _Alignas(64) uint64_t page[CLASSES][2];
+    _Alignas(1 << FAST_SLOT_BITS) uint64_t page[CLASSES][2];
 };
+_Static_assert(sizeof(struct fast_slot) == 1 << FAST_SLOT_BITS, "a slot is one line");
 /* Of the running hart. */
 extern struct fast_slot *fast;
+/* Which bytes of that array there are: this check is made so often that each instruction counts. */
 extern uint64_t fast_mask;
 
 static inline bool fast_hit(enum class class, enum access kind, uint64_t va)
 {
-    return va - fast[va >> PAGE_BITS & fast_mask].page[class][kind] <= FAST_MISS;
+    uint64_t offset = va >> (PAGE_BITS - FAST_SLOT_BITS) & fast_mask;
+    const struct fast_slot *slot = (const void *)((const char *)fast + offset);
+    return va - slot->page[class][kind] <= FAST_MISS;
 }
+
+/*
+ * The check of a fetch, by the number of the physical page modulo KNOWN_CODE.  If an entry has the same
+ * `from`, a slot holds the page that is fetched from, at this virtual address.
+ */
+enum { KNOWN_CODE = 1024 };
+struct known_code {
+    uint64_t from; /* 0: none is known */
+    uint64_t va;
+};
+/* Of the running hart. */
+extern struct known_code *known_code;
 
 /* `slots`: a power of two up to FAST_SLOTS; 0: no page is ever held, so every access passes. */
 void filter_open(unsigned slots, unsigned harts);
@@ -66,9 +83,10 @@ void filter_take_turns(unsigned hart);
 /* Return true if an access becomes an event; its page is then held.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
-/* Return true if a fetch from `va` would be dropped, and its page is translated to `page` (the
- * number within RAM, plus 1). */
-bool filter_holds_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page);
+/* The running hart has fetched from `va`, and the filter was told.  `page` is the number of the physical
+ * page within RAM, plus 1.  If a slot holds it, the next fetches with the same `from` need no look. */
+void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
+                      uint64_t from);
 /* A store to the page of `va`, which the filter was told of, hit no live table.  If the page is
  * held, the next stores to it need no look. */
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va);

@@ -110,10 +110,10 @@ static void instrument_fetch(struct qemu_plugin_insn *insn, struct site site)
     bool always = options.filter == 0 ||
                   (qemu_plugin_insn_vaddr(insn) & (PAGE - 1)) + size > PAGE;
     if (always || vcpus > 1) {
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, always ? on_fetch : on_fetch_elsewhere,
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, always ? on_fetch : on_fetch_of_several,
                                                CB_READS_REGISTERS, fetch.data);
     } else {
-        qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_fetch, CB_READS_REGISTERS, COND_NE,
+        qemu_plugin_register_vcpu_insn_exec_cond_cb(insn, on_other_page, CB_READS_REGISTERS, COND_NE,
                                                     COUNTER(fetch_page), fetched_from(fetch.site),
                                                     fetch.data);
     }
