@@ -174,9 +174,11 @@ static uint64_t csr_after(struct site site, uint64_t old)
 void foretell(struct pending *pending)
 {
     unsigned priv = pending->site.priv;
-    bool traps = priv != PRIV_M && (priv != PRIV_S || reg_read(REG_MSTATUS) >> 20 & 1); /* TVM */
-    if (hart_count == 1 || traps) {
+    if (hart_count == 1) {
         return;
+    }
+    if (priv != PRIV_M && (priv != PRIV_S || reg_read(REG_MSTATUS) >> 20 & 1)) {
+        return; /* it traps, by TVM */
     }
     pending->sure = pending->op != OP_ATP;
     if (pending->op == OP_ATP && pending->site.detail == CSR_SATP) {
