@@ -14,37 +14,43 @@ uint64_t fast_mask;
 static struct known_code known_code_of[MAX_HARTS][KNOWN_CODE];
 struct known_code *known_code = known_code_of[0];
 
-/* Slots: tag = page address | class << 1 | mxr << 3 | stored to << 4 | 1, or 0. */
+/* A slot's tag: page address | class << 1 | mxr << 3 | stored to << 4 | 1; 0 if it is empty. */
 enum { TAG_USED = 1, TAG_CLASS = 1, TAG_MXR = 3, TAG_STORED = 1 << 4 };
 
+struct slot {
+    uint64_t tag;
+    /* Page numbers within RAM, plus 1, of the tables that its page is translated through; 0: none. */
+    uint32_t path[MAX_LEVELS];
+    uint32_t page; /* the page number within RAM, plus 1, that it is translated to */
+    uint8_t bits;  /* log2 of the size of the mapping that the page belongs to */
+};
 static struct buffer {
-    uint64_t tags[FAST_SLOTS];
-    /* Page numbers within RAM, plus 1, of the tables that the slot's page is translated through. */
-    uint32_t paths[MAX_LEVELS][FAST_SLOTS];
-    uint32_t pages[FAST_SLOTS]; /* the page number within RAM, plus 1, that it is translated to */
-    uint8_t bits[FAST_SLOTS]; /* log2 of the size of the mapping that the page belongs to */
+    struct slot slots[FAST_SLOTS];
     uint64_t filled[FAST_SLOTS / 64]; /* a bit for each slot */
+    /* What is known from these slots: of data and of code. */
+    struct fast_slot *fast;
+    struct known_code *known_code;
 } buffers[MAX_HARTS][BUFFERS];
 
 static unsigned slot_count, slot_mask, hart_count;
 
-static unsigned slot_of(uint64_t va)
+static unsigned number_of(uint64_t va)
 {
     return va >> PAGE_BITS & slot_mask;
 }
 
-/* Return the first slot from `slot` on that holds a page.  If there is none, return `slot_count` or
- * more. */
-static unsigned next_filled(const struct buffer *buffer, unsigned slot)
+/* Return the number of the first slot from `number` on that holds a page.  If there is none, return
+ * `slot_count` or more. */
+static unsigned next_filled(const struct buffer *buffer, unsigned number)
 {
-    while (slot < slot_count) {
-        uint64_t left = buffer->filled[slot / 64] >> slot % 64;
+    while (number < slot_count) {
+        uint64_t left = buffer->filled[number / 64] >> number % 64;
         if (left) {
-            return slot + __builtin_ctzll(left);
+            return number + __builtin_ctzll(left);
         }
-        slot = (slot / 64 + 1) * 64;
+        number = (number / 64 + 1) * 64;
     }
-    return slot;
+    return number;
 }
 
 /* How many slots have each page of RAM in their paths.  Most tables that are written are in none. */
@@ -55,10 +61,10 @@ static uint32_t *in_paths;
 static uint32_t **written_in;
 static uint32_t epoch = 1;
 
-static void forget_fast(unsigned hart, unsigned slot, enum class class)
+static void forget_fast(struct fast_slot *slot, enum class class)
 {
-    fast_of[hart][slot].page[class][ACCESS_READ] = NOWHERE;
-    fast_of[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
+    slot->page[class][ACCESS_READ] = NOWHERE;
+    slot->page[class][ACCESS_WRITE] = NOWHERE;
 }
 
 void filter_open(unsigned slots, unsigned harts)
@@ -73,9 +79,11 @@ void filter_open(unsigned slots, unsigned harts)
         abort();
     }
     for (unsigned hart = 0; hart < harts; hart++) {
+        buffers[hart][DATA].fast = fast_of[hart];
+        buffers[hart][CODE].known_code = known_code_of[hart];
         for (int class = 0; class < CLASSES; class++) {
-            for (unsigned slot = 0; slot <= slot_mask; slot++) {
-                forget_fast(hart, slot, class);
+            for (unsigned i = 0; i <= slot_mask; i++) {
+                forget_fast(&fast_of[hart][i], class);
             }
         }
     }
@@ -87,54 +95,50 @@ void filter_take_turns(unsigned hart)
     known_code = known_code_of[hart];
 }
 
-static void empty(unsigned hart, int which, unsigned slot)
+static void empty(struct buffer *buffer, unsigned number)
 {
-    struct buffer *buffer = &buffers[hart][which];
-    uint64_t tag = buffer->tags[slot];
-    if (!tag) {
+    struct slot *slot = &buffer->slots[number];
+    if (!slot->tag) {
         return;
     }
-    buffer->tags[slot] = 0;
-    buffer->filled[slot / 64] &= ~(1ull << slot % 64);
     for (int level = 0; level < MAX_LEVELS; level++) {
-        if (buffer->paths[level][slot]) {
-            in_paths[buffer->paths[level][slot] - 1]--;
-            buffer->paths[level][slot] = 0;
+        if (slot->path[level]) {
+            in_paths[slot->path[level] - 1]--;
+            slot->path[level] = 0;
         }
     }
-    if (which == DATA) {
-        forget_fast(hart, slot, tag >> TAG_CLASS & 3);
-    } else {
-        struct known_code *known = &known_code_of[hart][buffer->pages[slot] % KNOWN_CODE];
-        if (known->va == (tag & -(uint64_t)PAGE)) {
+    if (buffer->fast) {
+        forget_fast(&buffer->fast[number], slot->tag >> TAG_CLASS & 3);
+    }
+    if (buffer->known_code) {
+        struct known_code *known = &buffer->known_code[slot->page % KNOWN_CODE];
+        if (known->va == (slot->tag & -(uint64_t)PAGE)) {
             known->from = 0;
         }
     }
+    slot->tag = 0;
+    buffer->filled[number / 64] &= ~(1ull << number % 64);
 }
 
 void filter_forget(void)
 {
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        for (int which = 0; which < BUFFERS; which++) {
-            const struct buffer *buffer = &buffers[hart][which];
-            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
-                 slot = next_filled(buffer, slot + 1)) {
-                empty(hart, which, slot);
-            }
+    for (struct buffer *buffer = buffers[0]; buffer < buffers[hart_count]; buffer++) {
+        for (unsigned i = next_filled(buffer, 0); i < slot_count; i = next_filled(buffer, i + 1)) {
+            empty(buffer, i);
         }
     }
 }
 
 /* Let a slot hold a page, unless its translation is in doubt. */
-static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint64_t va,
-                     uint64_t pa, uint64_t satp)
+static void remember(struct buffer *buffer, unsigned number, uint64_t tag, uint64_t va, uint64_t pa,
+                     uint64_t satp)
 {
-    struct buffer *buffer = &buffers[hart][which];
+    struct slot *slot = &buffer->slots[number];
     if (slot_count == 0) {
         return;
     }
     struct walk walk = guest_walk(satp, va);
-    empty(hart, which, slot);
+    empty(buffer, number);
     if (!walk.ok || (walk.pa ^ pa) >> PAGE_BITS != 0) {
         return;
     }
@@ -145,14 +149,19 @@ static void remember(unsigned hart, int which, unsigned slot, uint64_t tag, uint
         }
     }
     for (int level = walk.last; level < walk.levels; level++) {
-        uint32_t number = (walk.path[level] - ram.base) / PAGE;
-        buffer->paths[level][slot] = number + 1;
-        in_paths[number]++;
+        uint32_t table = (walk.path[level] - ram.base) / PAGE;
+        slot->path[level] = table + 1;
+        in_paths[table]++;
     }
-    buffer->bits[slot] = walk.bits;
-    buffer->pages[slot] = (pa - ram.base) / PAGE + 1;
-    buffer->tags[slot] = tag;
-    buffer->filled[slot / 64] |= 1ull << slot % 64;
+    slot->bits = walk.bits;
+    slot->page = (pa - ram.base) / PAGE + 1;
+    slot->tag = tag;
+    buffer->filled[number / 64] |= 1ull << number % 64;
+}
+
+static struct buffer *buffer_of(unsigned hart, enum access kind)
+{
+    return &buffers[hart][kind == ACCESS_FETCH ? CODE : DATA];
 }
 
 static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
@@ -163,20 +172,20 @@ static uint64_t tag_of(enum class class, bool mxr, uint64_t va)
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp)
 {
-    int which = kind == ACCESS_FETCH ? CODE : DATA;
-    unsigned slot = slot_of(va);
+    struct buffer *buffer = buffer_of(hart, kind);
+    unsigned number = number_of(va);
     if (class >= CLASSES || (class == CLASS_SUM && mxr)) {
-        empty(hart, which, slot);
+        empty(buffer, number);
         return true;
     }
-    uint64_t tag = tag_of(class, mxr, va);
-    uint64_t held = buffers[hart][which].tags[slot];
+    const struct slot *slot = &buffer->slots[number];
+    uint64_t tag = tag_of(class, mxr, va), held = slot->tag;
     if ((held & ~(uint64_t)TAG_STORED) == tag && (kind != ACCESS_WRITE || held & TAG_STORED)) {
         return false;
     }
-    remember(hart, which, slot, kind == ACCESS_WRITE ? tag | TAG_STORED : tag, va, pa, satp);
-    if (which == DATA && buffers[hart][which].tags[slot]) {
-        fast_of[hart][slot].page[class][ACCESS_READ] = va & -(uint64_t)PAGE;
+    remember(buffer, number, kind == ACCESS_WRITE ? tag | TAG_STORED : tag, va, pa, satp);
+    if (buffer->fast && slot->tag) {
+        buffer->fast[number].page[class][ACCESS_READ] = va & -(uint64_t)PAGE;
     }
     return true;
 }
@@ -184,25 +193,24 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
 void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
                       uint64_t from)
 {
-    const struct buffer *buffer = &buffers[hart][CODE];
-    unsigned slot = slot_of(va);
-    bool held = slot_count > 1 && class < CLASSES && buffer->tags[slot] == tag_of(class, mxr, va) &&
-                buffer->pages[slot] == page;
+    const struct slot *slot = &buffers[hart][CODE].slots[number_of(va)];
+    bool held = slot_count > 1 && class < CLASSES && slot->tag == tag_of(class, mxr, va) &&
+                slot->page == page;
     known_code[page % KNOWN_CODE] =
         (struct known_code){.from = held ? from : 0, .va = va & -(uint64_t)PAGE};
 }
 
 void filter_faulted(unsigned hart, enum access kind, uint64_t va)
 {
-    empty(hart, kind == ACCESS_FETCH ? CODE : DATA, slot_of(va));
+    empty(buffer_of(hart, kind), number_of(va));
 }
 
 void filter_allow_stores(unsigned hart, enum class class, bool mxr, uint64_t va)
 {
-    unsigned slot = slot_of(va);
+    unsigned number = number_of(va);
     if (class < CLASSES &&
-        buffers[hart][DATA].tags[slot] == (tag_of(class, mxr, va) | TAG_STORED)) {
-        fast_of[hart][slot].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
+        buffers[hart][DATA].slots[number].tag == (tag_of(class, mxr, va) | TAG_STORED)) {
+        fast_of[hart][number].page[class][ACCESS_WRITE] = va & -(uint64_t)PAGE;
     }
 }
 
@@ -210,10 +218,9 @@ void filter_tables_grew(void)
 {
     for (unsigned hart = 0; hart < hart_count; hart++) {
         const struct buffer *buffer = &buffers[hart][DATA];
-        for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
-             slot = next_filled(buffer, slot + 1)) {
+        for (unsigned i = next_filled(buffer, 0); i < slot_count; i = next_filled(buffer, i + 1)) {
             for (int class = 0; class < CLASSES; class++) {
-                fast_of[hart][slot].page[class][ACCESS_WRITE] = NOWHERE;
+                fast_of[hart][i].page[class][ACCESS_WRITE] = NOWHERE;
             }
         }
     }
@@ -227,14 +234,11 @@ void filter_fenced(void)
 
 void filter_fenced_va(uint64_t va, bool spares_global, uint64_t satp)
 {
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        for (int which = 0; which < BUFFERS; which++) {
-            const struct buffer *buffer = &buffers[hart][which];
-            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
-                 slot = next_filled(buffer, slot + 1)) {
-                if (((buffer->tags[slot] ^ va) >> buffer->bits[slot]) == 0) {
-                    empty(hart, which, slot);
-                }
+    for (struct buffer *buffer = buffers[0]; buffer < buffers[hart_count]; buffer++) {
+        for (unsigned i = next_filled(buffer, 0); i < slot_count; i = next_filled(buffer, i + 1)) {
+            const struct slot *slot = &buffer->slots[i];
+            if ((slot->tag ^ va) >> slot->bits == 0) {
+                empty(buffer, i);
             }
         }
     }
@@ -259,18 +263,14 @@ void filter_pte_written(uint64_t entry, unsigned levels, uint64_t old)
     if (in_paths[number] == 0) {
         return;
     }
-    for (unsigned hart = 0; hart < hart_count; hart++) {
-        for (int which = 0; which < BUFFERS; which++) {
-            const struct buffer *buffer = &buffers[hart][which];
-            for (unsigned slot = next_filled(buffer, 0); slot < slot_count;
-                 slot = next_filled(buffer, slot + 1)) {
-                bool through = false;
-                for (int level = 0; levels >> level != 0; level++) {
-                    through |= (levels >> level & 1) && buffer->paths[level][slot] == number + 1;
-                }
-                if (through) {
-                    empty(hart, which, slot);
-                }
+    for (struct buffer *buffer = buffers[0]; buffer < buffers[hart_count]; buffer++) {
+        for (unsigned i = next_filled(buffer, 0); i < slot_count; i = next_filled(buffer, i + 1)) {
+            bool through = false;
+            for (int level = 0; levels >> level != 0; level++) {
+                through |= (levels >> level & 1) && buffer->slots[i].path[level] == number + 1;
+            }
+            if (through) {
+                empty(buffer, i);
             }
         }
     }
