@@ -36,7 +36,8 @@ static uint16_t all_harts(void)
 /* The harts of a legacy call: a bit mask in the caller's memory. */
 static uint16_t legacy_harts(unsigned vcpu, uint64_t va)
 {
-    struct walk walk = guest_walk(harts[vcpu].satp, va);
+    struct walk walk;
+    guest_walk(&walk, harts[vcpu].satp, va);
     if (va == 0 || !walk.ok || !ram_holds(walk.pa)) {
         return va == 0 ? all_harts() : 0;
     }

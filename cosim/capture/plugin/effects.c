@@ -67,7 +67,7 @@ static void block_zeroed(unsigned vcpu, const struct pending *done)
      * since. */
     struct walk walk = {.ok = true, .pa = done->operand};
     if (done->site.class != CLASS_M) {
-        walk = guest_walk(harts[vcpu].satp, done->operand);
+        guest_walk(&walk, harts[vcpu].satp, done->operand);
     }
     if (!walk.ok || done->site.priv & PRIV_VIRT) {
         return;
@@ -208,8 +208,8 @@ void settle_unseen(unsigned vcpu)
     if (done->op == OP_VSTORE) {
         sure = true;
     } else if (done->op == OP_CBO_ZERO && done->site.class != CLASS_OTHER) {
-        struct walk walk = guest_walk(done->site.class == CLASS_M ? 0 : harts[vcpu].satp,
-                                      done->operand);
+        struct walk walk;
+        guest_walk(&walk, done->site.class == CLASS_M ? 0 : harts[vcpu].satp, done->operand);
         sure = walk.ok && ram_holds(walk.pa) && is_zero(walk.pa, options.cbo_block);
     } else if (done->op == OP_SC) {
         /* One that stored what was there already is not told from one that failed. */

@@ -33,7 +33,8 @@ void on_fetch(unsigned given, void *data)
     filter_know_code(vcpu, site.class, hart->mxr, hart->fetched, site.page, from);
     set_fetched(from);
     if (length > first) {
-        struct walk walk = guest_walk(hart->satp, at.pc + first);
+        struct walk walk;
+        guest_walk(&walk, hart->satp, at.pc + first);
         if (walk.ok) {
             access_event(vcpu, &at, site.class, ACCESS_FETCH, at.priv, at.pc + first, walk.pa,
                          length - first);

@@ -137,7 +137,8 @@ static void remember(struct buffer *buffer, unsigned number, uint64_t tag, uint6
     if (slot_count == 0) {
         return;
     }
-    struct walk walk = guest_walk(satp, va);
+    struct walk walk;
+    guest_walk(&walk, satp, va);
     empty(buffer, number);
     if (!walk.ok || (walk.pa ^ pa) >> PAGE_BITS != 0) {
         return;
@@ -242,7 +243,8 @@ void filter_fenced_va(uint64_t va, bool spares_global, uint64_t satp)
             }
         }
     }
-    struct walk walk = guest_walk(satp, va);
+    struct walk walk;
+    guest_walk(&walk, satp, va);
     if (walk.path[walk.last] && !(spares_global && walk.entry & PTE_G)) {
         uint32_t *written = written_in[(walk.path[walk.last] - ram.base) / PAGE];
         if (written) {

@@ -28,28 +28,28 @@ bool ram_find(const char *name, uint64_t base, uint64_t size)
     return ram.bytes != NULL;
 }
 
-struct walk guest_walk(uint64_t atp, uint64_t va)
+void guest_walk(struct walk *walk, uint64_t atp, uint64_t va)
 {
-    struct walk walk = {.levels = atp_levels(atp)};
-    if (walk.levels == 0) {
-        walk.ok = true;
-        walk.pa = va;
-        walk.bits = 63;
-        return walk;
+    *walk = (struct walk){.levels = atp_levels(atp)};
+    if (walk->levels == 0) {
+        walk->ok = true;
+        walk->pa = va;
+        walk->bits = 63;
+        return;
     }
-    int unused = 64 - PAGE_BITS - 9 * walk.levels;
+    int unused = 64 - PAGE_BITS - 9 * walk->levels;
     if ((uint64_t)((int64_t)(va << unused) >> unused) != va) {
-        return walk;
+        return;
     }
     uint64_t table = atp_root(atp);
-    for (int level = walk.levels - 1; level >= 0 && ram_holds(table); level--) {
+    for (int level = walk->levels - 1; level >= 0 && ram_holds(table); level--) {
         unsigned shift = PAGE_BITS + 9 * level;
         uint64_t entry = ram_word(table + 8 * (va >> shift & (ENTRIES - 1)));
-        walk.path[level] = table;
-        walk.last = level;
-        walk.entry = entry;
+        walk->path[level] = table;
+        walk->last = level;
+        walk->entry = entry;
         if (!(entry & PTE_V)) {
-            return walk;
+            return;
         }
         if (pte_is_leaf(entry)) {
             /* If Svnapot widens a 4 KiB leaf, the low PPN bits come from the address too. */
@@ -57,14 +57,13 @@ struct walk guest_walk(uint64_t atp, uint64_t va)
                 shift += 4;
             }
             uint64_t inside = (1ull << shift) - 1;
-            walk.pa = (pte_target(entry) & ~inside) | (va & inside);
-            walk.bits = shift;
-            walk.ok = true;
-            return walk;
+            walk->pa = (pte_target(entry) & ~inside) | (va & inside);
+            walk->bits = shift;
+            walk->ok = true;
+            return;
         }
         table = pte_target(entry);
     }
-    return walk;
 }
 
 /* The harts of a machine are of one kind, so a register has the same handle on all of them. */

@@ -27,7 +27,8 @@ static bool read_guest(uint64_t satp, uint64_t va, void *into, size_t size)
     for (uint8_t *to = into; size > 0;) {
         size_t part = PAGE - (va & (PAGE - 1));
         part = part < size ? part : size;
-        struct walk walk = guest_walk(satp, va);
+        struct walk walk;
+        guest_walk(&walk, satp, va);
         if (!walk.ok || !ram_holds(walk.pa)) {
             return false;
         }
@@ -52,7 +53,7 @@ static uint64_t root_of(uint64_t satp, uint64_t task)
     uint64_t pgd = mm ? read_word(satp, mm + options.processes.pgd) : 0;
     struct walk walk = {0};
     if (pgd) {
-        walk = guest_walk(satp, pgd);
+        guest_walk(&walk, satp, pgd);
     }
     return walk.ok && ram_holds(walk.pa) ? walk.pa : 0;
 }
