@@ -194,10 +194,11 @@ bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, 
 void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
                       uint64_t from)
 {
-    const struct slot *slot = &buffers[hart][CODE].slots[number_of(va)];
+    const struct buffer *buffer = &buffers[hart][CODE];
+    const struct slot *slot = &buffer->slots[number_of(va)];
     bool held = slot_count > 1 && class < CLASSES && slot->tag == tag_of(class, mxr, va) &&
                 slot->page == page;
-    known_code[page % KNOWN_CODE] =
+    buffer->known_code[page % KNOWN_CODE] =
         (struct known_code){.from = held ? from : 0, .va = va & -(uint64_t)PAGE};
 }
 

@@ -83,7 +83,7 @@ void filter_take_turns(unsigned hart);
 /* Return true if an access becomes an event; its page is then held.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
-/* The running hart has fetched from `va`, and the filter was told.  `page` is the number of the physical
+/* The hart has fetched from `va`, and the filter was told.  `page` is the number of the physical
  * page within RAM, plus 1.  If a slot holds it, the next fetches with the same `from` need no look. */
 void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
                       uint64_t from);
