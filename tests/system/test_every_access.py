@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.two_sources import assert_equal, step_through
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 
 @pytest.mark.parametrize(

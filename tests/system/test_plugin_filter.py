@@ -25,7 +25,7 @@ from hypervisor_model.tlb import Replacement, TlbConfig
 from tests.system import bare_kernel
 from tests.system.test_plugin import SECONDS, capture, config_of, micro
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 POLICIES = (
     *("native", "nested", "shadow", "shadow:fill=whole", "lsp", "lsp:fence_global=drop"),

@@ -32,7 +32,7 @@ from tests.system.two_sources import (
     without_accesses,
 )
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 
 @pytest.mark.parametrize(
