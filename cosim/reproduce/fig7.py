@@ -91,12 +91,12 @@ def boot(name: str, *, quick: bool) -> str:
     return _ONE_BOOT if quick else name
 
 
-def one_boot() -> RunSpec:
-    """Return one boot that runs the quick programs at their test size, one after the other."""
+def one_boot(names: Sequence[str] = QUICK) -> RunSpec:
+    """Return one boot that runs the programs ``names`` at their test size, one after the other."""
     return RunSpec(
         name=_ONE_BOOT,
         guest="workloads",
-        workload="; ".join(WORKLOADS[name].run("test") for name in QUICK),
+        workload="; ".join(WORKLOADS[name].run("test") for name in names),
         region_from="mark:begin",
         region_to="mark:done",
         backend=Plugin(),
@@ -110,22 +110,24 @@ def stretches(
     quick: bool,
     names: Iterable[str] | None = None,
     variant: str = "",
+    booted: Sequence[str] = QUICK,
 ) -> dict[str, Counts]:
     """Return the counts of each program, from its mark ``begin`` to its mark ``end``.
 
     :param variant: ends the names of the measurements.
+    :param booted: the programs that :func:`one_boot` ran in a quick run.
     """
     return {
-        name: stretch(results[f"{boot(name, quick=quick)}{variant}"], name, quick=quick)
+        name: stretch(results[f"{boot(name, quick=quick)}{variant}"], name, booted, quick=quick)
         for name in names or (QUICK if quick else PROGRAMS)
     }
 
 
-def stretch(timeline: Timeline, name: str, *, quick: bool) -> Counts:
+def stretch(timeline: Timeline, name: str, booted: Sequence[str] = QUICK, *, quick: bool) -> Counts:
     """Return the counts of program ``name`` in the ``timeline`` of its boot."""
     if not quick:
         return timeline.after("begin")
-    return dict(zip(QUICK, timeline.between("begin", "end"), strict=True))[name]
+    return dict(zip(booted, timeline.between("begin", "end"), strict=True))[name]
 
 
 def figure(results: Mapping[str, Timeline], *, quick: bool) -> Figure:

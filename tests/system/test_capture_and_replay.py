@@ -22,7 +22,7 @@ from cosim.session.backends import BACKENDS, FOR_RUN
 from cosim.trace.manifest import NAME
 from cosim.trace.reader import TraceReader, verify
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 COSIM = Path(sys.executable).with_name("cosim")
 RUNS = Path(__file__).parents[2] / "scripts" / "runs"

@@ -25,7 +25,7 @@ from hypervisor_model.tlb import Replacement, TlbConfig
 from tests.system import bare_kernel
 from tests.system.test_plugin import SECONDS, capture, config_of, micro
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 POLICIES = (
     *("native", "nested", "shadow", "shadow:fill=whole", "lsp", "lsp:fence_global=drop"),
@@ -41,25 +41,48 @@ LARGE = 256
 RUNS = ["of_micro", "of_program", "of_linux"]
 
 
-def captures(
-    config: MachineConfig, folder: Path, *sizes: int, **options: Any
-) -> dict[int, EventBatch]:
+MACHINE = MachineModel(ram_size=512 << 20, svvptc=True)
+
+
+def result(model: str, events: EventBatch, machine: MachineModel = MACHINE) -> PolicyResult:
+    policy = policies.make(model, machine)
+    policy.feed(events)
+    return policy.result()
+
+
+class Captures:
     """Captures of one recorded run, by the filter's slots."""
+
+    def __init__(self, events: dict[int, EventBatch]) -> None:
+        self.events = events
+        self._results: dict[tuple[str, int], PolicyResult] = {}
+
+    def result(self, model: str, slots: int) -> PolicyResult:
+        """The model's result over the capture with ``slots``, which several tests look at."""
+        if (model, slots) not in self._results:
+            self._results[model, slots] = result(model, self.events[slots])
+        return self._results[model, slots]
+
+
+def captures(config: MachineConfig, folder: Path, *sizes: int, **options: Any) -> Captures:
+    """Record a run, and capture it with filters of these ``sizes``."""
     log = folder / "log"
     emulator = tools.qemu().path
     with Machine(emulator, config, folder=folder, timing=Timing("record", log)) as machine:
         machine.resume()
         assert machine.wait(SECONDS)
-    return {
-        slots: capture(
-            config, folder, Timing("replay", log), accesses="all", slots=slots, **options
-        ).events
-        for slots in sizes
-    }
+    return Captures(
+        {
+            slots: capture(
+                config, folder, Timing("replay", log), accesses="all", slots=slots, **options
+            ).events
+            for slots in sizes
+        }
+    )
 
 
 @pytest.fixture(scope="module")
-def of_micro(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EventBatch]:
+def of_micro(tmp_path_factory: pytest.TempPathFactory) -> Captures:
     config, mark = micro("scenario=all")
     folder = tmp_path_factory.mktemp("micro")
     sizes = (NO_FILTER, ONE_SLOT, FILTER_SLOTS, LARGE)
@@ -67,7 +90,7 @@ def of_micro(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EventBatch]:
 
 
 @pytest.fixture(scope="module")
-def of_program(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EventBatch]:
+def of_program(tmp_path_factory: pytest.TempPathFactory) -> Captures:
     """Two processes under Linux."""
     spec = guest.ensure("linux", lambda *_: None)
     config = config_of(
@@ -80,7 +103,7 @@ def of_program(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EventBatch
 
 
 @pytest.fixture(scope="module")
-def of_linux(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EventBatch]:
+def of_linux(tmp_path_factory: pytest.TempPathFactory) -> Captures:
     spec = guest.ensure("linux", lambda *_: None)
     config, folder = config_of(spec, spec.append), tmp_path_factory.mktemp("linux")
     sizes = (ONE_SLOT, FILTER_SLOTS, LARGE)
@@ -106,7 +129,7 @@ def records(events: EventBatch) -> NDArray[np.uint64]:
 def test_a_larger_filter_only_takes_accesses_away(
     name: str, request: pytest.FixtureRequest
 ) -> None:
-    taken: dict[int, EventBatch] = request.getfixturevalue(name)
+    taken: dict[int, EventBatch] = request.getfixturevalue(name).events
     (least, unfiltered), *others = taken.items()
     everything = records(unfiltered)
     for _, filtered in others:
@@ -121,22 +144,13 @@ def test_a_larger_filter_only_takes_accesses_away(
     assert 4 * len(taken[LARGE]) < len(taken[ONE_SLOT]) or name == "of_micro"
 
 
-MACHINE = MachineModel(ram_size=512 << 20, svvptc=True)
-
-
-def result(model: str, events: EventBatch, machine: MachineModel = MACHINE) -> PolicyResult:
-    policy = policies.make(model, machine)
-    policy.feed(events)
-    return policy.result()
-
-
 @pytest.mark.parametrize("model", POLICIES)
 @pytest.mark.parametrize("name", RUNS)
 def test_no_exit_and_no_synchronisation_changes(
     name: str, model: str, request: pytest.FixtureRequest
 ) -> None:
-    taken: dict[int, EventBatch] = request.getfixturevalue(name)
-    unfiltered, *others = (result(model, events) for events in taken.values())
+    taken: Captures = request.getfixturevalue(name)
+    unfiltered, *others = (taken.result(model, slots) for slots in taken.events)
     for filtered in others:
         assert filtered.exits == unfiltered.exits
         assert filtered.counters == unfiltered.counters
@@ -150,8 +164,8 @@ def test_the_usual_filter_changes_no_miss(
     name: str, model: str, request: pytest.FixtureRequest
 ) -> None:
     """Whatever the policy, with the usual TLB and what its exits displace."""
-    taken: dict[int, EventBatch] = request.getfixturevalue(name)
-    unfiltered, *others = (result(model, taken[slots]) for slots in taken if slots != LARGE)
+    taken: Captures = request.getfixturevalue(name)
+    unfiltered, *others = (taken.result(model, slots) for slots in taken.events if slots != LARGE)
     for filtered in others:
         assert filtered.tlb_misses == unfiltered.tlb_misses
         assert filtered.walk_refs == unfiltered.walk_refs
@@ -166,7 +180,7 @@ def test_the_usual_filter_changes_no_miss(
 def test_nor_with_another_replacement_or_a_walk_cache(
     name: str, replacement: Replacement, request: pytest.FixtureRequest
 ) -> None:
-    taken: dict[int, EventBatch] = request.getfixturevalue(name)
+    taken: dict[int, EventBatch] = request.getfixturevalue(name).events
     machine = replace(MACHINE, tlb=TlbConfig(replacement=replacement), walk_cache_ways=8)
     unfiltered, *others = (
         result("nested", taken[slots], machine) for slots in taken if slots != LARGE
@@ -178,12 +192,12 @@ def test_nor_with_another_replacement_or_a_walk_cache(
 
 
 def test_a_smaller_tlb_is_right_to_refuse_the_usual_filter(
-    of_linux: dict[int, EventBatch],
+    of_linux: Captures,
 ) -> None:
     """What :func:`~hypervisor_model.tlb.misses_through` refuses does differ."""
     small = replace(MACHINE, tlb=TlbConfig(data=(8, 4), fetch=(8, 4), second=None))
     unfiltered, filtered = (
-        result("nested", of_linux[slots], small) for slots in (ONE_SLOT, FILTER_SLOTS)
+        result("nested", of_linux.events[slots], small) for slots in (ONE_SLOT, FILTER_SLOTS)
     )
     assert filtered.tlb_misses != unfiltered.tlb_misses
 

@@ -19,7 +19,7 @@ from cosim.reproduce.timeline import Timeline
 from tests.system.chromium import chromium
 
 # Whichever test comes first waits for the measurements that it asks for.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(900)]
 
 _COSIM = "from cosim.cli import main; main()"
 _NAMES = ("fig5", "fig5-linux", "fig6", "refs", "fig7", "beyond")

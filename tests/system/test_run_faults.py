@@ -24,7 +24,7 @@ from cosim.trace.reader import TraceReader, verify
 from guest import compiler
 from tests.system.cosim_process import Command, Ended, Home, run
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 HERE = Path(__file__).resolve().parent
 SHORT = "scenario=lsp-bench pages=16 ops=60 share=50"

@@ -3,141 +3,36 @@
 from __future__ import annotations
 
 import itertools
-import time
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from cosim.capture import marks
-from cosim.capture.processes import Process
 from cosim.machine.configuration import Timing
 from cosim.models.pipeline import Pipeline
-from cosim.models.result import ResultDocument
 from cosim.run import plan
-from cosim.run.plan import Plan
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends.gdb import Gdb
 from cosim.session.backends.plugin import Plugin
 from cosim.session.execution import execute
 from cosim.session.origin import origin
-from cosim.session.protocol import Backend, Outcome, Watchers
-from cosim.session.recording import record
 from hypervisor_model import events
-from hypervisor_model.events import FLAG_STOP, Access, EventBatch, Kind, Priv
+from hypervisor_model.events import Access, EventBatch, Kind, Priv
 from tests.system import bare_kernel
-from tests.system.test_plugin import Capture, capture
+from tests.system.two_sources import (
+    EVERY_ACCESS,
+    OF_ACCESSES,
+    Recorded,
+    assert_equal,
+    comparable,
+    finish,
+    is_sample,
+    record,
+    step_through,
+    without_accesses,
+)
 
-pytestmark = pytest.mark.system
-
-OF_ACCESSES = (Kind.ACCESS, Kind.PAGE_FAULT)
-"""What is there only where accesses are: the guest's own faults are found by stepping, too."""
-EVERY_ACCESS = 0
-"""Slots of the plugin's filter."""
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """One run of a guest, to be looked at again and again."""
-
-    plan: Plan
-    log: Path
-    folder: Path
-    gdb: Gdb
-    _processes: dict[str, dict[int, Process]] = field(default_factory=dict)
-
-    def through_gdb(self) -> tuple[EventBatch, ResultDocument]:
-        return self._through(replace(self.gdb, recording=self.log))
-
-    def through_plugin(self) -> tuple[EventBatch, ResultDocument]:
-        return self._through(Plugin(timing=Timing("replay", self.log)))
-
-    def with_accesses(self, slots: int) -> Capture:
-        return self.capture(Timing("replay", self.log), slots)
-
-    def capture(self, timing: Timing, slots: int) -> Capture:
-        run = capture(
-            self.plan.machine,
-            self.folder,
-            timing,
-            accesses="all",
-            slots=slots,
-            start=self.plan.begin.text,
-            end="end" if self.plan.end.form == "power-off" else self.plan.end.text,
-            mark=self.plan.mark_at,
-            mark_in_user=self.plan.mark_at == marks.USER_MARK,
-            processes=self.plan.naming.layout,
-        )
-        assert run.summary.missed == 0
-        return run
-
-    def processes(self, backend: Backend) -> dict[int, Process]:
-        """The processes that ``backend`` has found."""
-        return self._processes[backend.name]
-
-    def _through(self, backend: Backend) -> tuple[EventBatch, ResultDocument]:
-        logs = self.folder / backend.name
-        logs.mkdir()
-        resolved = replace(self.plan, backend=backend)
-        pipeline = Pipeline(origin(resolved), {})
-        batches: list[EventBatch] = []
-        outcome = execute(resolved, logs, pipeline, watchers=Watchers(keep=batches.append))
-        self._processes[backend.name] = dict(pipeline.processes())
-        return _finish(outcome, batches)
-
-
-def _record(spec: RunSpec, folder: Path) -> Recorded:
-    assert isinstance(spec.backend, Gdb)
-    resolved = plan.resolve(spec)
-    log = folder / "record.bin"
-    assert record(resolved, log, folder, time.monotonic() + 30, lambda *_: None).reason is not None
-    return Recorded(resolved, log, folder, spec.backend)
-
-
-def _finish(outcome: Outcome, batches: list[EventBatch]) -> tuple[EventBatch, ResultDocument]:
-    assert outcome.error is None
-    assert outcome.document is not None
-    audit = outcome.document["audit"]
-    assert audit is not None
-    assert audit["missed_writes"] == 0
-    return np.concatenate(batches), outcome.document
-
-
-def _is_sample(stream: EventBatch) -> NDArray[np.bool_]:
-    flagged: NDArray[np.bool_] = stream["flags"] & FLAG_STOP != 0
-    of_accesses: NDArray[np.bool_] = stream["kind"] == Kind.ACCESS
-    return flagged & of_accesses
-
-
-def _comparable(stream: EventBatch) -> EventBatch:
-    """All but samples, which are no action of the guest, and the instruction count, which gdb does
-    not show."""
-    kept: EventBatch = stream[~_is_sample(stream)]
-    kept["icount"] = -1
-    return kept
-
-
-def _fetched(stream: EventBatch) -> list[int]:
-    addresses: EventBatch = stream[
-        (stream["kind"] == Kind.ACCESS) & (stream["sub"] == Access.FETCH)
-    ]
-    return [int(address) for address in addresses["a"]]
-
-
-def _without_accesses(stream: EventBatch) -> EventBatch:
-    kept: EventBatch = stream[~np.isin(stream["kind"], OF_ACCESSES)]
-    return kept
-
-
-def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
-    through_gdb, through_plugin = map(_comparable, (through_gdb, through_plugin))
-    shorter = min(len(through_gdb), len(through_plugin))
-    for at in np.flatnonzero(through_gdb[:shorter] != through_plugin[:shorter])[:1]:
-        lines = zip(through_gdb[at - 3 : at + 3], through_plugin[at - 3 : at + 3], strict=False)
-        pytest.fail(f"event {at} of {len(through_gdb)} and {len(through_plugin)}: {list(lines)}")
-    assert len(through_gdb) == len(through_plugin)
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 
 @pytest.mark.parametrize(
@@ -149,42 +44,16 @@ def _assert_equal(through_gdb: EventBatch, through_plugin: EventBatch) -> None:
 )
 def test_micro(scenarios: str, tmp_path: Path) -> None:
     spec = RunSpec(name="agree", backend=Gdb(), guest="micro", workload=f"scenario={scenarios}")
-    recorded = _record(spec, tmp_path)
+    recorded = record(spec, tmp_path)
     through_gdb, _ = recorded.through_gdb()
     through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.PTE_WRITE) > 50
-    _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
-
-
-def _step_through(scenario: str, folder: Path) -> tuple[EventBatch, EventBatch]:
-    """Each event of a scenario of micro, stepped from end to end and at speed."""
-    spec = RunSpec(
-        name="agree",
-        backend=Gdb(step_all=True),
-        guest="micro",
-        workload=f"scenario={scenario}",
-        region_from=f"mark:{scenario}",
-        region_to="mark:end",
-    )
-    recorded = _record(spec, folder)
-    through_gdb, document = recorded.through_gdb()
-    assert document["accesses"] == "all"
-    assert np.count_nonzero(through_gdb["kind"] == Kind.ACCESS) > 1000
-    return through_gdb, recorded.with_accesses(EVERY_ACCESS).events
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    ["protect", "global", "bare", "stores", "cbo-zero", "misaligned", "svinval", "fault", "user"],
-)
-def test_every_access_of_micro(scenario: str, tmp_path: Path) -> None:
-    """No event is left out, neither a fetch nor a fault."""
-    _assert_equal(*_step_through(scenario, tmp_path))
+    assert_equal(without_accesses(through_gdb), without_accesses(through_plugin))
 
 
 def test_only_the_plugin_shows_a_stale_translation(tmp_path: Path) -> None:
     """gdb asks QEMU for a walk, which is of the tables as they are."""
-    walked, used = map(_comparable, _step_through("forgotten", tmp_path))
+    walked, used = map(comparable, step_through("forgotten", tmp_path))
     differ = walked != used
     assert np.count_nonzero(differ) == 16  # a load of each page, before its fence
     assert set(walked[differ]["kind"].tolist()) == {Kind.ACCESS}
@@ -208,11 +77,11 @@ def _probe(folder: Path, end: str, backend: Gdb) -> RunSpec:
 def test_accesses_of_every_kind(tmp_path: Path) -> None:
     """What the scenarios have not: fetches, loads and stores across pages, also such that fault;
     ``sc`` that fails; MXR, and SUM in U-mode; a jump between two mappings of one page."""
-    recorded = _record(_probe(tmp_path, "mark:end", Gdb(step_all=True)), tmp_path)
+    recorded = record(_probe(tmp_path, "mark:end", Gdb(step_all=True)), tmp_path)
     through_gdb, document = recorded.through_gdb()
     through_plugin = recorded.with_accesses(EVERY_ACCESS)
     everything = through_plugin.events
-    _assert_equal(through_gdb, everything)
+    assert_equal(through_gdb, everything)
     accesses = everything[everything["kind"] == Kind.ACCESS]
     # An instruction and a doubleword across pages, in parts.
     sizes = [(int(event["a"]), int(event["size"])) for event in accesses]
@@ -230,7 +99,7 @@ def test_accesses_of_every_kind(tmp_path: Path) -> None:
     # Each instruction is a stop, at which sp is sampled; it is mapped for the supervisor only.
     of_supervisor = accesses[accesses["priv"] == Priv.S]
     fetched_at = of_supervisor[of_supervisor["sub"] == Access.FETCH]["pc"].tolist()
-    samples = through_gdb[_is_sample(through_gdb)]
+    samples = through_gdb[is_sample(through_gdb)]
     assert samples["pc"].tolist() == [pc for pc, _ in itertools.groupby(fetched_at)]
     assert set(samples["sub"].tolist()) == {Access.READ} and len(set(samples["a"].tolist())) == 1
 
@@ -240,7 +109,7 @@ def test_gdb_says_what_its_re_execution_leaves_out(tmp_path: Path) -> None:
     resolved = plan.resolve(_probe(tmp_path, "power-off", Gdb()))
     pipeline, logs = Pipeline(origin(resolved), {}), tmp_path / "gdb"
     logs.mkdir()
-    _, document = _finish(execute(resolved, logs, pipeline), [events.empty(0)])
+    _, document = finish(execute(resolved, logs, pipeline), [events.empty(0)])
     log = tmp_path / "record.bin"
     whole = Recorded(resolved, log, tmp_path, Gdb()).capture(Timing("record", log), 1)
     region = document["region"]
@@ -260,23 +129,30 @@ def test_linux(tmp_path: Path) -> None:
         region_to="mark:end",
         time_limit=300,
     )
-    recorded = _record(spec, tmp_path)
+    recorded = record(spec, tmp_path)
     through_gdb, _ = recorded.through_gdb()
     through_plugin, _ = recorded.through_plugin()
     assert np.count_nonzero(through_gdb["kind"] == Kind.FENCE) > 5
-    _assert_equal(_without_accesses(through_gdb), _without_accesses(through_plugin))
+    assert_equal(without_accesses(through_gdb), without_accesses(through_plugin))
     # Which process owns an address space is in the events that are equal.
     named = recorded.processes(Gdb())
     assert named == recorded.processes(Plugin()) and len({one.pid for one in named.values()}) > 1
     everything = recorded.with_accesses(EVERY_ACCESS).events
-    _assert_equal(_without_accesses(through_gdb), _without_accesses(everything))
+    assert_equal(without_accesses(through_gdb), without_accesses(everything))
     stepped = 0
-    ours_and_all = zip(_stretches(_comparable(through_gdb)), _stretches(everything), strict=True)
+    ours_and_all = zip(_stretches(comparable(through_gdb)), _stretches(everything), strict=True)
     for ours, all_of_them in ours_and_all:
         # Stepping begins with the stretch, and may end before it does.
-        _assert_equal(ours, all_of_them[: len(ours)])
+        assert_equal(ours, all_of_them[: len(ours)])
         stepped += len(ours)
     assert stepped > 10_000
+
+
+def _fetched(stream: EventBatch) -> list[int]:
+    addresses: EventBatch = stream[
+        (stream["kind"] == Kind.ACCESS) & (stream["sub"] == Access.FETCH)
+    ]
+    return [int(address) for address in addresses["a"]]
 
 
 def _stretches(stream: EventBatch) -> list[EventBatch]:
