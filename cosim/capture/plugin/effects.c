@@ -63,20 +63,14 @@ static void envcfg_written(unsigned vcpu, const struct pending *done)
 
 static void block_zeroed(unsigned vcpu, const struct pending *done)
 {
-    /* QEMU makes no memory callback for cbo.zero, so walk the tables, which have not changed
-     * since. */
-    struct walk walk = {.ok = true, .pa = done->operand};
-    if (done->site.class != CLASS_M) {
-        guest_walk(&walk, harts[vcpu].satp, done->operand);
-    }
-    if (!walk.ok || done->site.priv & PRIV_VIRT) {
+    if (done->part_count == 0) {
         return;
     }
+    uint64_t pa = done->parts[0].pa;
     access_event(vcpu, &done->at, done->site.class, ACCESS_WRITE, done->site.priv, done->operand,
-                 walk.pa, options.cbo_block);
-    if (tables_live(walk.pa)) {
-        struct part part = {.pa = walk.pa, .length = options.cbo_block};
-        tables_store(&part, 1, options.cbo_block, PTE_OP_CBO_ZERO, &done->at);
+                 pa, options.cbo_block);
+    if (tables_live(pa)) {
+        tables_store(done->parts, 1, options.cbo_block, PTE_OP_CBO_ZERO, &done->at);
     } else {
         filter_allow_stores(vcpu, done->site.class, harts[vcpu].mxr, done->operand);
     }
@@ -208,9 +202,8 @@ void settle_unseen(unsigned vcpu)
     if (done->op == OP_VSTORE) {
         sure = true;
     } else if (done->op == OP_CBO_ZERO && done->site.class != CLASS_OTHER) {
-        struct walk walk;
-        guest_walk(&walk, done->site.class == CLASS_M ? 0 : harts[vcpu].satp, done->operand);
-        sure = walk.ok && ram_holds(walk.pa) && is_zero(walk.pa, options.cbo_block);
+        uint64_t pa = done->parts[0].pa;
+        sure = done->part_count && ram_holds(pa) && is_zero(pa, options.cbo_block);
     } else if (done->op == OP_SC) {
         /* One that stored what was there already is not told from one that failed. */
         sure = tables_differ(done->parts, done->part_count);

@@ -40,6 +40,19 @@ static void fence_begins(unsigned vcpu, struct site site, const struct stamp *at
     foretell(pending);
 }
 
+/* QEMU makes no memory callback for cbo.zero, so the tables tell where it stores.  It may clear the
+ * entry that maps its own address, so they are walked before. */
+static void zero_begins(unsigned vcpu, struct site site, const struct stamp *at)
+{
+    struct pending *pending = defer(vcpu, site, at);
+    uint64_t va = reg_read(site.rs1) & -(uint64_t)options.cbo_block;
+    struct walk walk;
+    guest_walk(&walk, site.class == CLASS_M ? 0 : harts[vcpu].satp, va);
+    pending->operand = va;
+    pending->parts[0] = (struct part){.pa = walk.pa, .length = options.cbo_block};
+    pending->part_count = walk.ok && !(site.priv & PRIV_VIRT);
+}
+
 /* A write to sstatus, mstatus or vsstatus.  Only MXR is followed here: SUM is in the block's
  * class. */
 static void status_begins(unsigned vcpu, struct site site)
@@ -111,7 +124,7 @@ void on_execute(unsigned given, void *data)
         foretell(defer(vcpu, site, &at));
         break;
     case OP_CBO_ZERO:
-        defer(vcpu, site, &at)->operand = reg_read(site.rs1) & -(uint64_t)options.cbo_block;
+        zero_begins(vcpu, site, &at);
         break;
     case OP_STATUS:
         status_begins(vcpu, site);

@@ -42,9 +42,9 @@ enum class { CLASS_U, CLASS_S, CLASS_SUM, CLASSES, CLASS_M = CLASSES, CLASS_OTHE
 enum { FAST_SLOTS = 512, FAST_MISS = 0xff8 };
 
 /*
- * The check of every load and store, by the low bits of the virtual page number.  [class][kind] is the
- * address of the page if accesses within it need no look.  A slot is one line of the host's cache, because
- * slots are filled and emptied whole.
+ * The check of every load and store, by the low bits of the virtual page number.  [class][kind] is
+ * the address of the page if accesses within it need no look.  A slot is one line of the host's
+ * cache, because slots are filled and emptied whole.
  */
 enum { FAST_SLOT_BITS = 6 };
 struct fast_slot {
@@ -64,8 +64,8 @@ static inline bool fast_hit(enum class class, enum access kind, uint64_t va)
 }
 
 /*
- * The check of a fetch, by the number of the physical page modulo KNOWN_CODE.  If an entry has the same
- * `from`, a slot holds the page that is fetched from, at this virtual address.
+ * The check of a fetch, by the number of the physical page modulo KNOWN_CODE.  If an entry has the
+ * same `from`, a slot holds the page that is fetched from, at this virtual address.
  */
 enum { KNOWN_CODE = 1024 };
 struct known_code {
@@ -83,8 +83,8 @@ void filter_take_turns(unsigned hart);
 /* Return true if an access becomes an event; its page is then held.  `pa` is QEMU's. */
 bool filter_passes(unsigned hart, enum class class, bool mxr, enum access kind, uint64_t va,
                    uint64_t pa, uint64_t satp);
-/* The hart has fetched from `va`, and the filter was told.  `page` is the number of the physical
- * page within RAM, plus 1.  If a slot holds it, the next fetches with the same `from` need no look. */
+/* The hart has fetched from `va`, and the filter was told.  `page` is the number of the physical page
+ * within RAM, plus 1.  If a slot holds it, the next fetches with the same `from` need no look. */
 void filter_know_code(unsigned hart, enum class class, bool mxr, uint64_t va, uint32_t page,
                       uint64_t from);
 /* A store to the page of `va`, which the filter was told of, hit no live table.  If the page is

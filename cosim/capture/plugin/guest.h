@@ -78,8 +78,8 @@ struct walk {
     uint64_t entry;            /* and what that is: the leaf, or what stopped the walk */
     unsigned bits;             /* log2 of the size of what the leaf maps */
 };
-/* Translate `va` by the tables in RAM as they are now (one stage; permissions ignored).  `walk` is filled in
- * where it is, because to copy it would take half as long again. */
+/* Translate `va` by the tables in RAM as they are now (one stage; permissions ignored).  `walk` is
+ * filled in where it is, because to copy it would take half as long again. */
 void guest_walk(struct walk *walk, uint64_t atp, uint64_t va);
 
 enum reg {

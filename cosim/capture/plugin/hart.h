@@ -35,7 +35,7 @@ struct pending {
     uint64_t operand;     /* FENCE: the ASID; cbo.zero: the address */
     uint64_t written;     /* ATP: what the register will hold, if `sure` */
     bool sure;            /* several harts: it cannot trap */
-    struct part parts[2]; /* sc */
+    struct part parts[2]; /* sc, cbo.zero */
     int part_count;
     unsigned size;
 };
