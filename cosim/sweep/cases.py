@@ -34,6 +34,7 @@ _MACHINE = (
     *("gstage_mode", "gstage_page", "footprint_data", "footprint_code"),
 )
 _COSTS = [name for name in SCHEMA.names if name.startswith("cost_") and name != "cost_name"]
+_PAGES = {1 << 12: "4K", 1 << 21: "2M"}
 _READ = [
     *("trace", "policy", "options", *_MACHINE, *_COSTS, *COUNTERS, "counts"),
     *(f"tlb_{level}_{part}" for level in _LEVELS for part in ("sets", "ways")),
@@ -120,6 +121,9 @@ def _order(settings: Mapping[str, Value]) -> list[tuple[str, bool, float, str]]:
 def _case(row: Mapping[str, Any]) -> Case:
     policy = row["policy"]
     settings = {f"machine.{_key(name)}": Value.of(row[name]) for name in _MACHINE}
+    # There are two sizes of pages, and nothing between them.
+    page = row["gstage_page"]
+    settings["machine.gstage_page"] = Value("none" if page is None else _PAGES.get(page, str(page)))
     for level in _LEVELS:
         sets, ways = (row[f"tlb_{level}_{part}"] for part in ("sets", "ways"))
         shape = Value("none", 0) if sets is None else Value(f"{sets} x {ways}", sets * ways)

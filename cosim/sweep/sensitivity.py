@@ -6,7 +6,7 @@ the rows that they would be compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import product
 from statistics import fmean, median
 from typing import NamedTuple
@@ -26,29 +26,33 @@ def effect(cases: Sequence[Case], parameter: Parameter, measure: Measure) -> flo
     """Return the share of the differences in ``measure`` that ``parameter`` alone explains.
 
     This is the correlation ratio of an analysis of variance: the squared distances of the mean of
-    each value from the mean of all, divided by those of the cases.  Values are divided by the mean
-    over their trace and policy first, so that a large guest does not outweigh a small one.
+    each value from the mean of all, divided by those of the cases.  Each trace and policy has its
+    own means, because a parameter may move one guest up, and another one down or not at all.
+    Counts are divided by the mean over their trace and policy, so that a large guest does not
+    outweigh a small one.
 
     :param cases: all with a value of ``parameter``.
     :return: 0 to 1; None if the measure is not known, or never differs.
     """
     scaled = [
-        (case.settings[parameter.name], value) for case, value in _scaled(cases, parameter, measure)
+        ((case.trace, case.policy, case.settings[parameter.name]), number)
+        for case, number in _scaled(cases, parameter, measure)
     ]
+    # After scaling the mean of each trace and policy is 1, and so is that of all.
     return _correlation_ratio(scaled)
 
 
-def _correlation_ratio(pairs: Sequence[tuple[Value, float]]) -> float | None:
+def _correlation_ratio(pairs: Sequence[tuple[Hashable, float]]) -> float | None:
     if not pairs:
         return None
     mean = fmean(number for _, number in pairs)
     whole = sum((number - mean) ** 2 for _, number in pairs)
     if whole <= 1e-18 * len(pairs) * mean * mean:
         return None
-    by_value: dict[Value, list[float]] = {}
-    for value, number in pairs:
-        by_value.setdefault(value, []).append(number)
-    return sum(len(one) * (fmean(one) - mean) ** 2 for one in by_value.values()) / whole
+    by_key: dict[Hashable, list[float]] = {}
+    for key, number in pairs:
+        by_key.setdefault(key, []).append(number)
+    return sum(len(one) * (fmean(one) - mean) ** 2 for one in by_key.values()) / whole
 
 
 def _scaled(
@@ -192,20 +196,20 @@ def break_even_at(duels_there: Sequence[Duel]) -> tuple[str, float | None]:
     return f"always {name}" if name else "none", None
 
 
-def front(cases: Iterable[Case], x: Measure, y: Measure) -> list[Case]:
+def front(cases: Iterable[Case], x: Measure, y: Measure) -> list[list[Case]]:
     """Return the cases that no other beats: none has less of one and no more of the other.
 
-    :return: by ascending ``x``; of several equal cases the first.
+    :return: by ascending ``x``; equal cases together.
     """
-    points = []
+    points: dict[tuple[float, float], list[Case]] = {}
     for case in cases:
         a, b = x(case), y(case)
         if a is not None and b is not None:
-            points.append((a, b, case))
-    best: list[Case] = []
+            points.setdefault((a, b), []).append(case)
+    best = []
     lowest = float("inf")
-    for _, b, case in sorted(points, key=lambda point: point[:2]):
+    for a, b in sorted(points):
         if b < lowest:
-            best.append(case)
+            best.append(points[a, b])
             lowest = b
     return best

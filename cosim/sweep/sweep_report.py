@@ -391,28 +391,31 @@ def _fronts(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Secti
             own = sensitivity.front(
                 [one for one in mine if one.policy == policy], exits, references
             )
-            points = tuple((one.counts["exits"] or 0, one.counts["walk_refs"]) for one in own)
+            points = tuple((one.counts["exits"] or 0, one.counts["walk_refs"]) for one, *_ in own)
             if points:
                 series.append(Series(policy, points))
         x, y = Axis(COUNTERS["exits"]), Axis(COUNTERS["walk_refs"])
         plots.append(Lines(one_line(trace), x, y, tuple(series)))
+        equals = [members for point in best for _, _, members in cases.groups(point)]
         lines = tuple(
             (
-                Cell(one.policy),
-                Cell.of(one.counts["exits"]),
-                Cell.of(one.counts["walk_refs"]),
-                Cell(_said(one, shown)),
+                Cell(members[0].policy),
+                Cell.of(members[0].counts["exits"]),
+                Cell.of(members[0].counts["walk_refs"]),
+                Cell.of(len(members)),
+                Cell(_said(members, shown)),
             )
-            for one in best
+            for members in equals
         )
-        columns = ("policy", COUNTERS["exits"], COUNTERS["walk_refs"], "with")
+        columns = ("policy", COUNTERS["exits"], COUNTERS["walk_refs"], "configurations", "all with")
         tables.append(Table(f"{one_line(trace)}: the front", columns, lines, numeric=False))
-        data.append({"trace": trace, "front": [_told(one, shown) for one in best]})
+        data.append({"trace": trace, "front": [_told(members, shown) for members in equals]})
     if not plots:
         return
     text = (
         "A configuration is on the front if no other has fewer of one and no more of the other. "
-        "Each curve is the front of one policy; the table has the front of all. `native` has no "
+        "Each curve is the front of one policy; the table has the front of all. Configurations "
+        "with the same counts share a line, which has what all of them have. `native` has no "
         "hypervisor and is left out."
     )
     figure = PlotGroup("VM exits and page-walk references", tuple(plots), detail=True)
@@ -420,15 +423,26 @@ def _fronts(rows: Sequence[Case], varied: Sequence[Parameter]) -> Iterator[Secti
     yield Section("front", "Exits against references", parts, data=data)
 
 
-def _said(one: Case, shown: Sequence[Parameter]) -> str:
-    pairs = [(p.name, one.settings[p.name].text) for p in shown if p.name in one.settings]
-    return ", ".join(f"{name.removeprefix('machine.')} {text}" for name, text in pairs)
-
-
-def _told(one: Case, shown: Sequence[Parameter]) -> dict[str, Any]:
+def _shared(members: Sequence[Case], shown: Sequence[Parameter]) -> dict[str, str]:
+    """Return the settings that all of ``members`` have alike."""
+    first = members[0].settings
     return {
-        "policy": one.policy,
-        "exits": one.counts["exits"],
-        "walk_refs": one.counts["walk_refs"],
-        "settings": {p.name: one.settings[p.name].text for p in shown if p.name in one.settings},
+        p.name: first[p.name].text
+        for p in shown
+        if p.name in first and all(one.settings[p.name] == first[p.name] for one in members)
+    }
+
+
+def _said(members: Sequence[Case], shown: Sequence[Parameter]) -> str:
+    shared = _shared(members, shown)
+    return ", ".join(f"{name.removeprefix('machine.')} {text}" for name, text in shared.items())
+
+
+def _told(members: Sequence[Case], shown: Sequence[Parameter]) -> dict[str, Any]:
+    return {
+        "policy": members[0].policy,
+        "exits": members[0].counts["exits"],
+        "walk_refs": members[0].counts["walk_refs"],
+        "configurations": len(members),
+        "settings": _shared(members, shown),
     }

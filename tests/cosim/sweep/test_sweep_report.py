@@ -42,6 +42,22 @@ def test_the_page_shades_heat_maps_and_has_the_numbers(report: Report) -> None:
     assert json.loads(found[1])["walk_refs"]["machine.tlb.data"]["lsp"] == pytest.approx(0.56, 0.2)
 
 
+def test_equal_configurations_share_a_line_of_the_front(tmp_path: Path) -> None:
+    rows = [
+        {**row, "walk_refs": row["exits"] + row["walk_cache_ways"]}
+        for row in made()
+        if row["policy"] != "native"
+    ]
+    report = build(folder_of(tmp_path / "s", rows))
+    (front,) = [section for section in report.sections if section.slug == "front"]
+    assert front.data is not None
+    small, *_ = [one["front"] for one in front.data if one["trace"] == "small"]
+    # Of the TLB's three sizes and the two costs of an exit.
+    assert [(one["policy"], one["configurations"], one["settings"]) for one in small] == [
+        ("nested", 6, {"machine.walk_cache_ways": "0"})
+    ]
+
+
 def test_a_sweep_that_goes_on_is_said(tmp_path: Path) -> None:
     report = build(folder_of(tmp_path / "s", list(made()), status="running"))
     assert "was running" in report.warnings[0]
