@@ -28,7 +28,8 @@
  *     last fetched from, if a slot still holds that address.
  * So if a page of code is mapped executable twice in one address space, no fetch through the second
  * mapping is seen while a slot holds the first (with one slot: no jump straight from one into the
- * other), and accesses made from there have a pc in the first mapping.
+ * other), and accesses made from there have a pc in the first mapping.  This does not count if of the
+ * first mapping only the second half of an instruction was fetched since its slot was empty.
  */
 #ifndef COSIM_FILTER_H
 #define COSIM_FILTER_H
