@@ -94,7 +94,7 @@ def run(
             yield spec, output / spec.name
 
     with sole(output):
-        earlier = [_earlier(spec, output / spec.name) for spec in specs]
+        earlier = [done_earlier(spec, output / spec.name) for spec in specs]
         missing = [spec for spec, one in zip(specs, earlier, strict=True) if one is None]
         outcomes = {one.name: one for one in earlier if one is not None}
         for outcome in outcomes.values():
@@ -135,9 +135,10 @@ def _asked(spec: RunSpec) -> dict[str, Any]:
     return asked
 
 
-def _earlier(spec: RunSpec, folder: Path) -> RunOutcome | None:
-    """Return how ``spec`` ended if an earlier invocation did it.
+def done_earlier(spec: RunSpec, folder: Path) -> RunOutcome | None:
+    """Return how ``spec`` ended if an earlier invocation did it; None if it is to be done.
 
+    :param folder: of the run.
     :raises UsageError: when ``folder`` holds something else.
     """
     state = _read_state(folder)

@@ -126,16 +126,16 @@ def sweep(
 
     :param folder: of the sweep.
     :param show: opens a progress bar with that title, as :func:`cosim.output.progress`.
-    :raises UsageError: when another process does runs in ``folder``, or a trace has changed.
+    :raises UsageError: when another process does runs in ``folder``, or as :func:`look`.
     :raises ClusterError: when there are no workers that can do it.
     """
     check_table(asked.cluster)
     with batch.sole(folder):
         before = result_files.read_state(folder)
-        _check_captures(asked, before, folder)
+        _there(asked, folder, before)
         result_files.prepare(folder)
         captures = _capture(asked, folder, how)
-        traces = list(_traces(asked, folder, captures))
+        traces = _traces(asked, folder, [one.name for one in captures if one.error])
         _check_traces(traces, before, folder)
         code = task_plan.code_version()
         done, aside = result_files.done_keys(folder, code)
@@ -184,18 +184,11 @@ def _write_outcome(folder: Path, state: dict[str, Any], outcome: Outcome, note: 
 def look(asked: SweepFile, folder: Path, wish: Wish) -> tuple[TaskPlan, list[str]]:
     """Return what is missing, and which captures are not there yet; change nothing.
 
-    :raises TraceError: when a trace of the file cannot be read.
+    :raises UsageError: when the sweep would be refused: a trace of the file cannot be read, a trace
+        has changed, a capture is asked for in another way, or ``folder`` holds something else.
     """
     check_table(asked.cluster)
-    missing = []
-    traces = []
-    for spec in asked.captures.runs if asked.captures else ():
-        path = _captured(folder, spec.name)
-        try:
-            traces.append(SweptTrace.read(spec.name, str(path)))
-        except UsageError:
-            missing.append(spec.name)
-    traces += [SweptTrace.read(name, path) for name, path in asked.traces.items()]
+    traces, missing = _there(asked, folder, result_files.read_state(folder))
     code = task_plan.code_version()
     done = result_files.known_keys(folder, code)
     return _plan(asked, folder, traces, done, code, workers=wish.workers or 1), missing
@@ -236,6 +229,30 @@ def _captured(folder: Path, name: str) -> Path:
     return folder.resolve() / CAPTURES / name / "trace"
 
 
+def _there(
+    asked: SweepFile, folder: Path, before: dict[str, Any]
+) -> tuple[list[SweptTrace], list[str]]:
+    """Return the traces that are there, and the names of the captures that are not; change nothing.
+
+    :param before: the state that the last invocation left.
+    :raises UsageError: as :func:`look`.
+    """
+    result_files.check_folder(folder)
+    _check_captures(asked, before, folder)
+    missing = [
+        spec.name
+        for spec in _to_capture(asked)
+        if batch.done_earlier(spec, folder / CAPTURES / spec.name) is None
+    ]
+    traces = _traces(asked, folder, missing)
+    _check_traces(traces, before, folder)
+    return traces, missing
+
+
+def _to_capture(asked: SweepFile) -> list[RunSpec]:
+    return [replace(spec, trace=True) for spec in asked.captures.runs] if asked.captures else []
+
+
 def _check_captures(asked: SweepFile, before: dict[str, Any], folder: Path) -> None:
     """Check that no capture is asked for in another way than in the sweep that is in ``folder``.
 
@@ -251,9 +268,9 @@ def _check_captures(asked: SweepFile, before: dict[str, Any], folder: Path) -> N
 
 
 def _capture(asked: SweepFile, folder: Path, how: Conducting) -> list[RunOutcome]:
-    if asked.captures is None:
+    specs = _to_capture(asked)
+    if not specs:
         return []
-    specs = [replace(spec, trace=True) for spec in asked.captures.runs]
 
     def tell(outcome: RunOutcome) -> None:
         if outcome.error:
@@ -294,15 +311,16 @@ def _lost_captures(captures: list[RunOutcome]) -> Iterator[Failure]:
             yield Failure(f"capture {one.name}", one.error, one.exit_status, one.error, 0)
 
 
-def _traces(asked: SweepFile, folder: Path, captures: list[RunOutcome]) -> Iterator[SweptTrace]:
-    failed = {one.name for one in captures if one.error}
+def _traces(asked: SweepFile, folder: Path, missing: Sequence[str]) -> list[SweptTrace]:
+    """Return the traces of the file, without the captures that are ``missing``."""
+    traces = []
     for spec in asked.captures.runs if asked.captures else ():
-        if spec.name not in failed:
+        if spec.name not in missing:
             said = {key: _text(value) for key, value in _plain(spec.to_json()).items()}
             wanted = {key: text for key, text in said.items() if text is not None}
-            yield SweptTrace.read(spec.name, str(_captured(folder, spec.name)), wanted)
-    for name, path in asked.traces.items():
-        yield SweptTrace.read(name, path)
+            path = str(_captured(folder, spec.name))
+            traces.append(SweptTrace.read(spec.name, path, wanted))
+    return traces + [SweptTrace.read(name, path) for name, path in asked.traces.items()]
 
 
 def _plain(document: Any) -> Any:

@@ -56,13 +56,10 @@ def write_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:
         raise StorageError(f"{folder / RESULTS}: cannot be written ({why})") from error
 
 
-def prepare(folder: Path) -> None:
-    """Make the folders of the sweep, and remove what an interrupted invocation left half done.
-
-    Call it while no other invocation uses the folder.
+def check_folder(folder: Path) -> None:
+    """Check that a sweep may use ``folder``.
 
     :raises UsageError: when a folder is there that no sweep has made: its files would be removed.
-    :raises StorageError: when ``folder`` cannot be written.
     """
     if not is_sweep(folder):
         for name in (RESULTS, SUPERSEDED, FAILURES, SCRATCH):
@@ -71,6 +68,15 @@ def prepare(folder: Path) -> None:
                     f"{folder}: is not the folder of a sweep, but has something named {name}; name "
                     "another folder with -o"
                 )
+
+
+def prepare(folder: Path) -> None:
+    """Make the folders of the sweep, and remove what an interrupted invocation left half done.
+
+    Call it while no other invocation uses the folder, after :func:`check_folder`.
+
+    :raises StorageError: when ``folder`` cannot be written.
+    """
     try:
         shutil.rmtree(folder / FAILURES, ignore_errors=True)
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)

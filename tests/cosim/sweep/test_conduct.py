@@ -116,6 +116,11 @@ def go(home: Path, captures: Captures) -> Outcome:
     return sweep(asked, home / "out", captures.how(), conduct.silent)
 
 
+def look(home: Path) -> tuple[Any, list[str]]:
+    asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
+    return conduct.look(asked, home / "out", Wish())
+
+
 def state(home: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((home / "out" / "sweep.json").read_text())
     return document
@@ -182,13 +187,60 @@ def test_an_interrupted_sweep_says_so_and_goes_on(
 
 
 def test_a_dry_run_changes_nothing(home: Path) -> None:
-    asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
-    plan, missing = conduct.look(asked, home / "out", Wish())
+    plan, missing = look(home)
     assert (plan.rows, missing) == (0, ["a", "b"])
     assert not (home / "out").exists()
     go(home, Captures())
-    plan, missing = conduct.look(asked, home / "out", Wish())
+    plan, missing = look(home)
     assert (plan.rows, plan.done, plan.tasks, missing) == (8, 8, (), [])
+
+
+def test_a_dry_run_captures_again_what_was_cut_off(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trace of an interrupted capture can be read, and the sweep throws it away."""
+    captures = Captures()
+    whole = captures.execute
+
+    def execute(spec: RunSpec, folder: Path) -> ResultDocument:
+        document = whole(spec, folder)
+        if spec.name == "b":
+            raise KeyboardInterrupt
+        return document
+
+    monkeypatch.setattr(captures, "execute", execute)
+    with pytest.raises(KeyboardInterrupt):
+        go(home, captures)
+    assert (home / "out" / "captures" / "b" / "trace").is_dir()
+    plan, missing = look(home)
+    assert (plan.rows, missing) == (4, ["b"])
+    again = Captures()
+    go(home, again)
+    assert again.done == missing
+
+
+@pytest.mark.parametrize("what", ["capture", "trace", "gone", "folder"])
+def test_a_dry_run_refuses_what_the_sweep_refuses(home: Path, what: str) -> None:
+    file = FILE + '[sweep.traces]\nmade = "made"\n'
+    (home / "s.toml").write_text(file)
+    if what != "folder":
+        go(home, Captures())
+    if what == "capture":
+        (home / "s.toml").write_text(file.replace("scenario=map", "scenario=fault"))
+    elif what == "folder":
+        (home / "out" / "scratch" / "mine").mkdir(parents=True)
+    else:
+        shutil.rmtree(home / "made")
+    if what == "trace":
+        synthetic(home / "made", 40_000)
+    with pytest.raises(UsageError) as dry:
+        look(home)
+    captures = Captures()
+    with pytest.raises(UsageError) as real:
+        go(home, captures)
+    assert str(dry.value) == str(real.value)
+    # It is refused before hours of captures.
+    assert captures.done == []
 
 
 def test_the_rate_of_long_sweeps_is_remembered(home: Path) -> None:
