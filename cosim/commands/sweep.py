@@ -99,28 +99,43 @@ def _dry_run(asked: SweepFile, folder: Path, wish: Wish, *, as_json: bool) -> in
     """Print what the sweep would do; return the exit status."""
     from cosim.sweep import conduct, task_plan
 
-    plan, missing = conduct.look(asked, folder, wish)
-    workers = wish.workers or 1
-    seconds = conduct.expected_seconds(plan.work, workers)
+    outlook = conduct.look(asked, folder, wish)
+    plan = outlook.plan
+    configurations = len(asked.configurations)
+    rows = len(asked.names) * configurations
     if as_json:
         print_json(
             {
+                "traces_asked_for": len(asked.names),
+                "rows_asked_for": rows,
                 **task_plan.describe(plan),
-                "configurations": len(asked.configurations),
-                "captures_missing": missing,
-                "expected_seconds": seconds,
+                "configurations": configurations,
+                "captures_missing": outlook.missing,
+                "workers": outlook.workers,
+                "expected_seconds": outlook.seconds,
             }
         )
         return 0
     print_line(
-        f"{len(asked.names)} traces, {len(asked.configurations):,} configurations, "
-        f"{len(asked.names) * len(asked.configurations):,} rows"
+        f"{_counted(len(asked.names), 'trace')}, {_counted(configurations, 'configuration')}, "
+        f"{_counted(rows, 'row')}"
     )
-    if missing:
-        print_line(f"to capture first: {', '.join(missing)}")
-    print_line(
-        f"over the traces that are there: {plan.done:,} rows done, {len(plan.tasks):,} tasks"
-    )
-    if seconds is not None:
-        print_line(f"they take about {conduct.duration(seconds)} on {workers} workers")
+    if outlook.missing:
+        print_line(f"to capture first: {', '.join(outlook.missing)}")
+    if plan.traces:
+        print_line(
+            "over the traces that are there: "
+            f"{_counted(plan.done, 'row')} done, {_counted(len(plan.tasks), 'task')} to do"
+        )
+    if outlook.missing:
+        print_line("how long it takes can be said when the captures are there")
+    elif outlook.seconds is not None:
+        where = _counted(outlook.workers or 1, "worker")
+        if outlook.workers is None:
+            where += " (--dry-run does not ask the scheduler how many it has)"
+        print_line(f"this takes about {conduct.duration(outlook.seconds)} on {where}")
     return 0
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -205,6 +205,26 @@ def local_workers(wish: Wish) -> int | None:
     return count
 
 
+def expected_size(wish: Wish) -> Size | None:
+    """Return how much the workers that would be started do at a time, as far as this is known.
+
+    :return: None if no workers would be started, because a scheduler has them.
+    """
+    table = wish.table or {}
+    if wish.scheduler is not None:
+        return None
+    if table.get("kind", "local") == "local":
+        return _local_size(local_workers(wish))
+    return Size(wish.workers or table.get("workers") or 1, None)
+
+
+def _local_size(count: int | None) -> Size:
+    found = host_memory.available()
+    left = None if found is None else max(found.size - _LEFT_FREE, found.size // 2)
+    workers = count or len(os.sched_getaffinity(0))
+    return Size(workers, left // workers if left else None)
+
+
 @contextmanager
 def opened(wish: Wish, scratch: Path, note: Callable[[str], None]) -> Iterator[Cluster]:
     """Yield a connection to the workers; workers that were started for it end with the context.
@@ -323,16 +343,14 @@ def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
 def _local(count: int | None) -> Any:
     from distributed import LocalCluster
 
-    found = host_memory.available()
-    left = None if found is None else max(found.size - _LEFT_FREE, found.size // 2)
-    workers = count or len(os.sched_getaffinity(0))
+    size = _local_size(count)
     try:
         with _kept_from_workers():
             return LocalCluster(
-                n_workers=workers,
+                n_workers=size.tasks,
                 threads_per_worker=1,
                 processes=True,
-                memory_limit=left // workers if left else 0,
+                memory_limit=size.memory or 0,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
                 worker_dashboard_address=None,

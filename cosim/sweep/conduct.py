@@ -24,7 +24,14 @@ from cosim.run.batch import RunOutcome, WorkOff
 from cosim.run.plan import TOOL_BYTES, resolve
 from cosim.run.run_spec import RunSpec
 from cosim.sweep import result_files, task_plan
-from cosim.sweep.cluster import Cluster, Wish, check_table, local_workers, opened
+from cosim.sweep.cluster import (
+    Cluster,
+    Wish,
+    check_table,
+    expected_size,
+    local_workers,
+    opened,
+)
 from cosim.sweep.engine import Finished, work_off
 from cosim.sweep.result_files import CAPTURES, FAILURES
 from cosim.sweep.sweep_file import SweepFile
@@ -181,8 +188,27 @@ def _write_outcome(folder: Path, state: dict[str, Any], outcome: Outcome, note: 
         outcome.failures.append(Failure("the sweep", str(error), error.exit_status, "", 0))
 
 
-def look(asked: SweepFile, folder: Path, wish: Wish) -> tuple[TaskPlan, list[str]]:
-    """Return what is missing, and which captures are not there yet; change nothing.
+@dataclass(frozen=True)
+class Outlook:
+    """What a sweep would do."""
+
+    plan: TaskPlan
+    """Over the traces that are there."""
+    missing: list[str]
+    """Captures that are not there yet."""
+    workers: int | None
+    """How many it would start; None if a scheduler has them."""
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the tasks would take; None if that is not known, or there are none."""
+        if self.missing or not self.plan.tasks:
+            return None
+        return expected_seconds(self.plan.work, self.workers or 1)
+
+
+def look(asked: SweepFile, folder: Path, wish: Wish) -> Outlook:
+    """Return what the sweep would do; change nothing.
 
     :raises UsageError: when the sweep would be refused: a trace of the file cannot be read, a trace
         has changed, a capture is asked for in another way, or ``folder`` holds something else.
@@ -191,7 +217,11 @@ def look(asked: SweepFile, folder: Path, wish: Wish) -> tuple[TaskPlan, list[str
     traces, missing = _there(asked, folder, result_files.read_state(folder))
     code = task_plan.code_version()
     done = result_files.known_keys(folder, code)
-    return _plan(asked, folder, traces, done, code, workers=wish.workers or 1), missing
+    size = expected_size(_wish(wish, asked))
+    workers, memory = (1, None) if size is None else (size.tasks, size.memory)
+    fit = models_that_fit(memory)
+    plan = _plan(asked, folder, traces, done, code, workers=workers, fit=fit)
+    return Outlook(plan, missing, None if size is None else workers)
 
 
 def expected_seconds(work: int, workers: int) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,9 +117,9 @@ def go(home: Path, captures: Captures) -> Outcome:
     return sweep(asked, home / "out", captures.how(), conduct.silent)
 
 
-def look(home: Path) -> tuple[Any, list[str]]:
+def look(home: Path, wish: Wish | None = None) -> conduct.Outlook:
     asked = sweep_file.load(home / "s.toml", BACKENDS, FOR_CAPTURE)
-    return conduct.look(asked, home / "out", Wish())
+    return conduct.look(asked, home / "out", wish or Wish())
 
 
 def state(home: Path) -> dict[str, Any]:
@@ -187,12 +188,12 @@ def test_an_interrupted_sweep_says_so_and_goes_on(
 
 
 def test_a_dry_run_changes_nothing(home: Path) -> None:
-    plan, missing = look(home)
-    assert (plan.rows, missing) == (0, ["a", "b"])
+    first = look(home)
+    assert (first.plan.rows, first.missing) == (0, ["a", "b"])
     assert not (home / "out").exists()
     go(home, Captures())
-    plan, missing = look(home)
-    assert (plan.rows, plan.done, plan.tasks, missing) == (8, 8, (), [])
+    later = look(home)
+    assert (later.plan.rows, later.plan.done, later.plan.tasks, later.missing) == (8, 8, (), [])
 
 
 def test_a_dry_run_captures_again_what_was_cut_off(
@@ -212,11 +213,41 @@ def test_a_dry_run_captures_again_what_was_cut_off(
     with pytest.raises(KeyboardInterrupt):
         go(home, captures)
     assert (home / "out" / "captures" / "b" / "trace").is_dir()
-    plan, missing = look(home)
-    assert (plan.rows, missing) == (4, ["b"])
+    outlook = look(home)
+    assert (outlook.plan.rows, outlook.missing) == (4, ["b"])
     again = Captures()
     go(home, again)
-    assert again.done == missing
+    assert again.done == ["b"]
+
+
+def test_a_dry_run_takes_the_workers_of_the_sweep(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(host_memory, "available", lambda: None)
+    (home / "s.toml").write_text(
+        MANY.replace("per_task = 1\n", "") + '[sweep.traces]\nmade = "made"\n'
+    )
+    monkeypatch.setattr(conduct, "_rates", lambda: {socket.gethostname(): 1e6})
+    before = look(home)
+    # There is no estimate before the captures are there.
+    assert (before.missing, before.seconds) == (["a", "b"], None)
+    go(home, Captures())
+    assert look(home).seconds is None
+    shutil.rmtree(home / "out" / "results")
+    # Of 24 replays, each worker gets four tasks if there are enough.
+    assert (look(home).workers, len(look(home).plan.tasks)) == (6, 24)
+    two = look(home, Wish(workers=2))
+    assert (two.workers, len(two.plan.tasks)) == (2, 9)
+    assert two.seconds == pytest.approx(5 + two.plan.work / 1e6 / 2)
+    assert look(home, Wish(scheduler="tcp://head:1")).workers is None
+    with (home / "s.toml").open("a") as file:
+        file.write("[cluster]\nworkers = 3\n")
+    assert look(home).workers == 3
+    memory = Available(1 << 30, "this machine")
+    monkeypatch.setattr(host_memory, "available", lambda: memory)
+    # One model fits each of three workers with a sixth of this memory.
+    assert len(look(home).plan.tasks) == 24
 
 
 @pytest.mark.parametrize("what", ["capture", "trace", "gone", "folder"])
