@@ -16,7 +16,7 @@ from typing import Any
 from cosim import paths
 from cosim.errors import ClusterError, CosimError, StorageError, UsageError
 from cosim.files import write_atomically
-from cosim.machine import host_memory
+from cosim.machine import host_memory, interrupts
 from cosim.models.model_options import compile_models
 from cosim.output import Step
 from cosim.run import batch
@@ -63,9 +63,9 @@ class Outcome:
     """How a sweep ended."""
 
     folder: Path
-    rows: int
-    """Rows that the file asks for, over the traces that are there."""
-    done_already: int
+    rows: int = 0
+    """Rows that the file asks for, over the traces that are there; 0 until these are known."""
+    done_already: int = 0
     done: int = 0
     """Rows that this invocation has added."""
     tasks: int = 0
@@ -90,6 +90,11 @@ class Outcome:
     def missing(self) -> int:
         """How many rows are not there."""
         return self.rows - self.done_already - self.done
+
+    @property
+    def kept(self) -> str:
+        """How many rows are there, in words."""
+        return f"{self.done_already + self.done:,} of {self.rows:,} rows"
 
     def to_json(self) -> dict[str, Any]:
         """Return the outcome for JSON."""
@@ -139,48 +144,63 @@ def sweep(
     check_table(asked.cluster)
     with batch.sole(folder):
         before = result_files.read_state(folder)
-        _there(asked, folder, before)
+        _, missing = _there(asked, folder, before)
         result_files.prepare(folder)
-        captures = _capture(asked, folder, how)
-        traces = _traces(asked, folder, [one.name for one in captures if one.error])
-        _check_traces(traces, before, folder)
         code = task_plan.code_version()
-        done, aside = result_files.done_keys(folder, code)
-        if aside:
-            how.note(
-                f"cosim: {aside} files of results are from another version of the models; they are "
-                f"now in {folder / result_files.SUPERSEDED}"
-            )
-        state = _state(asked, traces, code)
-        result_files.write_state(folder, state)
-        plan = _plan(asked, folder, traces, done, code, workers=1)
-        outcome = Outcome(folder, plan.rows, plan.done, captures=captures)
-        outcome.failures += _lost_captures(captures)
-        try:
+        state = _state(asked, before, code)
+        state["status"] = result_files.CAPTURING if missing else result_files.RUNNING
+        outcome = Outcome(folder)
+        with _recorded(folder, state, outcome, how.note):
+            outcome.captures = _capture(asked, folder, how)
+            outcome.failures += _lost_captures(outcome.captures)
+            traces = _traces(asked, folder, [one.name for one in outcome.captures if one.error])
+            _check_traces(traces, before, folder)
+            done, aside = result_files.done_keys(folder, code)
+            if aside:
+                how.note(
+                    f"cosim: {aside} files of results are from another version of the models; they "
+                    f"are now in {folder / result_files.SUPERSEDED}"
+                )
+            state |= {"status": result_files.RUNNING, **_inputs(asked, traces)}
+            result_files.write_state(folder, state)
+            plan = _plan(asked, folder, traces, done, code, workers=1)
+            outcome.rows, outcome.done_already = plan.rows, plan.done
             if plan.tasks:
                 _work(asked, folder, how, show, traces, done, code, outcome)
+    return outcome
+
+
+@contextmanager
+def _recorded(folder: Path, state: dict[str, Any], outcome: Outcome, note: Note) -> Iterator[None]:
+    """Let ``sweep.json`` say that the sweep goes on, and then how it ended, whatever ended it.
+
+    :param state: is written now and at the end, with the status and the outcome of the end.
+    """
+    # No signal may come between the end of the sweep and its status.
+    with interrupts.deferred():
+        result_files.write_state(folder, state)
+        try:
+            with interrupts.allowed():
+                yield
+            state["status"] = "failed" if outcome.missing or outcome.exit_status else "done"
         except KeyboardInterrupt:
             state["status"] = "interrupted"
             raise
-        except CosimError as error:
+        except Exception as error:
             state["status"] = f"failed: {error}"
-            kept = outcome.done_already + outcome.done
             if isinstance(error, ClusterError) and outcome.tasks_done:
                 raise ClusterError(
-                    f"{error}; {kept:,} of {outcome.rows:,} rows are done and kept; the same "
-                    "command does the others"
+                    f"{error}; {outcome.kept} are done and kept; the same command does the others"
                 ) from error
             raise
-        else:
-            state["status"] = "done" if not outcome.missing else "failed"
         finally:
-            _write_outcome(folder, state, outcome, how.note)
-    return outcome
+            _write_outcome(folder, state, outcome, note)
 
 
 def _write_outcome(folder: Path, state: dict[str, Any], outcome: Outcome, note: Note) -> None:
     """Write how the sweep went.  That this fails must not hide how it went."""
-    state["outcome"] = outcome.to_json()
+    if outcome.rows or outcome.captures:
+        state["outcome"] = outcome.to_json()
     try:
         result_files.write_state(folder, state)
     except StorageError as error:
@@ -376,8 +396,8 @@ def _check_traces(traces: list[SweptTrace], before: dict[str, Any], folder: Path
             )
 
 
-def _state(asked: SweepFile, traces: list[SweptTrace], code: str) -> dict[str, Any]:
-    captures = asked.captures.runs if asked.captures else ()
+def _state(asked: SweepFile, before: dict[str, Any], code: str) -> dict[str, Any]:
+    """Return what is known before the captures are done; ``before`` tells of the traces so far."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -385,7 +405,16 @@ def _state(asked: SweepFile, traces: list[SweptTrace], code: str) -> dict[str, A
         "code": code,
         "file": str(asked.path),
         "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": "running",
+        "traces": before.get("traces", {}),
+        "captures": before.get("captures", {}),
+        "configurations": len(asked.configurations),
+        "varied": list(asked.varied),
+    }
+
+
+def _inputs(asked: SweepFile, traces: list[SweptTrace]) -> dict[str, Any]:
+    captures = asked.captures.runs if asked.captures else ()
+    return {
         "traces": {
             trace.facts.name: {
                 "path": trace.facts.path,
@@ -395,8 +424,6 @@ def _state(asked: SweepFile, traces: list[SweptTrace], code: str) -> dict[str, A
             for trace in traces
         },
         "captures": {spec.name: _plain(spec.to_json()) for spec in captures},
-        "configurations": len(asked.configurations),
-        "varied": list(asked.varied),
     }
 
 

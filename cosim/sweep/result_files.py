@@ -38,6 +38,10 @@ SUPERSEDED = "superseded"
 FAILURES = "failures"
 CAPTURES = "captures"
 SCRATCH = "scratch"
+CAPTURING = "capturing"
+"""The status of a sweep while it captures its traces."""
+RUNNING = "running"
+"""Its status while it replays."""
 
 
 def write_rows(folder: Path, name: str, rows: Sequence[Row]) -> None:

@@ -81,7 +81,7 @@ def _counted(count: int, noun: str) -> str:
 def _warnings(state: dict[str, Any]) -> Iterator[str]:
     outcome = state.get("outcome") or {}
     missing = outcome.get("missing")
-    if state.get("status") == "running":
+    if state.get("status") in (result_files.CAPTURING, result_files.RUNNING):
         yield "The sweep was running when this was made, or its command was killed."
     elif state.get("status") not in (None, "done"):
         yield f"The last invocation of the sweep ended so: {one_line(str(state['status']))}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 from bench_replay import synthetic
 
 from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, UsageError
-from cosim.machine import host_memory
+from cosim.machine import host_memory, interrupts
 from cosim.machine.host_memory import Available
 from cosim.models.result import ResultDocument, TranslationCounts
 from cosim.run.batch import in_turn
@@ -25,7 +26,7 @@ from cosim.run.plan import TOOL_BYTES
 from cosim.run.run_spec import RunSpec
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
 from cosim.session.backends.plugin import Plugin
-from cosim.sweep import conduct, result_files, sweep_file, worker
+from cosim.sweep import conduct, result_files, result_query, sweep_file, worker
 from cosim.sweep.cluster import Size, Wish
 from cosim.sweep.conduct import Conducting, Outcome, sweep
 from cosim.sweep.engine import Finished
@@ -150,6 +151,7 @@ def test_a_capture_that_fails_leaves_the_other_traces(home: Path) -> None:
     captures = Captures("b")
     outcome = go(home, captures)
     assert (outcome.rows, outcome.done, outcome.exit_status) == (4, 4, 3)
+    assert state(home)["status"] == "failed"
     assert any("capture b failed: the guest panicked" in note for note in captures.notes)
     repaired = go(home, Captures())
     assert (repaired.rows, repaired.done_already, repaired.done) == (8, 4, 4)
@@ -187,6 +189,83 @@ def test_an_interrupted_sweep_says_so_and_goes_on(
     assert (outcome.done_already, outcome.missing) == (4, 0)
 
 
+class CutOff(Captures):
+    """Captures of which the one with that name is interrupted when it is almost done."""
+
+    def __init__(self, name: str, see: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.name = name
+        self.see = see
+
+    def execute(self, spec: RunSpec, folder: Path) -> ResultDocument:
+        document = super().execute(spec, folder)
+        if spec.name == self.name:
+            self.see()
+            raise KeyboardInterrupt
+        return document
+
+
+def test_the_folder_is_that_of_a_sweep_from_the_first_capture_on(home: Path) -> None:
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        go(home, CutOff("b", lambda: seen.append(state(home)["status"])))
+    assert seen == ["capturing"]
+    assert state(home)["status"] == "interrupted"
+    with pytest.raises(UsageError, match="the sweep has no results yet"):
+        result_query.run(home / "out", "SELECT 1")
+    # No row depends on the capture yet, so another one may have its name.
+    other = FILE.replace("scenario=map", "scenario=fault")
+    (home / "s.toml").write_text(other)
+    assert go(home, Captures()).missing == 0
+    # What rows depend on is known also after an interrupted capture.
+    (home / "s.toml").write_text(
+        other.replace("[sweep]", '[[run]]\nname = "c"\nguest = "micro"\n[sweep]')
+    )
+    with pytest.raises(KeyboardInterrupt):
+        go(home, CutOff("c"))
+    (home / "s.toml").write_text(FILE)
+    with pytest.raises(UsageError, match="holds a sweep over another capture named b"):
+        go(home, Captures())
+
+
+@pytest.fixture
+def handled() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = [signal.getsignal(number) for number in numbers]
+    interrupts.install()
+    yield
+    interrupts.over()
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handled")
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("_capture", "interrupted"),
+        ("_inputs", "interrupted"),
+        ("_plan", "interrupted"),
+        ("_work", "interrupted"),
+        # All rows are there.
+        ("_write_outcome", "done"),
+    ],
+)
+def test_a_signal_never_leaves_a_sweep_that_seems_to_run(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, status: str
+) -> None:
+    whole = vars(conduct)[name]
+
+    def ended(*given: Any, **more: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return whole(*given, **more)
+
+    monkeypatch.setattr(conduct, name, ended)
+    with pytest.raises(KeyboardInterrupt):
+        go(home, Captures())
+    assert state(home)["status"] == status
+
+
 def test_a_dry_run_changes_nothing(home: Path) -> None:
     first = look(home)
     assert (first.plan.rows, first.missing) == (0, ["a", "b"])
@@ -196,22 +275,10 @@ def test_a_dry_run_changes_nothing(home: Path) -> None:
     assert (later.plan.rows, later.plan.done, later.plan.tasks, later.missing) == (8, 8, (), [])
 
 
-def test_a_dry_run_captures_again_what_was_cut_off(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dry_run_captures_again_what_was_cut_off(home: Path) -> None:
     """The trace of an interrupted capture can be read, and the sweep throws it away."""
-    captures = Captures()
-    whole = captures.execute
-
-    def execute(spec: RunSpec, folder: Path) -> ResultDocument:
-        document = whole(spec, folder)
-        if spec.name == "b":
-            raise KeyboardInterrupt
-        return document
-
-    monkeypatch.setattr(captures, "execute", execute)
     with pytest.raises(KeyboardInterrupt):
-        go(home, captures)
+        go(home, CutOff("b"))
     assert (home / "out" / "captures" / "b" / "trace").is_dir()
     outlook = look(home)
     assert (outlook.plan.rows, outlook.missing) == (4, ["b"])
@@ -377,7 +444,7 @@ def test_what_cannot_be_written_does_not_hide_how_it_went(
     write_state = result_files.write_state
 
     def full(folder: Path, state: dict[str, Any]) -> None:
-        if state["status"] != "running":
+        if state["status"] not in (result_files.CAPTURING, result_files.RUNNING):
             raise StorageError(f"cannot write {folder}/sweep.json: No space left on device")
         write_state(folder, state)
 
