@@ -87,8 +87,8 @@ def command(
         f"{outcome.done_already + outcome.done:,} of {outcome.rows:,} rows are there, "
         f"{outcome.done:,} of them new in {conduct.duration(outcome.seconds)}"
     )
-    if outcome.failures:
-        print_line(f"{len(outcome.failures)} failures; logs: {folder}/failures")
+    if outcome.tasks_failed:
+        print_line(f"{_counted(outcome.tasks_failed, 'task')} failed; logs: {folder}/failures")
     if outcome.missing:
         print_line(f"{outcome.missing:,} rows are missing; the same command tries them again")
     print_line(f"results: {folder}/results/*.parquet")

@@ -70,6 +70,8 @@ class Outcome:
     """Rows that this invocation has added."""
     tasks: int = 0
     tasks_done: int = 0
+    """Tasks that have ended, those that failed, too."""
+    tasks_failed: int = 0
     seconds: float = 0.0
     work: int = 0
     """Events times models that this invocation has fed."""
@@ -106,6 +108,7 @@ class Outcome:
             "missing": self.missing,
             "tasks": self.tasks,
             "tasks_done": self.tasks_done,
+            "tasks_failed": self.tasks_failed,
             "seconds": round(self.seconds, 3),
             "workers": self.workers,
             "model_events_per_second": round(self.work / self.seconds) if self.seconds else None,
@@ -185,6 +188,10 @@ def _recorded(folder: Path, state: dict[str, Any], outcome: Outcome, note: Note)
             state["status"] = "failed" if outcome.missing or outcome.exit_status else "done"
         except KeyboardInterrupt:
             state["status"] = "interrupted"
+            what = "captures that are done are kept"
+            if outcome.rows:
+                what = f"{outcome.kept} are there"
+            note(f"cosim: {what}; the same command goes on")
             raise
         except Exception as error:
             state["status"] = f"failed: {error}"
@@ -506,8 +513,8 @@ def duration(seconds: float) -> str:
 def _tell(step: Step, outcome: Outcome, plan: TaskPlan) -> None:
     rate = outcome.done / outcome.seconds if outcome.seconds else 0
     text = f"sweep: {outcome.tasks_done}/{outcome.tasks} tasks, {rate:.1f} rows/s"
-    if outcome.failures:
-        text += f", {len(outcome.failures)} failures"
+    if outcome.tasks_failed:
+        text += f", {outcome.tasks_failed} failed"
     step(outcome.done, plan.rows - plan.done, text)
 
 
@@ -524,6 +531,7 @@ class _Failures:
     def take(self, finished: Finished) -> None:
         """Note how a task ended."""
         task, failures = finished.task, finished.report.failures
+        self._outcome.tasks_failed += bool(failures)
         for failure in failures:
             self._outcome.failures.append(failure)
             self._say(failure, self._keep(failure, task.name))

@@ -207,7 +207,9 @@ def test_a_second_sweep_is_refused_and_ctrl_c_keeps_what_is_done_and_leaves_no_p
         command.send(signal.SIGINT)
         ended = command.end()
         command.assert_gone()
-    assert (ended.status, ended.stderr.splitlines()[-1]) == (130, "cosim: interrupted")
+    kept, last = ended.stderr.splitlines()[-2:]
+    assert (ended.status, last) == (130, "cosim: interrupted")
+    assert kept.endswith(" of 3,000 rows are there; the same command goes on")
     looked = CliRunner().invoke(cosim, [*words, "--dry-run", "--json"], standalone_mode=False)
     done = len(list(results.glob("*.parquet")))
     assert json.loads(looked.output)["done_already"] == done > 0
@@ -250,6 +252,7 @@ def test_a_failed_task_leaves_the_others_alone(
     done = sweep(folder, "hurt", "--scheduler", scheduler)
     assert done.return_value == 3
     assert f"{TASKS - 1} of {TASKS} rows are there" in done.output
+    assert "\n1 task failed; logs: " in done.output
     (log,) = (folder / "hurt" / "failures").iterdir()
     assert "No space left on device" in log.read_text()
     again = sweep(folder, "hurt", "--scheduler", scheduler)

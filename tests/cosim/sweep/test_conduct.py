@@ -176,10 +176,12 @@ def test_an_interrupted_sweep_says_so_and_goes_on(
 
         return work_off
 
+    captures = Captures()
     with monkeypatch.context() as patch:
         patch.setattr(conduct, "work_off", after(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            go(home, Captures())
+            go(home, captures)
+    assert captures.notes[-1] == "cosim: 2 of 8 rows are there; the same command goes on"
     assert state(home)["status"] == "interrupted"
     with monkeypatch.context() as patch:
         patch.setattr(conduct, "work_off", after(ClusterError("the scheduler is gone")))
@@ -207,8 +209,10 @@ class CutOff(Captures):
 
 def test_the_folder_is_that_of_a_sweep_from_the_first_capture_on(home: Path) -> None:
     seen = []
+    captures = CutOff("b", lambda: seen.append(state(home)["status"]))
     with pytest.raises(KeyboardInterrupt):
-        go(home, CutOff("b", lambda: seen.append(state(home)["status"])))
+        go(home, captures)
+    assert captures.notes[-1] == "cosim: captures that are done are kept; the same command goes on"
     assert seen == ["capturing"]
     assert state(home)["status"] == "interrupted"
     with pytest.raises(UsageError, match="the sweep has no results yet"):
@@ -458,6 +462,8 @@ def test_what_cannot_be_written_does_not_hide_how_it_went(
     outcome = go(home, captures)
     assert (outcome.exit_status, outcome.missing) == (3, outcome.rows)
     assert outcome.failures[-1].what == "the sweep"
+    # That is no task.
+    assert outcome.tasks_failed == outcome.tasks == len(outcome.failures) - 1
     said = [note for note in captures.notes if note.startswith("cosim: ")]
     assert "no room (its log cannot be written: No such file or directory)" in said[0]
     assert said[-1].endswith("sweep.json: No space left on device")
