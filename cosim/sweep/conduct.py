@@ -141,7 +141,7 @@ def sweep(
 
     :param folder: of the sweep.
     :param show: opens a progress bar with that title, as :func:`cosim.output.progress`.
-    :raises UsageError: when another process does runs in ``folder``, or as :func:`look`.
+    :raises UsageError: when another process does runs in ``folder``, or as for :func:`look`.
     :raises ClusterError: when there are no workers that can do it.
     """
     check_table(asked.cluster)
@@ -292,7 +292,7 @@ def _there(
     """Return the traces that are there, and the names of the captures that are not; change nothing.
 
     :param before: the state that the last invocation left.
-    :raises UsageError: as :func:`look`.
+    :raises UsageError: when the sweep is refused, as by :func:`look`.
     """
     result_files.check_folder(folder)
     _check_captures(asked, before, folder)
