@@ -50,6 +50,7 @@ from typing import Any, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
 from cosim.files import read_regular
+from cosim.models import machine_values
 from cosim.run import matrix as matrices
 from cosim.run import request, toml_lines
 from cosim.run.backend_options import Backends
@@ -204,7 +205,7 @@ class _Loader:
                     self._fail(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
                 if len(keys) == 1 and leaf.value != {}:
                     self._fail(leaf.place, f"is {leaf.value!r}, not a table")
-                put(machine, keys[1:], leaf.value)
+                put(machine, keys[1:], machine_values.read(".".join(keys[1:]), leaf.value))
                 self._check_machine(machine, leaf.place)
             elif keys[0] not in self._keys:
                 known = ", ".join([*self._keys, "machine"])

@@ -48,6 +48,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from cosim.errors import CosimError
+from cosim.models import machine_values
 from cosim.run import matrix, run_file
 from cosim.run.backend_options import Backends
 from cosim.run.matrix import Axes, Keys, Leaf, leaves, merged, put
@@ -230,7 +231,15 @@ class _Loader:
                 self._refuse(leaf.place, f"no model of the sweep is {keys[1]}")
 
     def _build(self, model: str, found: Mapping[Keys, Leaf], place: Place) -> Configuration:
-        parts: dict[str, dict[str, Any]] = {"machine": {}, "costs": {}, "options": {}}
+        parts = self._parts(found)
+        try:
+            return configuration(model, **parts)
+        except CosimError:
+            self._refuse_first(model, found, place)
+
+    def _parts(self, found: Mapping[Keys, Leaf]) -> dict[str, dict[str, Any]]:
+        """Return options, machine and costs as the values say them."""
+        parts: dict[str, dict[str, Any]] = {"options": {}, "machine": {}, "costs": {}}
         for keys, leaf in found.items():
             if len(keys) == 1:
                 if leaf.value != {}:
@@ -244,27 +253,27 @@ class _Loader:
                 self._refuse(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
             if keys[0] == "options":
                 parts["options"][keys[2]] = leaf.value
+            elif keys[0] == "machine":
+                value = machine_values.read(".".join(keys[1:]), leaf.value)
+                put(parts["machine"], keys[1:], value)
             else:
-                put(parts[keys[0]], keys[1:], leaf.value)
-        try:
-            return configuration(model, parts["options"], parts["machine"], parts["costs"])
-        except CosimError as error:
-            self._refuse(self._place_of(str(error), found, place), str(error))
+                put(parts["costs"], keys[1:], leaf.value)
+        return parts
 
-    @staticmethod
-    def _place_of(problem: str, found: Mapping[Keys, Leaf], place: Place) -> Place:
-        """Return where the value stands that ``problem`` is about."""
-        for keys, leaf in found.items():
-            if problem.startswith(f"{keys[0]}:") and keys[-1] in problem:
-                return leaf.place
-            if keys[0] == "options" and f"option {keys[2]}" in problem:
-                return leaf.place
-            if keys[0] == "options" and f": {keys[2]} is" in problem:
-                return leaf.place
-        for keys, leaf in found.items():
-            if problem.startswith(f"{keys[0]}:"):
-                return leaf.place
-        return place
+    def _refuse_first(self, model: str, found: Mapping[Keys, Leaf], place: Place) -> NoReturn:
+        """Report the first fault at the value that brings it in, or at ``model``.
+
+        :param place: of the model.
+        """
+        said: dict[Keys, Leaf] = {}
+        for keys, leaf in [((), Leaf(None, place)), *found.items()]:
+            if keys:
+                said[keys] = leaf
+            try:
+                configuration(model, **self._parts(said))
+            except CosimError as error:
+                self._refuse(leaf.place, str(error))
+        raise AssertionError("the values have no fault")
 
     def _refuse(self, place: Place, problem: str) -> NoReturn:
         run_file.refuse(self._path, self._text, place, problem)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cosim.errors import RunFileError, UsageError
 from cosim.kernel.symbols import Symbols
 from cosim.machine.devices import Disk, Share
+from cosim.models.model_options import parse_machine
 from cosim.run import region, request, run_file, toml_lines
 from cosim.run.initrd_additions import Added
 from cosim.run.run_file import RunFile
@@ -174,6 +175,18 @@ def test_options_of_the_command_line_alone_are_unknown(tmp_path: Path) -> None:
     for key in ("live = true", "step_all = true", 'mi_log = "x"', 'gdb = "x"'):
         with pytest.raises(RunFileError, match=r":2: \w+: unknown key; known: guest"):
             load(tmp_path, f'guest = "micro"\n{key}')
+
+
+def test_a_machine_is_written_as_on_the_command_line(tmp_path: Path) -> None:
+    text = """
+guest = "linux"
+[machine]
+gstage_page = "2M"
+tlb = {data = "16x4", fetch = "none", second = "none", superpages = "yes", seed = "7"}
+"""
+    typed = "gstage_page=2M,tlb.data=16x4,tlb.fetch=none,tlb.second=none"
+    typed += ",tlb.superpages=yes,tlb.seed=7"
+    assert load(tmp_path, text)["file"].machine == parse_machine(typed)
 
 
 def test_runs_override_what_is_common(tmp_path: Path) -> None:

@@ -111,6 +111,70 @@ costs = [{{name = "mine", exit = 1, handling = {{fence = 7}}}}]
     assert costs["handling"]["pt_write"] == 600
 
 
+MACHINES = f"""
+[sweep]
+models = ["native"]
+{TRACE}
+[sweep.matrix]
+"""
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (
+            'machine.tlb.second = ["none", "128x8"]\nmachine.tlb.fetch = ["none"]',
+            [{"second": None, "fetch": None}, {"second": [128, 8], "fetch": None}],
+        ),
+        ('machine.tlb = [{data = "64x2", superpages = "yes"}]', [{"data": [64, 2]}]),
+    ],
+)
+def test_tlbs_are_written_as_on_the_command_line(
+    tmp_path: Path, texts: str, values: list[dict[str, object]]
+) -> None:
+    asked = load(tmp_path, MACHINES + texts)
+    found = [one.machine["tlb"] for one in asked.configurations]
+    assert [{key: one[key] for key in value} for one, value in zip(found, values, strict=True)] == (
+        values
+    )
+
+
+def test_a_value_written_in_another_way_is_the_same_configuration(tmp_path: Path) -> None:
+    asked = load(
+        tmp_path,
+        f"""{MACHINES}machine.tlb.second = ["128x8", [128, 8]]
+machine.gstage_page = ["4K", 4096]
+""",
+    )
+    (one,) = asked.configurations
+    assert one.machine == {"tlb": {"second": [128, 8]}, "gstage_page": 4096}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (
+            "machine.tlb.data = [[64, 2]]\nmachine.tlb.second = [[0, 0]]",
+            ":9: sweep.matrix.machine.tlb.second: machine: tlb: a TLB of 0 sets",
+        ),
+        (
+            "machine.tlb.second = [false]",
+            'tlb.second cannot be False, it is [SETS, WAYS] or "SETSxWAYS" or "none"',
+        ),
+        ('machine.tlb.data = ["none"]', "data cannot be 'none', it is [SETS, WAYS] or \"SETSxWAYS"),
+        (
+            'machine.gstage_page = ["4k"]',
+            ":8: sweep.matrix.machine.gstage_page: machine: gstage_page cannot be '4k', it is 4K or",
+        ),
+        ('machine.gstage_mode = ["sv32"]', "cannot be 'sv32', it is sv39, sv48 or sv57"),
+    ],
+)
+def test_what_no_machine_can_be_says_what_it_can(tmp_path: Path, texts: str, said: str) -> None:
+    with pytest.raises(RunFileError) as found:
+        load(tmp_path, MACHINES + texts)
+    assert said in str(found.value)
+
+
 def test_what_is_captured_is_a_run_file(tmp_path: Path) -> None:
     asked = load(
         tmp_path,
