@@ -164,7 +164,7 @@ machine.gstage_page = ["4K", 4096]
         ('machine.tlb.data = ["none"]', "data cannot be 'none', it is [SETS, WAYS] or \"SETSxWAYS"),
         (
             'machine.gstage_page = ["4k"]',
-            ":8: sweep.matrix.machine.gstage_page: machine: gstage_page cannot be '4k', it is 4K or",
+            ":8: sweep.matrix.machine.gstage_page: machine: gstage_page cannot be '4k', it is 4K",
         ),
         ('machine.gstage_mode = ["sv32"]', "cannot be 'sv32', it is sv39, sv48 or sv57"),
     ],
