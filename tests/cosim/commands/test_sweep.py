@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import cosim
-from cosim.errors import UsageError
+from cosim.errors import RunFileError, UsageError
 
 
 @pytest.mark.parametrize("output", ["s3://bucket/sweep", "file.txt"])
@@ -20,3 +20,13 @@ def test_the_results_need_a_folder(
     words = ["sweep", "s.toml", "--dry-run", "-o", output]
     refused = CliRunner().invoke(cosim, words).exception
     assert isinstance(refused, UsageError) and "folder" in str(refused)
+
+
+def test_a_trace_that_is_missing_is_told_before_anything_is_captured(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('guest = "micro"\n[sweep]\nmodels = ["native"]\ntraces.t = "nowhere"\n')
+    folder = tmp_path / "out"
+    done = CliRunner().invoke(cosim, ["sweep", str(file), "-o", str(folder)])
+    assert isinstance(done.exception, RunFileError)
+    assert f"{file}:4: sweep.traces.t: {tmp_path}/nowhere: no such folder" in str(done.exception)
+    assert not folder.exists()

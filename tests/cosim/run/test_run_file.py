@@ -398,6 +398,13 @@ def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
             '[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\nguest = "x"',
             r":6: run\[1\]\.guest: is 'x'",
         ),
+        (
+            'guest = "linux"\n[matrix]\nmachine.walk_cache_ways = 4',
+            r":3: matrix\.machine\.walk_cache_ways: .*; write \[4\], or put it into \[machine\]$",
+        ),
+        ('guest = "linux"\n[matrix]\nappend = []', r":3: matrix\.append: is empty; give one value"),
+        ('guest = "linux"\nx = 1', r":2: x: unknown key; .*, machine, output, run, matrix$"),
+        ('[[run]]\nname = "a"\nx = 1', r":3: run\[0\]\.x: unknown key; .*, machine, name, matrix$"),
         ('guest = "linux"\noutput = 3', r":2: output: is 3"),
     ],
 )
