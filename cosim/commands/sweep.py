@@ -73,6 +73,7 @@ def command(
     if workers is not None and scheduler is not None:
         raise UsageError("--workers cannot be used together with --scheduler, which has its own")
     asked = sweep_file.load(file, BACKENDS, FOR_CAPTURE)
+    asked.check_traces()
     folder = output or asked.output
     wish = Wish(scheduler, workers)
     if dry_run:

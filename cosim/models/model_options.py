@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from cosim.errors import UsageError
 from cosim.machine import interrupts
+from cosim.models import machine_values
 from cosim.models.pipeline import Pipeline
 from cosim.models.result import Origin
 from hypervisor_model import events, policies, precompile
@@ -40,11 +40,6 @@ def split_models(texts: Iterable[str]) -> list[str]:
     return models
 
 
-_NUMBERS = ("walk_cache_ways", "gstage_page", "footprint_data", "footprint_code")
-"""Fields of a machine that are numbers."""
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20}
-
-
 def parse_machine(text: str, option: str = "--machine") -> dict[str, Any]:
     """Return the fields of ``MachineModel`` in ``--machine``.
 
@@ -69,7 +64,11 @@ def parse_machine(text: str, option: str = "--machine") -> dict[str, Any]:
         elif key in fields:
             raise UsageError(f"{option}: {key} is given twice")
         else:
-            fields[key] = _number(key, value, option) if key in _NUMBERS else value
+            fields[key] = machine_values.read(key, value)
+            if key in machine_values.NUMBERS and isinstance(fields[key], str):
+                raise UsageError(
+                    f"{option}: {key} cannot be {value!r}; write a number, such as 8 or 2M"
+                )
     if parts:
         fields["tlb"] = parse_tlb(",".join(parts), f"{option} tlb")
     try:
@@ -79,11 +78,15 @@ def parse_machine(text: str, option: str = "--machine") -> dict[str, Any]:
     return fields
 
 
-def _number(key: str, value: str, option: str) -> int:
-    written = re.fullmatch(r"(\d{1,12})([KM]?)", value, re.ASCII)
-    if written is None:
-        raise UsageError(f"{option}: {key} cannot be {value!r}; write a number, such as 8 or 2M")
-    return int(written[1]) * _UNITS[written[2]]
+_TLB: dict[str, tuple[str, ...]] = {
+    "data": (),
+    "fetch": (),
+    "second": (),
+    "superpages": (),
+    "replacement": ("lru", "plru", "random"),
+    "seed": (),
+}
+"""The parts of ``--tlb``, with the words that stay words."""
 
 
 def parse_tlb(text: str, option: str = "--tlb") -> dict[str, Any]:
@@ -97,24 +100,15 @@ def parse_tlb(text: str, option: str = "--tlb") -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for part in text.split(","):
-        key, _, value = part.partition("=")
-        shape = re.fullmatch(r"(\d{1,9})x(\d{1,9})", value)
-        if key in ("data", "fetch", "second") and shape:
-            fields[key] = [int(shape[1]), int(shape[2])]
-        elif key in ("fetch", "second") and value == "none":
-            fields[key] = None
-        elif key == "superpages" and value in ("yes", "no"):
-            fields[key] = value == "yes"
-        elif key == "replacement" and value in ("lru", "plru", "random"):
-            fields[key] = value
-        elif key == "seed" and value.isascii() and value.isdecimal():
-            fields[key] = int(value)
-        else:
+        key, _, written = part.partition("=")
+        value = machine_values.read(f"tlb.{key}", written)
+        if key not in _TLB or (isinstance(value, str) and value not in _TLB[key]):
             raise UsageError(
                 f"{option}: cannot read {part!r}; write data=SETSxWAYS, fetch=SETSxWAYS|none, "
                 "second=SETSxWAYS|none, superpages=yes|no, replacement=lru|plru|random, seed=N, "
                 "separated by commas"
             )
+        fields[key] = value
     return fields
 
 

@@ -12,6 +12,7 @@ several keys together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from math import prod
@@ -67,10 +68,25 @@ def axes(matrix: Any, place: Place, refuse: Refuse) -> Axes:
     if not isinstance(matrix, dict):
         refuse(place, "must be a table [matrix]")
     found = dict(leaves(matrix, place))
-    for leaf in found.values():
-        if not isinstance(leaf.value, list) or not leaf.value:
-            refuse(leaf.place, f"is {leaf.value!r}, not a list of values")
+    for keys, leaf in found.items():
+        if leaf.value == []:
+            refuse(leaf.place, "is empty; give one value at least, or leave the key out")
+        if not isinstance(leaf.value, list):
+            written = json.dumps([leaf.value], default=str)
+            problem = f"is {leaf.value!r}, not a list of values; write {written}"
+            refuse(leaf.place, problem + _elsewhere(keys, place))
     return found
+
+
+def _elsewhere(keys: Keys, place: Place) -> str:
+    """Return the table that takes ``keys`` with a single value, as the end of a message.
+
+    :param place: of the matrix.
+    """
+    if keys[0] != "machine" and (keys[0] != "costs" or "sweep" not in place):
+        return ""
+    table = ".".join(part for part in (*place[:-1], keys[0]) if isinstance(part, str))
+    return f", or put it into [{table}]"
 
 
 def size(found: Axes) -> int:

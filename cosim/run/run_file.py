@@ -50,6 +50,7 @@ from typing import Any, NoReturn
 
 from cosim.errors import CosimError, RunFileError, UsageError
 from cosim.files import read_regular
+from cosim.models import machine_values
 from cosim.run import matrix as matrices
 from cosim.run import request, toml_lines
 from cosim.run.backend_options import Backends
@@ -99,11 +100,19 @@ def load(path: Path, backends: Backends, default: str) -> RunFile:
 
 
 def load_document(
-    path: Path, text: str, document: dict[str, Any], backends: Backends, default: str
+    path: Path,
+    text: str,
+    document: dict[str, Any],
+    backends: Backends,
+    default: str,
+    others: tuple[str, ...] = (),
 ) -> RunFile:
-    """Return the runs in ``document``, which is all or a part of the file; as :func:`load`."""
+    """Return the runs in ``document``, which is all or a part of the file; as :func:`load`.
+
+    :param others: keys at the top of the file that the caller reads.
+    """
     try:
-        return _Loader(path, text, backends, default).load(document)
+        return _Loader(path, text, backends, default, others).load(document)
     except RecursionError:
         raise too_deep(path) from None
 
@@ -145,8 +154,11 @@ def too_deep(path: Path) -> RunFileError:
 
 
 class _Loader:
-    def __init__(self, path: Path, text: str, backends: Backends, default: str) -> None:
+    def __init__(
+        self, path: Path, text: str, backends: Backends, default: str, others: tuple[str, ...]
+    ) -> None:
         self._path = path
+        self._others = others
         self._text = text
         self._backends = backends
         self._default = default
@@ -204,11 +216,10 @@ class _Loader:
                     self._fail(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
                 if len(keys) == 1 and leaf.value != {}:
                     self._fail(leaf.place, f"is {leaf.value!r}, not a table")
-                put(machine, keys[1:], leaf.value)
+                put(machine, keys[1:], machine_values.read(".".join(keys[1:]), leaf.value))
                 self._check_machine(machine, leaf.place)
             elif keys[0] not in self._keys:
-                known = ", ".join([*self._keys, "machine"])
-                self._fail(leaf.place, f"unknown key; known: {known}")
+                self._fail(leaf.place, f"unknown key; known: {', '.join(self._known(leaf.place))}")
             elif len(keys) > 1:
                 self._fail(leaf.place, f"{keys[0]} is not a table")
             else:
@@ -225,6 +236,15 @@ class _Loader:
             leaf_of = found.get((spec.key,))
             self._fail(leaf_of.place if leaf_of else (*here, spec.key), spec.text)
         return spec
+
+    def _known(self, place: Place) -> list[str]:
+        """Return the keys that there can be in the table of the key at ``place``."""
+        known = [*self._keys, "machine"]
+        if "matrix" in place[:-1]:
+            return known
+        if place[0] == "run":
+            return [*known, "name", "matrix"]
+        return [*known, "output", "run", "matrix", *self._others]
 
     def _checked(self, key: str, leaf: Leaf) -> Any:
         try:

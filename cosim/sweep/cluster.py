@@ -15,6 +15,7 @@ kubernetes     Dask's operator in the cluster, with ``image``, ``namespace``, ``
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -289,8 +290,7 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
         address = wish.scheduler
         where = f"the scheduler at {address}"
         try:
-            with interrupts.allowed():
-                client = Client(address, timeout=_ANSWER, set_as_default=False)
+            client = _client(address)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"{address}: no scheduler of Dask answers there ({_first_line(error)}); start one "
@@ -322,15 +322,41 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
     return Cluster(client, where, jobs)
 
 
-def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
+def _client(address: str) -> Client:
+    """Return a client of the scheduler at ``address``.
+
+    :raises ValueError: when ``address`` is malformed.
+    :raises OSError: when no scheduler answers there in time.
+    """
     from distributed import Client
 
+    with interrupts.allowed():
+        # A client that could not connect takes long to end, and complains.
+        asyncio.run(_reach(address))
+        return Client(address, timeout=_ANSWER, set_as_default=False)
+
+
+async def _reach(address: str) -> None:
+    """Connect to the scheduler at ``address`` once."""
+    from distributed import Security
+    from distributed.comm import connect
+
+    try:
+        # The connection has this time, but the greeting after it has no limit of its own.
+        async with asyncio.timeout(_ANSWER):
+            secrets = Security().get_connection_args("client")
+            comm = await connect(address, timeout=_ANSWER, **secrets)
+    except TimeoutError:
+        raise OSError(f"no answer in {_ANSWER:.0f} s") from None
+    await comm.close()
+
+
+def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
     stack.callback(pods.close)
     address = pods.start()
     where = "the cluster on Kubernetes"
     try:
-        with interrupts.allowed():
-            client = Client(address, timeout=_ANSWER, set_as_default=False)
+        client = _client(address)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{where}: its scheduler does not answer ({_first_line(error)})"

@@ -47,13 +47,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cosim.errors import CosimError
-from cosim.run import matrix, run_file
+from cosim.errors import CosimError, UsageError
+from cosim.models import machine_values
+from cosim.run import matrix, request, run_file
 from cosim.run.backend_options import Backends
 from cosim.run.matrix import Axes, Keys, Leaf, leaves, merged, put
 from cosim.run.run_file import RunFile
 from cosim.run.toml_lines import Place
 from cosim.sweep.grid import Configuration, configuration, distinct
+from cosim.sweep.task_plan import open_trace
 from cosim.trace.locate import is_uri
 from hypervisor_model import policies
 from hypervisor_model.policies.machine import MODELLED
@@ -67,6 +69,8 @@ _NAME = re.compile(r"[\w+=-][\w.+=-]*")
 _KEYS = ("models", "per_task", "traces", "machine", "costs", "matrix")
 _OF_MODELS = ("models", "machine", "stop_on_divergence", "runs")
 """Keys of a run file that concern models, which captures do not have."""
+_STARTING = ("guest", "kernel", "bios", "pflash")
+"""Keys of a run file that name what a machine starts."""
 _VARIED = ("machine", "costs", "options")
 
 
@@ -87,12 +91,27 @@ class SweepFile:
     """The keys of the matrix, with dots."""
     cluster: Mapping[str, Any] = field(default_factory=dict)
     """The table ``[cluster]``."""
+    text: str = field(default="", repr=False)
+    """Of the whole file."""
 
     @property
     def names(self) -> list[str]:
         """The names of all traces."""
         captured = [spec.name for spec in self.captures.runs] if self.captures else []
         return [*captured, *self.traces]
+
+    def check_traces(self) -> None:
+        """Check that the traces of ``[sweep.traces]`` are there.
+
+        :raises RunFileError: when one is missing, or is no trace.
+        :raises StorageError: when object storage does not give one.
+        """
+        for name, place in self.traces.items():
+            try:
+                open_trace(place)
+            except UsageError as error:
+                problem = f"{error}{_trace_inside(place)}"
+                run_file.refuse(self.path, self.text, ("sweep", "traces", name), problem)
 
 
 def load(path: Path, backends: Backends, default: str) -> SweepFile:
@@ -131,21 +150,27 @@ class _Loader:
                 place = (key,) if key in rest else ("matrix", key)
                 self._refuse(place, "belongs in [sweep]: a capture has no models")
         output = run_file.folder_of_results(self._path, self._text, rest)
+        traces = self._traces(table.get("traces", {}))
+        known = {*request.file_keys(backends), "matrix"}
+        if not traces and not _names_a_guest(rest) and rest.keys() <= known:
+            self._refuse(
+                ("sweep",),
+                "nothing to replay: give a [[run]] (or guest), or traces in [sweep.traces]",
+            )
         captures = None
         if rest:
-            captures = run_file.load_document(self._path, self._text, rest, backends, default)
+            captures = run_file.load_document(
+                self._path, self._text, rest, backends, default, others=("sweep", "cluster")
+            )
             for spec in captures.runs:
                 if spec.models or spec.machine or spec.stop_on_divergence or spec.runs > 1:
                     self._refuse(
                         ("run",), f"run {spec.name}: models and machines belong in [sweep]"
                     )
-        traces = self._traces(table.get("traces", {}))
         names = [*(spec.name for spec in (captures.runs if captures else ())), *traces]
         for name in traces:
             if names.count(name) > 1:
                 self._refuse(("sweep", "traces", name), "a capture has this name, too")
-        if not names:
-            self._refuse(("sweep",), "names no trace: give [sweep.traces], or runs to capture")
         return SweepFile(
             path=self._path,
             output=output,
@@ -155,6 +180,7 @@ class _Loader:
             per_task=self._per_task(table.get("per_task", PER_TASK)),
             varied=tuple(".".join(keys) for keys, _ in leaves(table.get("matrix", {})) if keys),
             cluster=cluster,
+            text=self._text,
         )
 
     def _per_task(self, value: Any) -> int:
@@ -221,6 +247,7 @@ class _Loader:
         used: set[Keys] = set()
         for index, model in enumerate(models):
             mine = _axes_of(model, varied)
+            self._check_not_set(index, model, mine)
             used |= mine.keys()
             for point in matrix.points(mine):
                 found = merged(fixed, matrix.settings(point))
@@ -229,8 +256,26 @@ class _Loader:
             if keys not in used:
                 self._refuse(leaf.place, f"no model of the sweep is {keys[1]}")
 
+    def _check_not_set(self, index: int, model: str, varied: Axes) -> None:
+        """Check that ``model`` itself sets none of the options that the matrix varies for it."""
+        own = {item.partition("=")[0] for item in model.partition(":")[2].split(",")}
+        for keys, leaf in varied.items():
+            if keys[0] == "options" and keys[2] in own:
+                self._refuse(
+                    leaf.place,
+                    f"sweep.models[{index}] sets {keys[2]} already; the matrix cannot vary it",
+                )
+
     def _build(self, model: str, found: Mapping[Keys, Leaf], place: Place) -> Configuration:
-        parts: dict[str, dict[str, Any]] = {"machine": {}, "costs": {}, "options": {}}
+        parts = self._parts(found)
+        try:
+            return configuration(model, **parts)
+        except CosimError:
+            self._refuse_first(model, found, place)
+
+    def _parts(self, found: Mapping[Keys, Leaf]) -> dict[str, dict[str, Any]]:
+        """Return options, machine and costs as the values say them."""
+        parts: dict[str, dict[str, Any]] = {"options": {}, "machine": {}, "costs": {}}
         for keys, leaf in found.items():
             if len(keys) == 1:
                 if leaf.value != {}:
@@ -244,30 +289,49 @@ class _Loader:
                 self._refuse(leaf.place, f"unknown key; known: {', '.join(MODELLED)}")
             if keys[0] == "options":
                 parts["options"][keys[2]] = leaf.value
+            elif keys[0] == "machine":
+                value = machine_values.read(".".join(keys[1:]), leaf.value)
+                put(parts["machine"], keys[1:], value)
             else:
-                put(parts[keys[0]], keys[1:], leaf.value)
-        try:
-            return configuration(model, parts["options"], parts["machine"], parts["costs"])
-        except CosimError as error:
-            self._refuse(self._place_of(str(error), found, place), str(error))
+                put(parts["costs"], keys[1:], leaf.value)
+        return parts
 
-    @staticmethod
-    def _place_of(problem: str, found: Mapping[Keys, Leaf], place: Place) -> Place:
-        """Return where the value stands that ``problem`` is about."""
-        for keys, leaf in found.items():
-            if problem.startswith(f"{keys[0]}:") and keys[-1] in problem:
-                return leaf.place
-            if keys[0] == "options" and f"option {keys[2]}" in problem:
-                return leaf.place
-            if keys[0] == "options" and f": {keys[2]} is" in problem:
-                return leaf.place
-        for keys, leaf in found.items():
-            if problem.startswith(f"{keys[0]}:"):
-                return leaf.place
-        return place
+    def _refuse_first(self, model: str, found: Mapping[Keys, Leaf], place: Place) -> NoReturn:
+        """Report the first fault at the value that brings it in, or at ``model``.
+
+        :param place: of the model.
+        """
+        said: dict[Keys, Leaf] = {}
+        for keys, leaf in [((), Leaf(None, place)), *found.items()]:
+            if keys:
+                said[keys] = leaf
+            try:
+                configuration(model, **self._parts(said))
+            except CosimError as error:
+                self._refuse(leaf.place, str(error))
+        raise AssertionError("the values have no fault")
 
     def _refuse(self, place: Place, problem: str) -> NoReturn:
         run_file.refuse(self._path, self._text, place, problem)
+
+
+def _trace_inside(place: str) -> str:
+    """Return a hint at the trace in the folder of a capture, if ``place`` is such a folder."""
+    if is_uri(place):
+        return ""
+    inside = str(Path(place) / "trace")
+    try:
+        open_trace(inside)
+    except CosimError:
+        return ""
+    return f"; the trace of this capture is {inside}"
+
+
+def _names_a_guest(document: Mapping[str, Any]) -> bool:
+    """Return True if the keys of a run file say what to capture."""
+    varied = document.get("matrix")
+    keys = {*document, *(varied if isinstance(varied, dict) else ())}
+    return "run" in document or not keys.isdisjoint(_STARTING)
 
 
 def _axes_of(model: str, varied: Axes) -> Axes:

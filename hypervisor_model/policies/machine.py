@@ -127,21 +127,24 @@ def replace_fields(machine: MachineModel, data: Mapping[str, Any]) -> MachineMod
 
 _KINDS = {int: "a whole number", bool: "true or false", str: "a text"}
 """What the type of a field is called in messages."""
+_WORDS = {
+    "gstage_mode": "sv39, sv48 or sv57",
+    "gstage_page": "4K or 2M (4096 or 2097152 bytes)",
+}
+"""What a field can be, if it has few values."""
 
 
 def _field(machine: MachineModel, key: str, value: Any) -> Any:
     known = {f.name: type(getattr(machine, f.name)) for f in fields(machine)}
     if key not in known:
         raise ModelError(f"machine: unknown field {key!r}; known: {', '.join(known)}")
-    try:
-        if key == "gstage_mode":
-            return Mode[str(value).upper()]
-        if key == "tlb":
-            return _tlb(machine.tlb, value)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"machine: {key} cannot be {value!r}") from error
-    if type(value) is not known[key]:
-        raise ModelError(f"machine: {key} cannot be {value!r}, it is {_KINDS[known[key]]}")
+    if key == "tlb":
+        return _tlb(machine.tlb, value)
+    if key == "gstage_mode" and str(value).upper() in Mode.__members__:
+        return Mode[str(value).upper()]
+    if key == "gstage_mode" or type(value) is not known[key]:
+        wants = _WORDS.get(key) or _KINDS[known[key]]
+        raise ModelError(f"machine: {key} cannot be {value!r}, it is {wants}")
     return value
 
 
@@ -177,5 +180,5 @@ def _tlb_field(key: str, value: Any) -> Any:
         whole = isinstance(value, list | tuple) and all(type(part) is int for part in value)
         if whole and len(value) == 2:
             return tuple(value)
-        wants = "[SETS, WAYS]"
+        wants = '[SETS, WAYS] or "SETSxWAYS"' + ("" if key == "data" else ' or "none"')
     raise ModelError(f"machine: tlb.{key} cannot be {value!r}, it is {wants}")

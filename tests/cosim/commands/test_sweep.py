@@ -10,7 +10,7 @@ from bench_replay import synthetic
 from click.testing import CliRunner
 
 from cosim.cli import cosim
-from cosim.errors import UsageError
+from cosim.errors import RunFileError, UsageError
 from cosim.sweep import conduct
 
 
@@ -62,3 +62,13 @@ def test_a_dry_run_says_what_is_known(tmp_path: Path, monkeypatch: pytest.Monkey
     last = dry(tmp_path, there, "--scheduler", "tcp://head:1").splitlines()[-1]
     assert last.endswith(" on 1 worker (--dry-run does not ask the scheduler how many it has)")
     assert json.loads(dry(tmp_path, there, "--workers", "3", "--json"))["workers"] == 3
+
+
+def test_a_trace_that_is_missing_is_told_before_anything_is_captured(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('guest = "micro"\n[sweep]\nmodels = ["native"]\ntraces.t = "nowhere"\n')
+    folder = tmp_path / "out"
+    done = CliRunner().invoke(cosim, ["sweep", str(file), "-o", str(folder)])
+    assert isinstance(done.exception, RunFileError)
+    assert f"{file}:4: sweep.traces.t: {tmp_path}/nowhere: no such folder" in str(done.exception)
+    assert not folder.exists()

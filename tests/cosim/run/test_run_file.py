@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cosim.errors import RunFileError, UsageError
 from cosim.kernel.symbols import Symbols
 from cosim.machine.devices import Disk, Share
+from cosim.models.model_options import parse_machine
 from cosim.run import region, request, run_file, toml_lines
 from cosim.run.initrd_additions import Added
 from cosim.run.run_file import RunFile
@@ -174,6 +175,18 @@ def test_options_of_the_command_line_alone_are_unknown(tmp_path: Path) -> None:
     for key in ("live = true", "step_all = true", 'mi_log = "x"', 'gdb = "x"'):
         with pytest.raises(RunFileError, match=r":2: \w+: unknown key; known: guest"):
             load(tmp_path, f'guest = "micro"\n{key}')
+
+
+def test_a_machine_is_written_as_on_the_command_line(tmp_path: Path) -> None:
+    text = """
+guest = "linux"
+[machine]
+gstage_page = "2M"
+tlb = {data = "16x4", fetch = "none", second = "none", superpages = "yes", seed = "7"}
+"""
+    typed = "gstage_page=2M,tlb.data=16x4,tlb.fetch=none,tlb.second=none"
+    typed += ",tlb.superpages=yes,tlb.seed=7"
+    assert load(tmp_path, text)["file"].machine == parse_machine(typed)
 
 
 def test_runs_override_what_is_common(tmp_path: Path) -> None:
@@ -385,6 +398,13 @@ def test_firmware_may_be_all_that_runs(tmp_path: Path) -> None:
             '[[run]]\nname = "a"\nguest = "linux"\n[[run]]\nname = "b"\nguest = "x"',
             r":6: run\[1\]\.guest: is 'x'",
         ),
+        (
+            'guest = "linux"\n[matrix]\nmachine.walk_cache_ways = 4',
+            r":3: matrix\.machine\.walk_cache_ways: .*; write \[4\], or put it into \[machine\]$",
+        ),
+        ('guest = "linux"\n[matrix]\nappend = []', r":3: matrix\.append: is empty; give one value"),
+        ('guest = "linux"\nx = 1', r":2: x: unknown key; .*, machine, output, run, matrix$"),
+        ('[[run]]\nname = "a"\nx = 1', r":3: run\[0\]\.x: unknown key; .*, machine, name, matrix$"),
         ('guest = "linux"\noutput = 3', r":2: output: is 3"),
     ],
 )

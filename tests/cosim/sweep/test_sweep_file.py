@@ -12,6 +12,8 @@ from cosim.paths import SOURCE
 from cosim.session.backends import BACKENDS, FOR_CAPTURE
 from cosim.sweep import sweep_file
 from cosim.sweep.sweep_file import SweepFile
+from cosim.trace.writer import TraceWriter
+from tests.cosim.streams import ENDING, ORIGIN
 
 TRACE = '[sweep.traces]\nt = "t"\n'
 
@@ -111,6 +113,70 @@ costs = [{{name = "mine", exit = 1, handling = {{fence = 7}}}}]
     assert costs["handling"]["pt_write"] == 600
 
 
+MACHINES = f"""
+[sweep]
+models = ["native"]
+{TRACE}
+[sweep.matrix]
+"""
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (
+            'machine.tlb.second = ["none", "128x8"]\nmachine.tlb.fetch = ["none"]',
+            [{"second": None, "fetch": None}, {"second": [128, 8], "fetch": None}],
+        ),
+        ('machine.tlb = [{data = "64x2", superpages = "yes"}]', [{"data": [64, 2]}]),
+    ],
+)
+def test_tlbs_are_written_as_on_the_command_line(
+    tmp_path: Path, texts: str, values: list[dict[str, object]]
+) -> None:
+    asked = load(tmp_path, MACHINES + texts)
+    found = [one.machine["tlb"] for one in asked.configurations]
+    assert [{key: one[key] for key in value} for one, value in zip(found, values, strict=True)] == (
+        values
+    )
+
+
+def test_a_value_written_in_another_way_is_the_same_configuration(tmp_path: Path) -> None:
+    asked = load(
+        tmp_path,
+        f"""{MACHINES}machine.tlb.second = ["128x8", [128, 8]]
+machine.gstage_page = ["4K", 4096]
+""",
+    )
+    (one,) = asked.configurations
+    assert one.machine == {"tlb": {"second": [128, 8]}, "gstage_page": 4096}
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (
+            "machine.tlb.data = [[64, 2]]\nmachine.tlb.second = [[0, 0]]",
+            ":9: sweep.matrix.machine.tlb.second: machine: tlb: a TLB of 0 sets",
+        ),
+        (
+            "machine.tlb.second = [false]",
+            'tlb.second cannot be False, it is [SETS, WAYS] or "SETSxWAYS" or "none"',
+        ),
+        ('machine.tlb.data = ["none"]', "data cannot be 'none', it is [SETS, WAYS] or \"SETSxWAYS"),
+        (
+            'machine.gstage_page = ["4k"]',
+            ":8: sweep.matrix.machine.gstage_page: machine: gstage_page cannot be '4k', it is 4K",
+        ),
+        ('machine.gstage_mode = ["sv32"]', "cannot be 'sv32', it is sv39, sv48 or sv57"),
+    ],
+)
+def test_what_no_machine_can_be_says_what_it_can(tmp_path: Path, texts: str, said: str) -> None:
+    with pytest.raises(RunFileError) as found:
+        load(tmp_path, MACHINES + texts)
+    assert said in str(found.value)
+
+
 def test_what_is_captured_is_a_run_file(tmp_path: Path) -> None:
     asked = load(
         tmp_path,
@@ -136,7 +202,33 @@ models = ["native"]
     ("text", "said"),
     [
         ('guest = "micro"', "sweep: must be a table [sweep]"),
-        ('[sweep]\nmodels = ["native"]', "names no trace"),
+        ('[sweep]\nmodels = ["native"]', ":1: sweep: nothing to replay: give a [[run]] (or guest)"),
+        ('accesses = true\n[sweep]\nmodels = ["native"]', ":2: sweep: nothing to replay"),
+        (
+            'acesses = true\n[sweep]\nmodels = ["native"]',
+            "machine, output, run, matrix, sweep, cluster",
+        ),
+        (
+            f'[sweep]\nmodels = ["shadow"]\n{TRACE}[sweep.matrix]\noptions.shadow.rots = [1]',
+            ":6: sweep.matrix.options.shadow.rots: policy shadow has no option 'rots'; it knows",
+        ),
+        (
+            f'[sweep]\nmodels = ["native", "lsp:fast_path=off"]\n{TRACE}[sweep.matrix]\n'
+            "options.lsp.fast_path = [true]",
+            ":6: sweep.matrix.options.lsp.fast_path: sweep.models[1] sets fast_path already; the",
+        ),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.matrix]\ncosts.exit = []',
+            ":6: sweep.matrix.costs.exit: is empty; give one value at least",
+        ),
+        (
+            f'[sweep]\nmodels = ["native"]\n{TRACE}[sweep.matrix]\nmachine.walk_cache_ways = 4',
+            "is 4, not a list of values; write [4], or put it into [sweep.machine]",
+        ),
+        (
+            f'[sweep]\nmodels = ["lsp"]\n{TRACE}[sweep.matrix]\noptions.lsp.fast_path = true',
+            "is True, not a list of values; write [true]",
+        ),
         ("[sweep]\nmodels = []\n" + TRACE, "sweep.models: must be a list of models"),
         ('[sweep]\nmodels = ["nativ"]\n' + TRACE, ":2: sweep.models[0]: no policy is called"),
         ('[sweep]\nmodels = ["shadow:root=1"]\n' + TRACE, ":2: sweep.models[0]: policy shadow has"),
@@ -188,6 +280,17 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, text: str, said: s
     with pytest.raises(RunFileError) as found:
         load(tmp_path, text)
     assert said in str(found.value)
+
+
+def test_a_trace_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    asked = load(tmp_path, f'[sweep]\nmodels = ["native"]\n{TRACE}')
+    with pytest.raises(RunFileError, match=r"s.toml:4: sweep.traces.t: /.*/t: no such folder$"):
+        asked.check_traces()
+    with TraceWriter(tmp_path / "t" / "trace", ORIGIN) as writer:
+        writer.close(ENDING)
+    with pytest.raises(RunFileError, match=r"the trace of this capture is /.*/t/trace$"):
+        asked.check_traces()
+    load(tmp_path, '[sweep]\nmodels = ["native"]\n[sweep.traces]\nt = "t/trace"').check_traces()
 
 
 def test_the_example_has_at_least_500_configurations_of_two_traces() -> None:
