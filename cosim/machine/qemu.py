@@ -320,10 +320,8 @@ class Machine:
         :raises MachineError: when the stub refuses.
         """
         if not stub_commands.send(self.stub, commands):
-            raise MachineError(
-                "QEMU's gdb stub did not do what it was told before the guest started",
-                log=str(self.stderr_log),
-            )
+            refused = "QEMU's gdb stub did not do what it was told before the guest started"
+            raise self.cause(MachineError(refused, log=str(self.stderr_log)))
 
     def _refused(self) -> MachineError:
         """Return the error that says why QEMU, which was just started, does not answer."""
@@ -555,6 +553,12 @@ class Machine:
         if reason is None and self._process is not None and self._process.poll() == 0:
             return "guest-shutdown"
         return reason
+
+    def cause(self, error: CosimError) -> CosimError:
+        """Return the cause of ``error``, which may only show that QEMU is gone."""
+        if self.died(1.0):
+            return MachineError(self.obituary(), log=str(self.stderr_log))
+        return error
 
     def obituary(self) -> str:
         """Return one line on how QEMU ended."""

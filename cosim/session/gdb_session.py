@@ -304,9 +304,10 @@ class GdbSession:
         self, error: CosimError, machine: Machine, interposer: Interposer | None
     ) -> CosimError:
         """Return the cause of ``error``, which may only show that another part ended."""
-        if machine.died(1.0):
-            return MachineError(machine.obituary(), log=str(machine.stderr_log))
-        return (interposer and interposer.failure) or error
+        cause = machine.cause(error)
+        if cause is error and interposer is not None and interposer.failure is not None:
+            return interposer.failure
+        return cause
 
     def _finish(self, machine: Machine, interposer: Interposer) -> None:
         """Close the region.  Audit a last time if the guest stands between two instructions."""

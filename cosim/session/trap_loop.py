@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cosim.debugger import peek
 from cosim.debugger.rsp import Stub
+from cosim.errors import RemoteError
 from cosim.machine import process
 from cosim.machine.configuration import RAM_BASE
 from cosim.machine.qemu import Machine
@@ -127,14 +128,18 @@ class TrapLoops:
 
     :param machine: has just been entered; its guest has not started.
     :param stub: its stub; None if nobody else uses it.
+    :raises MachineError: when QEMU is gone.
     """
 
     def __init__(self, machine: Machine, stub: Stub | None = None) -> None:
-        if stub is None:
-            stub = Stub(machine.stub)
-            stub.start()
         self._pid = machine.pid
-        self._peek = peek.find(machine.pid, stub, _NAMES)
+        try:
+            if stub is None:
+                stub = Stub(machine.stub)
+                stub.start()
+            self._peek = peek.find(machine.pid, stub, _NAMES)
+        except RemoteError as error:
+            raise machine.cause(error) from error
         self._recording = machine.timing.log
         self._machine = machine
         self._pc = 0

@@ -44,6 +44,8 @@ _TRIES = 4
 """How often a task is started, if the worker that does it is lost each time."""
 _ANSWER = 10.0
 """Seconds in which a scheduler must answer."""
+NO_WORKERS = 120.0
+"""Seconds without any worker after which a sweep ends, if no batch system may still start some."""
 _FIRST_WORKER = 60.0
 """Seconds in which a scheduler that is there must have a worker."""
 
@@ -75,6 +77,8 @@ class Supply(Protocol):
 
     tasks: int
     """How many tasks all workers do at a time."""
+    patience: float
+    """Seconds without a worker after which there will be none."""
 
     def renew(self, finished: int) -> None:
         """See to it that there are workers.
@@ -89,7 +93,7 @@ class Cluster:
 
     :param client: of Dask.
     :param where: names the scheduler in messages.
-    :param jobs: of a batch system or of Kubernetes, if the workers are its.
+    :param jobs: what started the workers; None: the scheduler had them already.
     :param dashboard: the address of the scheduler's dashboard, if Dask does not know it.
     """
 
@@ -279,13 +283,10 @@ def _prepare(scratch: Path) -> None:
 
 
 def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], None]) -> Cluster:
-    from distributed import Client
-
     table = dict(wish.table or {})
     kind = table.pop("kind", "local")
     count = table.pop("workers", None)
     wanted = wish.workers or count or 1
-    jobs: JobQueue | None = None
     if wish.scheduler is not None:
         address = wish.scheduler
         where = f"the scheduler at {address}"
@@ -308,18 +309,23 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
     if kind == "kubernetes":
         return _on_kubernetes(stack, Pods(table, wanted, note))
     if kind == "local":
-        started: Any = _local(local_workers(wish))
-        where = "the local cluster"
-    else:
-        jobs = JobQueue(kind, table, wanted, folder, note)
-        started = jobs.dask
-        where = f"the cluster of {kind}"
+        processes = _Processes(local_workers(wish))
+        client = _client_of(stack, processes.dask)
+        return Cluster(client, "the local cluster", processes)
+    jobs = JobQueue(kind, table, wanted, folder, note)
+    client = _client_of(stack, jobs.dask)
+    jobs.start(client)
+    return Cluster(client, f"the cluster of {kind}", jobs)
+
+
+def _client_of(stack: ExitStack, started: Any) -> Client:
+    """Return a client of the cluster ``started`` of Dask; ``stack`` closes both."""
+    from distributed import Client
+
     stack.callback(started.close)
     client = Client(started, set_as_default=False)
     stack.callback(client.close)
-    if jobs is not None:
-        jobs.start(client)
-    return Cluster(client, where, jobs)
+    return client
 
 
 def _client(address: str) -> Client:
@@ -364,6 +370,26 @@ def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
     stack.callback(client.close)
     pods.wait(client)
     return Cluster(client, where, pods, pods.dashboard)
+
+
+class _Processes:
+    """Workers that are processes of this machine.
+
+    :param count: how many; None: as many as there are processors.
+    """
+
+    patience = NO_WORKERS
+
+    def __init__(self, count: int | None) -> None:
+        self.dask = _local(count)
+        self.tasks = len(self.dask.worker_spec)
+
+    def renew(self, finished: int) -> None:
+        """Start a new process for each that Dask has given up.
+
+        It starts one again that ends, but not if that ends while it starts, or takes long to start.
+        """
+        self.dask.scale(self.tasks)
 
 
 def _local(count: int | None) -> Any:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cosim.errors import ClusterError
-from cosim.sweep.cluster import Cluster
+from cosim.sweep.cluster import NO_WORKERS, Cluster
 from cosim.sweep.task_plan import Task
 from cosim.sweep.worker import Failure, TaskReport, run_task
 
@@ -29,8 +29,6 @@ _AHEAD = 2
 """Tasks given out for each one that runs: so many that no worker waits for the next."""
 _TICK = 2.0
 """Seconds between two looks at the cluster."""
-_NO_WORKERS = 120.0
-"""Seconds without any worker after which the sweep ends."""
 _FETCH = 10.0
 """Seconds in which reports that are there must come."""
 
@@ -77,10 +75,11 @@ def work_off(
                 there = _workers(cluster)
                 window = _AHEAD * max(1, there)
                 alone_since = None if there else alone_since or time.monotonic()
+                patience = NO_WORKERS
                 if cluster.jobs is not None:
-                    # New jobs may wait for hours.
                     cluster.jobs.renew(finished)
-                elif alone_since and time.monotonic() - alone_since > _NO_WORKERS:
+                    patience = cluster.jobs.patience
+                if alone_since and time.monotonic() - alone_since > patience:
                     raise ClusterError(f"{cluster.where} has no workers any more")
             batch = [running[future.key] for future in _all_of(ended)]
             reports = _reports(cluster, batch)

@@ -159,6 +159,9 @@ class JobQueue:
     :raises ClusterError: when the scheduler for them cannot start.
     """
 
+    patience = math.inf
+    """New ones may wait for hours."""
+
     def __init__(
         self,
         kind: str,

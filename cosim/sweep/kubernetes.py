@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
+import math
 import os
 import time
 import urllib.request
@@ -62,6 +63,9 @@ class Pods:
     :raises UsageError: when the table cannot be used.
     :raises ClusterError: when the API server cannot be reached.
     """
+
+    patience = math.inf
+    """New ones may wait for hours."""
 
     def __init__(self, table: Mapping[str, Any], count: int, note: Callable[[str], None]) -> None:
         self.tasks = count

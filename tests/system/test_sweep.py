@@ -6,6 +6,7 @@ Root gets a full disk from a small tmpfs.  Others get it from a limit on the siz
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import shutil
@@ -19,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import dask
 import pytest
 import sweep_kills
 from bench_replay import synthetic
@@ -139,6 +141,7 @@ class OneJob:
     """A batch system that runs one worker, and a new one only if it is asked to."""
 
     tasks = 1
+    patience = math.inf
 
     def __init__(self, address: str) -> None:
         self._words = [sys.executable, "-m", "distributed.cli.dask_worker", address]
@@ -188,6 +191,28 @@ def test_reports_that_are_lost_with_the_only_job_are_not_waited_for(
         finally:
             jobs.end()
     assert lost and sorted(done) == sorted(task.name for task in plan.tasks)
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced(folder: Path, tmp_path: Path) -> None:
+    """Dask starts it again only if it dies later."""
+    trace = SweptTrace.read("made", str(folder / "made"))
+    wanted = [configuration("native", {}, {}, {})]
+    plan = make_plan(folder, [trace], wanted, set(), code="c", version="1", workers=1, most=1)
+    (tmp_path / "scratch").mkdir()
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
+        cluster.opened(cluster.Wish(workers=1), tmp_path / "scratch", print) as there,
+    ):
+        (nanny,) = cast(Any, there.jobs).dask.workers.values()
+        os.kill(pid := nanny.pid, signal.SIGKILL)
+        limit = time.monotonic() + 60
+        while nanny.pid in (pid, None):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        os.kill(nanny.pid, signal.SIGKILL)
+        run = lambda task: TaskReport(task.rows, 0, 0.0)  # noqa: E731 - goes by value
+        done = [one.task.name for one in engine.work_off(there, plan.tasks, run)]
+    assert done == [task.name for task in plan.tasks]
 
 
 def test_a_second_sweep_is_refused_and_ctrl_c_keeps_what_is_done_and_leaves_no_process(

@@ -21,6 +21,8 @@ from cosim.sweep import cluster
 def handled() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
     before = [signal.getsignal(number) for number in numbers]
+    # What started the tests may have ignored it, and then it stays ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.install()
     yield
     interrupts.over()
