@@ -387,7 +387,7 @@ class _Processes:
     def renew(self, finished: int) -> None:
         """Start a new process for each that Dask has given up.
 
-        It starts one again that ends, but not if that ends while it starts, or takes long to start.
+        It starts a lost one again, but gives that up if it takes long, as on a busy machine.
         """
         self.dask.scale(self.tasks)
 

@@ -193,23 +193,22 @@ def test_reports_that_are_lost_with_the_only_job_are_not_waited_for(
     assert lost and sorted(done) == sorted(task.name for task in plan.tasks)
 
 
-def test_a_worker_that_dies_while_it_starts_is_replaced(folder: Path, tmp_path: Path) -> None:
-    """Dask starts it again only if it dies later."""
+def test_a_worker_that_dask_gives_up_is_replaced(folder: Path, tmp_path: Path) -> None:
+    """Dask does so if a worker that was lost takes longer to start again than it has patience."""
     trace = SweptTrace.read("made", str(folder / "made"))
     wanted = [configuration("native", {}, {}, {})]
     plan = make_plan(folder, [trace], wanted, set(), code="c", version="1", workers=1, most=1)
     (tmp_path / "scratch").mkdir()
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1s"}),
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10ms"}),
         cluster.opened(cluster.Wish(workers=1), tmp_path / "scratch", print) as there,
     ):
-        (nanny,) = cast(Any, there.jobs).dask.workers.values()
-        os.kill(pid := nanny.pid, signal.SIGKILL)
+        processes = cast(Any, there.jobs).dask.workers
+        os.kill(processes[0].pid, signal.SIGKILL)
         limit = time.monotonic() + 60
-        while nanny.pid in (pid, None):
+        while processes:
             assert time.monotonic() < limit
             time.sleep(0.01)
-        os.kill(nanny.pid, signal.SIGKILL)
         run = lambda task: TaskReport(task.rows, 0, 0.0)  # noqa: E731 - goes by value
         done = [one.task.name for one in engine.work_off(there, plan.tasks, run)]
     assert done == [task.name for task in plan.tasks]
