@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
+
+from cosim.machine import interrupts
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
+
+
+@pytest.fixture
+def handled_signals() -> Iterator[None]:
+    """Signals are handled as in the command, whatever handled them before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    # What started the tests may have ignored some, and then the command would, too.
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
+    hook = sys.unraisablehook
+    interrupts.install()
+    yield
+    interrupts.over()
+    sys.unraisablehook = hook
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:

@@ -5,29 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import sys
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cosim.machine import interrupts
 
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    hook = sys.unraisablehook
-    interrupts.install()
-    yield
-    interrupts.over()
-    sys.unraisablehook = hook
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("handled_signals")
 
 
 def _arrive(number: signal.Signals) -> None:

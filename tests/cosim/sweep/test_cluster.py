@@ -13,24 +13,10 @@ import distributed
 import pytest
 
 from cosim.errors import ClusterError
-from cosim.machine import interrupts
 from cosim.sweep import cluster
 
 
-@pytest.fixture
-def handled() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before = [signal.getsignal(number) for number in numbers]
-    # What started the tests may have ignored it, and then it stays ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.install()
-    yield
-    interrupts.over()
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handled")
+@pytest.mark.usefixtures("handled_signals")
 @pytest.mark.parametrize("where", ["start", "tasks"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ClusterError])
 def test_a_second_interruption_cuts_no_teardown_off(

@@ -18,7 +18,7 @@ import pytest
 from bench_replay import synthetic
 
 from cosim.errors import ClusterError, GuestError, StorageError, StorageSilent, UsageError
-from cosim.machine import host_memory, interrupts
+from cosim.machine import host_memory
 from cosim.machine.host_memory import Available
 from cosim.models.result import ResultDocument, TranslationCounts
 from cosim.run.batch import in_turn
@@ -232,18 +232,7 @@ def test_the_folder_is_that_of_a_sweep_from_the_first_capture_on(home: Path) -> 
         go(home, Captures())
 
 
-@pytest.fixture
-def handled() -> Iterator[None]:
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-    before = [signal.getsignal(number) for number in numbers]
-    interrupts.install()
-    yield
-    interrupts.over()
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("handled")
+@pytest.mark.usefixtures("handled_signals")
 @pytest.mark.parametrize(
     ("name", "status"),
     [
