@@ -348,7 +348,7 @@ async def _reach(address: str) -> None:
     from distributed.comm import connect
 
     try:
-        # The connection has this time, but the greeting after it has no limit of its own.
+        # Dask limits how long it takes to connect, but not how long the scheduler takes to answer.
         async with asyncio.timeout(_ANSWER):
             secrets = Security().get_connection_args("client")
             comm = await connect(address, timeout=_ANSWER, **secrets)
