@@ -1,4 +1,4 @@
-"""How the workers of a sweep end, whatever ends the sweep."""
+"""How the workers of a sweep are reached, and how they end, whatever ends the sweep."""
 
 from __future__ import annotations
 
