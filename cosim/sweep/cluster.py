@@ -291,7 +291,7 @@ def _start(stack: ExitStack, wish: Wish, folder: Path, note: Callable[[str], Non
         address = wish.scheduler
         where = f"the scheduler at {address}"
         try:
-            client = _client(address)
+            client = _client_at(address)
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"{address}: no scheduler of Dask answers there ({_first_line(error)}); start one "
@@ -328,7 +328,7 @@ def _client_of(stack: ExitStack, started: Any) -> Client:
     return client
 
 
-def _client(address: str) -> Client:
+def _client_at(address: str) -> Client:
     """Return a client of the scheduler at ``address``.
 
     :raises ValueError: when ``address`` is malformed.
@@ -362,7 +362,7 @@ def _on_kubernetes(stack: ExitStack, pods: Pods) -> Cluster:
     address = pods.start()
     where = "the cluster on Kubernetes"
     try:
-        client = _client(address)
+        client = _client_at(address)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"{where}: its scheduler does not answer ({_first_line(error)})"
